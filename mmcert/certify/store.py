@@ -1,0 +1,149 @@
+"""A folder of votes files: what one run on a data set has sampled so far."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmcert.certify.votes import VotesFileError, VotesRecord, load_votes, save_votes
+
+
+class FingerprintError(ValueError):
+    """Votes on disk that were sampled in another way than the present run would."""
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
+    """A short digest of what determines the votes.
+
+    Args:
+        fields (Mapping): JSON values, such as the perturbation, n0, n, seed and the digest of the
+            base model's weights.
+
+    Returns:
+        str: 16 hexadecimal digits.
+    """
+    text = json.dumps(fields, sort_keys=True).encode()
+    return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+
+class VotesStore:
+    """Votes files of one run, one per image.
+
+    Args:
+        folder (str | os.PathLike): Where the files are; made if missing.
+        sampling (Mapping): What determines the votes, as JSON values; its ``fingerprint`` is
+            written into each file, and files with another one are refused.
+        provenance (Mapping): Further facts for the files, which do not enter the fingerprint.
+
+    Raises:
+        OSError: If the folder cannot be made or written; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        sampling: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+    ) -> None:
+        self.folder = Path(folder)
+        self.sampling = dict(sampling)
+        self.provenance = dict(provenance)
+        self.fingerprint = fingerprint(sampling)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / f'.probe-{os.getpid()}'
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise OSError(
+                f'the votes folder {self.folder} cannot be written ({error}); give another '
+                '`smoothing.votes_dir`, or None to keep no votes'
+            ) from error
+
+    def path(self, name: str) -> Path:
+        """The file of the image ``name``."""
+        return self.folder / f'{name}.npz'
+
+    def get(self, name: str) -> VotesRecord | None:
+        """The votes of an image, if an earlier run stored them.
+
+        Args:
+            name (str): Name of the image, as given to ``put``.
+
+        Returns:
+            VotesRecord | None: The record, or None if there is no file.
+
+        Raises:
+            VotesFileError: If the file is damaged.
+            FingerprintError: If it was sampled in another way; the message says what differs.
+        """
+        try:
+            record = load_votes(self.path(name))
+        except FileNotFoundError:
+            return None
+        if record.meta.get('fingerprint') != self.fingerprint:
+            theirs = record.meta.get('sampling', {})
+            keys = sorted(theirs.keys() | self.sampling.keys())
+            differing = [
+                f'{key}: {theirs.get(key)!r} there, {self.sampling.get(key)!r} here'
+                for key in keys
+                if theirs.get(key) != self.sampling.get(key)
+            ]
+            raise FingerprintError(
+                f'{self.path(name)} holds votes that were sampled otherwise '
+                f'({"; ".join(differing)}). Nothing was overwritten: give another '
+                '`smoothing.votes_dir`.'
+            )
+        return record
+
+    def put(self, name: str, record: VotesRecord) -> None:
+        """Stores the votes of an image, with the run's fingerprint and provenance.
+
+        Args:
+            name (str): Name of the image, a legal file name.
+            record (VotesRecord): Its votes; ``meta`` holds facts about this image.
+        """
+        meta = {
+            **record.meta,
+            'name': name,
+            'fingerprint': self.fingerprint,
+            'sampling': self.sampling,
+            'provenance': self.provenance,
+        }
+        save_votes(self.path(name), VotesRecord(record.votes, meta, record.label, record.base))
+
+
+def read_folder(folder: str | os.PathLike[str]) -> Iterator[VotesRecord]:
+    """Reads all votes files of a folder, in the order of their names.
+
+    Args:
+        folder (str | os.PathLike): Folder that a run wrote.
+
+    Yields:
+        VotesRecord: One per image.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or it holds no votes files.
+        VotesFileError: If a file is damaged.
+        FingerprintError: If files of different runs lie in it.
+    """
+    files = sorted(Path(folder).glob('*.npz'))
+    if not files:
+        raise FileNotFoundError(f'no votes files (*.npz) in {os.fspath(folder)}')
+    expected: str | None = None
+    for file in files:
+        record = load_votes(file)
+        found = record.meta.get('fingerprint')
+        if not isinstance(found, str):
+            raise VotesFileError(f'{file} does not say how its votes were sampled')
+        if expected not in (None, found):
+            raise FingerprintError(
+                f'{file} was sampled in another way than the files before it; keep one run per '
+                'folder'
+            )
+        expected = found
+        yield record

@@ -1,0 +1,113 @@
+"""What lets the OpenMMLab packages run in the environments that mmcert supports.
+
+Two things, both inert where they are not needed:
+
+* ``enable_mmcv_lite``: mmsegmentation 1.2 and mmdetection3d 1.4 import ``mmcv.ops`` without a
+  guard, which fails on ``mmcv-lite`` (mmcv without its compiled extension). A stand-in for the
+  extension lets them import; a compiled operator that is really called says what is missing.
+* ``allow_mmengine_checkpoints``: torch >= 2.6 loads checkpoints with ``weights_only=True`` and then
+  refuses mmengine's own bookkeeping objects; exactly those are declared safe.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import logging
+import pickle
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+_EXTENSION = 'mmcv._ext'
+
+
+class MissingCompiledOp(RuntimeError):
+    """A compiled mmcv operator was called, and the installed mmcv has none."""
+
+
+def _stand_in(name: str) -> Callable[..., Any]:
+    def missing(*args: Any, **kwargs: Any) -> Any:
+        raise MissingCompiledOp(
+            f'the compiled mmcv operator {name!r} was called, but mmcv-lite is installed, which '
+            'has none. Remedy: install the full mmcv in place of mmcv-lite '
+            '(`make venv-full` builds such an environment), or use a model without this operator.'
+        )
+
+    missing.__name__ = name
+    return missing
+
+
+class _MissingExtension(types.ModuleType):
+    """A module whose every public attribute is a function that raises ``MissingCompiledOp``."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return _stand_in(name)
+
+
+def enable_mmcv_lite() -> bool:
+    """Lets packages that import ``mmcv.ops`` unguarded import on ``mmcv-lite``.
+
+    Call it before mmseg, mmdet or mmdet3d are imported. Does nothing when mmcv is not installed,
+    has its compiled extension, or was handled already; says once, as a log line, when it acted.
+
+    Returns:
+        bool: Whether the stand-in is in place after the call.
+    """
+    if isinstance(sys.modules.get(_EXTENSION), _MissingExtension):
+        return True
+    if _EXTENSION in sys.modules or importlib.util.find_spec('mmcv') is None:
+        return False
+    # find_spec('mmcv._ext') would import mmcv; the finder on mmcv's own folder does not.
+    locations = importlib.util.find_spec('mmcv').submodule_search_locations  # type: ignore[union-attr]
+    if importlib.machinery.PathFinder.find_spec(_EXTENSION, locations) is not None:
+        return False
+    module = _MissingExtension(_EXTENSION)
+    module.__spec__ = importlib.machinery.ModuleSpec(_EXTENSION, loader=None)
+    module.__file__ = __file__
+    sys.modules[_EXTENSION] = module
+    logging.getLogger('mmcert').warning(
+        'mmcv-lite is installed: its compiled operators are replaced by stand-ins that raise '
+        'an error when a model calls one.'
+    )
+    return True
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Declares the objects in mmengine's own checkpoints safe for ``torch.load``.
+
+    These are the message hub's ``HistoryBuffer``, its statistics methods, and the NumPy scalars and
+    arrays it holds, nothing broader. Does nothing on a torch without safe globals (before 2.4).
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    if not hasattr(torch.serialization, 'add_safe_globals'):
+        return
+    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    scalar_types = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    rebuilders = (multiarray._reconstruct, multiarray.scalar)
+
+    def statistics_method(owner: Any, name: str) -> Any:
+        """Stands for the ``getattr`` by which a HistoryBuffer's methods are pickled."""
+        if owner is not HistoryBuffer or name.startswith('_'):
+            raise pickle.UnpicklingError(f'the checkpoint wants {name!r} of {owner!r}: refused')
+        return getattr(owner, name)
+
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            *{type(np.dtype(kind)) for kind in scalar_types},
+            # Checkpoints name NumPy's module as the version that wrote them did.
+            *((f, f'numpy.core.multiarray.{f.__name__}') for f in rebuilders),
+            *((f, f'numpy._core.multiarray.{f.__name__}') for f in rebuilders),
+            (statistics_method, '__builtin__.getattr'),
+            (statistics_method, 'builtins.getattr'),
+        ]
+    )

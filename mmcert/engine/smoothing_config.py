@@ -1,0 +1,131 @@
+"""The user's ``smoothing=dict(...)``, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from mmcert.certify._checks import check_alpha, check_draws, check_tau
+from mmcert.certify.certificate import check_procedure
+from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothingPlan, Space
+from mmcert.registry import PERTURBATIONS
+
+
+@dataclass(frozen=True)
+class SmoothingConfig:
+    """The keys of ``smoothing=dict(...)`` in a config.
+
+    Attributes:
+        sigma (float | None): Noise level in [0, 1] image units: shorthand for
+            ``perturbation=dict(type='mmcert.GaussianNoise', sigma=sigma)``.
+        perturbation (dict | None): Config of the perturbation; this or ``sigma`` is needed.
+        tau (float): Probability threshold in [0.5, 1).
+        n0 (int): Number of selection draws.
+        n (int): Number of estimation draws.
+        alpha (float): Bound of the FWER per image, in (0, 1).
+        procedure (str): Multiple testing procedure, 'holm' or 'bonferroni'.
+        batch_size (int): Draws per forward pass.
+        seed (int): Seed of the draws.
+        scales (float | Sequence[float]): Input scales inside the smoothed function.
+        flip (bool): Whether the smoothed function averages with the mirrored image.
+        space (str): 'original' (the default), or 'model' where the test pipeline resizes first.
+        out_dir (str | None): Where results go; by default ``certified`` in the work folder.
+        votes_dir (str | None): Where votes are kept and found again; 'auto' is a folder in
+            ``out_dir`` named by the fingerprint, None keeps none.
+        draw_every (int): Draws a picture of every so-many-th image; 0 draws none.
+        show_dir (str | None): Where pictures go; by default ``vis`` in ``out_dir``.
+        strict_weights (bool): Refuses a checkpoint with missing or unexpected weights.
+    """
+
+    sigma: float | None = None
+    perturbation: Mapping[str, Any] | None = None
+    tau: float = 0.75
+    n0: int = 10
+    n: int = 100
+    alpha: float = 1e-3
+    procedure: str = 'holm'
+    batch_size: int = 8
+    seed: int = 0
+    scales: float | Sequence[float] = 1.0
+    flip: bool = False
+    space: Space = 'original'
+    out_dir: str | None = None
+    votes_dir: str | None = 'auto'
+    draw_every: int = 0
+    show_dir: str | None = None
+    strict_weights: bool = True
+
+    @classmethod
+    def from_cfg(cls, cfg: Mapping[str, Any]) -> SmoothingConfig:
+        """Reads the dict of a config.
+
+        Args:
+            cfg (Mapping): ``smoothing`` as the user wrote it.
+
+        Returns:
+            SmoothingConfig: The same, checked.
+
+        Raises:
+            ValueError: If a key is unknown or a value out of range; the message says which and
+                what is legal.
+        """
+        legal = [field.name for field in fields(cls)]
+        unknown = sorted(set(cfg) - set(legal))
+        if unknown:
+            raise ValueError(
+                f'unknown key{"s" if len(unknown) > 1 else ""} in `smoothing`: '
+                f'{", ".join(unknown)}. Legal keys: {", ".join(legal)}.'
+            )
+        config = cls(**cfg)
+        config.plan()
+        if isinstance(config.draw_every, bool) or not (
+            isinstance(config.draw_every, int) and config.draw_every >= 0
+        ):
+            raise ValueError(f'draw_every must be an integer >= 0, got {config.draw_every!r}')
+        return config
+
+    def plan(self) -> SmoothingPlan:
+        """Builds what the sampler needs.
+
+        Returns:
+            SmoothingPlan: With the perturbation built.
+
+        Raises:
+            ValueError: If a value is out of range.
+        """
+        if (self.sigma is None) == (self.perturbation is None):
+            raise ValueError(
+                '`smoothing` needs either sigma (for example sigma=0.25) or perturbation, not both'
+            )
+        perturbation = self.perturbation or {'type': 'mmcert.GaussianNoise', 'sigma': self.sigma}
+        check_procedure(self.procedure)
+        if self.space not in SPACE_WORDS:
+            raise ValueError(f'space must be one of {", ".join(SPACE_WORDS)}, got {self.space!r}')
+        for name in ('flip', 'strict_weights'):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
+        return SmoothingPlan(
+            perturbation=PERTURBATIONS.build({**perturbation, '_scope_': 'mmcert'}),
+            tau=check_tau(self.tau),
+            alpha=check_alpha(self.alpha),
+            procedure=self.procedure,
+            n0=check_draws(self.n0, 'n0'),
+            n=check_draws(self.n),
+            batch_size=check_draws(self.batch_size, 'batch_size'),
+            seed=int(self.seed),
+            scales=_check_scales(self.scales),
+            flip=self.flip,
+            space=self.space,
+        )
+
+
+def _check_scales(scales: float | Sequence[float]) -> tuple[float, ...]:
+    values = tuple(scales) if isinstance(scales, Sequence) else (scales,)
+    legal = (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 4
+        for value in values
+    )
+    if not values or not all(legal):
+        raise ValueError(f'scales must be numbers in (0, 4], got {scales!r}')
+    return tuple(float(value) for value in values)

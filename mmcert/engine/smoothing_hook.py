@@ -1,0 +1,329 @@
+"""The hook that turns a runner's segmentor into a smoothed one for testing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.dist import get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel, BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from mmseg.structures import SegDataSample
+
+from mmcert.certify import VotesStore
+from mmcert.certify.store import fingerprint
+from mmcert.certify.votes import atomic_writer
+from mmcert.engine.smoothing_config import SmoothingConfig
+from mmcert.evaluation import CertifiedMetric
+from mmcert.models.smoothed_segmentor import SmoothedSegmentor
+from mmcert.registry import HOOKS
+from mmcert.version import __version__
+from mmcert.visualization import CertifiedVisualizer
+
+PROGRESS_SECONDS = 30.0
+"""How often the draws of one image are reported while it takes long."""
+
+PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'numpy', 'scipy')
+
+
+class CheckpointMismatchError(ValueError):
+    """The checkpoint does not hold the weights of the model that would be certified."""
+
+
+@HOOKS.register_module()
+class SmoothingHook(Hook):
+    """Certifies the model under test, as ``smoothing=dict(...)`` in the config says.
+
+    Once the checkpoint is loaded, ``runner.model`` is replaced by an
+    ``mmcert.models.SmoothedSegmentor`` around it and an ``mmcert.evaluation.CertifiedMetric`` joins
+    the evaluator; after the test both are taken away again. Training and validation are not
+    touched. Add it to any config with
+    ``default_hooks = dict(smoothing=dict(type='mmcert.SmoothingHook'))``.
+
+    Raises:
+        ValueError: Before anything runs, if the config has no valid ``smoothing``.
+    """
+
+    # Wraps the model after hooks that change its weights, and draws before the logger reports.
+    priority = 'NORMAL'
+
+    def __init__(self) -> None:
+        self.config: SmoothingConfig | None = None
+        self._mismatch: list[str] | None = None
+        self._wrapped: Any = None
+        self._metric: CertifiedMetric | None = None
+        self._visualizer: CertifiedVisualizer | None = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Reads and checks ``smoothing``."""
+        smoothing = runner.cfg.get('smoothing')
+        if smoothing is None:
+            raise ValueError(
+                'the config has the hook mmcert.SmoothingHook but no `smoothing`; add for example '
+                'smoothing=dict(sigma=0.25, tau=0.75, n0=10, n=100, alpha=1e-3)'
+            )
+        self.config = SmoothingConfig.from_cfg(dict(smoothing))
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Notes which weights the checkpoint lacks or has too many; mmengine only warns of them."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if not isinstance(checkpoint, Mapping):
+            return
+        state = checkpoint.get('state_dict', checkpoint)
+        theirs = {re.sub(r'^module\.', '', key): tuple(v.shape) for key, v in state.items()}
+        ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        self._mismatch = (
+            [f'missing {key}' for key in sorted(ours.keys() - theirs.keys())]
+            + [f'unexpected {key}' for key in sorted(theirs.keys() - ours.keys())]
+            + [
+                f'{key} has shape {theirs[key]}, the model {ours[key]}'
+                for key in sorted(ours.keys() & theirs.keys())
+                if ours[key] != theirs[key]
+            ]
+        )
+
+    def before_test(self, runner: Runner) -> None:
+        """Puts the smoothed model in place of the base model."""
+        config = self.config
+        assert config is not None, 'before_run comes first'
+        base = _unwrap(runner.model)
+        if config.strict_weights:
+            self._check_weights(runner)
+        meta = getattr(runner.test_dataloader.dataset, 'metainfo', {})
+        num_classes = len(meta.get('classes') or ()) or base.num_classes
+        plan = config.plan()
+        self.out_dir = Path(config.out_dir or Path(runner.work_dir) / 'certified')
+        sampling = {
+            **plan.sampling_spec(),
+            'weights': weights_digest(base),
+            'model': fingerprint(
+                {
+                    'model': _plain(runner.cfg.get('model')),
+                    'pipeline': _plain(runner.cfg.test_dataloader.dataset.get('pipeline')),
+                }
+            ),
+        }
+        self._wrapped = runner.model
+        runner.model = SmoothedSegmentor(
+            base,
+            plan,
+            num_classes,
+            store=self._store(runner, sampling, meta),
+            on_draws=_DrawProgress(runner.logger, plan.n0 + plan.n),
+            logger=runner.logger,
+        )
+        self._metric = CertifiedMetric(
+            num_classes,
+            ignore_index=getattr(runner.test_dataloader.dataset, 'ignore_index', 255),
+            out_dir=str(self.out_dir),
+        )
+        self._metric.dataset_meta = meta
+        runner.test_evaluator.metrics.append(self._metric)
+        self._visualizer = _visualizer(runner, meta)
+        self._started, self._images = time.monotonic(), 0
+        guarantee = plan.perturbation.guarantee(plan.tau)
+        runner.logger.info(
+            f'smoothing: {plan.n0} + {plan.n} draws per image; to be certified with probability '
+            f'{1 - plan.alpha:g} per image: {guarantee["words"]}'
+        )
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence[SegDataSample] | None = None,
+    ) -> None:
+        """Writes the certificates, draws pictures, and reports progress."""
+        config, metric = self.config, self._metric
+        if not outputs or config is None or metric is None:
+            return
+        for sample in outputs:
+            self._write_certificate(sample)
+            if config.draw_every and self._images % config.draw_every == 0:
+                self._draw(sample)
+            self._images += 1
+        count = len(runner.test_dataloader)
+        elapsed = time.monotonic() - self._started
+        remaining = elapsed / (batch_idx + 1) * (count - batch_idx - 1)
+        rates = metric.running.rates()
+        runner.logger.info(
+            f'certified {batch_idx + 1}/{count} batches, {elapsed / self._images:.1f} s per image, '
+            f'about {_duration(remaining)} left; so far certified accuracy '
+            f'{rates["certAcc"]:.4f}, abstain {rates["abstain"]:.4f}'
+        )
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Hands the certified metrics to the visualisation backends."""
+        if metrics and is_main_process():
+            certified = {k: v for k, v in metrics.items() if k.startswith('certified/')}
+            runner.visualizer.add_scalars(certified, step=runner.iter)
+
+    def after_test(self, runner: Runner) -> None:
+        """Puts the base model back."""
+        if self._wrapped is not None:
+            runner.model, self._wrapped = self._wrapped, None
+            runner.test_evaluator.metrics.remove(self._metric)
+            runner.logger.info(f'certificates, votes and figures: {self.out_dir}')
+
+    def _check_weights(self, runner: Runner) -> None:
+        if self._mismatch is None and runner.iter == 0:
+            raise CheckpointMismatchError(
+                'no checkpoint was loaded: the model has its initial weights. Give a checkpoint '
+                '(or load_from), or set smoothing.strict_weights=False to certify it as it is'
+            )
+        if self._mismatch:
+            shown = '; '.join(self._mismatch[:5])
+            more = f' and {len(self._mismatch) - 5} more' if len(self._mismatch) > 5 else ''
+            raise CheckpointMismatchError(
+                f'the checkpoint does not fit the model: {shown}{more}. A certificate would be '
+                'about another model. Check that config and checkpoint belong together, or set '
+                'smoothing.strict_weights=False if the difference does not matter'
+            )
+
+    def _store(
+        self, runner: Runner, sampling: dict[str, Any], meta: Mapping[str, Any]
+    ) -> VotesStore | None:
+        assert self.config is not None
+        folder = self.config.votes_dir
+        if folder is None:
+            return None
+        if folder == 'auto':
+            folder = str(self.out_dir / f'votes-{fingerprint(sampling)}')
+        config = self.config.plan()
+        provenance = {
+            'config': Path(runner.cfg.filename or '').name,
+            'checkpoint': Path(str(runner.cfg.get('load_from') or '')).name,
+            'versions': versions(),
+            'device': next(runner.model.parameters()).device.type,
+            'classes': list(meta.get('classes') or ()),
+            'ignore_index': getattr(runner.test_dataloader.dataset, 'ignore_index', 255),
+            'space': config.space,
+        }
+        store = VotesStore(folder, sampling, provenance)
+        found = len(list(store.folder.glob('*.npz')))
+        if found:
+            runner.logger.info(f'{found} images have votes in {folder} already')
+        return store
+
+    def _write_certificate(self, sample: SegDataSample) -> None:
+        folder = self.out_dir / 'certificates'
+        folder.mkdir(parents=True, exist_ok=True)
+        name = sample.metainfo['name']
+        labels = sample.get('cert_sem_seg').data[0].cpu().numpy().astype(np.uint8)
+        with atomic_writer(folder / f'{name}.png') as file:
+            file.write(cv2.imencode('.png', labels)[1].tobytes())
+        with atomic_writer(folder / f'{name}.json') as file:
+            file.write(json.dumps(sample.metainfo['certificate'], indent=2).encode())
+
+    def _draw(self, sample: SegDataSample) -> None:
+        assert self._visualizer is not None and self.config is not None
+        image = mmcv.imread(sample.img_path, channel_order='rgb')
+        folder = Path(self.config.show_dir or self.out_dir / 'vis')
+        out_file = folder / f'{sample.metainfo["name"]}.png'
+        self._visualizer.add_datasample('', image, sample, out_file=str(out_file))
+
+
+class _DrawProgress:
+    """Reports the draws of an image that takes long."""
+
+    def __init__(self, logger: Any, draws: int) -> None:
+        self.logger, self.draws = logger, draws
+        self.name, self.done, self.started, self.reported = '', 0, 0.0, 0.0
+
+    def __call__(self, name: str, done: int) -> None:
+        now = time.monotonic()
+        if name != self.name or self.done >= self.draws:
+            self.name, self.done, self.started, self.reported = name, 0, now, now
+        self.done += done
+        if now - self.reported >= PROGRESS_SECONDS and self.done < self.draws:
+            self.reported = now
+            rate = self.done / (now - self.started)
+            self.logger.info(
+                f'{name}: {self.done}/{self.draws} draws, {rate:.1f} per second, about '
+                f'{_duration((self.draws - self.done) / rate)} left for this image'
+            )
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Digest of all weights and buffers, whatever file they came from.
+
+    Args:
+        model (torch.nn.Module): Any model.
+
+    Returns:
+        str: 16 hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for key, value in sorted(model.state_dict().items()):
+        tensor = value.detach().contiguous().cpu()
+        digest.update(f'{key}{tensor.dtype}{tuple(tensor.shape)}'.encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of mmcert, Python and the packages that a result depends on."""
+    found = {'mmcert': __version__, 'python': platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _unwrap(model: Any) -> BaseModel:
+    """The segmentor inside a runner's model; refuses what cannot be smoothed."""
+    name = type(model).__name__
+    if 'FullyShardedDataParallel' in name or 'FSDP' in name:
+        raise TypeError(
+            f'{name}: a model sharded over processes cannot be smoothed; test it with the plain '
+            'or the DistributedDataParallel launcher'
+        )
+    base = model.module if is_model_wrapper(model) else model
+    if isinstance(base, SmoothedSegmentor):
+        raise TypeError('the model is smoothed already: the config has two smoothing hooks')
+    if isinstance(base, BaseTTAModel):
+        raise TypeError(
+            'the model is wrapped for test-time augmentation, which draws outside the smoothed '
+            'function. Test without --tta and set smoothing.scales and smoothing.flip instead'
+        )
+    if type(base).__name__ == 'DepthEstimator':
+        raise TypeError('DepthEstimator predicts depth, not classes: there is nothing to certify')
+    if not isinstance(base, BaseModel) or not hasattr(base, 'decode_head'):
+        raise TypeError(
+            f'{type(base).__name__} is not an mmsegmentation segmentor with a decode head'
+        )
+    return base
+
+
+def _visualizer(runner: Runner, meta: Mapping[str, Any]) -> CertifiedVisualizer:
+    visualizer = runner.visualizer
+    if not isinstance(visualizer, CertifiedVisualizer):
+        visualizer = CertifiedVisualizer(name=f'mmcert-{get_rank()}')
+    visualizer.dataset_meta = dict(meta)
+    return visualizer
+
+
+def _plain(value: Any) -> Any:
+    """Configs as JSON values, without the order and the types that do not matter."""
+    return json.loads(json.dumps(value, sort_keys=True, default=str))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02d}:{rest:02d}'

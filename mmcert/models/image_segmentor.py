@@ -1,0 +1,129 @@
+"""A 2D mmsegmentation model as a function from images in [0, 1] to label maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from mmseg.structures import SegDataSample
+
+PIXEL_RANGE = 255.0
+"""The pipelines' pixel range: the one place where [0, 1] image units meet it."""
+
+
+class ModelOutputError(ValueError):
+    """The base model's output cannot be used."""
+
+
+def to_unit_range(image: torch.Tensor) -> torch.Tensor:
+    """Brings an image from the pipeline into [0, 1] image units.
+
+    Args:
+        image (torch.Tensor): Shape (C, H, W), uint8 or floating point, values in 0-255.
+
+    Returns:
+        torch.Tensor: float32, same shape.
+
+    Raises:
+        ValueError: If values lie outside 0-255, as after a normalisation in the pipeline.
+    """
+    unit = image.float() / PIXEL_RANGE
+    if image.is_floating_point():
+        low, high = (float(value) * PIXEL_RANGE for value in unit.aminmax())
+        if not (low >= 0 and high <= PIXEL_RANGE):
+            raise ValueError(
+                f'the test pipeline delivers an image with values in [{low:.4g}, {high:.4g}], but '
+                'smoothing needs the raw image in 0-255: leave normalisation to the model\'s data '
+                'preprocessor'
+            )
+    return unit
+
+
+class ImageSegmentor:
+    """The function that is smoothed: an image at its certified size to its label map.
+
+    Everything between the noisy image and the labels belongs to it: resizing to the input scales,
+    mirroring, normalisation, padding, whole or slide inference, resizing of the logits.
+
+    Args:
+        base (BaseModel): A trained mmsegmentation model.
+        data_sample (SegDataSample): The image's sample from the pipeline; it is not modified.
+        scales (Sequence[float]): Factors of the input size; with several, or with ``flip``, the
+            class probabilities are averaged.
+        flip (bool): Whether to add the mirrored image at each scale.
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        data_sample: SegDataSample,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+    ) -> None:
+        self.base = base
+        self.metainfo = data_sample.metainfo
+        self.scales = tuple(scales)
+        self.flip = flip
+
+    def __call__(self, images: list[torch.Tensor]) -> torch.Tensor:
+        """Labels a batch.
+
+        Args:
+            images (list[torch.Tensor]): B images in [0, 1] units, shape (C, H, W), on any range.
+
+        Returns:
+            torch.Tensor: Label maps at the original size of the image, int64, shape (B, H', W').
+
+        Raises:
+            ModelOutputError: If the model's output holds NaN.
+        """
+        batch = torch.stack(images) * PIXEL_RANGE
+        if len(self.scales) == 1 and not self.flip:
+            outputs = self._predict(_resize(batch, self.scales[0]))
+            return torch.stack([output.pred_sem_seg.data[0] for output in outputs]).long()
+        scores: torch.Tensor | None = None
+        for scale in self.scales:
+            resized = _resize(batch, scale)
+            for mirrored in (False, True) if self.flip else (False,):
+                part = self._probabilities(resized.flip(-1) if mirrored else resized)
+                part = part.flip(-1) if mirrored else part
+                scores = part if scores is None else scores + part
+        assert scores is not None
+        if scores.shape[1] > 1:
+            return scores.argmax(dim=1)
+        threshold = self.base.decode_head.threshold
+        mean = scores[:, 0] / (len(self.scales) * (1 + self.flip))
+        return (mean > threshold).long()
+
+    def _probabilities(self, batch: torch.Tensor) -> torch.Tensor:
+        """Class probabilities (B, C, H', W'); one channel of foreground for a binary head."""
+        outputs = self._predict(batch)
+        logits = torch.stack([output.seg_logits.data for output in outputs])
+        # A binary head's "logits" are probabilities already.
+        return logits.softmax(dim=1) if logits.shape[1] > 1 else logits
+
+    def _predict(self, batch: torch.Tensor) -> list[SegDataSample]:
+        height_width = tuple(batch.shape[-2:])
+        # Each copy gets metainfo of its own: padding and slide inference write into it.
+        samples = [
+            SegDataSample(metainfo={**self.metainfo, 'img_shape': height_width}) for _ in batch
+        ]
+        data = self.base.data_preprocessor({'inputs': list(batch), 'data_samples': samples}, False)
+        outputs = self.base(data['inputs'], data['data_samples'], mode='predict')
+        for output in outputs:
+            # The maximum over classes hands NaN on, at the size of one class.
+            if output.seg_logits.data.amax(dim=0).isnan().any():
+                raise ModelOutputError(
+                    'the model returned NaN; check the checkpoint and the input, and that half '
+                    'precision does not overflow'
+                )
+        return outputs
+
+
+def _resize(batch: torch.Tensor, scale: float) -> torch.Tensor:
+    if scale == 1:
+        return batch
+    size = [max(1, round(side * scale)) for side in batch.shape[-2:]]
+    return F.interpolate(batch, size=size, mode='bilinear', align_corners=False)

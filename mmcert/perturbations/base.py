@@ -1,0 +1,54 @@
+"""The seam between sampling and certificates."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+
+
+class Perturbation(ABC):
+    """A law of random perturbations together with the guarantee it buys.
+
+    The law and its radius live together because one fixes the other.
+    """
+
+    @abstractmethod
+    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draws one perturbed input.
+
+        Args:
+            inputs (torch.Tensor): The input, unchanged by the call.
+            generator (torch.Generator): The only source of randomness, on the input's device.
+
+        Returns:
+            torch.Tensor: The perturbed input.
+        """
+
+    @abstractmethod
+    def radius(self, tau: float) -> float:
+        """Largest attack under which a class of probability above ``tau`` stays above 1/2.
+
+        Args:
+            tau (float): Probability threshold in [0.5, 1).
+
+        Returns:
+            float: The radius, in the unit that ``guarantee`` names.
+        """
+
+    @abstractmethod
+    def guarantee(self, tau: float) -> dict[str, Any]:
+        """The attack set that a certificate at ``tau`` speaks of, as JSON values.
+
+        Args:
+            tau (float): Probability threshold in [0.5, 1).
+
+        Returns:
+            dict: At least ``perturbation``, ``law``, ``attack_set``, ``norm``, ``radius``, ``unit``
+            and ``words``, one sentence for a reader.
+        """
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """What determines the law, as JSON values, for fingerprints."""

@@ -1,0 +1,64 @@
+"""Additive Gaussian noise: certificates against l2 perturbations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from scipy.special import ndtri
+
+from mmcert.certify._checks import check_tau
+from mmcert.perturbations.base import Perturbation
+from mmcert.perturbations.noise_level import validate_sigma
+
+
+class GaussianNoise(Perturbation):
+    """I.i.d. Gaussian noise on every value of the input.
+
+    If a class has probability above tau under N(0, sigma^2 I), it keeps a probability above 1/2 at
+    every shift of l2 norm at most sigma * Phi^{-1}(tau) (Cohen, Rosenfeld, Kolter, "Certified
+    Adversarial Robustness via Randomized Smoothing", ICML 2019). The noise is not clipped.
+
+    Args:
+        sigma (float): Noise level, in [0, 1] image units.
+
+    Raises:
+        ValueError: If sigma is not positive, or evidently in 0-255 units.
+    """
+
+    def __init__(self, sigma: float) -> None:
+        self.sigma = validate_sigma(sigma)
+
+    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draws one noisy copy of a floating point input, any shape."""
+        noise = torch.empty_like(inputs).normal_(generator=generator)
+        return noise.mul_(self.sigma).add_(inputs)
+
+    def radius(self, tau: float) -> float:
+        """The l2 radius sigma * Phi^{-1}(tau), in the unit of sigma."""
+        return self.sigma * float(ndtri(check_tau(tau)))
+
+    def guarantee(self, tau: float) -> dict[str, Any]:
+        """The l2 ball that a certificate at ``tau`` speaks of; see ``Perturbation``."""
+        radius = self.radius(tau)
+        return {
+            'perturbation': 'GaussianNoise',
+            'law': 'N(0, sigma^2 I)',
+            'sigma': self.sigma,
+            'attack_set': '{delta : ||delta||_2 <= radius}, added to the input, not clipped',
+            'norm': 'l2',
+            'radius': radius,
+            'unit': '[0, 1] image units',
+            'words': (
+                f'no perturbation of l2 norm up to {radius:.4g} (in [0, 1] image units, over the '
+                'whole image) changes the class that the smoothed model gives a certified component'
+            ),
+        }
+
+    def spec(self) -> dict[str, Any]:
+        """Class name and sigma."""
+        return {'type': 'GaussianNoise', 'sigma': self.sigma}
+
+    def __repr__(self) -> str:
+        """Class name and sigma."""
+        return f'GaussianNoise(sigma={self.sigma})'

@@ -1,0 +1,57 @@
+"""Checks of noise levels, shared by the perturbations and the training noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+MAX_SIGMA = 5.0
+"""Largest noise level taken for [0, 1] image units; the papers go to 2."""
+
+
+def validate_sigma(sigma: float) -> float:
+    """Checks a noise level in [0, 1] image units.
+
+    Args:
+        sigma (float): Standard deviation of the noise.
+
+    Returns:
+        float: The same number.
+
+    Raises:
+        ValueError: If it is not a positive finite number, or evidently in 0-255 units.
+    """
+    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not math.isfinite(sigma):
+        raise ValueError(f'sigma must be a finite number, got {sigma!r}')
+    if sigma <= 0:
+        raise ValueError(f'sigma must be positive, got {sigma}')
+    if sigma > MAX_SIGMA:
+        raise ValueError(
+            f'sigma={sigma} looks like 0-255 units; mmcert takes [0, 1] image units: did you mean '
+            f'sigma={sigma / 255:.4g}?'
+        )
+    return float(sigma)
+
+
+def validate_sigma_range(sigma: float | Sequence[float]) -> tuple[float, float]:
+    """Checks a noise level or a range of them, in [0, 1] image units.
+
+    Args:
+        sigma (float | Sequence[float]): One level, or (low, high) with 0 <= low <= high.
+
+    Returns:
+        tuple[float, float]: The range (low, high); both the same for one level.
+
+    Raises:
+        ValueError: If a level is not valid or the range is not one.
+    """
+    if isinstance(sigma, (int, float)):
+        level = validate_sigma(sigma)
+        return level, level
+    if len(sigma) != 2:
+        raise ValueError(f'sigma must be a number or (low, high), got {sigma!r}')
+    low, high = sigma
+    high = validate_sigma(high)
+    if not 0 <= low <= high:
+        raise ValueError(f'a range of sigma needs 0 <= low <= high, got {tuple(sigma)}')
+    return float(low), high

@@ -1,0 +1,68 @@
+"""Addressable draws: draw j of an input under a seed is one tensor, however it is batched."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+SELECTION, ESTIMATION = 0, 1
+"""The two sets of draws, which share no seed."""
+
+DRAWS_PER_STAGE = 2**31
+"""How many draws of one stage have distinct seeds."""
+
+
+def input_digest(inputs: torch.Tensor) -> bytes:
+    """Digest of an input's content: its address among all inputs.
+
+    The same image gives the same draws wherever its file lies, and different images give
+    independent ones.
+
+    Args:
+        inputs (torch.Tensor): Any shape and type.
+
+    Returns:
+        bytes: 16 bytes.
+    """
+    array = inputs.detach().contiguous().cpu().numpy()
+    digest = hashlib.blake2b(f'{array.dtype}{array.shape}'.encode(), digest_size=16)
+    digest.update(array.tobytes())
+    return digest.digest()
+
+
+def draw_seed(seed: int, digest: bytes, stage: int, index: int) -> int:
+    """Seed of one draw, distinct from that of every other draw of the same input.
+
+    torch's CPU generator keeps the low 32 bits of its seed only, so seeds made by hashing would
+    collide after some ten thousand draws, and a repeated draw breaks the binomial test. Here the
+    low 32 bits run through a permutation of a counter: no two of the 2^32 draws of one input share
+    them.
+
+    Args:
+        seed (int): Seed of the run, any integer.
+        digest (bytes): ``input_digest`` of the input.
+        stage (int): ``SELECTION`` or ``ESTIMATION``.
+        index (int): Number of the draw in its stage, in [0, 2^31).
+
+    Returns:
+        int: A seed in [0, 2^64).
+
+    Raises:
+        ValueError: If the index is out of range.
+    """
+    if not 0 <= index < DRAWS_PER_STAGE:
+        raise ValueError(f'a draw index must lie in [0, {DRAWS_PER_STAGE}), got {index}')
+    key = hashlib.blake2b(digest + repr(int(seed)).encode(), digest_size=8).digest()
+    start = int.from_bytes(key, 'little')
+    counter = (start + stage * DRAWS_PER_STAGE + index) % 2**32
+    return (start >> 32) << 32 | _permute32(counter)
+
+
+def _permute32(value: int) -> int:
+    """A permutation of the 32-bit integers that scatters neighbours (MurmurHash3's finaliser)."""
+    value ^= value >> 16
+    value = value * 0x85EBCA6B % 2**32
+    value ^= value >> 13
+    value = value * 0xC2B2AE35 % 2**32
+    return value ^ value >> 16

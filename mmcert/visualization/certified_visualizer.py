@@ -1,0 +1,132 @@
+"""An mmsegmentation visualiser that shows where a certified model abstains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from mmengine.dist import master_only
+from mmseg.structures import SegDataSample
+from mmseg.visualization import SegLocalVisualizer
+from numpy.typing import NDArray
+
+from mmcert.registry import VISUALIZERS
+
+ABSTAIN_COLOR = (255, 255, 255)
+UNLABELLED_COLOR = (0, 0, 0)
+TITLE_HEIGHT = 22
+
+
+def paint(
+    labels: NDArray[np.integer],
+    palette: Sequence[Sequence[int]],
+    other: Sequence[int] = UNLABELLED_COLOR,
+) -> NDArray[np.uint8]:
+    """Colours a label map.
+
+    Args:
+        labels (np.ndarray): Classes, shape (H, W).
+        palette (Sequence): RGB colour of each class, 0-255.
+        other (Sequence[int]): Colour of values that are no class: ignored, or abstained from.
+
+    Returns:
+        np.ndarray: RGB image, shape (H, W, 3), uint8.
+    """
+    table = np.full((256, 3), other, dtype=np.uint8)
+    table[: len(palette)] = palette
+    return table[np.clip(labels, 0, 255)]
+
+
+@VISUALIZERS.register_module()
+class CertifiedVisualizer(SegLocalVisualizer):
+    """Draws image, label, base prediction and certified map side by side.
+
+    Abstentions are white in the certified map, pixels without ground truth black in the label. A
+    sample without a certified map is drawn as mmsegmentation draws it.
+
+    Args:
+        name (str): Name of the instance, as mmengine wants one.
+        abstain_color (Sequence[int]): RGB colour of abstentions, 0-255.
+        **kwargs: Passed to ``mmseg.visualization.SegLocalVisualizer``.
+    """
+
+    def __init__(
+        self,
+        name: str = 'visualizer',
+        abstain_color: Sequence[int] = ABSTAIN_COLOR,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self.abstain_color = tuple(abstain_color)
+
+    @master_only
+    def add_datasample(
+        self,
+        name: str,
+        image: NDArray[np.uint8],
+        data_sample: SegDataSample | None = None,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: str | None = None,
+        step: int = 0,
+        with_labels: bool | None = True,
+    ) -> None:
+        """Draws one sample; the arguments are those of ``SegLocalVisualizer``."""
+        if data_sample is None or 'cert_sem_seg' not in data_sample or not draw_pred:
+            super().add_datasample(
+                name, image, data_sample, draw_gt, draw_pred, show, wait_time, out_file, step,
+                with_labels,
+            )  # fmt: skip
+            return
+        drawn = self.compose(image, data_sample, draw_gt)
+        self.set_image(drawn)
+        if show:
+            self.show(drawn, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            mmcv.imwrite(mmcv.rgb2bgr(drawn), out_file)
+        else:
+            self.add_image(name, drawn, step)
+
+    def compose(
+        self, image: NDArray[np.uint8], sample: SegDataSample, draw_gt: bool = True
+    ) -> NDArray[np.uint8]:
+        """The picture of one certified sample.
+
+        Args:
+            image (np.ndarray): RGB image at its original size, shape (H, W, 3), uint8.
+            sample (SegDataSample): With ``cert_sem_seg``, ``base_sem_seg`` and maybe a label.
+            draw_gt (bool): Whether to show the label.
+
+        Returns:
+            np.ndarray: RGB picture, uint8: the panels in a row below their titles.
+        """
+        palette = self.dataset_meta['palette']
+        panels = [('image', image)]
+        if draw_gt and 'gt_sem_seg' in sample:
+            panels.append(('label', paint(_array(sample, 'gt_sem_seg'), palette)))
+        if 'base_sem_seg' in sample:
+            panels.append(('base model', paint(_array(sample, 'base_sem_seg'), palette)))
+        certificate = sample.metainfo.get('certificate', {})
+        title = 'certified'
+        if 'radius' in certificate:
+            title += f', {certificate["norm"]} {certificate["radius"]:.3g}'
+        certified = paint(_array(sample, 'cert_sem_seg'), palette, self.abstain_color)
+        panels.append((title, certified))
+        return np.concatenate([_titled(title, panel) for title, panel in panels], axis=1)
+
+
+def _array(sample: SegDataSample, field: str) -> NDArray[np.integer]:
+    return sample.get(field).data.squeeze(0).cpu().numpy()
+
+
+def _titled(title: str, panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    bar = np.full((TITLE_HEIGHT, panel.shape[1], 3), 32, dtype=np.uint8)
+    cv2.putText(
+        bar, title, (5, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA
+    )
+    return np.pad(np.concatenate([bar, panel]), ((0, 0), (0, 4), (0, 0)), constant_values=32)
