@@ -1,4 +1,58 @@
-"""Packaging of mmcert."""
+"""Packaging of mmcert, with the OpenMMLab ``.mim`` layout for its configs and tools."""
+
+import re
+import shutil
+from pathlib import Path
 
 from setuptools import find_packages, setup
-setup(name='mmcert', version='0.1.0', packages=find_packages(include=['mmcert*']))
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+
+
+def requirements(name: str) -> list[str]:
+    """The requirement lines of a file in ``requirements``, its comments left out."""
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    return [line.split('#')[0].strip() for line in lines if line.split('#')[0].strip()]
+
+
+def version() -> str:
+    """The version written in ``mmcert/version.py``."""
+    text = (ROOT / 'mmcert' / 'version.py').read_text()
+    return re.search(r"__version__ = '(.+)'", text)[1]
+
+
+class BuildWithMim(build_py):
+    """Puts configs and tools into the built package, where ``mim`` looks for them."""
+
+    def run(self) -> None:
+        """Builds the package, then copies the folders."""
+        super().run()
+        if getattr(self, 'editable_mode', False):
+            return
+        mim = Path(self.build_lib) / 'mmcert' / '.mim'
+        for folder in ('configs', 'tools'):
+            shutil.copytree(
+                ROOT / folder,
+                mim / folder,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns('__pycache__'),
+            )
+        shutil.copy(ROOT / 'model-index.yml', mim)
+
+
+setup(
+    name='mmcert',
+    version=version(),
+    description='Certified robustness for OpenMMLab segmentation models',
+    long_description=(ROOT / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmcert', 'mmcert.*']),
+    python_requires='>=3.10',
+    install_requires=requirements('runtime'),
+    extras_require={
+        name: requirements(name) for name in ('mmseg', 'mmdet3d', 'tests', 'docs')
+    },
+    cmdclass={'build_py': BuildWithMim},
+)

@@ -1,4 +1,9 @@
-_base_ = ['./fast-scnn_clean-3k_camvid-360x480.py']
+_base_ = [
+    '../_base_/models/fast_scnn_camvid.py',
+    '../_base_/datasets/camvid_360x480.py',
+    '../_base_/schedules/adamw_3k.py',
+    '../_base_/default_runtime.py',
+]
 # One image in five stays clean. The noise acts where the certificate's acts: on the image at its
 # loaded size, so before the resize of those images that train the input scale 0.5.
 crop = [

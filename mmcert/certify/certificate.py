@@ -76,7 +76,7 @@ class Certificate:
                 f'class is {self.guess.max()}: use the mask `certified` instead'
             )
         dtype = np.promote_types(self.guess.dtype, np.min_scalar_type(abstain))
-        return np.where(self.certified, self.guess, abstain).astype(dtype)
+        return np.where(self.certified, self.guess.astype(dtype), dtype.type(abstain))
 
     def statement(self) -> dict[str, Any]:
         """The statistical terms, as JSON values.

@@ -202,7 +202,6 @@ class SmoothingHook(Hook):
             return None
         if folder == 'auto':
             folder = str(self.out_dir / f'votes-{fingerprint(sampling)}')
-        config = self.config.plan()
         provenance = {
             'config': Path(runner.cfg.filename or '').name,
             'checkpoint': Path(str(runner.cfg.get('load_from') or '')).name,
@@ -210,7 +209,6 @@ class SmoothingHook(Hook):
             'device': next(runner.model.parameters()).device.type,
             'classes': list(meta.get('classes') or ()),
             'ignore_index': getattr(runner.test_dataloader.dataset, 'ignore_index', 255),
-            'space': config.space,
         }
         store = VotesStore(folder, sampling, provenance)
         found = len(list(store.folder.glob('*.npz')))

@@ -13,7 +13,7 @@ from mmengine.logging import MMLogger, print_log
 
 from mmcert.certify.tallies import IGNORE_INDEX, Tally, tally, total
 from mmcert.certify.votes import atomic_writer
-from mmcert.evaluation.report import class_table, reference_table, result_table
+from mmcert.report import class_table, reference_table, result_table
 from mmcert.registry import METRICS
 
 

@@ -76,9 +76,7 @@ def collect_votes(
         for start in range(0, count, batch_size):
             indices = range(start, min(start + batch_size, count))
             labels = segment([draw(stage, index) for index in indices])
-            labels = labels if isinstance(labels, torch.Tensor) else torch.stack(list(labels))
-            _check_labels(labels, len(indices), num_classes)
-            yield labels
+            yield _checked_labels(labels, len(indices), num_classes)
             if on_draws is not None:
                 on_draws(len(indices))
 
@@ -114,18 +112,25 @@ def _most_frequent(counts: torch.Tensor) -> torch.Tensor:
     return num_classes - 1 - score.amax(dim=0) % num_classes
 
 
-def _check_labels(labels: torch.Tensor, batch: int, num_classes: int) -> None:
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+def _checked_labels(
+    labels: torch.Tensor | Sequence[torch.Tensor], batch: int, num_classes: int
+) -> torch.Tensor:
+    """The label maps as one integer tensor (B, ...), once they are known to be such."""
+    if not isinstance(labels, torch.Tensor):
+        labels = torch.stack([torch.as_tensor(label) for label in labels])
+    if labels.dtype == torch.bool:
+        labels = labels.long()
+    if labels.is_floating_point() or labels.is_complex():
         raise SegmentorOutputError(f'label maps must be integers, got {labels.dtype}')
     if labels.shape[:1] != (batch,):
         raise SegmentorOutputError(
             f'{batch} inputs must give {batch} label maps, got shape {tuple(labels.shape)}'
         )
-    if labels.numel() == 0:
-        return
-    low, high = (int(value) for value in labels.aminmax())
-    if low < 0 or high >= num_classes:
-        raise SegmentorOutputError(
-            f'labels out of range: the base model returned {low if low < 0 else high}, but there '
-            f'are {num_classes} classes, 0 to {num_classes - 1}'
-        )
+    if labels.numel():
+        low, high = (int(value) for value in labels.aminmax())
+        if low < 0 or high >= num_classes:
+            raise SegmentorOutputError(
+                f'labels out of range: the base model returned {low if low < 0 else high}, but '
+                f'there are {num_classes} classes, 0 to {num_classes - 1}'
+            )
+    return labels

@@ -1,0 +1,69 @@
+# Everything here works on a bare machine with Python 3.11 and a C compiler.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_CONFIG := configs/street_scenes/segcertify-s0.25-n100_unet-tiny_street-scenes-128x192.py
+DEMO_DIR := work_dirs/demo
+
+.PHONY: help venv venv-test venv-full demo test test-all test-full lint format readme clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+venv: $(VENV)/.installed  ## build the environment (wheels only, mmcv-lite)
+
+# setuptools < 82 first and without build isolation: mmengine needs its pkg_resources. torch's own
+# CPU build is taken where pip finds one.
+$(VENV)/.installed: requirements/lite.txt requirements/runtime.txt requirements/mmseg.txt setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet 'setuptools>=64,<82' wheel
+	$(BIN)/python -m pip install --quiet --only-binary=:all: \
+		-r requirements/lite.txt -r requirements/runtime.txt -r requirements/mmseg.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+venv-test: $(VENV)/.installed-tests
+
+$(VENV)/.installed-tests: $(VENV)/.installed requirements/tests.txt
+	$(BIN)/python -m pip install --quiet --only-binary=:all: -r requirements/tests.txt
+	@touch $@
+
+venv-full:  ## build .venv-full with mmcv's compiled operators (several minutes)
+	$(PYTHON) -m venv .venv-full
+	.venv-full/bin/python -m pip install --quiet 'setuptools>=64,<82' wheel ninja
+	.venv-full/bin/python -m pip install --quiet --only-binary=:all: torch==2.13.0 'numpy' \
+		'opencv-python' psutil
+	MMCV_WITH_OPS=1 MAX_JOBS=$${MAX_JOBS:-2} \
+		.venv-full/bin/python -m pip install --no-build-isolation mmcv==2.1.0
+	.venv-full/bin/python -m pip install --quiet --only-binary=:all: \
+		mmengine==0.10.7 mmsegmentation==1.2.2 -r requirements/runtime.txt \
+		-r requirements/mmseg.txt -r requirements/tests.txt
+	.venv-full/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
+
+demo: venv  ## train, certify and draw the embedded example
+	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR)
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO_DIR)/iter_300.pth --work-dir $(DEMO_DIR)
+	$(BIN)/python tools/certify.py $(DEMO_DIR)/certified/votes-* --tau 0.6 0.75 0.85 \
+		--procedure holm bonferroni --out $(DEMO_DIR)/certified
+	@cat docs/demo.txt
+
+test: venv-test lint  ## lint, types and the quick tests
+	$(BIN)/python -m pytest
+
+test-all: venv-test lint  ## the slow tests as well
+	$(BIN)/python -m pytest -m ''
+
+test-full: venv-full  ## the tests with mmcv's compiled operators, stock tools included
+	.venv-full/bin/python -m pytest
+
+lint: venv-test  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv-test  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove environments and results
+	rm -rf .venv .venv-full work_dirs data/street_scenes

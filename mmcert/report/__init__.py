@@ -1,0 +1,5 @@
+"""Tables and curves of certified results; needs no OpenMMLab package."""
+
+from mmcert.report.tables import class_table, reference_table, result_table
+
+__all__ = ['class_table', 'reference_table', 'result_table']

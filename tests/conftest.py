@@ -1,0 +1,20 @@
+"""Fixtures shared by all tests."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+VECTORS = ROOT.parent / 'shared' / 'vectors' / 'vectors.json'
+
+
+@pytest.fixture(scope='session')
+def vectors():
+    """Independent numbers by group; the tests' own oracles do without them."""
+    if not VECTORS.exists():
+        pytest.skip(f'the independent vectors are not at {VECTORS}')
+    groups = {}
+    for vector in json.loads(VECTORS.read_text())['vectors']:
+        groups.setdefault(vector['group'], []).append(vector)
+    return groups

@@ -1,0 +1,228 @@
+import numpy as np
+import pytest
+import torch
+from scipy.special import ndtr
+
+from mmcert.certify import certify
+from mmcert.perturbations import GaussianNoise
+from mmcert.sampling import SegmentorOutputError, collect_votes, draw_seed, input_digest
+from mmcert.sampling.draws import ESTIMATION, SELECTION
+
+
+class LinearSegmentor:
+    """Component i has class 1 where w_i . x > b_i, so its probabilities are known exactly."""
+
+    def __init__(self, features, components, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.weights = torch.randn(components, features, generator=generator)
+        self.offsets = torch.randn(components, generator=generator)
+
+    def __call__(self, batch):
+        stacked = torch.stack(list(batch)).flatten(1)
+        return (stacked @ self.weights.T > self.offsets).long()
+
+    def distances(self, x):
+        """Signed l2 distance of x to each component's boundary, positive in class 1."""
+        return ((self.weights @ x.flatten() - self.offsets) / self.weights.norm(dim=1)).numpy()
+
+
+def collect(segment, x, sigma=0.25, **arguments):
+    settings = {'n0': 10, 'n': 50, 'num_classes': 2, 'seed': 3, **arguments}
+    return collect_votes(segment, x, GaussianNoise(sigma), **settings)
+
+
+@pytest.fixture
+def x():
+    return torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize('batch_size', [1, 3, 7, 50, 1000])
+def test_votes_do_not_depend_on_the_batch_size(x, batch_size):
+    segment = LinearSegmentor(60, 40)
+    expected, found = collect(segment, x), collect(segment, x, batch_size=batch_size)
+    np.testing.assert_array_equal(found.hits, expected.hits)
+    np.testing.assert_array_equal(found.guess, expected.guess)
+
+
+def test_votes_change_with_the_seed_and_with_the_input(x):
+    segment = LinearSegmentor(60, 40)
+    assert (collect(segment, x).hits != collect(segment, x, seed=4).hits).any()
+    seen = []
+    for image in (x, x + 1e-6):
+        collect(lambda batch: seen.append(batch[0]) or segment(batch), image, n0=1, n=1)
+    assert (seen[0] - seen[2]).abs().max() > 0.01
+
+
+def test_every_draw_is_fresh_and_used_once(x):
+    seen = []
+
+    def segment(batch):
+        seen.extend(batch)
+        return torch.zeros(len(batch), 2, dtype=torch.long)
+
+    collect(segment, x, n0=20, n=200)
+    assert len(seen) == 220
+    assert len({input_digest(image) for image in seen}) == 220
+
+
+def test_estimation_draws_do_not_depend_on_the_number_of_selection_draws(x):
+    def draws(n0):
+        seen = []
+        collect(
+            lambda batch: seen.extend(batch) or torch.zeros(len(batch), 1, dtype=torch.long),
+            x,
+            n0=n0,
+            n=5,
+        )
+        return seen[n0:]
+
+    for first, second in zip(draws(2), draws(9), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_seeds_of_one_input_differ_in_the_bits_that_the_cpu_generator_keeps():
+    digest = bytes(16)
+    seeds = [
+        draw_seed(0, digest, stage, index) % 2**32
+        for stage in (SELECTION, ESTIMATION)
+        for index in range(50_000)
+    ]
+    assert len(set(seeds)) == len(seeds)
+    with pytest.raises(ValueError, match='draw index'):
+        draw_seed(0, digest, ESTIMATION, 2**31)
+
+
+def test_the_noise_has_its_law(x):
+    seen = []
+
+    def segment(batch):
+        seen.extend(batch)
+        return torch.zeros(len(batch), 1, dtype=torch.long)
+
+    collect(segment, x, sigma=0.5, n=2000)
+    noise = (torch.stack(seen) - x).double()
+    count = noise.numel()
+    assert abs(noise.mean()) < 5 * 0.5 / count**0.5
+    assert noise.std() == pytest.approx(0.5, rel=5 / (2 * count) ** 0.5)
+    # Draws are independent of each other: their correlations are those of white noise.
+    flat = noise.flatten(1) / 0.5
+    correlation = (flat @ flat.T / flat.shape[1]).fill_diagonal_(0)
+    assert correlation.abs().max() < 7 / flat.shape[1] ** 0.5
+
+
+def test_hits_have_the_known_probabilities(x):
+    segment = LinearSegmentor(60, 300)
+    votes = collect(segment, x, n=2000, batch_size=500)
+    side = 2 * votes.guess - 1
+    expected = ndtr(side * segment.distances(x) / 0.25)
+    error = votes.hits / 2000 - expected
+    standard = np.sqrt(np.maximum(expected * (1 - expected), 1e-4) / 2000)
+    assert np.abs(error / standard).max() < 5
+
+
+@pytest.mark.parametrize('tau', [0.6, 0.75, 0.9])
+@pytest.mark.parametrize('procedure', ['holm', 'bonferroni'])
+def test_no_certificate_exceeds_the_true_distance(tau, procedure):
+    sigma, alpha, radius = 0.25, 1e-3, GaussianNoise(0.25).radius(tau)
+    certified_in_all = 0
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.rand(1, 5, 5, generator=generator)
+        segment = LinearSegmentor(25, 500, seed)
+        votes = collect(segment, x, sigma=sigma, n=200, seed=seed, batch_size=100)
+        certified = certify(votes, tau=tau, alpha=alpha, procedure=procedure).certified
+        signed = (2 * votes.guess - 1) * segment.distances(x)
+        assert (signed[certified] > radius).all()
+        # Far from the boundary almost every component is certified: the test has power.
+        far = signed > radius + 3 * sigma
+        assert certified[far].mean() > 0.99
+        certified_in_all += certified.sum()
+    assert certified_in_all > 1000
+
+
+def test_fwer_of_the_whole_path_at_the_null_boundary():
+    # All components lie exactly at the distance where P = tau: every certificate is an error.
+    tau, sigma, alpha, families = 0.75, 0.25, 0.1, 300
+    weights = torch.eye(30)
+    x = torch.zeros(30)
+    offsets = torch.full((30,), -GaussianNoise(sigma).radius(tau))
+    errors = 0
+    for seed in range(families):
+        votes = collect_votes(
+            lambda batch: (torch.stack(batch) @ weights.T > offsets).long(),
+            x,
+            GaussianNoise(sigma),
+            n0=10,
+            n=60,
+            num_classes=2,
+            seed=seed,
+            batch_size=70,
+        )
+        errors += certify(votes, tau=tau, alpha=alpha).certified.any()
+    assert errors / families <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / families)
+
+
+def test_ties_of_the_selection_go_to_the_lowest_class(x):
+    answers = iter([3, 1, 1, 3, 2])
+
+    def segment(batch):
+        return torch.tensor([[next(answers, 0)] for _ in batch])
+
+    assert collect(segment, x, n0=5, n=1, num_classes=4, batch_size=2).guess.tolist() == [1]
+
+
+def test_lists_of_label_maps_and_narrow_integers_are_accepted(x):
+    def segment(batch):
+        return [np.ones((2, 3), dtype=np.uint8) for _ in batch]
+
+    votes = collect(segment, x)
+    assert votes.hits.shape == (2, 3)
+    assert (votes.hits == 50).all()
+
+
+def test_boolean_label_maps_are_two_classes(x):
+    votes = collect(lambda batch: torch.stack(batch)[:, 0] > -10, x)
+    assert (votes.guess == 1).all()
+
+
+def test_progress_is_reported(x):
+    done = []
+    collect(LinearSegmentor(60, 2), x, batch_size=8, on_draws=done.append)
+    assert sum(done) == 60
+    assert max(done) == 8
+
+
+@pytest.mark.parametrize(
+    ('labels', 'message'),
+    [
+        (torch.full((8, 3), 2), r'returned 2, but there are 2 classes'),
+        (torch.full((8, 3), -1), 'returned -1'),
+        (torch.zeros(8, 3), 'integers, got torch.float32'),
+        (torch.zeros(5, 3, dtype=torch.long), '8 inputs must give 8 label maps'),
+    ],
+)
+def test_outputs_that_are_no_label_maps_are_refused(x, labels, message):
+    with pytest.raises(SegmentorOutputError, match=message):
+        collect(lambda batch: labels, x, n0=8)
+
+
+def test_a_label_map_that_changes_shape_is_refused(x):
+    shapes = iter([3, 4, 4, 4])
+    with pytest.raises(SegmentorOutputError, match='changed shape'):
+        collect(
+            lambda batch: torch.zeros(len(batch), next(shapes), dtype=torch.long),
+            x,
+            n0=8,
+            n=8,
+        )
+
+
+@pytest.mark.parametrize('name', ['n0', 'n', 'batch_size', 'num_classes'])
+def test_counts_must_be_positive_integers(x, name):
+    with pytest.raises(ValueError, match=f'{name} must be an integer of at least 1'):
+        collect(LinearSegmentor(60, 2), x, **{name: 0})
+
+
+def test_integer_images_are_refused(x):
+    with pytest.raises(ValueError, match='floating point, got torch.uint8'):
+        collect(LinearSegmentor(60, 2), x.to(torch.uint8))
