@@ -1,12 +1,14 @@
 """What lets the OpenMMLab packages run in the environments that mmcert supports.
 
-Two things, both inert where they are not needed:
+Three things, each inert where it is not needed:
 
 * ``enable_mmcv_lite``: mmsegmentation 1.2 and mmdetection3d 1.4 import ``mmcv.ops`` without a
   guard, which fails on ``mmcv-lite`` (mmcv without its compiled extension). A stand-in for the
   extension lets them import; a compiled operator that is really called says what is missing.
 * ``allow_mmengine_checkpoints``: torch >= 2.6 loads checkpoints with ``weights_only=True`` and then
   refuses mmengine's own bookkeeping objects; exactly those are declared safe.
+* ``enable_distributed_cpu``: mmengine's ``pytorch`` launcher asks for a CUDA device without
+  looking whether there is one.
 """
 
 from __future__ import annotations
@@ -111,3 +113,26 @@ def allow_mmengine_checkpoints() -> None:
             (statistics_method, 'builtins.getattr'),
         ]
     )
+
+
+def enable_distributed_cpu(cfg: Any) -> bool:
+    """Lets several processes (``--launcher pytorch``) run on a machine without a GPU.
+
+    Joins the process group with the gloo backend before mmengine would ask for a CUDA device, and
+    has models wrapped without device numbers. Does nothing with another launcher or with a GPU.
+
+    Args:
+        cfg (mmengine.config.Config): Config with ``launcher``; gets a ``model_wrapper_cfg``.
+
+    Returns:
+        bool: Whether it acted.
+    """
+    import torch
+
+    if cfg.launcher != 'pytorch' or torch.cuda.is_available():
+        return False
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(backend='gloo')
+    if cfg.get('model_wrapper_cfg') is None:
+        cfg.model_wrapper_cfg = {'type': 'MMDistributedDataParallel', 'device_ids': None}
+    return True

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from mmcert.compat import enable_mmcv_lite
+from mmcert.compat import enable_distributed_cpu, enable_mmcv_lite
 
 enable_mmcv_lite()
 
@@ -55,6 +55,7 @@ def main() -> int:
     elif args.show_dir:
         cfg.default_hooks.visualization.draw = True
         cfg.visualizer.save_dir = args.show_dir
+    enable_distributed_cpu(cfg)
     Runner.from_cfg(cfg).test()
     return 0
 

@@ -11,7 +11,7 @@ enable_mmcv_lite()
 pytest.importorskip('mmseg')
 
 import torch  # noqa: E402
-from mmengine.config import Config  # noqa: E402
+from mmengine.config import Config, ConfigDict  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 from mmseg.models.segmentors import EncoderDecoder  # noqa: E402
 from mmseg.registry import MODELS  # noqa: E402
@@ -56,7 +56,7 @@ class BrightnessSegmentor(EncoderDecoder):
                 align_corners=False,
                 **(dict(out_channels=1, threshold=0.5) if binary else {}),
             ),
-            test_cfg=dict(mode=mode, crop_size=(16, 16), stride=(8, 8)),
+            test_cfg=ConfigDict(mode=mode, crop_size=(16, 16), stride=(8, 8)),
             data_preprocessor=dict(
                 type='SegDataPreProcessor', mean=[127.5] * channels, std=[50.0] * channels
             ),

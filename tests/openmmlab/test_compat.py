@@ -1,0 +1,76 @@
+"""mmcv-lite and checkpoints."""
+
+import importlib.machinery
+import logging
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import load_checkpoint
+
+from mmcert import compat
+
+LITE = isinstance(sys.modules.get('mmcv._ext'), compat._MissingExtension)
+
+
+@pytest.mark.skipif(not LITE, reason='the full mmcv is installed here')
+def test_a_missing_operator_names_itself_and_the_remedy():
+    from mmcv.ops import nms
+
+    boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    with pytest.raises(compat.MissingCompiledOp, match=r"'nms' was called.*make venv-full"):
+        nms(boxes, torch.ones(1), 0.5)
+
+
+@pytest.mark.skipif(not LITE, reason='the full mmcv is installed here')
+def test_it_acts_once_and_says_so_once():
+    code = (
+        'import logging; logging.basicConfig(format="%(message)s");'
+        'from mmcert.compat import enable_mmcv_lite as e; print(e(), e()); import mmseg.models'
+    )
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ['True', 'True']
+    assert done.stderr.count('mmcv-lite is installed') == 1
+
+
+def test_it_is_inert_with_the_compiled_extension(monkeypatch, caplog):
+    monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
+    spec = importlib.machinery.ModuleSpec('mmcv._ext', None)
+    monkeypatch.setattr(importlib.machinery.PathFinder, 'find_spec', lambda *args: spec)
+    with caplog.at_level(logging.WARNING):
+        assert compat.enable_mmcv_lite() is False
+    assert 'mmcv._ext' not in sys.modules
+    assert not caplog.records
+
+
+def test_it_is_inert_without_mmcv(monkeypatch):
+    monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert compat.enable_mmcv_lite() is False
+
+
+def test_checkpoints_with_mmengines_history_load(tmp_path):
+    compat.allow_mmengine_checkpoints()
+    history = HistoryBuffer()
+    history.update(1.5)
+    path = tmp_path / 'a.pth'
+    torch.save({'state_dict': {'weight': torch.ones(1, 1)}, 'message_hub': {'loss': history}}, path)
+    model = torch.nn.Linear(1, 1, bias=False)
+    assert load_checkpoint(model, str(path))['message_hub']['loss'].current() == 1.5
+    assert model.weight.item() == 1
+
+
+class Attack:
+    def __reduce__(self):
+        return getattr, (dict, 'update')
+
+
+def test_nothing_broader_is_allowed(tmp_path):
+    compat.allow_mmengine_checkpoints()
+    torch.save({'state_dict': {}, 'bad': Attack()}, tmp_path / 'a.pth')
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / 'a.pth')

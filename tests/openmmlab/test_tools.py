@@ -1,0 +1,198 @@
+"""The command lines, as a user types them."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import mmseg
+import numpy as np
+import pytest
+
+from mmcert.certify import load_votes
+
+from .conftest import ROOT
+from .test_compat import LITE
+from .test_smoothing_hook import votes_files
+
+
+def run(*command, expect=0, **environment):
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', *map(str, command)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', **environment},
+    )
+    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def written_config(make_config, tmp_path):
+    """A config file that says ``smoothing`` but names no hook, and its checkpoint."""
+    cfg = make_config(images=3, smoothing=dict(votes_dir=str(tmp_path / 'votes')))
+    cfg.default_hooks.pop('smoothing')
+    path = tmp_path / 'config.py'
+    cfg.dump(path)
+    return path, cfg.load_from
+
+
+def test_test_tool_adds_the_hook_and_draws(written_config, tmp_path):
+    config, checkpoint = written_config
+    printed = run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work',
+                  '--show-dir', tmp_path / 'pictures')  # fmt: skip
+    assert 'cert. mIoU' in printed
+    assert 'base model, clean image' in printed
+    assert len(list((tmp_path / 'pictures').glob('*.png'))) == 3
+    assert len(votes_files(tmp_path / 'votes')) == 3
+
+
+def test_certify_tool_answers_from_votes_alone(written_config, tmp_path):
+    config, checkpoint = written_config
+    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
+    printed = run(
+        'tools/certify.py', tmp_path / 'votes', '--tau', 0.55, 0.6, 0.9, '--alpha', 0.01,
+        '--procedure', 'holm', 'bonferroni',
+    )  # fmt: skip
+    assert 'note: n=40 draws cannot certify anything at tau=0.9' in printed
+    assert (tmp_path / 'votes/radius_curve.png').stat().st_size > 10_000
+    rows = json.loads((tmp_path / 'votes/offline.json').read_text())['rows']
+    assert len(rows) == 6
+    (same,) = [r for r in rows if r['tau'] == 0.6 and r['procedure'] == 'holm']
+    for name, value in summary['rates'].items():
+        assert same[name] == pytest.approx(value), name
+
+
+def test_certify_tool_needs_no_framework(written_config, tmp_path):
+    config, checkpoint = written_config
+    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    blocked = tmp_path / 'blocked'
+    blocked.mkdir()
+    for name in ('mmengine', 'mmcv', 'mmseg'):
+        (blocked / f'{name}.py').write_text('raise ImportError("not to be imported")')
+    run('tools/certify.py', tmp_path / 'votes', '--tau', 0.6, PYTHONPATH=str(blocked))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [(['--tau', '0.2'], 'tau must lie in'), (['--alpha', '2'], 'alpha must lie in')],
+)
+def test_certify_tool_refuses_bad_terms(written_config, tmp_path, arguments, message):
+    config, checkpoint = written_config
+    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    assert f'error: {message}' in run('tools/certify.py', tmp_path / 'votes', *arguments, expect=2)
+    damaged = min((tmp_path / 'votes').glob('*.npz'))
+    damaged.write_bytes(b'')
+    assert damaged.name in run('tools/certify.py', tmp_path / 'votes', expect=2)
+    assert 'no votes files' in run('tools/certify.py', tmp_path / 'none', expect=2)
+
+
+def test_train_tool_trains_what_the_test_tool_certifies(make_config, tmp_path):
+    cfg = make_config(
+        **{'train_cfg.max_iters': 3, 'train_cfg.val_interval': 3},
+        **{'default_hooks.checkpoint.interval': 3},
+    )
+    cfg.load_from = None
+    cfg.dump(tmp_path / 'config.py')
+    run('tools/train.py', tmp_path / 'config.py', '--work-dir', tmp_path / 'work')
+    printed = run('tools/test.py', tmp_path / 'config.py', tmp_path / 'work/iter_3.pth')
+    assert 'certified/certAcc' in printed
+
+
+def test_a_config_that_knows_nothing_of_mmcert_is_certified_by_options(make_config, tmp_path):
+    cfg = make_config(images=1)
+    cfg.pop('smoothing')
+    cfg.default_hooks.pop('smoothing')
+    config, checkpoint = tmp_path / 'plain.py', cfg.load_from
+    cfg.dump(config)
+    printed = run(
+        'tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work', '--cfg-options',
+        'default_hooks.smoothing.type=mmcert.SmoothingHook', 'smoothing.sigma=0.25',
+    )  # fmt: skip
+    assert 'certified/certAcc' in printed
+
+
+@pytest.mark.skipif(LITE, reason='stock tools need the full mmcv: see `make test-full`')
+def test_the_stock_test_tool_certifies(written_config, tmp_path):
+    config, checkpoint = written_config
+    stock = Path(mmseg.__file__).parent / '.mim/tools/test.py'
+    printed = run(
+        stock, config, checkpoint, '--work-dir', tmp_path / 'work', '--cfg-options',
+        'default_hooks.smoothing.type=mmcert.SmoothingHook',
+    )  # fmt: skip
+    assert 'certified/certAcc' in printed
+
+
+@pytest.mark.skipif(LITE, reason='stock tools need the full mmcv: see `make test-full`')
+def test_the_stock_train_tool_trains_with_noise(make_config, tmp_path):
+    cfg = make_config(**{'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2})
+    cfg.load_from = None
+    cfg.dump(tmp_path / 'config.py')
+    stock = Path(mmseg.__file__).parent / '.mim/tools/train.py'
+    assert 'loss' in run(stock, tmp_path / 'config.py', '--work-dir', tmp_path / 'work')
+
+
+def test_two_processes_give_the_votes_of_one(written_config, tmp_path):
+    config, checkpoint = written_config
+    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    expected = votes_files(tmp_path / 'votes')
+    summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
+    run(
+        '-m', 'torch.distributed.run', '--nproc-per-node=2', '--master-port=29533',
+        'tools/test.py', config, checkpoint, '--launcher=pytorch', '--work-dir', tmp_path / 'work2',
+        '--cfg-options', f'smoothing.votes_dir={tmp_path / "votes2"}',
+    )  # fmt: skip
+    assert votes_files(tmp_path / 'votes2') == expected
+    both = json.loads((tmp_path / 'work2/certified/summary.json').read_text())
+    assert both['rates'] == summary['rates']
+    assert both['images'] == 3
+
+
+def test_camvid_converter_brings_the_tutorial_layout_into_ours(tmp_path):
+    source = tmp_path / 'CamVid'
+    for split in ('train', 'val', 'test'):
+        lines = []
+        for part in (split, f'{split}annot'):
+            (source / part).mkdir(parents=True)
+        for k in range(2):
+            name = f'0001TP_{split}_{k}.png'
+            cv2.imwrite(str(source / split / name), np.full((36, 48, 3), 40 * k, np.uint8))
+            labels = np.arange(36 * 48).reshape(36, 48) % 12
+            cv2.imwrite(str(source / f'{split}annot' / name), labels.astype(np.uint8))
+            lines.append(f'/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}')
+        (source / f'{split}.txt').write_text('\n'.join(lines))
+    converter = 'tools/dataset_converters/camvid.py'
+    run(converter, source, '--out', tmp_path / 'camvid')
+    assert len(list((tmp_path / 'camvid/images/train').iterdir())) == 2
+    labels = cv2.imread(str(tmp_path / 'camvid/annotations/val/0001TP_val_0.png'), -1)
+    assert sorted(np.unique(labels)) == [*range(11), 255]
+    cv2.imwrite(str(source / 'valannot/0001TP_val_0.png'), np.full((36, 48), 200, np.uint8))
+    assert 'found label 200' in run(converter, source, '--out', tmp_path / 'other', expect=2)
+    assert 'train.txt' in run(converter, tmp_path, '--out', tmp_path / 'third', expect=2)
+
+
+def test_every_tool_explains_itself():
+    for tool in sorted((ROOT / 'tools').rglob('*.py')):
+        assert 'usage:' in run(tool, '--help')
+
+
+def test_votes_of_the_tool_are_readable_by_the_api(written_config, tmp_path):
+    config, checkpoint = written_config
+    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    record = load_votes(min((tmp_path / 'votes').glob('*.npz')))
+    assert record.votes.guess.shape == record.label.shape == (32, 48)
+
+
+def test_readme_table_is_the_one_of_its_json(tmp_path):
+    spec = importlib.util.spec_from_file_location(
+        'update_readme', ROOT / 'benchmarks/update_readme.py'
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (ROOT / 'README.md').read_text()
+    assert module.updated(text) == text

@@ -1,0 +1,80 @@
+"""Imports point downwards, and the lower layers need none of the frameworks."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / 'mmcert'
+
+# What each subpackage may import of mmcert, and of the heavy packages.
+ALLOWED = {
+    'certify': set(),
+    'perturbations': {'certify'},
+    'sampling': {'certify', 'perturbations'},
+    'report': {'certify'},
+    'compat': set(),
+    'version': set(),
+    'registry': {'compat'},
+    'datasets': {'perturbations', 'registry'},
+    'models': {'certify', 'perturbations', 'sampling', 'registry'},
+    'evaluation': {'certify', 'report', 'registry'},
+    'visualization': {'registry'},
+    'engine': {
+        'certify', 'perturbations', 'sampling', 'models', 'evaluation', 'visualization', 'registry',
+        'version',
+    },
+}  # fmt: skip
+
+FRAMEWORKS = {'mmengine', 'mmcv', 'mmseg', 'mmdet3d'}
+HEAVY = {
+    'certify': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib'},
+    'perturbations': FRAMEWORKS,
+    'sampling': FRAMEWORKS,
+    'report': FRAMEWORKS | {'torch'},
+}
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}: relative import'
+            yield node.module
+
+
+@pytest.mark.parametrize('path', sorted(PACKAGE.rglob('*.py')), ids=lambda p: str(p.name))
+def test_imports_point_downwards(path):
+    layer = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+    if layer == '__init__':
+        return
+    for module in imported_modules(path):
+        top, *rest = module.split('.')
+        if top == 'mmcert' and rest:
+            assert rest[0] == layer or rest[0] in ALLOWED[layer], f'{path} imports {module}'
+        assert top not in HEAVY.get(layer, set()), f'{path} imports {module}'
+
+
+def test_every_subpackage_has_a_layer():
+    found = {p.name.removesuffix('.py') for p in PACKAGE.iterdir()} - {'__init__', '__pycache__', '.mim'}
+    assert found == set(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ('module', 'absent'),
+    [
+        ('mmcert', ['numpy', 'torch', 'mmengine']),
+        ('mmcert.certify', ['torch', 'mmengine', 'cv2', 'matplotlib']),
+        ('mmcert.sampling', ['mmengine', 'mmcv', 'mmseg', 'cv2']),
+        ('mmcert.report', ['torch', 'mmengine']),
+    ],
+)
+def test_importing_a_layer_loads_nothing_above_it(module, absent):
+    code = f'import sys, {module}; print([m for m in {absent!r} if m in sys.modules])'
+    loaded = subprocess.run(
+        [sys.executable, '-c', code], check=True, capture_output=True, text=True
+    ).stdout
+    assert loaded.strip() == '[]'
