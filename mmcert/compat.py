@@ -25,13 +25,13 @@ from typing import Any
 _EXTENSION = 'mmcv._ext'
 
 
-class MissingCompiledOp(RuntimeError):
+class MissingCompiledOpError(RuntimeError):
     """A compiled mmcv operator was called, and the installed mmcv has none."""
 
 
 def _stand_in(name: str) -> Callable[..., Any]:
     def missing(*args: Any, **kwargs: Any) -> Any:
-        raise MissingCompiledOp(
+        raise MissingCompiledOpError(
             f'the compiled mmcv operator {name!r} was called, but mmcv-lite is installed, which '
             'has none. Remedy: install the full mmcv in place of mmcv-lite '
             '(`make venv-full` builds such an environment), or use a model without this operator.'
@@ -42,7 +42,7 @@ def _stand_in(name: str) -> Callable[..., Any]:
 
 
 class _MissingExtension(types.ModuleType):
-    """A module whose every public attribute is a function that raises ``MissingCompiledOp``."""
+    """A module of functions that raise ``MissingCompiledOpError``, under any public name."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith('__'):
@@ -90,7 +90,8 @@ def allow_mmengine_checkpoints() -> None:
 
     if not hasattr(torch.serialization, 'add_safe_globals'):
         return
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    core: Any = np._core if hasattr(np, '_core') else np.core
+    multiarray = core.multiarray
     scalar_types = (np.float64, np.float32, np.int64, np.int32, np.bool_)
     rebuilders = (multiarray._reconstruct, multiarray.scalar)
 

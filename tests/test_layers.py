@@ -59,7 +59,11 @@ def test_imports_point_downwards(path):
 
 
 def test_every_subpackage_has_a_layer():
-    found = {p.name.removesuffix('.py') for p in PACKAGE.iterdir()} - {'__init__', '__pycache__', '.mim'}
+    found = {p.name.removesuffix('.py') for p in PACKAGE.iterdir()} - {
+        '__init__',
+        '__pycache__',
+        '.mim',
+    }
     assert found == set(ALLOWED)
 
 

@@ -90,7 +90,10 @@ def run(args: argparse.Namespace) -> None:
         file.write(json.dumps(answer, indent=2).encode())
     print(f'wrote {folder / "offline.json"}')
     if points:
-        labels = {'base_aAcc': 'base model, clean: accuracy', 'base_mIoU': 'base model, clean: mIoU'}
+        labels = {
+            'base_aAcc': 'base model, clean: accuracy',
+            'base_mIoU': 'base model, clean: mIoU',
+        }
         references = {label: rows[0][key] for key, label in labels.items() if key in rows[0]}
         plot_radius_curve(points, folder / 'radius_curve.png', references)
         print(f'wrote {folder / "radius_curve.png"}')

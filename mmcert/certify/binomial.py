@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from mmcert.certify._checks import check_alpha, check_draws, check_tau
+from mmcert.certify.checks import check_alpha, check_draws, check_tau
 
 
 def upper_tail_table(n: int, tau: float) -> NDArray[np.float64]:

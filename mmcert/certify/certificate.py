@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmcert.certify._checks import check_alpha, check_tau
+from mmcert.certify.checks import check_alpha, check_tau
 from mmcert.certify.binomial import upper_tail_table
 from mmcert.certify.multiple_testing import holm_cutoff
 from mmcert.certify.votes import Votes
@@ -109,7 +109,8 @@ def certify(
     """Certifies as many components as the votes allow.
 
     Tests H0_i: p_i <= tau for every component with exact binomial p-values, and rejects under the
-    named procedure, which bounds the FWER by alpha (SegCertify: Fischer, Baader, Vechev, ICML 2021).
+    named procedure, which bounds the FWER by alpha (SegCertify: Fischer, Baader, Vechev, ICML
+    2021).
 
     Args:
         votes (Votes): Votes of one input.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmcert.certify._checks import check_alpha
+from mmcert.certify.checks import check_alpha
 
 
 def bonferroni(p_values: ArrayLike, alpha: float) -> NDArray[np.bool_]:

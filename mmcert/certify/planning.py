@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mmcert.certify._checks import check_alpha, check_draws, check_tau
+from mmcert.certify.checks import check_alpha, check_draws, check_tau
 from mmcert.certify.binomial import upper_tail_table
 
 

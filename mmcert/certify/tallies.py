@@ -130,26 +130,25 @@ def tally(
     """
     guess, certified = np.asarray(guess).ravel(), np.asarray(certified, dtype=bool).ravel()
     check_classes(guess, num_classes, 'guess')
-    if label is None:
-        label = np.full(guess.shape, ignore_index)
-    label = np.asarray(label).ravel()
-    if not label.shape == guess.shape == certified.shape:
+    truth = np.full(guess.shape, ignore_index) if label is None else np.asarray(label).ravel()
+    if not truth.shape == guess.shape == certified.shape:
         raise ValueError(
-            f'label, guess and mask must have one shape, got {label.shape}, {guess.shape} and '
+            f'label, guess and mask must have one shape, got {truth.shape}, {guess.shape} and '
             f'{certified.shape} (flattened)'
         )
-    valid = label != ignore_index
-    label = label[valid]
-    check_classes(label, num_classes, f'label (ignore index {ignore_index})')
+    valid = truth != ignore_index
+    truth = truth[valid]
+    check_classes(truth, num_classes, f'label (ignore index {ignore_index})')
     decided = np.where(certified[valid], guess[valid], num_classes)
+    base_counts = None
     if base is not None:
-        base = np.asarray(base).ravel()
-        check_classes(base, num_classes, 'base prediction')
-        base = _confusion(label, base[valid], num_classes, num_classes)
+        predicted = np.asarray(base).ravel()
+        check_classes(predicted, num_classes, 'base prediction')
+        base_counts = _confusion(truth, predicted[valid], num_classes, num_classes)
     return Tally(
-        certified=_confusion(label, decided, num_classes, num_classes + 1),
-        smoothed=_confusion(label, guess[valid], num_classes, num_classes),
-        base=base,
+        certified=_confusion(truth, decided, num_classes, num_classes + 1),
+        smoothed=_confusion(truth, guess[valid], num_classes, num_classes),
+        base=base_counts,
         components=guess.size,
         abstained=int(guess.size - np.count_nonzero(certified)),
     )

@@ -8,15 +8,15 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.certify._checks import check_draws
+from mmcert.certify.checks import check_draws
 from mmcert.certify.binomial import check_hits
 
 FORMAT = 1
@@ -155,14 +155,16 @@ def load_votes(path: str | os.PathLike[str]) -> VotesRecord:
     try:
         with np.load(path, allow_pickle=False) as data:
             if int(data['format']) != FORMAT:
-                raise ValueError(f'its format is {int(data["format"])}, this version reads {FORMAT}')
+                raise ValueError(
+                    f'its format is {int(data["format"])}, this version reads {FORMAT}'
+                )
             return VotesRecord(
                 votes=Votes(
                     guess=data['guess'], hits=data['hits'], n=int(data['n']), n0=int(data['n0'])
                 ),
                 meta=json.loads(data['meta'].tobytes()),
-                label=data['label'] if 'label' in data else None,
-                base=data['base'] if 'base' in data else None,
+                label=data.get('label'),
+                base=data.get('base'),
             )
     except FileNotFoundError:
         raise
@@ -174,7 +176,7 @@ def load_votes(path: str | os.PathLike[str]) -> VotesRecord:
 
 
 @contextlib.contextmanager
-def atomic_writer(path: str | os.PathLike[str]) -> Any:
+def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Opens a temporary binary file beside ``path`` that takes its name when all went well.
 
     Args:
@@ -188,11 +190,10 @@ def atomic_writer(path: str | os.PathLike[str]) -> Any:
     try:
         with os.fdopen(handle, 'wb') as file:
             yield file
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 

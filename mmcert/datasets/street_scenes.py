@@ -5,7 +5,6 @@ Synthetic: results on it show that the machinery works, and say nothing about re
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,7 +24,6 @@ UNLABELLED = 255
 
 SPLITS = {'train': 0, 'val': 1, 'test': 2}
 """Splits and the first part of their images' seeds."""
-
 
 
 def draw_scene(
@@ -206,18 +204,21 @@ class _Scene:
     def _beside_road(self, near: float) -> float:
         """A place on the sidewalk at a depth from 0 (horizon) to 1 (the picture's lower edge)."""
         side = self.rng.choice([-1, 1])
-        return float(self.vanishing + side * self.width * (near * 0.5 + self.rng.uniform(0.08, 0.3)))
+        return float(
+            self.vanishing + side * self.width * (near * 0.5 + self.rng.uniform(0.08, 0.3))
+        )
 
     def finish(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Lights the scene, softens it as a lens does, and leaves class edges unlabelled."""
-        sun = np.linspace(*self.rng.uniform(0.75, 1.2, 2), self.width)[None, :, None]
+        left, right = self.rng.uniform(0.75, 1.2, 2).tolist()
+        sun = np.linspace(left, right, self.width)[None, :, None]
         image = self.image * sun * self.rng.uniform(0.8, 1.1)
-        image = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.6)
+        blurred = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 0.6)
         labels = self.labels
         edge = np.zeros(labels.shape, dtype=bool)
         edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
         edge[1:] |= labels[1:] != labels[:-1]
-        return np.clip(image, 0, 255).astype(np.uint8), np.where(edge, UNLABELLED, labels)
+        return np.clip(blurred, 0, 255).astype(np.uint8), np.where(edge, UNLABELLED, labels)
 
 
 def write_split(folder: Path, split: str, num_images: int, height: int, width: int) -> None:
@@ -245,7 +246,7 @@ def write_split(folder: Path, split: str, num_images: int, height: int, width: i
         cv2.imwrite(str(temporary / 'annotations' / f'{index:04d}.png'), labels)
     temporary.chmod(0o755)
     try:
-        os.rename(temporary, folder)
+        temporary.rename(folder)
     except OSError:
         shutil.rmtree(temporary)
         if not folder.exists():

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mmcert.certify._checks import check_alpha, check_draws, check_tau
+from mmcert.certify.checks import check_alpha, check_draws, check_tau
 from mmcert.certify.certificate import check_procedure
 from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothingPlan, Space
 from mmcert.registry import PERTURBATIONS

@@ -13,8 +13,8 @@ from mmengine.logging import MMLogger, print_log
 
 from mmcert.certify.tallies import IGNORE_INDEX, Tally, tally, total
 from mmcert.certify.votes import atomic_writer
-from mmcert.report import class_table, reference_table, result_table
 from mmcert.registry import METRICS
+from mmcert.report import class_table, reference_table, result_table
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,4 @@ class CertifiedMetric(BaseMetric):
 def _common(statements: list[dict[str, Any]]) -> dict[str, Any]:
     """The terms that all images share."""
     first, *others = statements
-    return {
-        key: value for key, value in first.items() if all(s.get(key) == value for s in others)
-    }
+    return {key: value for key, value in first.items() if all(s.get(key) == value for s in others)}

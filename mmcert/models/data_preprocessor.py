@@ -30,9 +30,7 @@ class NoisySegDataPreProcessor(SegDataPreProcessor):
         ValueError: If ``sigma`` or ``prob`` is out of range.
     """
 
-    def __init__(
-        self, sigma: float | Sequence[float], prob: float = 1.0, **kwargs: Any
-    ) -> None:
+    def __init__(self, sigma: float | Sequence[float], prob: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.low, self.high = validate_sigma_range(sigma)
         if not 0 <= prob <= 1:

@@ -35,7 +35,7 @@ def to_unit_range(image: torch.Tensor) -> torch.Tensor:
         if not (low >= 0 and high <= PIXEL_RANGE):
             raise ValueError(
                 f'the test pipeline delivers an image with values in [{low:.4g}, {high:.4g}], but '
-                'smoothing needs the raw image in 0-255: leave normalisation to the model\'s data '
+                "smoothing needs the raw image in 0-255: leave normalisation to the model's data "
                 'preprocessor'
             )
     return unit

@@ -156,13 +156,13 @@ class SmoothedSegmentor(BaseModel):
         plan, votes = self.plan, record.votes
         certificate = certify(votes, tau=plan.tau, alpha=plan.alpha, procedure=plan.procedure)
         maps = {
-            'pred_sem_seg': votes.guess.astype(np.int64),
-            'cert_sem_seg': certificate.label_map().astype(np.int64),
-            'base_sem_seg': record.base.astype(np.int64),
+            'pred_sem_seg': votes.guess,
+            'cert_sem_seg': certificate.label_map(),
+            'base_sem_seg': record.base,
         }
-        sample.set_data(
-            {name: PixelData(data=torch.from_numpy(array)[None]) for name, array in maps.items()}
-        )
+        for field, labels in maps.items():
+            data = torch.from_numpy(np.asarray(labels, dtype=np.int64))[None]
+            sample.set_data({field: PixelData(data=data)})
         statement = {
             **certificate.statement(),
             **plan.perturbation.guarantee(plan.tau),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from scipy.special import ndtri
 
-from mmcert.certify._checks import check_tau
+from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import Perturbation
 from mmcert.perturbations.noise_level import validate_sigma
 

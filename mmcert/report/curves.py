@@ -47,7 +47,9 @@ def plot_radius_curve(
         )
     for label, value in references.items():
         axes.axhline(value, color='grey', linewidth=0.8, linestyle=':')
-        axes.annotate(label, (1, value), xycoords=('axes fraction', 'data'), ha='right', va='bottom')
+        axes.annotate(
+            label, (1, value), xycoords=('axes fraction', 'data'), ha='right', va='bottom'
+        )
     axes.set_xlabel('certified l2 radius, [0, 1] image units')
     axes.set_ylabel('certified rate')
     axes.set_ylim(0, 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from mmcert.certify._checks import check_draws
+from mmcert.certify.checks import check_draws
 from mmcert.certify.votes import Votes
 from mmcert.perturbations.base import Perturbation
 from mmcert.sampling.draws import ESTIMATION, SELECTION, draw_seed, input_digest
@@ -43,7 +43,7 @@ def collect_votes(
 
     Args:
         segment (Callable): The base model; takes a list of B perturbed inputs, each of the shape of
-            ``image``, and returns B integer label maps of one shape, as a tensor (B, ...) or a list.
+            ``image``, and returns B integer label maps of one shape, as a tensor (B, ...) or list.
         image (torch.Tensor): The input, floating point, in the units of the perturbation; images
             in [0, 1].
         perturbation (Perturbation): Law of the draws.
@@ -85,21 +85,19 @@ def collect_votes(
         generator.manual_seed(draw_seed(seed, digest, stage, index))
         return perturbation.sample(image, generator)
 
-    counts: torch.Tensor | None = None
+    counts = torch.zeros((), dtype=torch.int32)
     for labels in batches(SELECTION, n0):
-        if counts is None:
+        if counts.ndim == 0:
             shape = labels.shape[1:]
             counts = labels.new_zeros((num_classes, shape.numel()), dtype=torch.int32)
+        _check_shape(labels, shape)
         flat = labels.reshape(len(labels), -1).long()
         counts.scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
     guess = _most_frequent(counts).reshape(shape)
 
     hits = torch.zeros(shape, dtype=torch.int32, device=guess.device)
     for labels in batches(ESTIMATION, n):
-        if labels.shape[1:] != shape:
-            raise SegmentorOutputError(
-                f'the label maps changed shape from {tuple(shape)} to {tuple(labels.shape[1:])}'
-            )
+        _check_shape(labels, shape)
         hits += (labels == guess).sum(dim=0, dtype=torch.int32)
     return Votes(guess=guess.cpu().numpy(), hits=hits.cpu().numpy(), n=n, n0=n0)
 
@@ -134,3 +132,10 @@ def _checked_labels(
                 f'there are {num_classes} classes, 0 to {num_classes - 1}'
             )
     return labels
+
+
+def _check_shape(labels: torch.Tensor, shape: torch.Size) -> None:
+    if labels.shape[1:] != shape:
+        raise SegmentorOutputError(
+            f'the label maps changed shape from {tuple(shape)} to {tuple(labels.shape[1:])}'
+        )

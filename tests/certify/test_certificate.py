@@ -7,7 +7,9 @@ from mmcert.certify.planning import can_certify, require_feasible
 
 def votes(hits, n=100, guess=None, n0=10):
     hits = np.asarray(hits)
-    return Votes(guess=np.zeros(hits.shape, dtype=int) if guess is None else guess, hits=hits, n=n, n0=n0)
+    return Votes(
+        guess=np.zeros(hits.shape, dtype=int) if guess is None else guess, hits=hits, n=n, n0=n0
+    )
 
 
 def test_unanimous_votes_are_certified_and_split_ones_are_not():
@@ -57,7 +59,9 @@ def test_a_label_map_refuses_an_abstain_value_that_is_a_class():
 
 
 def test_a_narrow_guess_is_widened_for_the_abstain_value():
-    certificate = certify(votes([100, 0], guess=np.array([3, 3], dtype=np.int8)), tau=0.75, alpha=1e-3)
+    certificate = certify(
+        votes([100, 0], guess=np.array([3, 3], dtype=np.int8)), tau=0.75, alpha=1e-3
+    )
     assert certificate.label_map().tolist() == [3, 254]
 
 

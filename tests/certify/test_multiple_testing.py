@@ -50,7 +50,9 @@ def test_rejections_grow_with_alpha(p):
 
 
 @given(
-    hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 40)),
+    hnp.arrays(
+        np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 40)
+    ),
     st.floats(0.5, 0.9),
     alphas,
 )

@@ -29,7 +29,9 @@ def test_scenes_are_the_same_everywhere():
 
 
 def test_every_class_of_the_scenes_occurs():
-    counts = sum(np.bincount(draw_scene(64, 96, (0, k))[1].ravel(), minlength=256) for k in range(10))
+    counts = sum(
+        np.bincount(draw_scene(64, 96, (0, k))[1].ravel(), minlength=256) for k in range(10)
+    )
     assert (counts[:8] > 50).all()
     assert counts[255] < 0.15 * counts.sum()
 
@@ -50,7 +52,10 @@ def test_the_data_set_draws_its_files_once(tmp_path):
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
-    [(dict(split='dev', num_images=1), 'train, val, test'), (dict(split='val', num_images=0), 'at least 1')],
+    [
+        (dict(split='dev', num_images=1), 'train, val, test'),
+        (dict(split='val', num_images=0), 'at least 1'),
+    ],
 )
 def test_impossible_scenes_are_refused(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -74,7 +79,9 @@ def test_noise_of_the_pipeline_follows_the_workers_seed():
     for _ in range(2):
         np.random.seed(3)
         images = [transform({'img': np.zeros((8, 8, 3), np.uint8)})['img'] for _ in range(20)]
-        digests.add(hashlib.sha256(b''.join(i.astype(np.float32).tobytes() for i in images)).digest())
+        digests.add(
+            hashlib.sha256(b''.join(i.astype(np.float32).tobytes() for i in images)).digest()
+        )
     assert len(digests) == 1
     clean = sum((image == 0).all() for image in images)
     assert 1 <= clean <= 14
@@ -125,7 +132,9 @@ def test_a_plain_sample_is_drawn_as_mmseg_draws_it(tmp_path):
     visualizer = CertifiedVisualizer()
     visualizer.dataset_meta = dict(classes=('a', 'b'), palette=[[10, 20, 30], [40, 50, 60]])
     sample = SegDataSample(pred_sem_seg=PixelData(data=torch.zeros(1, 32, 32, dtype=torch.long)))
-    visualizer.add_datasample('x', np.zeros((32, 32, 3), np.uint8), sample, out_file=str(tmp_path / 'a.png'))
+    visualizer.add_datasample(
+        'x', np.zeros((32, 32, 3), np.uint8), sample, out_file=str(tmp_path / 'a.png')
+    )
     assert (tmp_path / 'a.png').exists()
 
 
@@ -152,5 +161,3 @@ def test_camvid_as_it_is_on_disk():
         labels = built[0]['data_samples'].gt_sem_seg.data.unique().tolist()
         assert set(labels) <= {*range(11), 255}
     assert sizes == {'train': 367, 'val': 101, 'test': 233}
-
-

@@ -44,10 +44,13 @@ def test_metrics_reach_the_logs_unrounded(make_config, tmp_path):
     (log,) = (tmp_path / 'work').glob('2*/*.json')
     assert json.loads(log.read_text())['certified/certAcc'] == metrics['certified/certAcc']
     scalars = [json.loads(line) for f in tmp_path.rglob('scalars.json') for line in f.open()]
-    assert any(
-        line.get('certified/certAcc') == pytest.approx(metrics['certified/certAcc'])
-        for line in scalars
-    ) or not scalars
+    assert (
+        any(
+            line.get('certified/certAcc') == pytest.approx(metrics['certified/certAcc'])
+            for line in scalars
+        )
+        or not scalars
+    )
     summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
     assert summary['rates']['certAcc'] == metrics['certified/certAcc']
     assert summary['certificate']['kind'] == 'certificate'
@@ -112,9 +115,7 @@ def test_an_interrupted_run_continues_with_the_missing_images(make_config, tmp_p
 
 def test_votes_answer_another_tau_without_sampling(make_config, tmp_path, monkeypatch):
     loose = run_test(make_config())
-    monkeypatch.setitem(
-        smoothing_hook.SmoothedSegmentor._votes.__globals__, 'collect_votes', None
-    )
+    monkeypatch.setitem(smoothing_hook.SmoothedSegmentor._votes.__globals__, 'collect_votes', None)
     strict = run_test(make_config(smoothing=dict(tau=0.7, procedure='bonferroni')))
     assert strict['certified/radius'] > loose['certified/radius']
     assert strict['certified/abstain'] >= loose['certified/abstain']
@@ -171,9 +172,7 @@ def test_the_base_model_is_back_after_the_test(make_config):
 
 
 def test_training_with_the_hook_in_the_config_is_untouched(make_config):
-    cfg = make_config(
-        **{'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'load_from': None}
-    )
+    cfg = make_config(**{'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'load_from': None})
     cfg.load_from = None
     runner = Runner.from_cfg(cfg)
     runner.train()

@@ -61,8 +61,8 @@ def convert(image_path: Path, label_path: Path, out: Path, split: str) -> None:
         raise ValueError(f'{label_path}: labels of shape {labels.shape} for image {image.shape}')
     if labels.max() > VOID:
         raise ValueError(
-            f'{label_path}: found label {labels.max()}, expected 0-{NUM_CLASSES - 1}, or {VOID} for '
-            'unlabelled pixels: is this the 11-class version?'
+            f'{label_path}: found label {labels.max()}, expected 0-{NUM_CLASSES - 1}, or {VOID} '
+            'for unlabelled pixels: is this the 11-class version?'
         )
     targets = {
         out / 'images' / split / f'{image_path.stem}.jpg': image,
