@@ -28,19 +28,22 @@ $(VENV)/.installed-tests: $(VENV)/.installed requirements/tests.txt
 	$(BIN)/python -m pip install --quiet --only-binary=:all: -r requirements/tests.txt
 	@touch $@
 
-venv-full:  ## build .venv-full with mmcv's compiled operators (several minutes)
+venv-full: .venv-full/.installed  ## build .venv-full with mmcv's compiled operators (several minutes)
+
+.venv-full/.installed: requirements/runtime.txt requirements/mmseg.txt requirements/tests.txt setup.py
 	$(PYTHON) -m venv .venv-full
 	.venv-full/bin/python -m pip install --quiet 'setuptools>=64,<82' wheel ninja
-	.venv-full/bin/python -m pip install --quiet --only-binary=:all: torch==2.13.0 'numpy' \
-		'opencv-python' psutil
+	.venv-full/bin/python -m pip install --quiet --only-binary=:all: torch==2.13.0 psutil
 	MMCV_WITH_OPS=1 MAX_JOBS=$${MAX_JOBS:-2} \
 		.venv-full/bin/python -m pip install --no-build-isolation mmcv==2.1.0
 	.venv-full/bin/python -m pip install --quiet --only-binary=:all: \
 		mmengine==0.10.7 mmsegmentation==1.2.2 -r requirements/runtime.txt \
 		-r requirements/mmseg.txt -r requirements/tests.txt
 	.venv-full/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
 
 demo: venv  ## train, certify and draw the embedded example
+	rm -rf $(DEMO_DIR)
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR)
 	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO_DIR)/iter_300.pth --work-dir $(DEMO_DIR)
 	$(BIN)/python tools/certify.py $(DEMO_DIR)/certified/votes-* --tau 0.6 0.75 0.85 \

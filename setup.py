@@ -26,19 +26,20 @@ class BuildWithMim(build_py):
     """Puts configs and tools into the built package, where ``mim`` looks for them."""
 
     def run(self) -> None:
-        """Builds the package, then copies the folders."""
+        """Builds the package, then copies what ``mim`` wants; an editable install links it."""
         super().run()
-        if getattr(self, 'editable_mode', False):
-            return
-        mim = Path(self.build_lib) / 'mmcert' / '.mim'
-        for folder in ('configs', 'tools'):
-            shutil.copytree(
-                ROOT / folder,
-                mim / folder,
-                dirs_exist_ok=True,
-                ignore=shutil.ignore_patterns('__pycache__'),
-            )
-        shutil.copy(ROOT / 'model-index.yml', mim)
+        editable = getattr(self, 'editable_mode', False)
+        mim = (ROOT if editable else Path(self.build_lib)) / 'mmcert' / '.mim'
+        shutil.rmtree(mim, ignore_errors=True)
+        mim.mkdir(parents=True)
+        for name in ('configs', 'tools', 'model-index.yml'):
+            if editable:
+                (mim / name).symlink_to(ROOT / name)
+            elif name.endswith('.yml'):
+                shutil.copy(ROOT / name, mim)
+            else:
+                ignored = shutil.ignore_patterns('__pycache__')
+                shutil.copytree(ROOT / name, mim / name, ignore=ignored)
 
 
 setup(

@@ -7,7 +7,6 @@ accuracy over the radius, ``radius_curve.png``.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from itertools import product
 from pathlib import Path
@@ -17,10 +16,10 @@ import numpy as np
 from mmcert.certify import InfeasiblePlanError, read_folder, require_feasible
 from mmcert.certify.certificate import PROCEDURES
 from mmcert.certify.offline import Terms, evaluate
-from mmcert.certify.votes import atomic_writer
 from mmcert.perturbations import from_spec
 from mmcert.report import reference_table, result_table
 from mmcert.report.curves import plot_radius_curve
+from mmcert.report.files import write_json
 
 CURVE_TAUS = np.linspace(0.5, 0.99, 25).round(4).tolist()
 
@@ -80,14 +79,13 @@ def run(args: argparse.Namespace) -> None:
     )
     folder = Path(args.out or args.votes_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_writer(folder / 'offline.json') as file:
-        answer = {
-            'images': tallies[0].images,
-            'sampling': sampling,
-            'provenance': provenance,
-            'rows': rows,
-        }
-        file.write(json.dumps(answer, indent=2).encode())
+    answer = {
+        'images': tallies[0].images,
+        'sampling': sampling,
+        'provenance': provenance,
+        'rows': rows,
+    }
+    write_json(folder / 'offline.json', answer)
     print(f'wrote {folder / "offline.json"}')
     if points:
         labels = {

@@ -56,7 +56,11 @@ def main() -> int:
         cfg.default_hooks.visualization.draw = True
         cfg.visualizer.save_dir = args.show_dir
     enable_distributed_cpu(cfg)
-    Runner.from_cfg(cfg).test()
+    try:
+        Runner.from_cfg(cfg).test()
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command continues with the images that have no votes yet')
+        return 130
     return 0
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmcert.certify.checks import check_alpha, check_tau
 from mmcert.certify.binomial import upper_tail_table
+from mmcert.certify.checks import check_alpha, check_tau
 from mmcert.certify.multiple_testing import holm_cutoff
 from mmcert.certify.votes import Votes
 

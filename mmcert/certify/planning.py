@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from mmcert.certify.checks import check_alpha, check_draws, check_tau
 from mmcert.certify.binomial import upper_tail_table
+from mmcert.certify.checks import check_alpha, check_draws, check_tau
 
 
 class InfeasiblePlanError(ValueError):

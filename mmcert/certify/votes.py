@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.certify.checks import check_draws
 from mmcert.certify.binomial import check_hits
+from mmcert.certify.checks import check_draws
 
 FORMAT = 1
 """Version of the file format written by ``save_votes``."""

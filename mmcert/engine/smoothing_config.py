@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mmcert.certify.checks import check_alpha, check_draws, check_tau
 from mmcert.certify.certificate import check_procedure
+from mmcert.certify.checks import check_alpha, check_draws, check_tau
 from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothingPlan, Space
 from mmcert.registry import PERTURBATIONS
 

@@ -29,6 +29,7 @@ from mmcert.engine.smoothing_config import SmoothingConfig
 from mmcert.evaluation import CertifiedMetric
 from mmcert.models.smoothed_segmentor import SmoothedSegmentor
 from mmcert.registry import HOOKS
+from mmcert.report.files import write_json
 from mmcert.version import __version__
 from mmcert.visualization import CertifiedVisualizer
 
@@ -107,6 +108,7 @@ class SmoothingHook(Hook):
         self.out_dir = Path(config.out_dir or Path(runner.work_dir) / 'certified')
         sampling = {
             **plan.sampling_spec(),
+            'fp16': bool(getattr(runner.test_loop, 'fp16', False)),
             'weights': weights_digest(base),
             'model': fingerprint(
                 {
@@ -223,8 +225,7 @@ class SmoothingHook(Hook):
         labels = sample.get('cert_sem_seg').data[0].cpu().numpy().astype(np.uint8)
         with atomic_writer(folder / f'{name}.png') as file:
             file.write(cv2.imencode('.png', labels)[1].tobytes())
-        with atomic_writer(folder / f'{name}.json') as file:
-            file.write(json.dumps(sample.metainfo['certificate'], indent=2).encode())
+        write_json(folder / f'{name}.json', sample.metainfo['certificate'])
 
     def _draw(self, sample: SegDataSample) -> None:
         assert self._visualizer is not None and self.config is not None

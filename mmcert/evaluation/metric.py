@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
 
 from mmcert.certify.tallies import IGNORE_INDEX, Tally, tally, total
-from mmcert.certify.votes import atomic_writer
 from mmcert.registry import METRICS
 from mmcert.report import class_table, reference_table, result_table
+from mmcert.report.files import write_json, write_json_lines
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,16 @@ class CertifiedMetric(BaseMetric):
             'per_class': counts.per_class(),
             'classes': list((self.dataset_meta or {}).get('classes') or []),
         }
-        with atomic_writer(folder / 'summary.json') as file:
-            file.write(json.dumps(summary, indent=2).encode())
-        with atomic_writer(folder / 'images.jsonl') as file:
-            for result in results:
-                row = {'name': result.name, **result.tally.rates()}
-                row.update({key: result.statement[key] for key in ('components', 'certified')})
-                file.write(json.dumps(row).encode() + b'\n')
+        write_json(folder / 'summary.json', summary)
+        counts_of = ('components', 'certified')
+        write_json_lines(
+            folder / 'images.jsonl',
+            (
+                {'name': result.name, **result.tally.rates()}
+                | {key: result.statement[key] for key in counts_of}
+                for result in results
+            ),
+        )
 
 
 def _common(statements: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,14 @@ from mmengine.model import BaseModel
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mmcert.certify import ABSTAIN_LABEL, VotesRecord, VotesStore, certify, require_feasible
+from mmcert.certify import (
+    ABSTAIN_LABEL,
+    VotesFileError,
+    VotesRecord,
+    VotesStore,
+    certify,
+    require_feasible,
+)
 from mmcert.certify.planning import InfeasiblePlanError
 from mmcert.models.image_segmentor import ImageSegmentor, to_unit_range
 from mmcert.perturbations import Perturbation
@@ -185,6 +192,7 @@ class SmoothedSegmentor(BaseModel):
         if self.store is not None:
             found = self.store.get(name)
             if found is not None:
+                self._check_found(found, name, digest, sample)
                 return found
         segment = ImageSegmentor(self.base, sample, self.plan.scales, self.plan.flip)
         unit = to_unit_range(image)
@@ -207,6 +215,15 @@ class SmoothedSegmentor(BaseModel):
         if self.store is not None:
             self.store.put(name, record)
         return record
+
+    def _check_found(
+        self, found: VotesRecord, name: str, digest: bytes, sample: SegDataSample
+    ) -> None:
+        expected = tuple(sample.ori_shape[:2])
+        if found.meta.get('digest') != digest.hex() or found.votes.guess.shape != expected:
+            raise VotesFileError(
+                f'the votes stored as {name} are of another image; delete that file and run again'
+            )
 
     def _check_space(self, image: torch.Tensor, sample: SegDataSample) -> None:
         meta = sample.metainfo

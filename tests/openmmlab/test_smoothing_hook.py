@@ -51,7 +51,8 @@ def test_metrics_reach_the_logs_unrounded(make_config, tmp_path):
         )
         or not scalars
     )
-    summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
+    text = (tmp_path / 'work/certified/summary.json').read_text()
+    summary = json.loads(text, parse_constant=pytest.fail)  # NaN is not JSON
     assert summary['rates']['certAcc'] == metrics['certified/certAcc']
     assert summary['certificate']['kind'] == 'certificate'
     images = [json.loads(line) for line in (tmp_path / 'work/certified/images.jsonl').open()]
@@ -359,3 +360,12 @@ def test_pixel_samples_are_never_abstain_in_the_smoothed_prediction(make_config)
         assert sample.pred_sem_seg.data.max() < 8
         labels = sample.cert_sem_seg.data
         assert ((labels == 254) | (labels == sample.pred_sem_seg.data)).all()
+
+
+def test_votes_stored_under_the_name_of_another_image_are_refused(make_config, tmp_path):
+    cfg = make_config(smoothing=dict(votes_dir=str(tmp_path / 'votes')))
+    run_test(cfg)
+    first, second = sorted((tmp_path / 'votes').iterdir())
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(VotesFileError, match=f'{second.stem} are of another image'):
+        run_test(cfg)
