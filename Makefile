@@ -33,7 +33,8 @@ venv-full: .venv-full/.installed  ## build .venv-full with mmcv's compiled opera
 .venv-full/.installed: requirements/runtime.txt requirements/mmseg.txt requirements/tests.txt setup.py
 	$(PYTHON) -m venv .venv-full
 	.venv-full/bin/python -m pip install --quiet 'setuptools>=64,<82' wheel ninja
-	.venv-full/bin/python -m pip install --quiet --only-binary=:all: torch==2.13.0 psutil
+	.venv-full/bin/python -m pip install --quiet --only-binary=:all: torch==2.13.0 psutil \
+		'setuptools>=64,<82'
 	MMCV_WITH_OPS=1 MAX_JOBS=$${MAX_JOBS:-2} \
 		.venv-full/bin/python -m pip install --no-build-isolation mmcv==2.1.0
 	.venv-full/bin/python -m pip install --quiet --only-binary=:all: \
