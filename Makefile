@@ -12,13 +12,15 @@ help:  ## list the targets
 
 venv: $(VENV)/.installed  ## build the environment (wheels only, mmcv-lite)
 
-# setuptools < 82 first and without build isolation: mmengine needs its pkg_resources. torch's own
-# CPU build is taken where pip finds one.
+# setuptools < 82 first and without build isolation: mmengine needs its pkg_resources. mmcv brings the
+# OpenCV that needs a desktop's system libraries; the headless one takes its place.
 $(VENV)/.installed: requirements/lite.txt requirements/runtime.txt requirements/mmseg.txt setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'setuptools>=64,<82' wheel
 	$(BIN)/python -m pip install --quiet --only-binary=:all: \
 		-r requirements/lite.txt -r requirements/runtime.txt -r requirements/mmseg.txt
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python
+	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps opencv-python-headless
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
@@ -40,6 +42,8 @@ venv-full: .venv-full/.installed  ## build .venv-full with mmcv's compiled opera
 	.venv-full/bin/python -m pip install --quiet --only-binary=:all: \
 		mmengine==0.10.7 mmsegmentation==1.2.2 -r requirements/runtime.txt \
 		-r requirements/mmseg.txt -r requirements/tests.txt
+	.venv-full/bin/python -m pip uninstall --quiet --yes opencv-python
+	.venv-full/bin/python -m pip install --quiet --only-binary=:all: --no-deps opencv-python-headless
 	.venv-full/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 

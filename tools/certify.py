@@ -27,7 +27,7 @@ CURVE_TAUS = np.linspace(0.5, 0.99, 25).round(4).tolist()
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('votes_dir', help='folder of votes files that a test run wrote')
+    parser.add_argument('votes_dir', nargs='+', help='folder of votes that a test run wrote')
     parser.add_argument('--tau', type=float, nargs='+', default=[0.75], help='in [0.5, 1)')
     parser.add_argument('--alpha', type=float, nargs='+', default=[1e-3], help='in (0, 1)')
     parser.add_argument('--procedure', nargs='+', default=['holm'], choices=sorted(PROCEDURES))
@@ -37,64 +37,63 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Prints and writes the answers."""
+    """Prints and writes the answers for each folder."""
     args = parse_args()
     try:
-        run(args)
+        for folder in args.votes_dir:
+            run(Path(folder), Path(args.out or folder), args)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0
 
 
-def run(args: argparse.Namespace) -> None:
-    """Computes the answers to a parsed command line."""
-    first = next(read_folder(args.votes_dir))
-    sampling, provenance = first.meta['sampling'], first.meta['provenance']
+def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
+    """Answers a parsed command line from one folder of votes."""
+    first = next(read_folder(votes_dir))
+    votes, sampling, provenance = first.votes, first.meta['sampling'], first.meta['provenance']
     perturbation = from_spec(sampling['perturbation'])
     for tau, alpha in product(args.tau, args.alpha):
         try:
-            require_feasible(first.votes.n, tau, alpha, first.votes.num_components)
+            require_feasible(votes.n, tau, alpha, votes.num_components)
         except InfeasiblePlanError as error:
             print(f'note: {error}')
     asked = [Terms(*values) for values in product(args.tau, args.alpha, args.procedure)]
-    curve = [] if args.no_plot else list(product(CURVE_TAUS, args.alpha, args.procedure))
+    curve = [] if args.no_plot else product(CURVE_TAUS, args.alpha, args.procedure)
     terms = asked + [Terms(*values) for values in curve]
     tallies = evaluate(
-        read_folder(args.votes_dir), terms, len(provenance['classes']), provenance['ignore_index']
+        read_folder(votes_dir), terms, provenance['num_classes'], provenance['ignore_index']
     )
     rows = [
         {**vars(term), 'radius': perturbation.radius(term.tau), **counts.rates()}
         for term, counts in zip(terms, tallies, strict=True)
     ]
     rows, points = rows[: len(asked)], rows[len(asked) :]
-
-    votes = first.votes
+    space = provenance['certified_space']
     print(f'{tallies[0].images} images, {perturbation}, n0={votes.n0}, n={votes.n}')
     print(result_table(rows))
     print(reference_table(rows[0]))
-    print(
-        'Each row is valid by itself, per image with confidence 1 - alpha; '
-        f'space: {sampling["space"]}.'
-    )
-    folder = Path(args.out or args.votes_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    print(f'Each row is valid by itself, per image with confidence 1 - alpha, of {space}.')
+
+    out.mkdir(parents=True, exist_ok=True)
     answer = {
         'images': tallies[0].images,
+        'certified_space': space,
         'sampling': sampling,
         'provenance': provenance,
         'rows': rows,
     }
-    write_json(folder / 'offline.json', answer)
-    print(f'wrote {folder / "offline.json"}')
+    write_json(out / 'offline.json', answer)
+    print(f'wrote {out / "offline.json"}')
     if points:
-        labels = {
-            'base_aAcc': 'base model, clean: accuracy',
-            'base_mIoU': 'base model, clean: mIoU',
+        labels = {'base_aAcc': 'accuracy', 'base_mIoU': 'mIoU'}
+        references = {
+            f'base model, clean: {label}': rows[0][key]
+            for key, label in labels.items()
+            if key in rows[0]
         }
-        references = {label: rows[0][key] for key, label in labels.items() if key in rows[0]}
-        plot_radius_curve(points, folder / 'radius_curve.png', references)
-        print(f'wrote {folder / "radius_curve.png"}')
+        plot_radius_curve(points, out / 'radius_curve.png', references, space)
+        print(f'wrote {out / "radius_curve.png"}')
 
 
 if __name__ == '__main__':

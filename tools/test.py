@@ -26,7 +26,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('config', help='path of an mmengine config')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='where logs and results go')
-    parser.add_argument('--show-dir', help='draw pictures into this folder')
+    parser.add_argument('--show-dir', help='draw pictures of certified images into this folder')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -51,10 +51,7 @@ def main() -> int:
         cfg.default_hooks.setdefault('smoothing', dict(type='mmcert.SmoothingHook'))
         if args.show_dir:
             cfg.smoothing.show_dir = args.show_dir
-            cfg.smoothing.setdefault('draw_every', 1)
-    elif args.show_dir:
-        cfg.default_hooks.visualization.draw = True
-        cfg.visualizer.save_dir = args.show_dir
+            cfg.smoothing.draw_every = cfg.smoothing.get('draw_every') or 1
     enable_distributed_cpu(cfg)
     try:
         Runner.from_cfg(cfg).test()

@@ -204,6 +204,7 @@ def _umask() -> int:
 
 
 def _narrow(array: NDArray[np.integer]) -> NDArray[np.integer]:
-    """The smallest unsigned type that holds the values: the file's bytes follow from them alone."""
+    """The smallest type that holds the values: the file's bytes follow from them alone."""
     array = np.asarray(array)
-    return array.astype(np.min_scalar_type(int(array.max()) if array.size else 0))
+    ends = (int(array.min()), int(array.max())) if array.size else (0,)
+    return array.astype(np.result_type(*(np.min_scalar_type(end) for end in ends)))

@@ -1,6 +1,7 @@
 """Makes the perturbations known to configs, by ``type='mmcert.Name'``."""
 
-from mmcert.perturbations import GaussianNoise
+from mmcert.perturbations import CLASSES
 from mmcert.registry import PERTURBATIONS
 
-PERTURBATIONS.register_module(module=GaussianNoise)
+for name, cls in CLASSES.items():
+    PERTURBATIONS.register_module(name=name, module=cls)

@@ -24,17 +24,26 @@ from mmseg.structures import SegDataSample
 
 from mmcert.certify import VotesStore
 from mmcert.certify.store import fingerprint
+from mmcert.certify.tallies import IGNORE_INDEX
 from mmcert.certify.votes import atomic_writer
 from mmcert.engine.smoothing_config import SmoothingConfig
 from mmcert.evaluation import CertifiedMetric
-from mmcert.models.smoothed_segmentor import SmoothedSegmentor
+from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothedSegmentor
 from mmcert.registry import HOOKS
 from mmcert.report.files import write_json
+from mmcert.sampling.draws import DRAW_SCHEME
 from mmcert.version import __version__
 from mmcert.visualization import CertifiedVisualizer
 
 PROGRESS_SECONDS = 30.0
 """How often the draws of one image are reported while it takes long."""
+
+UNALTERING = ('Load', 'Pack', 'Resize')
+"""Transforms that leave the image alone, by the beginning of their names. A ``Resize`` is one as
+long as the image keeps its size, which is checked for each image."""
+
+MODEL_KEYS = ('model', 'data_preprocessor')
+"""Top-level keys of a config that make the base model."""
 
 PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'numpy', 'scipy')
 
@@ -57,8 +66,8 @@ class SmoothingHook(Hook):
         ValueError: Before anything runs, if the config has no valid ``smoothing``.
     """
 
-    # Wraps the model after hooks that change its weights, and draws before the logger reports.
-    priority = 'NORMAL'
+    # After the hooks that change weights when an epoch begins (EMAHook), before the checkpoints'.
+    priority = 'LOW'
 
     def __init__(self) -> None:
         self.config: SmoothingConfig | None = None
@@ -83,7 +92,11 @@ class SmoothingHook(Hook):
         if not isinstance(checkpoint, Mapping):
             return
         state = checkpoint.get('state_dict', checkpoint)
-        theirs = {re.sub(r'^module\.', '', key): tuple(v.shape) for key, v in state.items()}
+        theirs = {
+            re.sub(r'^module\.', '', key): tuple(value.shape)
+            for key, value in state.items()
+            if isinstance(value, torch.Tensor)
+        }
         ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
         self._mismatch = (
             [f'missing {key}' for key in sorted(ours.keys() - theirs.keys())]
@@ -95,42 +108,58 @@ class SmoothingHook(Hook):
             ]
         )
 
-    def before_test(self, runner: Runner) -> None:
+    def before_test_epoch(self, runner: Runner) -> None:
         """Puts the smoothed model in place of the base model."""
         config = self.config
         assert config is not None, 'before_run comes first'
+        self._restore(runner)
         base = _unwrap(runner.model)
         if config.strict_weights:
             self._check_weights(runner)
-        meta = getattr(runner.test_dataloader.dataset, 'metainfo', {})
-        num_classes = len(meta.get('classes') or ()) or base.num_classes
         plan = config.plan()
+        dataset = runner.test_dataloader.dataset
+        if plan.space == 'original':
+            _check_pipeline(dataset)
+        meta = dict(getattr(dataset, 'metainfo', {}))
+        num_classes = len(meta.get('classes') or ()) or base.num_classes
+        ignore_index = getattr(dataset, 'ignore_index', IGNORE_INDEX)
         self.out_dir = Path(config.out_dir or Path(runner.work_dir) / 'certified')
         sampling = {
             **plan.sampling_spec(),
+            'scheme': DRAW_SCHEME,
             'fp16': bool(getattr(runner.test_loop, 'fp16', False)),
             'weights': weights_digest(base),
             'model': fingerprint(
-                {
-                    'model': _plain(runner.cfg.get('model')),
-                    'pipeline': _plain(runner.cfg.test_dataloader.dataset.get('pipeline')),
-                }
+                _plain([runner.cfg.get(k) for k in ('model', 'data_preprocessor')])
             ),
+            'data': _dataset_spec(runner.cfg.test_dataloader.dataset),
+        }
+        terms = {'tau': plan.tau, 'alpha': plan.alpha, 'procedure': plan.procedure}
+        self._run_name = fingerprint({**sampling, **terms})
+        provenance = {
+            'config': Path(runner.cfg.filename or '').name,
+            'checkpoint': Path(str(runner.cfg.get('load_from') or '')).name,
+            'versions': versions(),
+            'device': next(base.parameters()).device.type,
+            'classes': list(meta.get('classes') or ()),
+            'num_classes': num_classes,
+            'ignore_index': ignore_index,
+            'certified_space': SPACE_WORDS[plan.space],
         }
         self._wrapped = runner.model
         runner.model = SmoothedSegmentor(
             base,
             plan,
             num_classes,
-            store=self._store(runner, sampling, meta),
+            store=self._store(runner, sampling, provenance),
+            identity={
+                key: {**sampling, **provenance}[key]
+                for key in ('weights', 'model', 'checkpoint', 'config', 'device', 'versions')
+            },
             on_draws=_DrawProgress(runner.logger, plan.n0 + plan.n),
             logger=runner.logger,
         )
-        self._metric = CertifiedMetric(
-            num_classes,
-            ignore_index=getattr(runner.test_dataloader.dataset, 'ignore_index', 255),
-            out_dir=str(self.out_dir),
-        )
+        self._metric = CertifiedMetric(num_classes, ignore_index, out_dir=str(self.out_dir))
         self._metric.dataset_meta = meta
         runner.test_evaluator.metrics.append(self._metric)
         self._visualizer = _visualizer(runner, meta)
@@ -175,10 +204,14 @@ class SmoothingHook(Hook):
 
     def after_test(self, runner: Runner) -> None:
         """Puts the base model back."""
+        self._restore(runner)
+        runner.logger.info(f'certificates, votes and figures: {self.out_dir}')
+
+    def _restore(self, runner: Runner) -> None:
+        """Undoes ``before_test_epoch``, after a test or after one that was broken off."""
         if self._wrapped is not None:
             runner.model, self._wrapped = self._wrapped, None
             runner.test_evaluator.metrics.remove(self._metric)
-            runner.logger.info(f'certificates, votes and figures: {self.out_dir}')
 
     def _check_weights(self, runner: Runner) -> None:
         if self._mismatch is None and runner.iter == 0:
@@ -196,7 +229,7 @@ class SmoothingHook(Hook):
             )
 
     def _store(
-        self, runner: Runner, sampling: dict[str, Any], meta: Mapping[str, Any]
+        self, runner: Runner, sampling: dict[str, Any], provenance: dict[str, Any]
     ) -> VotesStore | None:
         assert self.config is not None
         folder = self.config.votes_dir
@@ -204,14 +237,6 @@ class SmoothingHook(Hook):
             return None
         if folder == 'auto':
             folder = str(self.out_dir / f'votes-{fingerprint(sampling)}')
-        provenance = {
-            'config': Path(runner.cfg.filename or '').name,
-            'checkpoint': Path(str(runner.cfg.get('load_from') or '')).name,
-            'versions': versions(),
-            'device': next(runner.model.parameters()).device.type,
-            'classes': list(meta.get('classes') or ()),
-            'ignore_index': getattr(runner.test_dataloader.dataset, 'ignore_index', 255),
-        }
         store = VotesStore(folder, sampling, provenance)
         found = len(list(store.folder.glob('*.npz')))
         if found:
@@ -219,7 +244,7 @@ class SmoothingHook(Hook):
         return store
 
     def _write_certificate(self, sample: SegDataSample) -> None:
-        folder = self.out_dir / 'certificates'
+        folder = self.out_dir / f'certificates-{self._run_name}'
         folder.mkdir(parents=True, exist_ok=True)
         name = sample.metainfo['name']
         labels = sample.get('cert_sem_seg').data[0].cpu().numpy().astype(np.uint8)
@@ -230,9 +255,9 @@ class SmoothingHook(Hook):
     def _draw(self, sample: SegDataSample) -> None:
         assert self._visualizer is not None and self.config is not None
         image = mmcv.imread(sample.img_path, channel_order='rgb')
-        folder = Path(self.config.show_dir or self.out_dir / 'vis')
-        out_file = folder / f'{sample.metainfo["name"]}.png'
-        self._visualizer.add_datasample('', image, sample, out_file=str(out_file))
+        folder = Path(self.config.show_dir or self.out_dir / f'vis-{self._run_name}')
+        picture = mmcv.rgb2bgr(self._visualizer.compose(image, sample))
+        mmcv.imwrite(picture, str(folder / f'{sample.metainfo["name"]}.png'))
 
 
 class _DrawProgress:
@@ -257,7 +282,7 @@ class _DrawProgress:
 
 
 def weights_digest(model: torch.nn.Module) -> str:
-    """Digest of all weights and buffers, whatever file they came from.
+    """Digest of all parameters and buffers, whatever file they came from.
 
     Args:
         model (torch.nn.Module): Any model.
@@ -266,7 +291,9 @@ def weights_digest(model: torch.nn.Module) -> str:
         str: 16 hexadecimal digits.
     """
     digest = hashlib.blake2b(digest_size=8)
-    for key, value in sorted(model.state_dict().items()):
+    # Buffers outside the state dict, such as the preprocessor's mean, decide as well.
+    tensors = dict(model.named_buffers()) | dict(model.state_dict())
+    for key, value in sorted(tensors.items()):
         tensor = value.detach().contiguous().cpu()
         digest.update(f'{key}{tensor.dtype}{tuple(tensor.shape)}'.encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
@@ -315,6 +342,46 @@ def _visualizer(runner: Runner, meta: Mapping[str, Any]) -> CertifiedVisualizer:
         visualizer = CertifiedVisualizer(name=f'mmcert-{get_rank()}')
     visualizer.dataset_meta = dict(meta)
     return visualizer
+
+
+def _check_pipeline(dataset: Any) -> None:
+    """Refuses a test pipeline that may alter the image when the original one is to be certified."""
+    for chain in _transforms(dataset):
+        for name in chain:
+            if not name.startswith(UNALTERING) or chain.count('Resize') > 1:
+                raise ValueError(
+                    f'the test pipeline has {name}, which may alter the image before the noise is '
+                    'added, so a radius would not hold for the original image. Remove it, or set '
+                    "`smoothing.space='model'` to certify the image as the pipeline delivers it, "
+                    'which the result then says'
+                )
+
+
+def _transforms(dataset: Any) -> list[list[str]]:
+    """Names of the transforms that images go through, a list for each source of images."""
+    if hasattr(dataset, 'dataset'):
+        chains = _transforms(dataset.dataset)
+    elif hasattr(dataset, 'datasets'):
+        chains = [chain for item in dataset.datasets for chain in _transforms(item)]
+    else:
+        chains = [[]]
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+    return [chain + [type(step).__name__ for step in steps] for chain in chains]
+
+
+def _dataset_spec(cfg: Any) -> Any:
+    """What a data set's config says of its images, without the folder it lies in."""
+    if isinstance(cfg, (list, tuple)):
+        return [_dataset_spec(item) for item in cfg]
+    if not isinstance(cfg, Mapping):
+        return cfg
+    return _plain(
+        {
+            key: _dataset_spec(value) if key in ('dataset', 'datasets') else value
+            for key, value in cfg.items()
+            if key not in ('data_root', 'indices', 'metainfo')
+        }
+    )
 
 
 def _plain(value: Any) -> Any:

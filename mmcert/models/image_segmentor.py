@@ -21,7 +21,7 @@ def to_unit_range(image: torch.Tensor) -> torch.Tensor:
     """Brings an image from the pipeline into [0, 1] image units.
 
     Args:
-        image (torch.Tensor): Shape (C, H, W), uint8 or floating point, values in 0-255.
+        image (torch.Tensor): Shape (C, H, W), any real type, values in 0-255.
 
     Returns:
         torch.Tensor: float32, same shape.
@@ -29,16 +29,15 @@ def to_unit_range(image: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: If values lie outside 0-255, as after a normalisation in the pipeline.
     """
-    unit = image.float() / PIXEL_RANGE
-    if image.is_floating_point():
-        low, high = (float(value) * PIXEL_RANGE for value in unit.aminmax())
-        if not (low >= 0 and high <= PIXEL_RANGE):
-            raise ValueError(
-                f'the test pipeline delivers an image with values in [{low:.4g}, {high:.4g}], but '
-                "smoothing needs the raw image in 0-255: leave normalisation to the model's data "
-                'preprocessor'
-            )
-    return unit
+    raw = image.float()
+    low, high = (float(value) for value in raw.aminmax())
+    if not (low >= 0 and high <= PIXEL_RANGE):
+        raise ValueError(
+            f'the test pipeline delivers an image with values in [{low:.4g}, {high:.4g}], but '
+            "smoothing needs the raw image in 0-255: leave normalisation to the model's data "
+            'preprocessor'
+        )
+    return raw / PIXEL_RANGE
 
 
 class ImageSegmentor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from numpy.typing import NDArray
 
 from mmcert.certify import (
     ABSTAIN_LABEL,
@@ -97,6 +98,7 @@ class SmoothedSegmentor(BaseModel):
         plan (SmoothingPlan): What to sample and test.
         num_classes (int): Number of classes C, at most 254.
         store (VotesStore | None): Where votes are kept and found again.
+        identity (Mapping | None): What the certificates say of the base model, as JSON values.
         on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
         logger (logging.Logger | None): Gets the warnings.
 
@@ -110,6 +112,7 @@ class SmoothedSegmentor(BaseModel):
         plan: SmoothingPlan,
         num_classes: int,
         store: VotesStore | None = None,
+        identity: Mapping[str, Any] | None = None,
         on_draws: Callable[[str, int], None] | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
@@ -123,6 +126,7 @@ class SmoothedSegmentor(BaseModel):
         self.plan = plan
         self.num_classes = num_classes
         self.store = store
+        self.identity = dict(identity or {})
         self.on_draws = on_draws
         self.logger = logger or logging.getLogger('mmcert')
         self._feasible = False
@@ -180,6 +184,8 @@ class SmoothedSegmentor(BaseModel):
             'flip': plan.flip,
             'seed': plan.seed,
             'arithmetic': 'taken as exact',
+            'input': record.meta['digest'],
+            'model': self.identity,
         }
         sample.set_metainfo({'name': record.meta['name'], 'certificate': statement})
         return sample
@@ -189,11 +195,12 @@ class SmoothedSegmentor(BaseModel):
         image = image.to(next(self.base.parameters()).device)
         digest = input_digest(image)
         name = f'{Path(sample.metainfo.get("img_path") or "image").stem}-{digest.hex()[:8]}'
+        label = sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else None
         if self.store is not None:
             found = self.store.get(name)
             if found is not None:
                 self._check_found(found, name, digest, sample)
-                return found
+                return self._with_label(found, label)
         segment = ImageSegmentor(self.base, sample, self.plan.scales, self.plan.flip)
         unit = to_unit_range(image)
         base = segment([unit])[0].cpu().numpy()
@@ -210,7 +217,6 @@ class SmoothedSegmentor(BaseModel):
             digest=digest,
             on_draws=None if on_draws is None else lambda done: on_draws(name, done),
         )
-        label = sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else None
         record = VotesRecord(votes, {'name': name, 'digest': digest.hex()}, label=label, base=base)
         if self.store is not None:
             self.store.put(name, record)
@@ -224,6 +230,15 @@ class SmoothedSegmentor(BaseModel):
             raise VotesFileError(
                 f'the votes stored as {name} are of another image; delete that file and run again'
             )
+
+    def _with_label(self, found: VotesRecord, label: NDArray[np.integer] | None) -> VotesRecord:
+        """The stored votes beside today's label: annotations may change, votes do not."""
+        if label is None or (found.label is not None and np.array_equal(found.label, label)):
+            return found
+        assert self.store is not None
+        current = replace(found, label=label)
+        self.store.put(found.meta['name'], current)
+        return current
 
     def _check_space(self, image: torch.Tensor, sample: SegDataSample) -> None:
         meta = sample.metainfo

@@ -9,9 +9,10 @@ from typing import Any
 from mmcert.perturbations.base import Perturbation
 from mmcert.perturbations.gaussian import GaussianNoise
 
-__all__ = ['GaussianNoise', 'Perturbation', 'from_spec']
+__all__ = ['CLASSES', 'GaussianNoise', 'Perturbation', 'from_spec']
 
-_CLASSES: dict[str, type[Perturbation]] = {'GaussianNoise': GaussianNoise}
+CLASSES: dict[str, type[Perturbation]] = {'GaussianNoise': GaussianNoise}
+"""All perturbations by name: what configs and stored votes may speak of."""
 
 
 def from_spec(spec: Mapping[str, Any]) -> Perturbation:
@@ -28,6 +29,6 @@ def from_spec(spec: Mapping[str, Any]) -> Perturbation:
     """
     arguments = dict(spec)
     name = arguments.pop('type', None)
-    if name not in _CLASSES:
-        raise ValueError(f'unknown perturbation {name!r}; known: {", ".join(sorted(_CLASSES))}')
-    return _CLASSES[name](**arguments)
+    if name not in CLASSES:
+        raise ValueError(f'unknown perturbation {name!r}; known: {", ".join(sorted(CLASSES))}')
+    return CLASSES[name](**arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +13,10 @@ from mmcert.certify.votes import atomic_writer
 
 
 def plot_radius_curve(
-    rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str], references: Mapping[str, float]
+    rows: Iterable[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    references: Mapping[str, float],
+    space: str,
 ) -> None:
     """Draws certified accuracy and mIoU over the radius, one line per alpha and procedure.
 
@@ -24,6 +28,7 @@ def plot_radius_curve(
             ``mIoU``, ``alpha``, ``procedure``.
         path (str | os.PathLike): PNG file to write.
         references (Mapping): Rates to draw as horizontal lines, by their label.
+        space (str): Where the perturbations live, in words.
     """
     from matplotlib.figure import Figure
 
@@ -55,6 +60,7 @@ def plot_radius_curve(
     axes.set_ylim(0, 1)
     axes.set_xlim(left=0)
     axes.legend(loc='lower left', fontsize='small')
-    axes.set_title('valid point by point: each radius is a certificate of its own', fontsize=10)
+    title = f'valid point by point, each radius by itself; perturbations of {space}'
+    axes.set_title('\n'.join(textwrap.wrap(title, 85)), fontsize=9)
     with atomic_writer(Path(path)) as file:
         figure.savefig(file, dpi=130, format='png')

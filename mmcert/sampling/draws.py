@@ -9,6 +9,9 @@ import torch
 SELECTION, ESTIMATION = 0, 1
 """The two sets of draws, which share no seed."""
 
+DRAW_SCHEME = 1
+"""Version of how draws follow from seed and input: votes of different versions do not mix."""
+
 DRAWS_PER_STAGE = 2**31
 """How many draws of one stage have distinct seeds."""
 
@@ -16,8 +19,8 @@ DRAWS_PER_STAGE = 2**31
 def input_digest(inputs: torch.Tensor) -> bytes:
     """Digest of an input's content: its address among all inputs.
 
-    The same image gives the same draws wherever its file lies, and different images give
-    independent ones.
+    The same image gives the same draws wherever its file lies, and different images give different
+    ones (on the CPU, as far as the 2^32 streams of torch's generator reach).
 
     Args:
         inputs (torch.Tensor): Any shape and type.

@@ -37,6 +37,12 @@ def test_a_record_comes_back_as_it_was(tmp_path):
     assert (read.votes.n, read.votes.n0, read.meta) == (100, 10, {'name': 'image'})
 
 
+def test_labels_keep_their_sign(tmp_path):
+    written = VotesRecord(record().votes, {}, label=np.full((4, 5), -1))
+    save_votes(tmp_path / 'a.npz', written)
+    assert (load_votes(tmp_path / 'a.npz').label == -1).all()
+
+
 def test_label_and_base_are_optional(tmp_path):
     save_votes(tmp_path / 'a.npz', VotesRecord(record().votes, {}))
     read = load_votes(tmp_path / 'a.npz')

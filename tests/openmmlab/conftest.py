@@ -111,6 +111,7 @@ def run_test(cfg):
     """Tests under a config as a tool would."""
     cfg = cfg.copy()
     cfg.experiment_name = f'test-{next(_runs)}'
+    cfg.visualizer.name = cfg.experiment_name
     return Runner.from_cfg(cfg).test()
 
 
@@ -119,7 +120,7 @@ from mmseg.registry import TRANSFORMS  # noqa: E402
 
 
 @TRANSFORMS.register_module(force=True)
-class ShiftLabels(BaseTransform):
+class LoadWrongLabels(BaseTransform):
     """Makes a data set with labels that no class has."""
 
     def transform(self, results):

@@ -43,10 +43,10 @@ def test_pixel_units_are_converted_without_loss():
     assert torch.equal(to_unit_range(levels) * PIXEL_RANGE, levels.float())
 
 
-@pytest.mark.parametrize(('low', 'high'), [(-2.0, 2.0), (0.0, 300.0), (0.0, float('nan'))])
-def test_images_that_are_not_raw_are_refused(low, high):
+@pytest.mark.parametrize('values', [[-2.0, 2.0], [0.0, 300.0], [0.0, float('nan')], [0, 60000]])
+def test_images_that_are_not_raw_are_refused(values):
     with pytest.raises(ValueError, match='raw image in 0-255'):
-        to_unit_range(torch.tensor([[[low, high]]]))
+        to_unit_range(torch.tensor([[values]]))
 
 
 @pytest.mark.parametrize('channels', [1, 3])
