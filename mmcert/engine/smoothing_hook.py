@@ -28,7 +28,7 @@ from mmcert.certify.tallies import IGNORE_INDEX
 from mmcert.certify.votes import atomic_writer
 from mmcert.engine.smoothing_config import SmoothingConfig
 from mmcert.evaluation import CertifiedMetric
-from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothedSegmentor
+from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothedSegmentor, SmoothingPlan
 from mmcert.registry import HOOKS
 from mmcert.report.files import write_json
 from mmcert.sampling.draws import DRAW_SCHEME
@@ -124,23 +124,19 @@ class SmoothingHook(Hook):
         num_classes = len(meta.get('classes') or ()) or base.num_classes
         ignore_index = getattr(dataset, 'ignore_index', IGNORE_INDEX)
         self.out_dir = Path(config.out_dir or Path(runner.work_dir) / 'certified')
-        sampling = {
-            **plan.sampling_spec(),
-            'scheme': DRAW_SCHEME,
-            'fp16': bool(getattr(runner.test_loop, 'fp16', False)),
-            'weights': weights_digest(base),
-            'model': fingerprint(
-                _plain([runner.cfg.get(k) for k in ('model', 'data_preprocessor')])
-            ),
-            'data': _dataset_spec(runner.cfg.test_dataloader.dataset),
-        }
+        sampling = _sampling(runner, base, plan)
         terms = {'tau': plan.tau, 'alpha': plan.alpha, 'procedure': plan.procedure}
         self._run_name = fingerprint({**sampling, **terms})
-        provenance = {
+        identity = {
+            'weights': sampling['weights'],
+            'model': sampling['model'],
             'config': Path(runner.cfg.filename or '').name,
             'checkpoint': Path(str(runner.cfg.get('load_from') or '')).name,
-            'versions': versions(),
             'device': next(base.parameters()).device.type,
+            'versions': versions(),
+        }
+        provenance = {
+            **identity,
             'classes': list(meta.get('classes') or ()),
             'num_classes': num_classes,
             'ignore_index': ignore_index,
@@ -152,10 +148,7 @@ class SmoothingHook(Hook):
             plan,
             num_classes,
             store=self._store(runner, sampling, provenance),
-            identity={
-                key: {**sampling, **provenance}[key]
-                for key in ('weights', 'model', 'checkpoint', 'config', 'device', 'versions')
-            },
+            identity=identity,
             on_draws=_DrawProgress(runner.logger, plan.n0 + plan.n),
             logger=runner.logger,
         )
@@ -279,6 +272,19 @@ class _DrawProgress:
                 f'{name}: {self.done}/{self.draws} draws, {rate:.1f} per second, about '
                 f'{_duration((self.draws - self.done) / rate)} left for this image'
             )
+
+
+def _sampling(runner: Runner, base: BaseModel, plan: SmoothingPlan) -> dict[str, Any]:
+    """All that determines the votes of an image, as JSON values."""
+    model = {key: runner.cfg.get(key) for key in ('model', 'data_preprocessor')}
+    return {
+        **plan.sampling_spec(),
+        'scheme': DRAW_SCHEME,
+        'fp16': bool(getattr(runner.test_loop, 'fp16', False)),
+        'weights': weights_digest(base),
+        'model': fingerprint(_plain(model)),
+        'data': _dataset_spec(runner.cfg.test_dataloader.dataset),
+    }
 
 
 def weights_digest(model: torch.nn.Module) -> str:
