@@ -50,7 +50,7 @@ venv-full: .venv-full/.installed  ## build .venv-full with mmcv's compiled opera
 demo: venv  ## train, certify and draw the embedded example
 	rm -rf $(DEMO_DIR)
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR)
-	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO_DIR)/iter_300.pth --work-dir $(DEMO_DIR)
+	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO_DIR)/iter_400.pth --work-dir $(DEMO_DIR)
 	$(BIN)/python tools/certify.py $(DEMO_DIR)/certified/votes-* --tau 0.6 0.75 0.85 \
 		--procedure holm bonferroni --out $(DEMO_DIR)/certified
 	@cat docs/demo.txt
