@@ -11,6 +11,8 @@ from typing import Any
 
 from mmcert.certify.votes import atomic_writer
 
+RATES = {'certAcc': 'accuracy', 'mIoU': 'mIoU'}
+
 
 def plot_radius_curve(
     rows: Iterable[Mapping[str, Any]],
@@ -42,14 +44,19 @@ def plot_radius_curve(
         points = sorted(group, key=lambda row: row['radius'])
         radii = [row['radius'] for row in points]
         label = f'{procedure}, alpha={alpha:g}'
-        (line,) = axes.plot(radii, [row['certAcc'] for row in points], label=f'accuracy ({label})')
-        axes.plot(
-            radii,
-            [row['mIoU'] for row in points],
-            color=line.get_color(),
-            linestyle='--',
-            label=f'mIoU ({label})',
-        )
+        color = None
+        for rate, style in (('certAcc', '-'), ('mIoU', '--')):
+            values = [row[rate] for row in points]
+            # What holds at one radius holds at all smaller ones, and says nothing of larger ones.
+            (line,) = axes.plot(
+                radii,
+                values,
+                style,
+                color=color,
+                drawstyle='steps-pre',
+                label=f'{RATES[rate]} ({label})',
+            )
+            color = line.get_color()
     for label, value in references.items():
         axes.axhline(value, color='grey', linewidth=0.8, linestyle=':')
         axes.annotate(
