@@ -60,7 +60,12 @@ def plot_radius_curve(
     for label, value in references.items():
         axes.axhline(value, color='grey', linewidth=0.8, linestyle=':')
         axes.annotate(
-            label, (1, value), xycoords=('axes fraction', 'data'), ha='right', va='bottom'
+            label,
+            (0.99, value),
+            xycoords=('axes fraction', 'data'),
+            ha='right',
+            va='bottom' if value < 0.9 else 'top',
+            fontsize='small',
         )
     axes.set_xlabel('certified l2 radius, [0, 1] image units')
     axes.set_ylabel('certified rate')

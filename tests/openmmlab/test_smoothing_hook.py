@@ -359,7 +359,7 @@ def test_labels_out_of_range_are_named_and_the_votes_kept(make_config, tmp_path)
 
 def test_a_resize_in_the_pipeline_must_be_owned_up_to(make_config):
     cfg = make_config(images=1)
-    resize = dict(type='Resize', scale=(24, 16), keep_ratio=False)
+    resize = dict(type='Resize', scale=(64, 32), keep_ratio=False)
     cfg.test_dataloader.dataset.pipeline.insert(1, resize)
     with pytest.raises(ValueError, match=r"smoothing\.scales.*smoothing\.space='model'"):
         run_test(cfg)
