@@ -7,19 +7,20 @@ Three things, each inert where it is not needed:
   extension lets them import; a compiled operator that is really called says what is missing.
 * ``allow_mmengine_checkpoints``: torch >= 2.6 loads checkpoints with ``weights_only=True`` and then
   refuses mmengine's own bookkeeping objects; exactly those are declared safe.
-* ``enable_distributed_cpu``: mmengine's ``pytorch`` launcher asks for a CUDA device without
+* ``distributed_cpu``: mmengine's ``pytorch`` launcher asks for a CUDA device without
   looking whether there is one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import logging
 import pickle
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _EXTENSION = 'mmcv._ext'
@@ -117,24 +118,28 @@ def allow_mmengine_checkpoints() -> None:
     )
 
 
-def enable_distributed_cpu(cfg: Any) -> bool:
+@contextlib.contextmanager
+def distributed_cpu(cfg: Any) -> Iterator[None]:
     """Lets several processes (``--launcher pytorch``) run on a machine without a GPU.
 
-    Joins the process group with the gloo backend before mmengine would ask for a CUDA device, and
-    has models wrapped without device numbers. Does nothing with another launcher or with a GPU.
+    Joins the process group with the gloo backend before mmengine would ask for a CUDA device, has
+    models wrapped without device numbers, and leaves the group when all processes are done: one
+    that exits with gloo's threads alive takes the others with it. Does nothing with another
+    launcher or with a GPU.
 
     Args:
         cfg (mmengine.config.Config): Config with ``launcher``; gets a ``model_wrapper_cfg``.
-
-    Returns:
-        bool: Whether it acted.
     """
     import torch
 
     if cfg.launcher != 'pytorch' or torch.cuda.is_available():
-        return False
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group(backend='gloo')
+        yield
+        return
+    torch.distributed.init_process_group(backend='gloo')
     if cfg.get('model_wrapper_cfg') is None:
         cfg.model_wrapper_cfg = {'type': 'MMDistributedDataParallel', 'device_ids': None}
-    return True
+    try:
+        yield
+        torch.distributed.barrier()
+    finally:
+        torch.distributed.destroy_process_group()

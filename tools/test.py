@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from mmcert.compat import enable_distributed_cpu, enable_mmcv_lite
+from mmcert.compat import distributed_cpu, enable_mmcv_lite
 
 enable_mmcv_lite()
 
@@ -52,9 +52,9 @@ def main() -> int:
         if args.show_dir:
             cfg.smoothing.show_dir = args.show_dir
             cfg.smoothing.draw_every = cfg.smoothing.get('draw_every') or 1
-    enable_distributed_cpu(cfg)
     try:
-        Runner.from_cfg(cfg).test()
+        with distributed_cpu(cfg):
+            Runner.from_cfg(cfg).test()
     except KeyboardInterrupt:
         print('\ninterrupted; the same command continues with the images that have no votes yet')
         return 130

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from mmcert.compat import enable_distributed_cpu, enable_mmcv_lite
+from mmcert.compat import distributed_cpu, enable_mmcv_lite
 
 enable_mmcv_lite()
 
@@ -47,8 +47,8 @@ def main() -> int:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     cfg.resume = args.resume
-    enable_distributed_cpu(cfg)
-    Runner.from_cfg(cfg).train()
+    with distributed_cpu(cfg):
+        Runner.from_cfg(cfg).train()
     return 0
 
 
