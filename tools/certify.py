@@ -31,7 +31,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--tau', type=float, nargs='+', default=[0.75], help='in [0.5, 1)')
     parser.add_argument('--alpha', type=float, nargs='+', default=[1e-3], help='in (0, 1)')
     parser.add_argument('--procedure', nargs='+', default=['holm'], choices=sorted(PROCEDURES))
-    parser.add_argument('--out', help='folder for table and plot (default: the votes folder)')
+    parser.add_argument(
+        '--out',
+        help='folder for table and plot, with a folder in it for each of several votes folders '
+        '(default: the votes folder)',
+    )
     parser.add_argument('--no-plot', action='store_true', help='table only')
     return parser.parse_args(argv)
 
@@ -41,7 +45,10 @@ def main() -> int:
     args = parse_args()
     try:
         for folder in args.votes_dir:
-            run(Path(folder), Path(args.out or folder), args)
+            out = Path(args.out or folder)
+            if args.out and len(args.votes_dir) > 1:
+                out /= Path(folder).name
+            run(Path(folder), out, args)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -52,11 +52,20 @@ def main() -> int:
         if args.show_dir:
             cfg.smoothing.show_dir = args.show_dir
             cfg.smoothing.draw_every = cfg.smoothing.get('draw_every') or 1
+    elif args.show_dir:
+        print(
+            'error: --show-dir draws certificates, and the config has no `smoothing`; add for '
+            'example --cfg-options smoothing.sigma=0.25',
+            file=sys.stderr,
+        )
+        return 2
     try:
         with distributed_cpu(cfg):
             Runner.from_cfg(cfg).test()
     except KeyboardInterrupt:
-        print('\ninterrupted; the same command continues with the images that have no votes yet')
+        kept = cfg.get('smoothing') is not None and cfg.smoothing.get('votes_dir', '') is not None
+        advice = '; the same command continues with the images that have no votes yet'
+        print(f'\ninterrupted{advice if kept else ""}', file=sys.stderr)
         return 130
     return 0
 

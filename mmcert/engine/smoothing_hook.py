@@ -108,6 +108,10 @@ class SmoothingHook(Hook):
             ]
         )
 
+    def after_train(self, runner: Runner) -> None:
+        """Forgets what was loaded to start from: the weights are the training's now."""
+        self._mismatch = []
+
     def before_test_epoch(self, runner: Runner) -> None:
         """Puts the smoothed model in place of the base model."""
         config = self.config
@@ -276,7 +280,7 @@ class _DrawProgress:
 
 def _sampling(runner: Runner, base: BaseModel, plan: SmoothingPlan) -> dict[str, Any]:
     """All that determines the votes of an image, as JSON values."""
-    model = {key: runner.cfg.get(key) for key in ('model', 'data_preprocessor')}
+    model = {key: runner.cfg.get(key) for key in MODEL_KEYS}
     return {
         **plan.sampling_spec(),
         'scheme': DRAW_SCHEME,
@@ -353,8 +357,16 @@ def _visualizer(runner: Runner, meta: Mapping[str, Any]) -> CertifiedVisualizer:
 def _check_pipeline(dataset: Any) -> None:
     """Refuses a test pipeline that may alter the image when the original one is to be certified."""
     for chain in _transforms(dataset):
+        if not chain:
+            raise ValueError(
+                f'the test pipeline of {type(dataset).__name__} cannot be seen, so it may alter '
+                "the image before the noise is added. Set `smoothing.space='model'` to certify the "
+                'image as the pipeline delivers it, which the result then says'
+            )
+        # Two of them may lead away and back, which the size alone does not show.
+        resizes = sum(name.startswith('Resize') for name in chain)
         for name in chain:
-            if not name.startswith(UNALTERING) or chain.count('Resize') > 1:
+            if not name.startswith(UNALTERING) or resizes > 1:
                 raise ValueError(
                     f'the test pipeline has {name}, which may alter the image before the noise is '
                     'added, so a radius would not hold for the original image. Remove it, or set '

@@ -179,7 +179,10 @@ class SmoothedSegmentor(BaseModel):
             **plan.perturbation.guarantee(plan.tau),
             'space': plan.space,
             'certified_space': SPACE_WORDS[plan.space],
-            'stage': 'added to the raw image, before normalisation and padding, not clipped',
+            'stage': (
+                'added to the image as the test pipeline delivers it, before input scaling, '
+                'normalisation and padding, not clipped'
+            ),
             'scales': list(plan.scales),
             'flip': plan.flip,
             'seed': plan.seed,

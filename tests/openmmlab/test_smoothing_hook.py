@@ -378,10 +378,38 @@ def test_a_pipeline_that_alters_the_image_must_be_owned_up_to(make_config):
 
 def test_a_resize_there_and_back_is_not_the_original_image(make_config):
     cfg = make_config(images=1)
-    for scale in ((48, 32), (24, 16)):
-        cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='Resize', scale=scale))
+    for step in (
+        dict(type='Resize', scale=(48, 32)),
+        dict(type='ResizeShortestEdge', scale=16, max_size=64),
+    ):
+        cfg.test_dataloader.dataset.pipeline.insert(1, step)
     with pytest.raises(ValueError, match='has .*, which may alter'):
         run_test(cfg)
+
+
+def test_a_pipeline_that_cannot_be_seen_is_not_trusted():
+    with pytest.raises(ValueError, match="pipeline of object cannot be seen.*space='model'"):
+        smoothing_hook._check_pipeline(object())
+
+
+def test_wrapped_data_sets_are_looked_into(make_config):
+    cfg = make_config(images=1)
+    inner = cfg.test_dataloader.dataset
+    inner.pipeline.insert(1, dict(type='AdjustGamma', gamma=3.0))
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[inner])
+    with pytest.raises(ValueError, match='has AdjustGamma'):
+        run_test(cfg)
+
+
+def test_a_fine_tuned_model_may_start_from_another_one(make_config):
+    cfg = make_config(**{'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2})
+    state = torch.load(cfg.load_from)
+    del state['state_dict']['decode_head.conv_seg.weight']
+    torch.save(state, cfg.load_from)
+    cfg.experiment_name = 'fine-tuned'
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert 'certified/certAcc' in runner.test()
 
 
 def test_a_resize_to_the_same_size_is_no_change(make_config):

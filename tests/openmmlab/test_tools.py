@@ -92,6 +92,32 @@ def test_certify_tool_refuses_bad_terms(written_config, tmp_path, arguments, mes
     assert 'no votes files' in run('tools/certify.py', tmp_path / 'none', expect=2)
 
 
+def test_certify_tool_keeps_the_answers_of_several_folders_apart(written_config, tmp_path):
+    config, checkpoint = written_config
+    folders = [tmp_path / 'votes', tmp_path / 'other']
+    for folder, sigma in zip(folders, (0.25, 0.3), strict=True):
+        run(
+            'tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work', '--cfg-options',
+            f'smoothing.votes_dir={folder}', f'smoothing.sigma={sigma}',
+        )  # fmt: skip
+    run('tools/certify.py', *folders, '--tau', 0.6, '--no-plot', '--out', tmp_path / 'out')
+    answers = [
+        json.loads((tmp_path / 'out' / f.name / 'offline.json').read_text()) for f in folders
+    ]
+    assert [a['sampling']['perturbation']['sigma'] for a in answers] == [0.25, 0.3]
+
+
+def test_pictures_need_something_to_certify(make_config, tmp_path):
+    cfg = make_config(images=1)
+    cfg.pop('smoothing')
+    cfg.default_hooks.pop('smoothing')
+    cfg.dump(tmp_path / 'plain.py')
+    printed = run(
+        'tools/test.py', tmp_path / 'plain.py', cfg.load_from, '--show-dir', 'x', expect=2
+    )
+    assert 'the config has no `smoothing`' in printed
+
+
 def test_train_tool_trains_what_the_test_tool_certifies(make_config, tmp_path):
     cfg = make_config(
         **{'train_cfg.max_iters': 3, 'train_cfg.val_interval': 3},
