@@ -1,7 +1,8 @@
-"""Answers for other tau, alpha and procedures from stored votes: no model, no data set, no GPU.
+"""Answers for other terms from stored votes: no model, no data set, no GPU.
 
 Prints the table of every combination, and writes it as ``offline.json`` beside a plot of certified
-accuracy over the radius, ``radius_curve.png``.
+accuracy over the radius, ``radius_curve.png``: point by point for each procedure, and jointly valid
+for all radii at once.
 """
 
 from __future__ import annotations
@@ -13,11 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from mmcert.certify import InfeasiblePlanError, read_folder, require_feasible
-from mmcert.certify.certificate import PROCEDURES
-from mmcert.certify.offline import Terms, evaluate
-from mmcert.perturbations import from_spec
-from mmcert.report import reference_table, result_table
+from mmcert.certify import (
+    InfeasiblePlanError,
+    Taxonomy,
+    Terms,
+    VotesRecord,
+    read_folder,
+    require_feasible,
+)
+from mmcert.certify.binomial import SELECTIONS
+from mmcert.certify.certificate import ORDERS
+from mmcert.certify.dataset import dataset_statement
+from mmcert.certify.offline import Task, evaluate, radius_curve
+from mmcert.certify.procedures import PROCEDURES
+from mmcert.perturbations import Perturbation, from_spec
+from mmcert.report import level_table, reference_table, result_table
 from mmcert.report.curves import plot_radius_curve
 from mmcert.report.files import write_json
 
@@ -30,7 +41,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('votes_dir', nargs='+', help='folder of votes that a test run wrote')
     parser.add_argument('--tau', type=float, nargs='+', default=[0.75], help='in [0.5, 1)')
     parser.add_argument('--alpha', type=float, nargs='+', default=[1e-3], help='in (0, 1)')
-    parser.add_argument('--procedure', nargs='+', default=['holm'], choices=sorted(PROCEDURES))
+    parser.add_argument('--procedure', nargs='+', default=['holm'], choices=PROCEDURES)
+    parser.add_argument('--selection', nargs='+', default=['holdout'], choices=SELECTIONS)
+    parser.add_argument(
+        '--k',
+        type=_number_or_share,
+        help='for kfwer: fewer than k certificates of an image may be wrong; a number, or a share '
+        'of the components in (0, 1)',
+    )
+    parser.add_argument('--order', default='auto', choices=ORDERS, help='for ordered_holm')
     parser.add_argument(
         '--out',
         help='folder for table and plot, with a folder in it for each of several votes folders '
@@ -38,6 +57,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--no-plot', action='store_true', help='table only')
     return parser.parse_args(argv)
+
+
+def _number_or_share(text: str) -> int | float:
+    return int(text) if text.isdecimal() else float(text)
 
 
 def main() -> int:
@@ -58,49 +81,117 @@ def main() -> int:
 def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     """Answers a parsed command line from one folder of votes."""
     first = next(read_folder(votes_dir))
-    votes, sampling, provenance = first.votes, first.meta['sampling'], first.meta['provenance']
-    perturbation = from_spec(sampling['perturbation'])
-    for tau, alpha in product(args.tau, args.alpha):
-        try:
-            require_feasible(votes.n, tau, alpha, votes.num_components)
-        except InfeasiblePlanError as error:
-            print(f'note: {error}')
-    asked = [Terms(*values) for values in product(args.tau, args.alpha, args.procedure)]
-    curve = [] if args.no_plot else product(CURVE_TAUS, args.alpha, args.procedure)
-    terms = asked + [Terms(*values) for values in curve]
-    tallies = evaluate(
-        read_folder(votes_dir), terms, provenance['num_classes'], provenance['ignore_index']
-    )
+    perturbation = from_spec(first.meta['sampling']['perturbation'])
+    asked = combinations(args.tau, args)
+    for terms in asked:
+        note_if_infeasible(first, terms)
+    terms = asked + ([] if args.no_plot else combinations(CURVE_TAUS, args))
+    task = task_of(first)
+    tallies = evaluate(read_folder(votes_dir), terms, task)
     rows = [
         {**vars(term), 'radius': perturbation.radius(term.tau), **counts.rates()}
         for term, counts in zip(terms, tallies, strict=True)
     ]
     rows, points = rows[: len(asked)], rows[len(asked) :]
-    space = provenance['certified_space']
-    print(f'{tallies[0].images} images, {perturbation}, n0={votes.n0}, n={votes.n}')
+    space = first.meta['provenance']['certified_space']
+    images = tallies[0].images
+    print(f'{images} images, {perturbation}, {draws_in_words(first)}')
     print(result_table(rows))
+    if tallies[0].levels is not None:
+        print(level_table(tallies[0]))
     print(reference_table(rows[0]))
     print(f'Each row is valid by itself, per image with confidence 1 - alpha, of {space}.')
+    statements = [dataset_statement(images, alpha) for alpha in args.alpha]
+    for statement in statements:
+        print(f'alpha = {statement.alpha:g}, {statement.words}.')
 
     out.mkdir(parents=True, exist_ok=True)
     answer = {
-        'images': tallies[0].images,
+        'images': images,
+        'all_images': [{**vars(item), 'words': item.words} for item in statements],
         'certified_space': space,
-        'sampling': sampling,
-        'provenance': provenance,
-        'rows': rows,
+        'sampling': first.meta['sampling'],
+        'provenance': first.meta['provenance'],
+        'rows': [
+            {**row, 'regions': counts.by_region()}
+            for row, counts in zip(rows, tallies, strict=False)
+        ],
     }
+    if points:
+        joint = joint_rows(votes_dir, task, perturbation, args)
+        answer['joint_curve'] = joint
+        draw(points + joint, rows[0], out / 'radius_curve.png', space)
     write_json(out / 'offline.json', answer)
     print(f'wrote {out / "offline.json"}')
-    if points:
-        labels = {'base_aAcc': 'accuracy', 'base_mIoU': 'mIoU'}
-        references = {
-            f'base model, clean: {label}': rows[0][key]
-            for key, label in labels.items()
-            if key in rows[0]
-        }
-        plot_radius_curve(points, out / 'radius_curve.png', references, space)
-        print(f'wrote {out / "radius_curve.png"}')
+
+
+def combinations(taus: list[float], args: argparse.Namespace) -> list[Terms]:
+    """The terms of a command line at given values of tau."""
+    chosen = []
+    for tau, alpha, procedure, selection in product(
+        taus, args.alpha, args.procedure, args.selection
+    ):
+        k = args.k if procedure == 'kfwer' else None
+        order = args.order if procedure == 'ordered_holm' else 'auto'
+        chosen.append(Terms(tau, alpha, procedure, selection, k, order))
+    return chosen
+
+
+def task_of(record: VotesRecord) -> Task:
+    """What the labels beside the votes are to be read as."""
+    provenance, taxonomy = record.meta['provenance'], record.meta['sampling'].get('taxonomy')
+    return Task(
+        provenance['num_classes'],
+        provenance['ignore_index'],
+        None if taxonomy is None else Taxonomy.from_config(taxonomy, provenance['classes']),
+    )
+
+
+def note_if_infeasible(record: VotesRecord, terms: Terms) -> None:
+    """Says where not even unanimous votes could be certified."""
+    votes = record.votes
+    try:
+        require_feasible(votes.n, terms, votes.num_components, votes.n0)
+    except InfeasiblePlanError as error:
+        print(f'note: {error}')
+
+
+def draws_in_words(record: VotesRecord) -> str:
+    """How many draws an image took."""
+    votes = record.votes
+    if votes.looks:
+        return f'n0={votes.n0}, n in looks ({", ".join(map(str, votes.looks))} at the first image)'
+    return f'n0={votes.n0}, n={votes.n}'
+
+
+def joint_rows(
+    votes_dir: Path, task: Task, perturbation: Perturbation, args: argparse.Namespace
+) -> list[dict]:
+    """The points of the curves that are valid at all radii at once."""
+    rows = []
+    radii = [perturbation.radius(tau) for tau in CURVE_TAUS]
+    for alpha, selection in product(args.alpha, args.selection):
+        curve = radius_curve(
+            read_folder(votes_dir),
+            task,
+            radii,
+            alpha=alpha,
+            radius=perturbation.radius,
+            selection=selection,
+        )
+        terms = {'alpha': alpha, 'procedure': 'joint', 'selection': selection}
+        rows += [{**terms, **row} for row in curve.rows()]
+    return rows
+
+
+def draw(points: list[dict], row: dict, path: Path, space: str) -> None:
+    """Draws the curves over the radius."""
+    labels = {'base_aAcc': 'accuracy', 'base_mIoU': 'mIoU'}
+    references = {
+        f'base model, clean: {label}': row[key] for key, label in labels.items() if key in row
+    }
+    plot_radius_curve(points, path, references, space)
+    print(f'wrote {path}')
 
 
 if __name__ == '__main__':

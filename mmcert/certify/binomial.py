@@ -8,6 +8,12 @@ from scipy import stats
 
 from mmcert.certify.checks import check_alpha, check_draws, check_tau
 
+SELECTIONS = ('holdout', 'same_draws')
+"""Which draws are counted: those apart from the guess's, or all of them."""
+
+CHUNK = 1 << 16
+"""Components handled at a time where a temporary array would cost more than the cache holds."""
+
 
 def upper_tail_table(n: int, tau: float) -> NDArray[np.float64]:
     """Every attainable p-value: ``P[Bin(n, tau) >= k]`` for k = 0, ..., n.
@@ -24,6 +30,88 @@ def upper_tail_table(n: int, tau: float) -> NDArray[np.float64]:
     """
     n, tau = check_draws(n), check_tau(tau)
     return np.asarray(stats.binom.sf(np.arange(n + 1) - 1, n, tau), dtype=np.float64)
+
+
+def same_draws_table(n: int, tau: float) -> NDArray[np.float64]:
+    """p-values of a class that was chosen on the very draws that are counted.
+
+    The null hypothesis is that the counted class has probability at most tau, whichever it is. With
+    S(p) = P[Bin(n, p) >= k], some class of probability at most tau reaches k votes with probability
+    at most the sum of S over such classes. S is convex on [0, (k - 1) / (n - 1)] (its derivative,
+    a beta density, rises up to that mode) and S(0) = 0, so for k > tau * (n - 1) + 1 and
+    tau >= 1/2 the sum is largest with one class at tau and one at 1 - tau:
+
+        p = P[Bin(n, tau) >= k] + P[Bin(n, 1 - tau) >= k], and 1 for smaller k.
+
+    It holds for any way of choosing the class, on these draws or on a part of them.
+
+    Args:
+        n (int): Number of draws, at least 1.
+        tau (float): Probability threshold in [0.5, 1).
+
+    Returns:
+        np.ndarray: Shape (n + 1,), float64, not increasing.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    n, tau = check_draws(n), check_tau(tau)
+    k = np.arange(n + 1)
+    table = stats.binom.sf(k - 1, n, tau) + stats.binom.sf(k - 1, n, 1 - tau)
+    table[k <= tau * (n - 1) + 1] = 1.0
+    return np.asarray(np.minimum(table, 1.0), dtype=np.float64)
+
+
+def check_selection(selection: str) -> None:
+    """Checks the name of a selection.
+
+    Raises:
+        ValueError: If it is not known; the message lists the legal ones.
+    """
+    if selection not in SELECTIONS:
+        raise ValueError(f'unknown selection {selection!r}; legal: {", ".join(SELECTIONS)}')
+
+
+def p_value_table(n: int, tau: float, selection: str) -> NDArray[np.float64]:
+    """Every attainable p-value of a selection, by the number of counted hits.
+
+    Args:
+        n (int): Number of counted draws, at least 1.
+        tau (float): Probability threshold in [0.5, 1).
+        selection (str): One of ``SELECTIONS``.
+
+    Returns:
+        np.ndarray: Shape (n + 1,), float64, not increasing.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    check_selection(selection)
+    return (same_draws_table if selection == 'same_draws' else upper_tail_table)(n, tau)
+
+
+def smallest_p_value(n: int, tau: float, selection: str) -> float:
+    """The p-value of n unanimous draws, without the rest of the table."""
+    if selection == 'same_draws':
+        return min(1.0, tau**n + (1 - tau) ** n) if n > 1 else 1.0
+    return float(tau**n)
+
+
+def histogram(hits: NDArray[np.integer], n: int) -> NDArray[np.int64]:
+    """How many components have 0, ..., n hits, in little memory.
+
+    Args:
+        hits (np.ndarray): Counts, any shape, integers in [0, n].
+        n (int): Number of draws.
+
+    Returns:
+        np.ndarray: Shape (n + 1,), int64.
+    """
+    counts = np.zeros(n + 1, dtype=np.int64)
+    flat = hits.reshape(-1)
+    for start in range(0, flat.size, CHUNK):
+        counts += np.bincount(flat[start : start + CHUNK], minlength=n + 1)
+    return counts
 
 
 def p_values(hits: ArrayLike, n: int, tau: float) -> NDArray[np.float64]:

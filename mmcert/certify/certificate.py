@@ -2,20 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmcert.certify.binomial import upper_tail_table
-from mmcert.certify.checks import check_alpha, check_tau
-from mmcert.certify.multiple_testing import holm_cutoff
-from mmcert.certify.votes import Votes
+from mmcert.certify.binomial import check_selection, p_value_table
+from mmcert.certify.checks import check_alpha, check_k, check_tau
+from mmcert.certify.multiple_testing import check_order
+from mmcert.certify.procedures import Rejections, check_procedure, reject
+from mmcert.certify.sequential import spend
+from mmcert.certify.taxonomy import Taxonomy
+from mmcert.certify.votes import Votes, VotesRecord
 
 ABSTAIN_LABEL = 254
 """Value that stands for "abstain" where a label map must carry it; the mask comes first."""
+
+ORDERS = ('auto', 'margin', 'selection')
+"""Where the order of the components may come from."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms to certify votes under.
+
+    Attributes:
+        tau (float): Probability threshold in [0.5, 1).
+        alpha (float): Bound of the error probability per input, in (0, 1).
+        procedure (str): Multiple testing procedure, one of ``procedures.PROCEDURES``.
+        selection (str): 'holdout' tests the guess on the estimation draws alone, as SegCertify
+            does; 'same_draws' counts the selection draws as well, at the price of a second term in
+            the p-value (see ``binomial.same_draws_table``).
+        k (int | float | None): For 'kfwer' alone: fewer than k certificates may be wrong; a number,
+            or a share of the components in (0, 1).
+        order (str): For 'ordered_holm': where the order of the components comes from, 'margin' (the
+            base model's on the clean input), 'selection' (the selection votes, ties by the margin;
+            for 'holdout' only, since the order must not depend on draws that are counted), or
+            'auto', the first of selection and margin that is allowed and stored.
+
+    Raises:
+        ValueError: If a value is out of range or does not go with another.
+    """
+
+    tau: float
+    alpha: float
+    procedure: str = 'holm'
+    selection: str = 'holdout'
+    k: int | float | None = None
+    order: str = 'auto'
+
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        object.__setattr__(self, 'tau', check_tau(self.tau))
+        object.__setattr__(self, 'alpha', check_alpha(self.alpha))
+        check_procedure(self.procedure)
+        check_selection(self.selection)
+        if (self.procedure == 'kfwer') != (self.k is not None):
+            raise ValueError(
+                f'k belongs to the procedure kfwer, got procedure={self.procedure!r} with '
+                f'k={self.k!r}; for example procedure="kfwer", k=0.001 allows one certificate in a '
+                'thousand components to be wrong'
+            )
+        if self.k is not None:
+            check_k(self.k, 1)
+        if self.order not in ORDERS:
+            raise ValueError(f'order must be one of {", ".join(ORDERS)}, got {self.order!r}')
+        if self.order == 'selection' and self.selection == 'same_draws':
+            raise ValueError(
+                "order='selection' would order the components by draws that selection='same_draws' "
+                "counts, which is not valid: use order='margin'"
+            )
+
+    def number(self, num_components: int) -> int:
+        """The k of the k-FWER as a number; 1 for the other procedures."""
+        return 1 if self.k is None else check_k(self.k, num_components)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +86,19 @@ class Certificate:
 
     The theorem. Let p_i be the probability, over the perturbation's law, that the base model gives
     component i its guess class. With probability at least 1 - alpha over the draws that made the
-    votes, p_i > tau holds for *all* certified components together. Together with the perturbation
-    that the votes were sampled under, p_i > tau keeps the smoothed model's class of component i
-    unchanged for every attack up to ``perturbation.radius(tau)``.
+    votes, p_i > tau holds for *all* certified components together (with the procedure kfwer: for
+    all but fewer than k of them). Together with the perturbation that the votes were sampled under,
+    p_i > tau keeps the smoothed model's class of component i unchanged for every attack up to
+    ``perturbation.radius(tau)``.
 
-    Assumptions: the draws are independent, each used once, those of the guess apart from those of
-    the hits; tau, alpha and the procedure were not chosen by looking at the hits; the input was
-    not chosen by looking at the seed; arithmetic is exact.
+    With a taxonomy, the same 1 - alpha covers the coarser statements as well: where ``level`` is
+    l > 0, the probability that the base model's class lies in the node ``coarse[l - 1]`` exceeds
+    tau.
+
+    Assumptions: the draws are independent, each used once; under 'holdout' those of the guess are
+    apart from those of the hits; tau, alpha, the procedure, the order and the taxonomy were not
+    chosen by looking at the hits; the input was not chosen by looking at the seed; arithmetic is
+    exact.
 
     Not promised: that the certified model does not abstain under attack (p_i is then only known
     to exceed 1/2), that the class is right, or anything for several inputs together.
@@ -38,20 +106,25 @@ class Certificate:
     Attributes:
         certified (np.ndarray): True where the component is certified, bool, the shape of the votes.
         guess (np.ndarray): The class that is certified there, same shape.
-        tau (float): Probability threshold in [0.5, 1).
-        alpha (float): Bound of the FWER over this input's components.
-        procedure (str): Name of the multiple testing procedure.
+        terms (Terms): The terms.
+        k (int): Fewer than k certificates may be wrong; 1 if none may.
         n (int): Number of estimation draws.
         n0 (int): Number of selection draws.
+        looks (tuple[int, ...]): The looks of a group-sequential run; empty if n was fixed.
+        level (np.ndarray | None): With a taxonomy, 0 where the class is certified, l where the node
+            of level l is, and the number of levels + 1 where nothing is; uint8.
+        coarse (tuple[np.ndarray, ...]): With a taxonomy, the nodes of each of its levels.
     """
 
     certified: NDArray[np.bool_]
     guess: NDArray[np.integer]
-    tau: float
-    alpha: float
-    procedure: str
+    terms: Terms
+    k: int
     n: int
     n0: int
+    looks: tuple[int, ...] = ()
+    level: NDArray[np.uint8] | None = None
+    coarse: tuple[NDArray[np.integer], ...] = ()
 
     @property
     def num_components(self) -> int:
@@ -82,20 +155,38 @@ class Certificate:
         """The statistical terms, as JSON values.
 
         Returns:
-            dict: kind, tau, alpha, confidence, procedure, n0, n, components, certified.
+            dict: kind, promise, tau, alpha, confidence, procedure, selection, k, n0, n, looks,
+            components, certified, and with a taxonomy how many are certified at each level.
         """
-        return {
-            'kind': 'certificate',
-            'tau': self.tau,
-            'alpha': self.alpha,
-            'confidence': 1 - self.alpha,
+        if self.k > 1:
+            kind = 'count certificate'
+            promise = f'fewer than k = {self.k} certificates of this input are wrong'
+        else:
+            kind, promise = 'certificate', 'no certificate of this input is wrong'
+        statement = {
+            'kind': kind,
+            'promise': promise,
+            'tau': self.terms.tau,
+            'alpha': self.terms.alpha,
+            'confidence': 1 - self.terms.alpha,
             'family': 'all components of this input',
-            'procedure': self.procedure,
+            'procedure': self.terms.procedure,
+            'selection': self.terms.selection,
+            'k': self.k,
             'n0': self.n0,
             'n': self.n,
             'components': self.num_components,
             'certified': int(np.count_nonzero(self.certified)),
         }
+        if self.terms.procedure == 'ordered_holm':
+            statement['order'] = self.terms.order
+        if self.looks:
+            statement['looks'] = list(self.looks)
+            statement['alpha_spending'] = 'alpha / (l (l + 1)) at look l = 1, 2, ...'
+        if self.level is not None:
+            counts = np.bincount(self.level.ravel(), minlength=len(self.coarse) + 2)
+            statement['certified_by_level'] = counts[:-1].tolist()
+        return statement
 
 
 def certify(
@@ -104,89 +195,163 @@ def certify(
     tau: float,
     alpha: float,
     procedure: str = 'holm',
+    selection: str = 'holdout',
+    k: int | float | None = None,
     order: ArrayLike | None = None,
+    taxonomy: Taxonomy | None = None,
 ) -> Certificate:
     """Certifies as many components as the votes allow.
 
     Tests H0_i: p_i <= tau for every component with exact binomial p-values, and rejects under the
-    named procedure, which bounds the FWER by alpha (SegCertify: Fischer, Baader, Vechev, ICML
-    2021).
+    named procedure, which bounds the error probability by alpha (SegCertify: Fischer, Baader,
+    Vechev, ICML 2021). Votes with looks are tested group-sequentially (see ``sequential``).
 
     Args:
         votes (Votes): Votes of one input.
         tau (float): Probability threshold in [0.5, 1).
-        alpha (float): Bound of the FWER, in (0, 1).
-        procedure (str): 'holm' or 'bonferroni'.
-        order (np.ndarray | None): A permutation of the K components, most promising first, fixed
-            before the estimation draws were seen. The procedures above treat all components alike
-            and leave it unused.
+        alpha (float): Bound of the error probability, in (0, 1).
+        procedure (str): 'bonferroni', 'holm', 'kfwer' or 'ordered_holm'.
+        selection (str): 'holdout' or 'same_draws', see ``Terms``.
+        k (int | float | None): For 'kfwer', see ``Terms``.
+        order (np.ndarray | None): For 'ordered_holm': a permutation of the K components, most
+            promising first, fixed independently of the draws that are counted; by default their
+            order in memory. The other procedures treat all components alike and leave it unused.
+        taxonomy (Taxonomy | None): Certifies nodes of it where the class cannot be; the votes need
+            the counts of its levels.
 
     Returns:
         Certificate: The mask of certified components and the terms; see there for the theorem.
 
     Raises:
-        ValueError: If a value is out of range, the procedure is unknown, or ``order`` is not a
-            permutation.
+        ValueError: If a value is out of range, the procedure is unknown, ``order`` is not a
+            permutation, or the votes lack what the terms need.
     """
-    tau, alpha = check_tau(tau), check_alpha(alpha)
-    check_procedure(procedure)
-    if order is not None:
-        _check_order(order, votes.num_components)
-    table = upper_tail_table(votes.n, tau)
-    certified = PROCEDURES[procedure](votes.hits, table, alpha)
+    terms = Terms(tau, alpha, procedure, selection, k)
+    checked = None if order is None else check_order(order, votes.num_components)
+    return _certify(votes, terms, checked, taxonomy)
+
+
+def certify_record(
+    record: VotesRecord,
+    terms: Terms,
+    taxonomy: Taxonomy | None = None,
+    *,
+    order: NDArray[np.int32] | None = None,
+) -> Certificate:
+    """Certifies stored votes, in the order that the terms ask for.
+
+    Args:
+        record (VotesRecord): Votes of one input, and maybe the base model's margin.
+        terms (Terms): The terms.
+        taxonomy (Taxonomy | None): See ``certify``.
+        order (np.ndarray | None): What ``component_order`` returned for the same record and order,
+            where it is known already.
+
+    Returns:
+        Certificate: See there.
+
+    Raises:
+        ValueError: If the record lacks what the terms need.
+    """
+    if order is None and terms.procedure == 'ordered_holm':
+        order = component_order(record, terms)
+    return _certify(record.votes, terms, order, taxonomy)
+
+
+def component_order(record: VotesRecord, terms: Terms) -> NDArray[np.int32] | None:
+    """The order in which the terms want the components tested.
+
+    Args:
+        record (VotesRecord): Votes with selection hits, the margin, or both.
+        terms (Terms): Their ``order`` and ``selection`` decide.
+
+    Returns:
+        np.ndarray | None: A permutation, shape (K,), int32; None if 'auto' finds nothing stored.
+
+    Raises:
+        ValueError: If the order that is asked for is not stored.
+    """
+    votes, margin = record.votes, record.margin
+    by_votes = terms.selection == 'holdout' and terms.order != 'margin'
+    keys = votes.selection_hits if by_votes else margin
+    if keys is None and terms.order == 'auto':
+        keys = margin
+    if keys is None:
+        if terms.order == 'auto':
+            return None
+        missing = 'selection hits' if by_votes else 'margin of the clean input'
+        raise ValueError(f'order={terms.order!r} needs the {missing}, which these votes lack')
+    rank = keys.astype(np.min_scalar_type(votes.n0 if keys is votes.selection_hits else 255))
+    if keys is not margin and margin is not None:
+        rank = np.multiply(rank, 256, dtype=np.min_scalar_type(votes.n0 * 256 + 255)) + margin
+    # Stable and descending; a radix sort up to 16 bits.
+    return np.argsort(rank.max(initial=0) - rank.ravel(), kind='stable').astype(np.int32)
+
+
+def _certify(
+    votes: Votes, terms: Terms, order: NDArray[np.integer] | None, taxonomy: Taxonomy | None
+) -> Certificate:
+    tested: list[NDArray[np.bool_] | None] = [None]
+    coarse: tuple[Votes, ...] = ()
+    if taxonomy is not None:
+        taxonomy.check_votes(votes)
+        tested, coarse = [*taxonomy.nested(votes)], votes.coarse
+    fine, *stages = (
+        _counts(part, terms.selection, mask)
+        for part, mask in zip((votes, *coarse), tested, strict=True)
+    )
+    certified = np.zeros(votes.num_components, dtype=bool)
+    reached = [certified.copy() for _ in stages]
+    for look, found in enumerate(_looks(fine, terms, order, bool(votes.looks))):
+        certified |= found.mask
+        for mask, counts in zip(reached, stages, strict=True):
+            mask |= counts[look][0] >= found.cutoff
+    level: NDArray[np.uint8] | None = None
+    if taxonomy is not None:
+        level = np.full(votes.num_components, len(coarse) + 1, dtype=np.uint8)
+        for index, mask in reversed(list(enumerate([certified, *reached]))):
+            np.copyto(level, index, where=mask, casting='unsafe')
+        level = level.reshape(votes.guess.shape)
     return Certificate(
-        certified=certified,
+        certified=certified.reshape(votes.guess.shape),
         guess=votes.guess,
-        tau=tau,
-        alpha=alpha,
-        procedure=procedure,
+        terms=terms,
+        k=terms.number(votes.num_components),
         n=votes.n,
         n0=votes.n0,
+        looks=votes.looks,
+        level=level,
+        coarse=tuple(part.guess for part in coarse),
     )
 
 
-def check_procedure(procedure: str) -> None:
-    """Checks the name of a procedure.
-
-    Raises:
-        ValueError: If it is not known; the message lists the legal ones.
-    """
-    if procedure not in PROCEDURES:
-        raise ValueError(f'unknown procedure {procedure!r}; legal: {", ".join(sorted(PROCEDURES))}')
-
-
-# Each procedure takes the hits, the table of attainable p-values and alpha. A larger count has a
-# smaller p-value, so a cut-off of the p-values is a cut-off of the hits: no array of K floats.
+def _counts(
+    votes: Votes, selection: str, tested: NDArray[np.bool_] | None
+) -> list[tuple[NDArray[np.integer], int]]:
+    """The counts at each look, shape (K,), with 0 where nothing is to be tested."""
+    return [
+        (hits.ravel() if tested is None else np.where(tested, hits, 0).ravel(), n)
+        for hits, n in votes.stages(selection)
+    ]
 
 
-def _bonferroni(
-    hits: NDArray[np.integer], table: NDArray[np.float64], alpha: float
-) -> NDArray[np.bool_]:
-    return hits >= _first_at_most(table, alpha / max(hits.size, 1))
-
-
-def _holm(hits: NDArray[np.integer], table: NDArray[np.float64], alpha: float) -> NDArray[np.bool_]:
-    histogram = np.bincount(hits.ravel(), minlength=len(table))
-    return hits >= _first_at_most(table, holm_cutoff(table[::-1], histogram[::-1], alpha))
-
-
-def _first_at_most(table: NDArray[np.float64], cutoff: float) -> int:
-    """Smallest number of hits with a p-value of at most ``cutoff``; n + 1 if there is none."""
-    return int(np.count_nonzero(table > cutoff))
-
-
-PROCEDURES: dict[
-    str, Callable[[NDArray[np.integer], NDArray[np.float64], float], NDArray[np.bool_]]
-] = {'bonferroni': _bonferroni, 'holm': _holm}
-"""The multiple testing procedures by name."""
-
-
-def _check_order(order: ArrayLike, num_components: int) -> None:
-    array = np.asarray(order)
-    if array.dtype.kind not in 'iu' or array.shape != (num_components,):
-        raise ValueError(
-            f'order must be a permutation of the {num_components} components, got an array of '
-            f'{array.dtype} with shape {array.shape}'
+def _looks(
+    stages: list[tuple[NDArray[np.integer], int]],
+    terms: Terms,
+    order: NDArray[np.integer] | None,
+    sequential: bool,
+) -> Iterator[Rejections]:
+    """Runs the procedure at each look on what the looks before have left."""
+    pending: NDArray[np.bool_] | None = None
+    for look, (hits, n) in enumerate(stages, start=1):
+        found = reject(
+            terms.procedure,
+            hits,
+            p_value_table(n, terms.tau, terms.selection),
+            spend(terms.alpha, look) if sequential else terms.alpha,
+            k=terms.number(hits.size),
+            order=order,
+            pending=pending,
         )
-    if not np.array_equal(np.bincount(array, minlength=num_components), np.ones(num_components)):
-        raise ValueError(f'order must hold each of 0, ..., {num_components - 1} once')
+        yield found
+        pending = ~found.mask if pending is None else pending & ~found.mask

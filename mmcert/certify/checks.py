@@ -37,6 +37,29 @@ def check_alpha(alpha: float) -> float:
     return float(alpha)
 
 
+def check_k(k: int | float, num_components: int) -> int:
+    """Turns the k of a k-FWER, a number or a share of the components, into a number.
+
+    Args:
+        k (int | float): An integer of at least 1, or a share in (0, 1).
+        num_components (int): Size of the family, K.
+
+    Returns:
+        int: k, at least 1; fewer than k certificates may be wrong.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(k, float) and 0 < k < 1:
+        return max(1, int(k * num_components))
+    try:
+        return check_draws(k, 'k')  # type: ignore[arg-type]
+    except ValueError:
+        raise ValueError(
+            f'k must be an integer of at least 1 or a share of the components in (0, 1), got {k!r}'
+        ) from None
+
+
 def _is_number(value: object) -> bool:
     try:
         return not isinstance(value, (bool, str)) and math.isfinite(value)  # type: ignore[arg-type]

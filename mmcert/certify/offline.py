@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from mmcert.certify.certificate import certify
-from mmcert.certify.tallies import Tally, tally, total
+import numpy as np
+from numpy.typing import NDArray
+
+from mmcert.certify.certificate import Certificate, Terms, certify_record, component_order
+from mmcert.certify.simultaneous import joint_radii
+from mmcert.certify.tallies import IGNORE_INDEX, Tallier, Tally, total
+from mmcert.certify.taxonomy import Taxonomy
 from mmcert.certify.votes import VotesRecord
 
 
 @dataclass(frozen=True)
-class Terms:
-    """One combination of terms to certify under.
+class Task:
+    """What labels are to be read as.
 
     Attributes:
-        tau (float): Probability threshold in [0.5, 1).
-        alpha (float): Bound of the FWER per image, in (0, 1).
-        procedure (str): Multiple testing procedure.
+        num_classes (int): Number of classes C.
+        ignore_index (int): Label of components without ground truth.
+        taxonomy (Taxonomy | None): Coarser levels that the votes were counted for.
     """
 
-    tau: float
-    alpha: float
-    procedure: str
+    num_classes: int
+    ignore_index: int = IGNORE_INDEX
+    taxonomy: Taxonomy | None = None
+
+    def tallier(self, record: VotesRecord) -> Tallier:
+        """What counts certificates of these votes."""
+        return Tallier(
+            record.label,
+            record.votes.guess,
+            self.num_classes,
+            base=record.base,
+            ignore_index=self.ignore_index,
+            boundaries=True,
+        )
+
+    def count(self, tallier: Tallier, certificate: Certificate) -> Tally:
+        """Counts one certificate, with its levels if there is a taxonomy."""
+        levels = None
+        if certificate.level is not None and self.taxonomy is not None:
+            levels = tallier.level_tally(
+                certificate.level, certificate.guess, certificate.coarse, self.taxonomy
+            )
+        return tallier.tally(certificate.certified, certificate.k - 1, levels)
 
 
-def evaluate(
-    records: Iterable[VotesRecord], terms: Sequence[Terms], num_classes: int, ignore_index: int
-) -> list[Tally]:
+def evaluate(records: Iterable[VotesRecord], terms: Sequence[Terms], task: Task) -> list[Tally]:
     """Certifies stored votes under several terms, in one pass over the images.
 
     Each answer is valid by itself. Choosing the best-looking among them afterwards is not covered
@@ -36,27 +59,129 @@ def evaluate(
     Args:
         records (Iterable[VotesRecord]): One per image.
         terms (Sequence[Terms]): Combinations to answer.
-        num_classes (int): Number of classes C.
-        ignore_index (int): Label of components without ground truth.
+        task (Task): What labels are to be read as.
 
     Returns:
         list[Tally]: Counts over all images, one per combination.
 
     Raises:
-        ValueError: If a term or a label is out of range.
+        ValueError: If a term or a label is out of range, or the votes lack what the terms need.
     """
-    sums = [total([], num_classes) for _ in terms]
+    sums = [total([], task.num_classes) for _ in terms]
     for record in records:
+        tallier = task.tallier(record)
+        orders: dict[tuple[str, str], NDArray[np.int32] | None] = {}
         for index, term in enumerate(terms):
-            certificate = certify(
-                record.votes, tau=term.tau, alpha=term.alpha, procedure=term.procedure
-            )
-            sums[index] += tally(
-                record.label,
-                certificate.guess,
-                certificate.certified,
-                num_classes,
-                base=record.base,
-                ignore_index=ignore_index,
-            )
+            kind = (term.selection, term.order)
+            if term.procedure == 'ordered_holm' and kind not in orders:
+                orders[kind] = component_order(record, term)
+            certificate = certify_record(record, term, task.taxonomy, order=orders.get(kind))
+            sums[index] += task.count(tallier, certificate)
     return sums
+
+
+@dataclass(frozen=True, eq=False)
+class RadiusCurve:
+    """Certified rates over the radius, all points of all images' components jointly valid.
+
+    With probability at least 1 - alpha per image, the counts of that image are right at every
+    radius at once (see ``simultaneous``). Curves of different images add up.
+
+    Attributes:
+        radii (np.ndarray): Radii, increasing, shape (R,).
+        correct (np.ndarray): Labelled components by class that keep their class, which is right,
+            under every attack up to the radius, int64, shape (C, R).
+        decided (np.ndarray): Labelled components by guess class that keep it, shape (C, R).
+        labelled (np.ndarray): Labelled components by class, shape (C,).
+        kept (np.ndarray): All components that keep their class, shape (R,).
+        components (int): All components.
+    """
+
+    radii: NDArray[np.float64]
+    correct: NDArray[np.int64]
+    decided: NDArray[np.int64]
+    labelled: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    components: int
+
+    def __add__(self, other: RadiusCurve) -> RadiusCurve:
+        """Adds the counts of other images."""
+        return RadiusCurve(
+            radii=self.radii,
+            correct=self.correct + other.correct,
+            decided=self.decided + other.decided,
+            labelled=self.labelled + other.labelled,
+            kept=self.kept + other.kept,
+            components=self.components + other.components,
+        )
+
+    def rows(self) -> list[dict[str, float]]:
+        """``radius``, ``certAcc``, ``mIoU`` and ``abstain`` at each radius."""
+        with np.errstate(invalid='ignore'):
+            union = self.labelled[:, None] + self.decided - self.correct
+            iou = self.correct / union
+            accuracy = self.correct.sum(axis=0) / self.labelled.sum()
+        occurring = np.maximum((union > 0).sum(axis=0), 1)
+        mean = np.where((union > 0).any(axis=0), np.nan_to_num(iou).sum(axis=0) / occurring, np.nan)
+        abstain = 1 - self.kept / max(self.components, 1)
+        columns = zip(self.radii, accuracy, mean, abstain, strict=True)
+        names = ('radius', 'certAcc', 'mIoU', 'abstain')
+        return [dict(zip(names, map(float, column), strict=True)) for column in columns]
+
+
+def radius_curve(
+    records: Iterable[VotesRecord],
+    task: Task,
+    radii: Sequence[float],
+    *,
+    alpha: float,
+    radius: Callable[[float], float],
+    selection: str = 'holdout',
+) -> RadiusCurve:
+    """The jointly valid curve of certified rates over the radius.
+
+    Args:
+        records (Iterable[VotesRecord]): One per image.
+        task (Task): What labels are to be read as.
+        radii (Sequence[float]): Radii to answer, increasing.
+        alpha (float): Bound of the probability, per image, that any point is wrong.
+        radius (Callable): From tau to the perturbation's radius.
+        selection (str): 'holdout' or 'same_draws'.
+
+    Returns:
+        RadiusCurve: Counts over all images.
+    """
+    grid = np.asarray(radii, dtype=np.float64)
+    empty = np.zeros((task.num_classes, len(grid)), dtype=np.int64)
+    curve = RadiusCurve(grid, empty, empty, empty[:, 0], empty[0], 0)
+    for record in records:
+        # A component counts at the radii below its own, which it withstands in full.
+        reach = np.searchsorted(
+            grid, joint_radii(record.votes, alpha=alpha, radius=radius, selection=selection).ravel()
+        )
+        guess = record.votes.guess.ravel().astype(np.int64)
+        truth = (
+            np.full(guess.shape, task.ignore_index)
+            if record.label is None
+            else record.label.ravel().astype(np.int64)
+        )
+        valid = truth != task.ignore_index
+        right = valid & (truth == guess)
+        curve += RadiusCurve(
+            grid,
+            correct=_reached(guess[right], reach[right], task.num_classes, len(grid)),
+            decided=_reached(guess[valid], reach[valid], task.num_classes, len(grid)),
+            labelled=np.bincount(truth[valid], minlength=task.num_classes),
+            kept=_reached(np.zeros_like(guess), reach, 1, len(grid))[0],
+            components=guess.size,
+        )
+    return curve
+
+
+def _reached(
+    classes: NDArray[np.int64], reach: NDArray[np.int64], num_classes: int, size: int
+) -> NDArray[np.int64]:
+    """How many components of each class reach each of the radii, shape (C, R)."""
+    cells = np.bincount(classes * (size + 1) + reach, minlength=num_classes * (size + 1))
+    by_reach = cells.reshape(num_classes, size + 1)
+    return by_reach[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]

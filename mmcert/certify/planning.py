@@ -3,44 +3,56 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
-from mmcert.certify.binomial import upper_tail_table
-from mmcert.certify.checks import check_alpha, check_draws, check_tau
+import numpy as np
+from scipy import optimize, stats
+
+from mmcert.certify.binomial import histogram, p_value_table, smallest_p_value
+from mmcert.certify.certificate import Certificate, Terms
+from mmcert.certify.checks import check_draws
+from mmcert.certify.procedures import first_level
+from mmcert.certify.sequential import GROWTH, spend
+from mmcert.certify.votes import Votes
+
+FIRST_LOOK_FACTOR = 1.25
+"""The first look of a group-sequential run takes so many times the draws that can certify at all:
+with just those, a single vote against the guess is too many."""
 
 
 class InfeasiblePlanError(ValueError):
     """The planned number of draws cannot certify a single component."""
 
 
-def can_certify(n: int, tau: float, alpha: float, num_components: int) -> bool:
+def can_certify(n: int, terms: Terms, num_components: int, n0: int = 0) -> bool:
     """Whether any vote counts could certify a component.
 
-    Bonferroni and Holm both need one p-value of at most alpha / K to begin, and the smallest one
-    attainable is that of n hits, tau^n.
+    Every procedure needs a p-value of at most its first level to begin (alpha / K for Bonferroni
+    and Holm, k * alpha / K for k-FWER, alpha for the component that ``ordered_holm`` puts first),
+    and the smallest one attainable is that of unanimous draws.
 
     Args:
         n (int): Number of estimation draws, at least 1.
-        tau (float): Probability threshold in [0.5, 1).
-        alpha (float): Bound of the FWER, in (0, 1).
+        terms (Terms): The terms.
         num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
 
     Returns:
-        bool: True if n unanimous votes are enough.
+        bool: True if unanimous votes are enough.
 
     Raises:
         ValueError: If a value is out of range.
     """
-    level = check_alpha(alpha) / max(num_components, 1)
-    return bool(upper_tail_table(n, tau)[-1] <= level)
+    return _smallest(n, terms, n0) <= _level(terms, num_components)
 
 
-def min_draws(tau: float, alpha: float, num_components: int) -> int:
+def min_draws(terms: Terms, num_components: int, n0: int = 0) -> int:
     """Smallest n that can certify anything; see ``can_certify``.
 
     Args:
-        tau (float): Probability threshold in [0.5, 1).
-        alpha (float): Bound of the FWER, in (0, 1).
+        terms (Terms): The terms.
         num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
 
     Returns:
         int: The number of estimation draws.
@@ -48,31 +60,243 @@ def min_draws(tau: float, alpha: float, num_components: int) -> int:
     Raises:
         ValueError: If a value is out of range.
     """
-    tau, alpha = check_tau(tau), check_alpha(alpha)
-    n = max(1, math.floor(math.log(alpha / max(num_components, 1)) / math.log(tau)))
-    while not can_certify(n, tau, alpha, num_components):
+    level = _level(terms, num_components)
+    counted = n0 if terms.selection == 'same_draws' else 0
+    n = max(1, math.floor(math.log(min(level, 1.0)) / math.log(terms.tau)) - counted)
+    while not can_certify(n, terms, num_components, n0):
         n += 1
     return n
 
 
-def require_feasible(n: int, tau: float, alpha: float, num_components: int) -> None:
+def max_tau(n: int, terms: Terms, num_components: int, n0: int = 0) -> float | None:
+    """Largest tau at which n draws can certify anything: the radius cannot be larger.
+
+    Args:
+        n (int): Number of estimation draws, at least 1.
+        terms (Terms): The terms; their tau is not used.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
+
+    Returns:
+        float | None: The largest tau; None if it would be less than 1/2.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    level = _level(terms, num_components)
+
+    def excess(tau: float) -> float:
+        return math.log(_smallest(n, replace(terms, tau=tau), n0)) - math.log(level)
+
+    if excess(0.5) > 0:
+        return None
+    largest = 1 - 1e-12
+    return largest if excess(largest) <= 0 else float(optimize.brentq(excess, 0.5, largest))
+
+
+def require_feasible(n: int, terms: Terms, num_components: int, n0: int = 0) -> None:
     """Refuses a plan that cannot certify anything, before its draws are paid for.
 
     Args:
         n (int): Number of estimation draws, at least 1.
-        tau (float): Probability threshold in [0.5, 1).
-        alpha (float): Bound of the FWER, in (0, 1).
+        terms (Terms): The terms.
         num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
 
     Raises:
         InfeasiblePlanError: If nothing can be certified; the message gives the smallest n.
         ValueError: If a value is out of range.
     """
-    check_draws(n)
-    if not can_certify(n, tau, alpha, num_components):
+    if not can_certify(check_draws(n), terms, num_components, n0):
         raise InfeasiblePlanError(
-            f'n={n} draws cannot certify anything at tau={tau}, alpha={alpha} with '
-            f'{num_components} components: even {n} unanimous votes have p-value '
-            f'tau^n = {tau**n:.3g} > alpha/K = {alpha / num_components:.3g}. '
-            f'The smallest n that can is {min_draws(tau, alpha, num_components)}.'
+            f'n={n} draws cannot certify anything at tau={terms.tau}, alpha={terms.alpha} with '
+            f'{num_components} components ({terms.procedure}, {terms.selection}): even unanimous '
+            f'votes have p-value {_smallest(n, terms, n0):.3g} > '
+            f'{_level(terms, num_components):.3g}, the first level of the procedure. '
+            f'The smallest n that can is {min_draws(terms, num_components, n0)}.'
         )
+
+
+def first_look(terms: Terms, num_components: int, n0: int = 0) -> int:
+    """Draws of the first look of a group-sequential run.
+
+    Args:
+        terms (Terms): The terms; alpha is what all looks share.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
+
+    Returns:
+        int: ``FIRST_LOOK_FACTOR`` times the draws with which Holm's procedure (or k-FWER's) can
+        certify anything at the level of the first look.
+    """
+    plain = 'holm' if terms.procedure == 'ordered_holm' else terms.procedure
+    at_look = replace(terms, procedure=plain, alpha=spend(terms.alpha, 1))
+    return math.ceil(FIRST_LOOK_FACTOR * min_draws(at_look, num_components, n0))
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a plan can reach at best.
+
+    Attributes:
+        feasible (bool): Whether anything can be certified.
+        min_draws (int): Smallest n that can.
+        max_tau (float | None): Largest tau that n draws can certify; None if below 1/2.
+        first_hits (int | None): Counted hits that are needed while no component is certified yet;
+            None if n is too small.
+        probability (float | None): The probability that a component's class needs for an even
+            chance of so many hits.
+        counted (int): Draws that are counted: n, or n0 + n.
+    """
+
+    feasible: bool
+    min_draws: int
+    max_tau: float | None
+    first_hits: int | None
+    probability: float | None
+    counted: int
+
+
+def outlook(n: int, terms: Terms, num_components: int, n0: int = 0) -> Outlook:
+    """What a plan can reach at best; see ``Outlook``.
+
+    Args:
+        n (int): Number of estimation draws, at least 1.
+        terms (Terms): The terms.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
+
+    Returns:
+        Outlook: The figures.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    counted = _counted(n, terms, n0)
+    attained = p_value_table(counted, terms.tau, terms.selection) <= _level(terms, num_components)
+    hits = int(np.argmax(attained)) if attained[-1] else None
+    # The median of a binomial with hits / (counted + 1/3) or so as its probability: solved exactly.
+    probability = None if hits is None else float(stats.beta.ppf(0.5, hits, counted - hits + 1))
+    return Outlook(
+        feasible=bool(attained[-1]),
+        min_draws=min_draws(terms, num_components, n0),
+        max_tau=max_tau(n, terms, num_components, n0),
+        first_hits=hits,
+        probability=probability,
+        counted=counted,
+    )
+
+
+def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
+    """Estimates how many components more draws would certify in addition.
+
+    An estimate, not a bound: each component's probability is taken to be its share of hits so far,
+    and the cut-off to be that of the components which are pending now.
+
+    Args:
+        votes (Votes): Group-sequential votes.
+        certificate (Certificate): What they certify so far.
+        n (int): Number of estimation draws at the next look, more than now.
+
+    Returns:
+        float: Expected number of further certified components.
+    """
+    terms = certificate.terms
+    hits, counted = votes.stages(terms.selection)[-1]
+    counts = histogram(hits[~certificate.certified], counted)
+    pending = int(counts.sum())
+    if pending == 0:
+        return 0.0
+    level = first_level('kfwer', spend(terms.alpha, len(votes.looks) + 1), pending, certificate.k)
+    after = counted + n - votes.n
+    cutoff = int(np.count_nonzero(p_value_table(after, terms.tau, terms.selection) > level))
+    have = np.arange(counted + 1)
+    share = (have + 0.5) / (counted + 1)
+    chance = stats.binom.sf(cutoff - have - 1, n - votes.n, share)
+    return float(counts @ chance)
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """When a group-sequential run stops; any rule keeps the certificates valid.
+
+    Attributes:
+        budget (int): Most estimation draws.
+        min_gain (float): Stops when the next look is not expected to certify at least this share of
+            the components in addition, in [0, 1).
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    budget: int
+    min_gain: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        check_draws(self.budget, 'budget')
+        if not 0 <= self.min_gain < 1:
+            raise ValueError(f'min_gain must lie in [0, 1), got {self.min_gain!r}')
+
+    def require_look(self, first: int) -> None:
+        """Refuses a budget that does not reach the first look, before its draws are paid for.
+
+        Args:
+            first (int): Estimation draws of the first look.
+
+        Raises:
+            InfeasiblePlanError: If the budget is smaller.
+        """
+        if self.budget < first:
+            raise InfeasiblePlanError(
+                f'a budget of {self.budget} draws does not reach the first look, which takes '
+                f'{first} to be able to certify anything: raise the budget, or lower tau'
+            )
+
+    def decide(self, votes: Votes, certificate: Certificate) -> Decision:
+        """Decides at a look.
+
+        Args:
+            votes (Votes): Group-sequential votes.
+            certificate (Certificate): What they certify.
+
+        Returns:
+            Decision: Whether to stop, why, and what the next look is expected to add.
+        """
+        if certificate.certified.all():
+            return Decision('all components are certified', None, 0.0)
+        following = votes.n * GROWTH
+        gain = forecast(votes, certificate, following) / votes.num_components
+        if following > self.budget:
+            return Decision('the budget is spent', None, gain)
+        if gain < self.min_gain:
+            return Decision('more draws would add little', None, gain)
+        return Decision(None, following, gain)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a stopping rule says at a look.
+
+    Attributes:
+        reason (str | None): Why to stop; None to go on.
+        next_look (int | None): Number of estimation draws of the next look, if there is one.
+        gain (float): Share of the components that the next look is expected to certify in addition.
+    """
+
+    reason: str | None
+    next_look: int | None
+    gain: float
+
+
+def _counted(n: int, terms: Terms, n0: int) -> int:
+    return check_draws(n) + (n0 if terms.selection == 'same_draws' else 0)
+
+
+def _smallest(n: int, terms: Terms, n0: int) -> float:
+    return smallest_p_value(_counted(n, terms, n0), terms.tau, terms.selection)
+
+
+def _level(terms: Terms, num_components: int) -> float:
+    k = terms.number(num_components)
+    return first_level(terms.procedure, terms.alpha, num_components, k)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ class VotesStore:
             'sampling': self.sampling,
             'provenance': self.provenance,
         }
-        save_votes(self.path(name), VotesRecord(record.votes, meta, record.label, record.base))
+        save_votes(self.path(name), replace(record, meta=meta))
 
 
 def read_folder(folder: str | os.PathLike[str]) -> Iterator[VotesRecord]:

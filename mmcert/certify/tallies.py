@@ -6,15 +6,77 @@ before anything is divided.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mmcert.certify.binomial import histogram
+from mmcert.certify.taxonomy import Taxonomy
+from mmcert.certify.worst_case import worst_iou, worst_mean_iou
+
 IGNORE_INDEX = 255
 """Label of the components that have no ground truth, by the custom of the data sets."""
+
+
+BOUNDARY_DISTANCE = 5
+"""Components with a label boundary fewer than so many rows and columns away count as near one."""
+
+
+@dataclass(frozen=True, eq=False)
+class LevelTally:
+    """Counts over some images of what a taxonomy's levels certify.
+
+    Attributes:
+        levels (np.ndarray): Labelled components by ground truth class, level (0 the classes, then
+            the coarse ones, last nothing) and whether what is certified holds the ground truth,
+            int64, shape (C, L + 2, 2).
+        components (np.ndarray): All components by level, int64, shape (L + 2,).
+        information (np.ndarray): Sum over the labelled components of each class of the information
+            in their certified node, relative to a class, where it holds the ground truth; shape
+            (C,).
+    """
+
+    levels: NDArray[np.int64]
+    components: NDArray[np.int64]
+    information: NDArray[np.float64]
+
+    def __add__(self, other: LevelTally) -> LevelTally:
+        """Adds the counts of other images."""
+        return LevelTally(
+            levels=self.levels + other.levels,
+            components=self.components + other.components,
+            information=self.information + other.information,
+        )
+
+    def rates(self) -> dict[str, float]:
+        """The metrics, fractions in [0, 1]; NaN where there is nothing to divide by.
+
+        Returns:
+            dict: ``CIG``, the certified information gain: the mean over labelled components of (log
+            C - log size) / log C of the certified node where it holds the ground truth, else 0
+            (Anani, Lorenz, Schiele, Fritz, "Adaptive Hierarchical Certification for Segmentation
+            using Randomized Smoothing", ICML 2024); ``cCIG``, its mean over classes; and for each
+            level l = 0, 1, ... ``abstain_level{l}`` (share of all components that are certified
+            neither at this level nor at a finer one) and ``certAcc_level{l}`` (share of the
+            labelled ones that are, correctly).
+        """
+        labelled = self.levels.sum(axis=(1, 2))
+        with np.errstate(invalid='ignore'):
+            rates = {
+                'CIG': _ratio(self.information.sum(), labelled.sum()),
+                'cCIG': _mean(self.information / labelled),
+            }
+        for level in range(len(self.components) - 1):
+            finer = slice(0, level + 1)
+            certified = int(self.components[finer].sum())
+            total = int(self.components.sum())
+            correct = self.levels[:, finer, 1].sum()
+            rates[f'abstain_level{level}'] = _ratio(total - certified, total)
+            rates[f'certAcc_level{level}'] = _ratio(correct, labelled.sum())
+        return rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +91,10 @@ class Tally:
         components (int): All components, those without a label included.
         abstained (int): How many of all components were not certified.
         images (int): Number of images.
+        allowance (int): How many of the certificates may be wrong by the promise of the procedure:
+            the sum of k - 1.
+        near (np.ndarray | None): ``certified``, over the components near a label boundary only.
+        levels (LevelTally | None): Counts by the levels of a taxonomy.
     """
 
     certified: NDArray[np.int64]
@@ -37,6 +103,9 @@ class Tally:
     components: int
     abstained: int
     images: int = 1
+    allowance: int = 0
+    near: NDArray[np.int64] | None = None
+    levels: LevelTally | None = None
 
     def __add__(self, other: Tally) -> Tally:
         """Adds the counts of other images."""
@@ -44,6 +113,8 @@ class Tally:
             raise ValueError(
                 f'tallies over {len(self.certified)} and {len(other.certified)} classes do not add'
             )
+        if self.images == 0 or other.images == 0:
+            return other if self.images == 0 else self
         return Tally(
             certified=self.certified + other.certified,
             smoothed=self.smoothed + other.smoothed,
@@ -51,6 +122,11 @@ class Tally:
             components=self.components + other.components,
             abstained=self.abstained + other.abstained,
             images=self.images + other.images,
+            allowance=self.allowance + other.allowance,
+            near=None if self.near is None or other.near is None else self.near + other.near,
+            levels=(
+                None if self.levels is None or other.levels is None else self.levels + other.levels
+            ),
         )
 
     @property
@@ -65,17 +141,23 @@ class Tally:
             dict: ``certAcc`` (certified and correct, of all labelled components; abstaining counts
             as wrong), ``mIoU`` (mean certified IoU, abstentions being false negatives, over the
             classes that occur), ``mIoU_paper`` (the same with classes that do not occur counted
-            as 0, as in SegCertify's tables), ``abstain`` (of all components), ``abstain_valid``
-            (of the labelled ones), ``certified_share`` (of all components), ``smoothed_aAcc``,
-            ``smoothed_mIoU`` (the smoothed model without certification), and with a base model
-            ``base_aAcc``, ``base_mIoU``.
+            as 0, as in SegCertify's tables), ``worst_mIoU`` (the least mIoU if all that is not
+            certified is given any class, see ``worst_case``; the least accuracy is ``certAcc``),
+            ``abstain`` (of all components), ``abstain_valid`` (of the labelled ones),
+            ``certified_share`` (of all components), ``smoothed_aAcc``, ``smoothed_mIoU`` (the
+            smoothed model without certification), with a base model ``base_aAcc``, ``base_mIoU``,
+            and with a taxonomy those of ``LevelTally``. Where the procedure allows k - 1 wrong
+            certificates, the certified rates are what is left if those are taken away where it
+            hurts most; ``worst_mIoU`` is not known then.
         """
         labelled = int(self.certified.sum())
-        iou = self.certified_iou()
+        iou_sum, occurring = self._certified_iou_sum()
+        correct = max(int(np.trace(self.certified)) - self.allowance, 0)
         rates = {
-            'certAcc': _ratio(np.trace(self.certified), labelled),
-            'mIoU': _mean(iou),
-            'mIoU_paper': float(np.nan_to_num(iou).mean()),
+            'certAcc': _ratio(correct, labelled),
+            'mIoU': _ratio(iou_sum, occurring),
+            'mIoU_paper': _ratio(iou_sum, self.num_classes),
+            'worst_mIoU': self._worst(self.certified),
             'abstain': _ratio(self.abstained, self.components),
             'abstain_valid': _ratio(self.certified[:, -1].sum(), labelled),
             'certified_share': _ratio(self.components - self.abstained, self.components),
@@ -85,21 +167,222 @@ class Tally:
         if self.base is not None:
             rates['base_aAcc'] = _ratio(np.trace(self.base), labelled)
             rates['base_mIoU'] = _mean(_iou(self.base))
+        if self.levels is not None:
+            rates |= self.levels.rates()
         return rates
+
+    def by_region(self) -> dict[str, dict[str, float]]:
+        """Certified accuracy, worst-case mIoU and abstention near to and away from boundaries.
+
+        Returns:
+            dict: ``near`` and ``away``, each with ``share`` (of the labelled components),
+            ``certAcc``, ``worst_mIoU`` and ``abstain_valid``; empty if boundaries are not known.
+            All of the allowance of wrong certificates is charged to each region.
+        """
+        if self.near is None:
+            return {}
+        whole = self.certified.sum()
+        regions = {}
+        for name, part in (('near', self.near), ('away', self.certified - self.near)):
+            correct = max(int(np.trace(part)) - self.allowance, 0)
+            regions[name] = {
+                'share': _ratio(part.sum(), whole),
+                'certAcc': _ratio(correct, part.sum()),
+                'worst_mIoU': self._worst(part),
+                'abstain_valid': _ratio(part[:, -1].sum(), part.sum()),
+            }
+        return regions
 
     def certified_iou(self) -> NDArray[np.float64]:
         """Certified IoU of each class, shape (C,); NaN for a class absent from both sides."""
         return _iou(self.certified)
 
     def per_class(self) -> dict[str, list[float]]:
-        """Certified IoU, certified accuracy and abstention of each class, by name of the rate."""
+        """Rates of each class, by their names.
+
+        Returns:
+            dict: ``certIoU``, ``certAcc``, ``worst_IoU`` (the least IoU that this class alone can
+            be brought to) and ``abstain``. An allowance of wrong certificates is not taken away.
+        """
         with np.errstate(invalid='ignore'):
             labelled = self.certified.sum(axis=1)
-            return {
+            rates = {
                 'certIoU': self.certified_iou().tolist(),
                 'certAcc': (np.diagonal(self.certified) / labelled).tolist(),
-                'abstain': (self.certified[:, -1] / labelled).tolist(),
             }
+            if self.num_classes > 1:
+                rates['worst_IoU'] = worst_iou(self.certified).tolist()
+            rates['abstain'] = (self.certified[:, -1] / labelled).tolist()
+        return rates
+
+    def _worst(self, confusion: NDArray[np.int64]) -> float:
+        if self.allowance or self.num_classes < 2:
+            return float('nan')
+        return worst_mean_iou(confusion)
+
+    def _certified_iou_sum(self) -> tuple[float, int]:
+        """Sum of the certified IoU, and over how many classes."""
+        iou = self.certified_iou()
+        present = ~np.isnan(iou)
+        hit = np.diagonal(self.certified)[present].astype(np.float64)
+        union = hit / np.where(iou[present] > 0, iou[present], 1)
+        # A wrong certificate costs a class 1 / union: the smallest unions lose theirs first.
+        left = self.allowance
+        total = float(iou[present].sum())
+        for index in np.argsort(union) if left else ():
+            taken = min(left, hit[index])
+            total -= taken / union[index] if taken else 0.0
+            left -= taken
+        return max(total, 0.0), int(np.count_nonzero(present))
+
+
+class Tallier:
+    """Counts one image under several certificates.
+
+    Args:
+        label (np.ndarray | None): Ground truth, classes in [0, C) or ``ignore_index``; None if
+            there is none, which counts every component as unlabelled.
+        guess (np.ndarray): Class of the smoothed model, in [0, C), the shape of ``label``.
+        num_classes (int): Number of classes C.
+        base (np.ndarray | None): Prediction of the base model without noise, same shape.
+        ignore_index (int): Label of components without ground truth.
+        boundaries (bool): Whether to count the components near a label boundary apart; the
+            components must be on a grid, shape (H, W).
+
+    Raises:
+        ValueError: If shapes differ or a class is out of range.
+    """
+
+    def __init__(
+        self,
+        label: ArrayLike | None,
+        guess: ArrayLike,
+        num_classes: int,
+        *,
+        base: ArrayLike | None = None,
+        ignore_index: int = IGNORE_INDEX,
+        boundaries: bool = False,
+    ) -> None:
+        guess = np.asarray(guess)
+        check_classes(guess, num_classes, 'guess')
+        truth = np.full(guess.shape, ignore_index) if label is None else np.asarray(label)
+        if truth.size != guess.size:
+            raise ValueError(
+                f'label and guess must have one shape, got {truth.shape} and {guess.shape}'
+            )
+        self.num_classes = num_classes
+        self.near: NDArray[np.bool_] | None = None
+        if boundaries and truth.ndim == 2:
+            self.near = near_boundary(truth).ravel()
+        flat = truth.ravel()
+        self.valid = flat != ignore_index
+        if not ((flat >= 0) & (flat < num_classes) >= self.valid).all():
+            what = f'label (ignore index {ignore_index})'
+            check_classes(flat[self.valid], num_classes, what)
+        # Unlabelled components get a row of their own, C, that is dropped in the end.
+        self.width = num_classes + 1
+        dtype = np.min_scalar_type(2 * self.width * self.width)
+        self.truth = np.full(flat.shape, num_classes, dtype=dtype)
+        np.copyto(self.truth, flat, where=self.valid, casting='unsafe')
+        self.pairs = self._pairs(guess)
+        self.near_pairs = self.pairs if self.near is None else self.pairs[self.near]
+        self.smoothed = self._confusion(self.pairs)[:, :num_classes]
+        self.base: NDArray[np.int64] | None = None
+        if base is not None:
+            predicted = np.asarray(base)
+            check_classes(predicted, num_classes, 'base prediction')
+            self.base = self._confusion(self._pairs(predicted))[:, :num_classes]
+
+    def _pairs(self, predicted: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Truth * width + prediction of each component."""
+        pairs = self.truth * self.truth.dtype.type(self.width)
+        return np.add(pairs, predicted.ravel(), out=pairs, casting='unsafe')
+
+    def _confusion(self, index: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Counts of truth * width + column, labelled rows only, shape (C, C + 1)."""
+        counts = histogram(index, self.width * self.width - 1)
+        return counts.reshape(self.width, self.width)[: self.num_classes]
+
+    def tally(
+        self, certified: ArrayLike, allowance: int = 0, levels: LevelTally | None = None
+    ) -> Tally:
+        """Counts one certificate.
+
+        Args:
+            certified (np.ndarray): True where the guess is certified, the shape of the guess.
+            allowance (int): How many certificates may be wrong by the promise of the procedure.
+            levels (LevelTally | None): Counts by the levels of a taxonomy, to be carried along.
+
+        Returns:
+            Tally: The counts.
+
+        Raises:
+            ValueError: If the shape differs.
+        """
+        mask = np.asarray(certified, dtype=bool).ravel()
+        if mask.shape != self.valid.shape:
+            raise ValueError(
+                f'guess and mask must have one shape, got {self.valid.shape} and {mask.shape} '
+                '(flattened)'
+            )
+        return Tally(
+            certified=self._decided(self.pairs, mask),
+            smoothed=self.smoothed,
+            base=self.base,
+            components=mask.size,
+            abstained=int(mask.size - np.count_nonzero(mask)),
+            allowance=allowance,
+            near=(None if self.near is None else self._decided(self.near_pairs, mask[self.near])),
+            levels=levels,
+        )
+
+    def _decided(self, pairs: NDArray[np.integer], mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Ground truth by certified class, with abstentions in the last column."""
+        size = self.width * self.width
+        both = histogram(pairs + mask * pairs.dtype.type(size), 2 * size - 1)
+        table = both.reshape(2, self.width, self.width)[:, : self.num_classes]
+        decided = table[1].copy()
+        decided[:, -1] = table[0].sum(axis=1)
+        return decided
+
+    def level_tally(
+        self,
+        level: NDArray[np.integer],
+        guess: NDArray[np.integer],
+        coarse: Sequence[NDArray[np.integer]],
+        taxonomy: Taxonomy,
+    ) -> LevelTally:
+        """Counts one certificate by the levels of a taxonomy.
+
+        Args:
+            level (np.ndarray): Certified level of each component, see ``Certificate.level``.
+            guess (np.ndarray): Class of the smoothed model, same shape.
+            coarse (Sequence[np.ndarray]): Node of each coarse level, same shape.
+            taxonomy (Taxonomy): The taxonomy.
+
+        Returns:
+            LevelTally: The counts.
+        """
+        flat = level.ravel()
+        correct = np.zeros(flat.size, dtype=bool)
+        gain = np.zeros(flat.size)
+        truth = np.minimum(self.truth, self.num_classes - 1).astype(np.intp)
+        for index, nodes in enumerate([guess, *coarse]):
+            here = flat == index
+            found = nodes.ravel()[here]
+            right = truth[here] if index == 0 else taxonomy.nodes[index - 1][truth[here]]
+            correct[here] = found == right
+            gain[here] = np.where(correct[here], taxonomy.information(index)[found], 0.0)
+        last = taxonomy.num_levels + 1
+        cells = (truth * (last + 1) + flat) * 2 + correct
+        counts = np.bincount(cells[self.valid], minlength=self.num_classes * (last + 1) * 2)
+        return LevelTally(
+            levels=counts.reshape(self.num_classes, last + 1, 2).astype(np.int64),
+            components=np.bincount(flat, minlength=last + 1).astype(np.int64),
+            information=np.bincount(
+                truth[self.valid], weights=gain[self.valid], minlength=self.num_classes
+            ).astype(np.float64),
+        )
 
 
 def tally(
@@ -110,17 +393,9 @@ def tally(
     *,
     base: ArrayLike | None = None,
     ignore_index: int = IGNORE_INDEX,
+    allowance: int = 0,
 ) -> Tally:
-    """Counts one image.
-
-    Args:
-        label (np.ndarray | None): Ground truth, classes in [0, C) or ``ignore_index``; None if
-            there is none, which counts every component as unlabelled.
-        guess (np.ndarray): Class of the smoothed model, in [0, C), the shape of ``label``.
-        certified (np.ndarray): True where the guess is certified, same shape.
-        num_classes (int): Number of classes C.
-        base (np.ndarray | None): Prediction of the base model without noise, same shape.
-        ignore_index (int): Label of components without ground truth.
+    """Counts one image under one certificate; see ``Tallier`` for the arguments.
 
     Returns:
         Tally: The counts.
@@ -128,30 +403,43 @@ def tally(
     Raises:
         ValueError: If shapes differ or a class is out of range.
     """
-    guess, certified = np.asarray(guess).ravel(), np.asarray(certified, dtype=bool).ravel()
-    check_classes(guess, num_classes, 'guess')
-    truth = np.full(guess.shape, ignore_index) if label is None else np.asarray(label).ravel()
-    if not truth.shape == guess.shape == certified.shape:
-        raise ValueError(
-            f'label, guess and mask must have one shape, got {truth.shape}, {guess.shape} and '
-            f'{certified.shape} (flattened)'
-        )
-    valid = truth != ignore_index
-    truth = truth[valid]
-    check_classes(truth, num_classes, f'label (ignore index {ignore_index})')
-    decided = np.where(certified[valid], guess[valid], num_classes)
-    base_counts = None
-    if base is not None:
-        predicted = np.asarray(base).ravel()
-        check_classes(predicted, num_classes, 'base prediction')
-        base_counts = _confusion(truth, predicted[valid], num_classes, num_classes)
-    return Tally(
-        certified=_confusion(truth, decided, num_classes, num_classes + 1),
-        smoothed=_confusion(truth, guess[valid], num_classes, num_classes),
-        base=base_counts,
-        components=guess.size,
-        abstained=int(guess.size - np.count_nonzero(certified)),
-    )
+    counter = Tallier(label, guess, num_classes, base=base, ignore_index=ignore_index)
+    return counter.tally(certified, allowance)
+
+
+def near_boundary(
+    label: NDArray[np.integer], distance: int = BOUNDARY_DISTANCE
+) -> NDArray[np.bool_]:
+    """Where a label boundary is near.
+
+    Args:
+        label (np.ndarray): Ground truth, shape (H, W); the ignore index counts as a label.
+        distance (int): A component is near if one less than so many rows and columns away has a
+            direct neighbour with another label; at least 1.
+
+    Returns:
+        np.ndarray: bool, shape (H, W).
+    """
+    near = np.zeros(label.shape, dtype=bool)
+    sides: list[tuple[Any, Any]] = [(np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])]
+    for after, before in sides:
+        edge = label[after] != label[before]
+        near[after] |= edge
+        near[before] |= edge
+    for rows in (True, False):
+        reach = 0
+        while reach < distance - 1:
+            # A window of 2 * reach + 1 may be moved by its own width at most.
+            step = min(2 * reach + 1, distance - 1 - reach)
+            later, earlier = slice(step, None), slice(None, -step)
+            everything = slice(None)
+            after = (later,) if rows else (everything, later)
+            before = (earlier,) if rows else (everything, earlier)
+            marks = near.copy()
+            near[after] |= marks[before]
+            near[before] |= marks[after]
+            reach += step
+    return near
 
 
 def total(tallies: Iterable[Tally], num_classes: int) -> Tally:
@@ -192,14 +480,6 @@ def check_classes(classes: NDArray[Any], num_classes: int, what: str) -> None:
             f'classes, 0 to {num_classes - 1}. Check num_classes, reduce_zero_label and the ignore '
             'index of the data set.'
         )
-
-
-def _confusion(
-    rows: NDArray[Any], columns: NDArray[Any], num_rows: int, num_columns: int
-) -> NDArray[np.int64]:
-    index = rows.astype(np.int64) * num_columns + columns
-    counts = np.bincount(index, minlength=num_rows * num_columns)
-    return counts.reshape(num_rows, num_columns).astype(np.int64)
 
 
 def _iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mmcert.certify.certificate import check_procedure
-from mmcert.certify.checks import check_alpha, check_draws, check_tau
+from mmcert.certify import Terms
+from mmcert.certify.checks import check_draws
+from mmcert.certify.planning import StoppingRule
 from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothingPlan, Space
 from mmcert.registry import PERTURBATIONS
 
@@ -21,10 +22,21 @@ class SmoothingConfig:
             ``perturbation=dict(type='mmcert.GaussianNoise', sigma=sigma)``.
         perturbation (dict | None): Config of the perturbation; this or ``sigma`` is needed.
         tau (float): Probability threshold in [0.5, 1).
-        n0 (int): Number of selection draws.
-        n (int): Number of estimation draws.
-        alpha (float): Bound of the FWER per image, in (0, 1).
-        procedure (str): Multiple testing procedure, 'holm' or 'bonferroni'.
+        n0 (int): Number of selection draws; may be 0 with ``selection='same_draws'``.
+        n (int | str): Number of estimation draws, or 'auto' to sample in looks until more draws
+            would add little.
+        budget (int | None): With n='auto', most estimation draws per image.
+        min_gain (float): With n='auto', stops when the next look is not expected to certify at
+            least this share of the pixels in addition.
+        alpha (float): Bound of the error probability per image, in (0, 1).
+        procedure (str): Multiple testing procedure: 'bonferroni', 'holm', 'kfwer' or
+            'ordered_holm'.
+        selection (str): 'holdout' or 'same_draws', see ``mmcert.certify.Terms``.
+        k (int | float | None): For 'kfwer': fewer than k certificates of an image may be wrong; a
+            number, or a share of the pixels.
+        order (str): For 'ordered_holm': 'auto', 'margin' or 'selection'.
+        taxonomy (str | Sequence | None): Nodes to certify where the class cannot be: 'cityscapes',
+            'camvid', or a list of levels, each a dict from node names to class names.
         batch_size (int): Draws per forward pass.
         seed (int): Seed of the draws.
         scales (float | Sequence[float]): Input scales inside the smoothed function.
@@ -42,9 +54,15 @@ class SmoothingConfig:
     perturbation: Mapping[str, Any] | None = None
     tau: float = 0.75
     n0: int = 10
-    n: int = 100
+    n: int | str = 100
+    budget: int | None = None
+    min_gain: float = 0.01
     alpha: float = 1e-3
     procedure: str = 'holm'
+    selection: str = 'holdout'
+    k: int | float | None = None
+    order: str = 'auto'
+    taxonomy: Any = None
     batch_size: int = 8
     seed: int = 0
     scales: float | Sequence[float] = 1.0
@@ -99,7 +117,7 @@ class SmoothingConfig:
                 '`smoothing` needs either sigma (for example sigma=0.25) or perturbation, not both'
             )
         perturbation = self.perturbation or {'type': 'mmcert.GaussianNoise', 'sigma': self.sigma}
-        check_procedure(self.procedure)
+        terms = Terms(self.tau, self.alpha, self.procedure, self.selection, self.k, self.order)
         if self.space not in SPACE_WORDS:
             raise ValueError(f'space must be one of {", ".join(SPACE_WORDS)}, got {self.space!r}')
         for name in ('flip', 'strict_weights'):
@@ -107,17 +125,41 @@ class SmoothingConfig:
                 raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
         return SmoothingPlan(
             perturbation=PERTURBATIONS.build({**perturbation, '_scope_': 'mmcert'}),
-            tau=check_tau(self.tau),
-            alpha=check_alpha(self.alpha),
-            procedure=self.procedure,
-            n0=check_draws(self.n0, 'n0'),
-            n=check_draws(self.n),
+            terms=terms,
+            n0=self._n0(),
+            n=None if self.n == 'auto' else check_draws(self.n),  # type: ignore[arg-type]
+            stopping=self._stopping(),
             batch_size=check_draws(self.batch_size, 'batch_size'),
             seed=int(self.seed),
             scales=_check_scales(self.scales),
             flip=self.flip,
             space=self.space,
+            taxonomy=_plain(self.taxonomy),
         )
+
+    def _n0(self) -> int:
+        if self.n0 == 0 and self.selection == 'same_draws':
+            if self.n == 'auto' or self.taxonomy is not None:
+                raise ValueError(
+                    "n='auto' and a taxonomy need a guess from selection draws: n0 must be at "
+                    'least 1'
+                )
+            return 0
+        return check_draws(self.n0, 'n0')
+
+    def _stopping(self) -> StoppingRule | None:
+        if self.n == 'auto':
+            if self.budget is None:
+                raise ValueError(
+                    "n='auto' needs a budget, the most estimation draws per image, for example "
+                    'budget=1000'
+                )
+            return StoppingRule(self.budget, self.min_gain)
+        if isinstance(self.n, str):
+            raise ValueError(f"n must be an integer or 'auto', got {self.n!r}")
+        if self.budget is not None:
+            raise ValueError(f"budget goes with n='auto', got n={self.n!r}")
+        return None
 
 
 def _check_scales(scales: float | Sequence[float]) -> tuple[float, ...]:
@@ -129,3 +171,12 @@ def _check_scales(scales: float | Sequence[float]) -> tuple[float, ...]:
     if not values or not all(legal):
         raise ValueError(f'scales must be numbers in (0, 4], got {scales!r}')
     return tuple(float(value) for value in values)
+
+
+def _plain(value: Any) -> Any:
+    """Dicts and lists of a config as plain ones."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value

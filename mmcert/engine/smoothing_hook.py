@@ -8,6 +8,7 @@ import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -125,12 +126,11 @@ class SmoothingHook(Hook):
         if plan.space == 'original':
             _check_pipeline(dataset)
         meta = dict(getattr(dataset, 'metainfo', {}))
-        num_classes = len(meta.get('classes') or ()) or base.num_classes
+        classes = meta.get('classes') or [str(index) for index in range(base.num_classes)]
         ignore_index = getattr(dataset, 'ignore_index', IGNORE_INDEX)
         self.out_dir = Path(config.out_dir or Path(runner.work_dir) / 'certified')
         sampling = _sampling(runner, base, plan)
-        terms = {'tau': plan.tau, 'alpha': plan.alpha, 'procedure': plan.procedure}
-        self._run_name = fingerprint({**sampling, **terms})
+        self._run_name = fingerprint({**sampling, 'terms': asdict(plan.terms)})
         identity = {
             'weights': sampling['weights'],
             'model': sampling['model'],
@@ -141,8 +141,8 @@ class SmoothingHook(Hook):
         }
         provenance = {
             **identity,
-            'classes': list(meta.get('classes') or ()),
-            'num_classes': num_classes,
+            'classes': list(classes),
+            'num_classes': len(classes),
             'ignore_index': ignore_index,
             'certified_space': SPACE_WORDS[plan.space],
         }
@@ -150,21 +150,26 @@ class SmoothingHook(Hook):
         runner.model = SmoothedSegmentor(
             base,
             plan,
-            num_classes,
+            classes,
             store=self._store(runner, sampling, provenance),
             identity=identity,
-            on_draws=_DrawProgress(runner.logger, plan.n0 + plan.n),
+            on_draws=_DrawProgress(runner.logger, plan.most_draws),
             logger=runner.logger,
         )
-        self._metric = CertifiedMetric(num_classes, ignore_index, out_dir=str(self.out_dir))
+        self._metric = CertifiedMetric(
+            len(classes), ignore_index, runner.model.taxonomy, out_dir=str(self.out_dir)
+        )
         self._metric.dataset_meta = meta
         runner.test_evaluator.metrics.append(self._metric)
-        self._visualizer = _visualizer(runner, meta)
+        taxonomy = runner.model.taxonomy
+        self._visualizer = _visualizer(
+            runner, meta if taxonomy is None else {**meta, 'taxonomy': taxonomy.nodes}
+        )
         self._started, self._images = time.monotonic(), 0
-        guarantee = plan.perturbation.guarantee(plan.tau)
+        guarantee = plan.perturbation.guarantee(plan.terms.tau)
         runner.logger.info(
-            f'smoothing: {plan.n0} + {plan.n} draws per image; to be certified with probability '
-            f'{1 - plan.alpha:g} per image: {guarantee["words"]}'
+            f'smoothing: {plan.words()}; to be certified with probability '
+            f'{1 - plan.terms.alpha:g} per image: {guarantee["words"]}'
         )
 
     def after_test_iter(
@@ -247,6 +252,12 @@ class SmoothingHook(Hook):
         labels = sample.get('cert_sem_seg').data[0].cpu().numpy().astype(np.uint8)
         with atomic_writer(folder / f'{name}.png') as file:
             file.write(cv2.imencode('.png', labels)[1].tobytes())
+        maps = {'radius': sample.get('cert_radius').data[0].cpu().numpy()}
+        if 'cert_levels' in sample:
+            level, *nodes = sample.get('cert_levels').data.cpu().numpy().astype(np.uint8)
+            maps |= {'level': level, **{f'nodes{i}': node for i, node in enumerate(nodes, 1)}}
+        with atomic_writer(folder / f'{name}.npz') as file:
+            np.savez_compressed(file, **maps)
         write_json(folder / f'{name}.json', sample.metainfo['certificate'])
 
     def _draw(self, sample: SegDataSample) -> None:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
+from numpy.typing import NDArray
 
-from mmcert.certify.tallies import IGNORE_INDEX, Tally, tally, total
+from mmcert.certify import Taxonomy
+from mmcert.certify.dataset import dataset_statement
+from mmcert.certify.tallies import IGNORE_INDEX, Tallier, Tally, total
 from mmcert.registry import METRICS
-from mmcert.report import class_table, reference_table, result_table
+from mmcert.report import (
+    class_table,
+    level_table,
+    reference_table,
+    region_table,
+    result_table,
+)
 from mmcert.report.files import write_json, write_json_lines
 
 
@@ -36,6 +47,7 @@ class CertifiedMetric(BaseMetric):
     Args:
         num_classes (int): Number of classes C.
         ignore_index (int): Label of pixels without ground truth.
+        taxonomy (Taxonomy | None): The taxonomy of the samples' ``cert_levels``.
         out_dir (str | None): Folder for ``summary.json`` and ``images.jsonl`` (the figures of each
             image, a line each); None writes nothing.
         collect_device (str): See ``mmengine.evaluator.BaseMetric``.
@@ -48,6 +60,7 @@ class CertifiedMetric(BaseMetric):
         self,
         num_classes: int,
         ignore_index: int = IGNORE_INDEX,
+        taxonomy: Taxonomy | None = None,
         out_dir: str | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -55,6 +68,7 @@ class CertifiedMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.taxonomy = taxonomy
         self.out_dir = out_dir
         self.running = total([], num_classes)
 
@@ -62,16 +76,21 @@ class CertifiedMetric(BaseMetric):
         """Counts a batch of certified samples."""
         for sample in data_samples:
             statement = sample['certificate']
-            guess = sample['pred_sem_seg']['data'].cpu().numpy()
-            truth = sample.get('gt_sem_seg')
-            counts = tally(
-                None if truth is None else truth['data'].cpu().numpy(),
+            guess = _map(sample, 'pred_sem_seg')
+            tallier = Tallier(
+                _map(sample, 'gt_sem_seg') if 'gt_sem_seg' in sample else None,
                 guess,
-                sample['cert_sem_seg']['data'].cpu().numpy() == guess,
                 self.num_classes,
-                base=sample['base_sem_seg']['data'].cpu().numpy(),
+                base=_map(sample, 'base_sem_seg'),
                 ignore_index=self.ignore_index,
+                boundaries=True,
             )
+            levels = None
+            if self.taxonomy is not None and 'cert_levels' in sample:
+                level, *nodes = sample['cert_levels']['data'].cpu().numpy()
+                levels = tallier.level_tally(level, guess, nodes, self.taxonomy)
+            certified = _map(sample, 'cert_sem_seg') == guess
+            counts = tallier.tally(certified, statement['k'] - 1, levels)
             self.results.append(ImageResult(sample['name'], statement, counts))
             self.running = self.running + counts
 
@@ -85,52 +104,78 @@ class CertifiedMetric(BaseMetric):
         statement = _common([result.statement for result in results])
         if 'radius' in statement:
             rates['radius'] = statement['radius']
+        draws = [result.statement['n0'] + result.statement['n'] for result in results]
+        rates['draws'] = sum(draws) / len(draws)
         classes = (self.dataset_meta or {}).get('classes') or [
             str(index) for index in range(self.num_classes)
         ]
-        print_log(
-            '\n'.join(
-                [
-                    f'certified results of {counts.images} images, {statement["kind"]}s: with '
-                    f'probability {1 - statement["alpha"]:g} per image, {statement["words"]} '
-                    f'({statement["certified_space"]})',
-                    class_table(counts, classes),
-                    result_table([{**statement, **rates}]),
-                    reference_table(rates),
-                ]
-            ),
-            logger=MMLogger.get_current_instance(),
-        )
+        everywhere = dataset_statement(counts.images, statement['alpha'])
+        promise = '' if counts.allowance == 0 else ', for all but fewer than k certificates'
+        lines = [
+            f'certified results of {counts.images} images, {statement["kind"]}s: with '
+            f'probability {1 - statement["alpha"]:g} per image{promise}, {statement["words"]} '
+            f'({statement["certified_space"]})',
+            class_table(counts, classes),
+            region_table(counts),
+            level_table(counts),
+            result_table([{**statement, **rates}]),
+            reference_table(rates),
+            _draws_line(results, draws),
+            f'{everywhere.words}. With alpha = {everywhere.alpha_for_all:.3g} per image, all of '
+            f'them together would be right with probability {1 - statement["alpha"]:g}.',
+        ]
+        print_log('\n'.join(filter(None, lines)), logger=MMLogger.get_current_instance())
         if self.out_dir is not None:
-            self._write(results, statement, counts, rates)
+            summary = {
+                'images': counts.images,
+                'certificate': statement,
+                'all_images': {**asdict(everywhere), 'words': everywhere.words},
+                'rates': rates,
+                'draws': {'mean': rates['draws'], 'least': min(draws), 'most': max(draws)},
+                'per_class': counts.per_class(),
+                'regions': counts.by_region(),
+                'classes': list((self.dataset_meta or {}).get('classes') or []),
+            }
+            self._write(results, summary)
         return rates
 
-    def _write(
-        self,
-        results: list[ImageResult],
-        statement: dict[str, Any],
-        counts: Tally,
-        rates: dict[str, float],
-    ) -> None:
+    def _write(self, results: list[ImageResult], summary: dict[str, Any]) -> None:
         folder = Path(self.out_dir or '.')
         folder.mkdir(parents=True, exist_ok=True)
-        summary = {
-            'images': counts.images,
-            'certificate': statement,
-            'rates': rates,
-            'per_class': counts.per_class(),
-            'classes': list((self.dataset_meta or {}).get('classes') or []),
-        }
         write_json(folder / 'summary.json', summary)
-        counts_of = ('components', 'certified')
+        copied = ('components', 'certified', 'n', 'stopped', 'next_look_would_certify')
         write_json_lines(
             folder / 'images.jsonl',
             (
                 {'name': result.name, **result.tally.rates()}
-                | {key: result.statement[key] for key in counts_of}
+                | {key: result.statement[key] for key in copied if key in result.statement}
                 for result in results
             ),
         )
+
+
+def _map(sample: dict, field: str) -> NDArray[np.integer]:
+    """A label map of a sample, shape (H, W)."""
+    return sample[field]['data'].cpu().numpy()[0]
+
+
+def _draws_line(results: list[ImageResult], draws: list[int]) -> str:
+    """What group-sequential sampling took, and what more of it would bring."""
+    gains = [
+        result.statement['next_look_would_certify']['share_of_components']
+        for result in results
+        if 'next_look_would_certify' in result.statement
+    ]
+    if not gains:
+        return ''
+    reasons = Counter(result.statement['stopped'] for result in results)
+    stopped = ', '.join(f'{reason} ({count})' for reason, count in reasons.items())
+    more = 100 * sum(gains) / len(gains)
+    return (
+        f'draws per image: {sum(draws) / len(draws):.0f} on average, {min(draws)} to {max(draws)}; '
+        f'stopped because {stopped}; doubling the draws again would certify about {more:.1f}% of '
+        'the pixels more (an estimate)'
+    )
 
 
 def _common(statements: list[dict[str, Any]]) -> dict[str, Any]:

@@ -78,27 +78,57 @@ class ImageSegmentor:
         Raises:
             ModelOutputError: If the model's output holds NaN.
         """
+        return self._labels(images)[0]
+
+    def with_margin(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels one image and says how clear each label is.
+
+        Args:
+            image (torch.Tensor): In [0, 1] units, shape (C, H, W).
+
+        Returns:
+            tuple[torch.Tensor, torch.Tensor]: The label map, int64, and the difference between the
+            probabilities of the first and the second class (of the foreground's to its threshold
+            for a binary head) in steps of 1/255, rounded down, uint8; both of shape (H', W').
+
+        Raises:
+            ModelOutputError: If the model's output holds NaN.
+        """
+        labels, scores = self._labels([image], keep_scores=True)
+        assert scores is not None
+        if scores.shape[1] > 1:
+            first, second = scores[0].topk(2, dim=0).values
+            margin = first - second
+        else:
+            margin = (scores[0, 0] - self.base.decode_head.threshold).abs()
+        return labels[0], (margin.clamp(0, 1) * 255).to(torch.uint8)
+
+    def _labels(
+        self, images: list[torch.Tensor], keep_scores: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Label maps and, where they are wanted or needed, mean class probabilities."""
         batch = torch.stack(images) * PIXEL_RANGE
         if len(self.scales) == 1 and not self.flip:
             outputs = self._predict(_resize(batch, self.scales[0]))
-            return torch.stack([output.pred_sem_seg.data[0] for output in outputs]).long()
-        scores: torch.Tensor | None = None
+            labels = torch.stack([output.pred_sem_seg.data[0] for output in outputs]).long()
+            return labels, self._probabilities(outputs) if keep_scores else None
+        total: torch.Tensor | None = None
         for scale in self.scales:
             resized = _resize(batch, scale)
             for mirrored in (False, True) if self.flip else (False,):
-                part = self._probabilities(resized.flip(-1) if mirrored else resized)
+                outputs = self._predict(resized.flip(-1) if mirrored else resized)
+                part = self._probabilities(outputs)
                 part = part.flip(-1) if mirrored else part
-                scores = part if scores is None else scores + part
-        assert scores is not None
+                total = part if total is None else total + part
+        assert total is not None
+        scores = total / (len(self.scales) * (1 + self.flip))
         if scores.shape[1] > 1:
-            return scores.argmax(dim=1)
-        threshold = self.base.decode_head.threshold
-        mean = scores[:, 0] / (len(self.scales) * (1 + self.flip))
-        return (mean > threshold).long()
+            return scores.argmax(dim=1), scores
+        return (scores[:, 0] > self.base.decode_head.threshold).long(), scores
 
-    def _probabilities(self, batch: torch.Tensor) -> torch.Tensor:
+    @staticmethod
+    def _probabilities(outputs: list[SegDataSample]) -> torch.Tensor:
         """Class probabilities (B, C, H', W'); one channel of foreground for a binary head."""
-        outputs = self._predict(batch)
         logits = torch.stack([output.seg_logits.data for output in outputs])
         # A binary head's "logits" are probabilities already.
         return logits.softmax(dim=1) if logits.shape[1] > 1 else logits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,16 +17,23 @@ from numpy.typing import NDArray
 
 from mmcert.certify import (
     ABSTAIN_LABEL,
+    Certificate,
+    InfeasiblePlanError,
+    Taxonomy,
+    Terms,
+    Votes,
     VotesFileError,
     VotesRecord,
     VotesStore,
-    certify,
+    certify_record,
+    joint_radii,
     require_feasible,
 )
-from mmcert.certify.planning import InfeasiblePlanError
+from mmcert.certify.planning import StoppingRule, first_look
+from mmcert.certify.sequential import GROWTH
 from mmcert.models.image_segmentor import ImageSegmentor, to_unit_range
 from mmcert.perturbations import Perturbation
-from mmcert.sampling import collect_votes, input_digest
+from mmcert.sampling import collect_looks, collect_votes, input_digest
 
 Space = Literal['original', 'model']
 
@@ -46,41 +53,60 @@ class SmoothingPlan:
 
     Attributes:
         perturbation (Perturbation): Law of the draws.
-        tau (float): Probability threshold in [0.5, 1).
-        alpha (float): Bound of the FWER per image, in (0, 1).
-        procedure (str): Multiple testing procedure.
-        n0 (int): Number of selection draws.
-        n (int): Number of estimation draws.
+        terms (Terms): What to certify under.
+        n0 (int): Number of selection draws; 0 with 'same_draws' alone.
+        n (int | None): Number of estimation draws; None leaves it to ``stopping``.
+        stopping (StoppingRule | None): When group-sequential sampling stops.
         batch_size (int): Draws per forward pass.
         seed (int): Seed of the draws.
         scales (tuple[float, ...]): Input scales inside the smoothed function.
         flip (bool): Whether the smoothed function averages with the mirrored image.
         space (str): 'original' or 'model', see ``SPACE_WORDS``.
+        taxonomy (Any): Config of a taxonomy of the classes, see ``Taxonomy.from_config``; or None.
     """
 
     perturbation: Perturbation
-    tau: float
-    alpha: float
-    procedure: str
+    terms: Terms
     n0: int
-    n: int
+    n: int | None
+    stopping: StoppingRule | None
     batch_size: int
     seed: int
     scales: tuple[float, ...]
     flip: bool
     space: Space
+    taxonomy: Any = None
+
+    @property
+    def most_draws(self) -> int:
+        """Most draws that an image can take."""
+        if self.n is not None:
+            return self.n0 + self.n
+        assert self.stopping is not None
+        return self.n0 + self.stopping.budget
 
     def sampling_spec(self) -> dict[str, Any]:
         """What determines the votes of a given base model, as JSON values."""
-        return {
+        spec: dict[str, Any] = {
             'perturbation': self.perturbation.spec(),
             'n0': self.n0,
-            'n': self.n,
+            'n': 'auto' if self.n is None else self.n,
             'seed': self.seed,
             'scales': list(self.scales),
             'flip': self.flip,
             'space': self.space,
+            'taxonomy': self.taxonomy,
         }
+        if self.n is None:
+            # The looks follow from the terms; the budget only says how many of them are taken.
+            spec['looks_for'] = asdict(self.terms)
+        return spec
+
+    def words(self) -> str:
+        """The draws, for a log."""
+        if self.stopping is None:
+            return f'{self.n0} + {self.n} draws per image'
+        return f'{self.n0} + up to {self.stopping.budget} draws per image, in looks'
 
 
 class SmoothedSegmentor(BaseModel):
@@ -90,41 +116,48 @@ class SmoothedSegmentor(BaseModel):
 
     * ``pred_sem_seg``: the smoothed model's majority class, without abstention,
     * ``cert_sem_seg``: the same with 254 where it abstains,
+    * ``cert_radius``: the certified radius of each pixel, all of them jointly valid (float32),
+    * ``cert_levels``: with a taxonomy, the certified level of each pixel and then the nodes of each
+      level, shape (1 + L, H, W),
     * ``base_sem_seg``: the base model's prediction on the clean image,
     * metainfo ``certificate``: the terms of the certificate, as JSON values.
 
     Args:
         base (BaseModel): The base model; its parameters are shared, not copied.
         plan (SmoothingPlan): What to sample and test.
-        num_classes (int): Number of classes C, at most 254.
+        classes (Sequence[str]): Names of the C classes, at most 254.
         store (VotesStore | None): Where votes are kept and found again.
         identity (Mapping | None): What the certificates say of the base model, as JSON values.
         on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
         logger (logging.Logger | None): Gets the warnings.
 
     Raises:
-        ValueError: If there are more classes than a label map with abstentions can tell apart.
+        ValueError: If there are more classes than a label map with abstentions can tell apart, or
+            the taxonomy does not fit them.
     """
 
     def __init__(
         self,
         base: BaseModel,
         plan: SmoothingPlan,
-        num_classes: int,
+        classes: Sequence[str],
         store: VotesStore | None = None,
         identity: Mapping[str, Any] | None = None,
         on_draws: Callable[[str, int], None] | None = None,
         logger: logging.Logger | None = None,
     ) -> None:
         super().__init__()
-        if num_classes > ABSTAIN_LABEL:
+        if len(classes) > ABSTAIN_LABEL:
             raise ValueError(
-                f'{num_classes} classes: label maps carry "abstain" as {ABSTAIN_LABEL}, so at most '
-                f'{ABSTAIN_LABEL} classes can be certified'
+                f'{len(classes)} classes: label maps carry "abstain" as {ABSTAIN_LABEL}, so at '
+                f'most {ABSTAIN_LABEL} classes can be certified'
             )
         self.base = base
         self.plan = plan
-        self.num_classes = num_classes
+        self.num_classes = len(classes)
+        self.taxonomy = (
+            None if plan.taxonomy is None else Taxonomy.from_config(plan.taxonomy, classes)
+        )
         self.store = store
         self.identity = dict(identity or {})
         self.on_draws = on_draws
@@ -163,10 +196,16 @@ class SmoothedSegmentor(BaseModel):
     def _certify_image(self, image: torch.Tensor, sample: SegDataSample) -> SegDataSample:
         self._check_space(image, sample)
         self._check_feasible(int(np.prod(sample.ori_shape[:2])))
-        record = self._votes(image, sample)
-        plan, votes = self.plan, record.votes
-        certificate = certify(votes, tau=plan.tau, alpha=plan.alpha, procedure=plan.procedure)
-        maps = {
+        record = self._record(image, sample)
+        plan, votes, terms = self.plan, record.votes, self.plan.terms
+        certificate = certify_record(record, terms, self.taxonomy)
+        radii = joint_radii(
+            votes,
+            alpha=terms.alpha,
+            radius=plan.perturbation.radius,
+            selection=terms.selection,
+        )
+        maps: dict[str, NDArray[Any] | None] = {
             'pred_sem_seg': votes.guess,
             'cert_sem_seg': certificate.label_map(),
             'base_sem_seg': record.base,
@@ -174,9 +213,14 @@ class SmoothedSegmentor(BaseModel):
         for field, labels in maps.items():
             data = torch.from_numpy(np.asarray(labels, dtype=np.int64))[None]
             sample.set_data({field: PixelData(data=data)})
+        sample.set_data({'cert_radius': PixelData(data=torch.from_numpy(radii)[None])})
+        if certificate.level is not None:
+            levels = np.stack([certificate.level, *certificate.coarse]).astype(np.int64)
+            sample.set_data({'cert_levels': PixelData(data=torch.from_numpy(levels))})
         statement = {
             **certificate.statement(),
-            **plan.perturbation.guarantee(plan.tau),
+            **plan.perturbation.guarantee(terms.tau),
+            **self._further_statements(votes, certificate, radii),
             'space': plan.space,
             'certified_space': SPACE_WORDS[plan.space],
             'stage': (
@@ -193,37 +237,113 @@ class SmoothedSegmentor(BaseModel):
         sample.set_metainfo({'name': record.meta['name'], 'certificate': statement})
         return sample
 
-    def _votes(self, image: torch.Tensor, sample: SegDataSample) -> VotesRecord:
-        """The image's votes, from the store if they are there."""
+    def _further_statements(
+        self, votes: Votes, certificate: Certificate, radii: NDArray[np.float32]
+    ) -> dict[str, Any]:
+        """What the certificate says beside its procedure: radii, nodes, and how sampling ended."""
+        plan, terms = self.plan, self.plan.terms
+        statements: dict[str, Any] = {
+            'joint_radius': {
+                'words': (
+                    'the radius map holds at all its pixels at once, by itself with the same '
+                    'confidence; together with the certificate above, alpha counts twice'
+                ),
+                'median': float(np.median(radii)) if radii.size else 0.0,
+                'max': float(radii.max(initial=0.0)),
+            }
+        }
+        if self.taxonomy is not None:
+            radius = plan.perturbation.radius
+            statements['taxonomy'] = {
+                'words': (
+                    'radius keeps the class of the smoothed model within a node, where classes are '
+                    'merged before they are counted; argmax_radius keeps the most frequent single '
+                    'class within it'
+                ),
+                'levels': [
+                    {
+                        name: {
+                            'classes': members,
+                            'radius': radius(terms.tau),
+                            'argmax_radius': radius(terms.tau, len(members) / (len(members) + 1)),
+                        }
+                        for name, members in level.items()
+                    }
+                    for level in self.taxonomy.spec()
+                ],
+            }
+        if plan.stopping is not None:
+            decision = plan.stopping.decide(votes, certificate)
+            statements['stopped'] = decision.reason
+            statements['next_look_would_certify'] = {
+                'kind': 'estimate',
+                'share_of_components': decision.gain,
+                'draws': votes.n * GROWTH,
+            }
+        return statements
+
+    def _record(self, image: torch.Tensor, sample: SegDataSample) -> VotesRecord:
+        """The image's votes, from the store as far as they are there."""
+        plan = self.plan
         image = image.to(next(self.base.parameters()).device)
         digest = input_digest(image)
         name = f'{Path(sample.metainfo.get("img_path") or "image").stem}-{digest.hex()[:8]}'
         label = sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else None
-        if self.store is not None:
-            found = self.store.get(name)
-            if found is not None:
-                self._check_found(found, name, digest, sample)
-                return self._with_label(found, label)
-        segment = ImageSegmentor(self.base, sample, self.plan.scales, self.plan.flip)
+        found = None if self.store is None else self.store.get(name)
+        if found is not None:
+            self._check_found(found, name, digest, sample)
+            found = self._with_label(found, label)
+            if plan.stopping is None:
+                return found
+        segment = ImageSegmentor(self.base, sample, plan.scales, plan.flip)
         unit = to_unit_range(image)
-        base = segment([unit])[0].cpu().numpy()
         on_draws = self.on_draws
-        votes = collect_votes(
+        sampling: dict[str, Any] = {
+            'n0': plan.n0,
+            'num_classes': self.num_classes,
+            'seed': plan.seed,
+            'batch_size': plan.batch_size,
+            'digest': digest,
+            'on_draws': None if on_draws is None else lambda done: on_draws(name, done),
+            'nodes': () if self.taxonomy is None else self.taxonomy.nodes,
+        }
+        meta = {'name': name, 'digest': digest.hex()}
+        if found is None:
+            base, margin = (part.cpu().numpy() for part in segment.with_margin(unit))
+
+        def record_of(votes: Votes) -> VotesRecord:
+            if found is not None:
+                return replace(found, votes=votes)
+            return VotesRecord(votes, meta, label=label, base=base, margin=margin)
+
+        if plan.n is not None:
+            votes = collect_votes(segment, unit, plan.perturbation, n=plan.n, **sampling)
+            self._keep(name, record_of(votes))
+            return record_of(votes)
+
+        def next_look(votes: Votes) -> int | None:
+            assert plan.stopping is not None
+            if found is None or votes is not found.votes:
+                self._keep(name, record_of(votes))
+            certificate = certify_record(record_of(votes), plan.terms, self.taxonomy)
+            return plan.stopping.decide(votes, certificate).next_look
+
+        assert plan.stopping is not None
+        wanted = first_look(plan.terms, int(np.prod(sample.ori_shape[:2])), plan.n0)
+        votes = collect_looks(
             segment,
             unit,
-            self.plan.perturbation,
-            n0=self.plan.n0,
-            n=self.plan.n,
-            num_classes=self.num_classes,
-            seed=self.plan.seed,
-            batch_size=self.plan.batch_size,
-            digest=digest,
-            on_draws=None if on_draws is None else lambda done: on_draws(name, done),
+            plan.perturbation,
+            first=min(wanted, plan.stopping.budget),
+            next_look=next_look,
+            start=None if found is None else found.votes,
+            **sampling,
         )
-        record = VotesRecord(votes, {'name': name, 'digest': digest.hex()}, label=label, base=base)
+        return record_of(votes)
+
+    def _keep(self, name: str, record: VotesRecord) -> None:
         if self.store is not None:
             self.store.put(name, record)
-        return record
 
     def _check_found(
         self, found: VotesRecord, name: str, digest: bytes, sample: SegDataSample
@@ -258,7 +378,11 @@ class SmoothedSegmentor(BaseModel):
     def _check_feasible(self, num_components: int) -> None:
         plan = self.plan
         try:
-            require_feasible(plan.n, plan.tau, plan.alpha, num_components)
+            if plan.stopping is None:
+                assert plan.n is not None
+                require_feasible(plan.n, plan.terms, num_components, plan.n0)
+            else:
+                plan.stopping.require_look(first_look(plan.terms, num_components, plan.n0))
         except InfeasiblePlanError as error:
             # Later images may be larger: those abstain everywhere, and nothing done is lost.
             if not self._feasible:

@@ -27,14 +27,18 @@ class Perturbation(ABC):
         """
 
     @abstractmethod
-    def radius(self, tau: float) -> float:
-        """Largest attack under which a class of probability above ``tau`` stays above 1/2.
+    def radius(self, tau: float, floor: float = 0.5) -> float:
+        """Largest attack under which a probability above ``tau`` stays above ``floor``.
 
         Args:
             tau (float): Probability threshold in [0.5, 1).
+            floor (float): What is to remain, in [0.5, 1): 1/2 keeps the most frequent class, m /
+                (m + 1) keeps it within a set of m classes, and a test's threshold keeps that test
+                from abstaining.
 
         Returns:
-            float: The radius, in the unit that ``guarantee`` names.
+            float: The radius, in the unit that ``guarantee`` names; 0 if ``floor`` is not below
+            ``tau``.
         """
 
     @abstractmethod

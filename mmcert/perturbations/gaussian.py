@@ -34,9 +34,10 @@ class GaussianNoise(Perturbation):
         noise = torch.empty_like(inputs).normal_(generator=generator)
         return noise.mul_(self.sigma).add_(inputs)
 
-    def radius(self, tau: float) -> float:
-        """The l2 radius sigma * Phi^{-1}(tau), in the unit of sigma."""
-        return self.sigma * float(ndtri(check_tau(tau)))
+    def radius(self, tau: float, floor: float = 0.5) -> float:
+        """The l2 radius sigma * (Phi^{-1}(tau) - Phi^{-1}(floor)), in the unit of sigma."""
+        left = float(ndtri(check_tau(tau)) - ndtri(check_tau(floor)))
+        return self.sigma * max(left, 0.0)
 
     def guarantee(self, tau: float) -> dict[str, Any]:
         """The l2 ball that a certificate at ``tau`` speaks of; see ``Perturbation``."""

@@ -14,49 +14,57 @@ from mmcert.certify.votes import atomic_writer
 RATES = {'certAcc': 'accuracy', 'mIoU': 'mIoU'}
 
 
+JOINT = 'joint'
+"""In place of a procedure: the points that are valid all at once."""
+
+
 def plot_radius_curve(
     rows: Iterable[Mapping[str, Any]],
     path: str | os.PathLike[str],
     references: Mapping[str, float],
     space: str,
 ) -> None:
-    """Draws certified accuracy and mIoU over the radius, one line per alpha and procedure.
+    """Draws certified accuracy and mIoU over the radius, one line per alpha, procedure, selection.
 
-    Every point is a result for one tau, valid by itself; the picture says so. A statement about
-    all points of a line together would need simultaneous bounds.
+    A procedure's points are results for one tau each, valid by themselves; those of the procedure
+    ``JOINT`` come from simultaneous bounds and are valid all at once. The picture says which is
+    which.
 
     Args:
         rows (Iterable[Mapping]): The terms and rates of each point: ``radius``, ``certAcc``,
-            ``mIoU``, ``alpha``, ``procedure``.
+            ``mIoU``, ``alpha``, ``procedure``, ``selection``.
         path (str | os.PathLike): PNG file to write.
         references (Mapping): Rates to draw as horizontal lines, by their label.
         space (str): Where the perturbations live, in words.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    figure = Figure(figsize=(8, 5), layout='constrained')
     axes = figure.add_subplot()
 
-    def line_of(row: Mapping[str, Any]) -> tuple[float, str]:
-        return row['alpha'], row['procedure']
+    def line_of(row: Mapping[str, Any]) -> tuple[str, str, float]:
+        return row['procedure'], row['selection'], row['alpha']
 
-    for (alpha, procedure), group in groupby(sorted(rows, key=line_of), key=line_of):
+    for line, group in groupby(sorted(rows, key=line_of), key=line_of):
+        procedure, selection, alpha = line
         points = sorted(group, key=lambda row: row['radius'])
         radii = [row['radius'] for row in points]
-        label = f'{procedure}, alpha={alpha:g}'
+        joint = procedure == JOINT
+        valid = 'all radii at once' if joint else f'{procedure}, each radius by itself'
         color = None
         for rate, style in (('certAcc', '-'), ('mIoU', '--')):
             values = [row[rate] for row in points]
             # What holds at one radius holds at all smaller ones, and says nothing of larger ones.
-            (line,) = axes.plot(
+            (drawn,) = axes.plot(
                 radii,
                 values,
                 style,
                 color=color,
                 drawstyle='steps-pre',
-                label=f'{RATES[rate]} ({label})',
+                linewidth=2.5 if joint else 1.2,
+                label=f'{RATES[rate]}: {valid} ({selection}, alpha={alpha:g})',
             )
-            color = line.get_color()
+            color = drawn.get_color()
     for label, value in references.items():
         axes.axhline(value, color='grey', linewidth=0.8, linestyle=':')
         axes.annotate(
@@ -71,8 +79,8 @@ def plot_radius_curve(
     axes.set_ylabel('certified rate')
     axes.set_ylim(0, 1)
     axes.set_xlim(left=0)
-    axes.legend(loc='lower left', fontsize='small')
-    title = f'valid point by point, each radius by itself; perturbations of {space}'
+    axes.legend(loc='lower left', fontsize='x-small')
+    title = f'per image, with confidence 1 - alpha; perturbations of {space}'
     axes.set_title('\n'.join(textwrap.wrap(title, 85)), fontsize=9)
     with atomic_writer(Path(path)) as file:
         figure.savefig(file, dpi=130, format='png')

@@ -8,15 +8,17 @@ from typing import Any
 
 from prettytable import PrettyTable
 
-from mmcert.certify.tallies import Tally
+from mmcert.certify.tallies import BOUNDARY_DISTANCE, Tally
 
 COLUMNS = {
     'procedure': 'procedure',
+    'selection': 'selection',
     'tau': 'tau',
     'alpha': 'alpha',
     'radius': 'radius',
     'certAcc': 'cert. acc.',
     'mIoU': 'cert. mIoU',
+    'worst_mIoU': 'worst mIoU',
     'abstain': 'abstain',
     'abstain_valid': 'abstain (labelled)',
 }
@@ -48,7 +50,7 @@ def reference_table(rates: Mapping[str, float]) -> str:
 
 
 def class_table(tally: Tally, classes: Sequence[str]) -> str:
-    """Certified IoU, certified accuracy and abstention of each class.
+    """Certified and worst-case IoU, certified accuracy and abstention of each class.
 
     Args:
         tally (Tally): Counts over the data set.
@@ -57,11 +59,45 @@ def class_table(tally: Tally, classes: Sequence[str]) -> str:
     Returns:
         str: The table.
     """
+    headings = {
+        'certIoU': 'cert. IoU',
+        'certAcc': 'cert. acc.',
+        'worst_IoU': 'worst IoU',
+        'abstain': 'abstain',
+    }
     rates = tally.per_class()
-    table = PrettyTable(['class', 'cert. IoU', 'cert. acc.', 'abstain'])
+    table = PrettyTable(['class', *(headings[key] for key in rates)])
     for index, name in enumerate(classes):
         table.add_row([name, *(_format(values[index]) for values in rates.values())])
     return table.get_string()
+
+
+def region_table(tally: Tally) -> str:
+    """Certified results near to and away from label boundaries; empty if they are not known."""
+    regions = tally.by_region()
+    if not regions:
+        return ''
+    headings = ('share', 'cert. acc.', 'worst mIoU', 'abstain')
+    table = PrettyTable([f'label boundary within {BOUNDARY_DISTANCE} pixels', *headings])
+    for name, rates in regions.items():
+        table.add_row([name, *map(_format, rates.values())])
+    return table.get_string()
+
+
+def level_table(tally: Tally) -> str:
+    """Certified results by the levels of a taxonomy; empty if there is none."""
+    if tally.levels is None:
+        return ''
+    rates = tally.levels.rates()
+    table = PrettyTable(['certified at this level or a finer one', 'cert. acc.', 'abstain'])
+    for level in range(tally.levels.levels.shape[1] - 1):
+        name = 'class' if level == 0 else f'level {level}'
+        accuracy, abstain = rates[f'certAcc_level{level}'], rates[f'abstain_level{level}']
+        table.add_row([name, _format(accuracy), _format(abstain)])
+    gain = (
+        f'certified information gain {_format(rates["CIG"])}, class mean {_format(rates["cCIG"])}'
+    )
+    return f'{table.get_string()}\n{gain}'
 
 
 def _format(value: Any) -> str:

@@ -117,7 +117,48 @@ class CertifiedVisualizer(SegLocalVisualizer):
             title += f', {certificate["norm"]} {certificate["radius"]:.3g}'
         certified = paint(_array(sample, 'cert_sem_seg'), palette, self.abstain_color)
         panels.append((title, certified))
+        if 'cert_levels' in sample:
+            levels = sample.get('cert_levels').data.cpu().numpy()
+            panels.append(('certified, with coarser nodes', self._levels(certified, levels)))
+        if 'cert_radius' in sample:
+            radii = sample.get('cert_radius').data.squeeze(0).cpu().numpy()
+            panels.append((f'joint radius, 0 to {radii.max(initial=0.0):.3g}', heat_map(radii)))
         return np.concatenate([_titled(title, panel) for title, panel in panels], axis=1)
+
+    def _levels(
+        self, certified: NDArray[np.uint8], levels: NDArray[np.integer]
+    ) -> NDArray[np.uint8]:
+        """The certified map with the mean colour of its classes where a node is certified."""
+        palette = np.asarray(self.dataset_meta['palette'], dtype=np.float64)
+        level, *nodes = levels
+        drawn = certified.copy()
+        for index, node_map in enumerate(nodes, start=1):
+            here = level == index
+            for node in np.unique(node_map[here]):
+                members = self.node_classes(index, int(node))
+                drawn[here & (node_map == node)] = palette[members].mean(axis=0).round()
+        return drawn
+
+    def node_classes(self, level: int, node: int) -> list[int]:
+        """The classes in a node of ``dataset_meta['taxonomy']``, given as nodes of the classes."""
+        return np.flatnonzero(self.dataset_meta['taxonomy'][level - 1] == node).tolist()
+
+
+def heat_map(values: NDArray[np.floating], largest: float | None = None) -> NDArray[np.uint8]:
+    """Draws numbers as colours, from dark (0) to bright, with white for 0 itself.
+
+    Args:
+        values (np.ndarray): Numbers >= 0, shape (H, W).
+        largest (float | None): The value of the brightest colour; by default the largest.
+
+    Returns:
+        np.ndarray: RGB image, shape (H, W, 3), uint8.
+    """
+    scale = float(values.max(initial=0.0)) if largest is None else largest
+    shades = np.clip(values / max(scale, 1e-12) * 255, 0, 255).astype(np.uint8)
+    colours = cv2.applyColorMap(shades, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
+    colours[values <= 0] = ABSTAIN_COLOR
+    return colours
 
 
 def _array(sample: SegDataSample, field: str) -> NDArray[np.integer]:

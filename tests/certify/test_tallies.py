@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmcert.certify import tally, total
+from mmcert.certify.tallies import Tallier, near_boundary
 
 CLASSES = 4
 
@@ -92,3 +93,76 @@ def test_another_ignore_index():
 def test_labels_out_of_range_are_named(label, guess, message):
     with pytest.raises(ValueError, match=message):
         tally(label, guess, [True] * len(guess), CLASSES)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**32))
+def test_near_a_boundary_is_what_it_says(height, width, distance, seed):
+    label = np.random.default_rng(seed).integers(0, 2, (height, width))
+    padded = np.pad(label, 1, mode='edge')
+    shifts = [padded[1 + y : 1 + y + height, 1 + x : 1 + x + width]
+              for y, x in ((0, 1), (1, 0), (0, -1), (-1, 0))]  # fmt: skip
+    touching = np.argwhere(np.any([shift != label for shift in shifts], axis=0))
+    expected = np.zeros(label.shape, dtype=bool)
+    for y, x in np.ndindex(height, width):
+        expected[y, x] = any(max(abs(y - a), abs(x - b)) < distance for a, b in touching)
+    np.testing.assert_array_equal(near_boundary(label, distance), expected)
+
+
+def test_regions_add_up_to_the_whole():
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.repeat(rng.integers(0, CLASSES, (4, 5)), 9, 0), 9, 1)
+    guess = np.where(rng.random(label.shape) < 0.9, label, 0)
+    counter = Tallier(label, guess, CLASSES, boundaries=True)
+    counts = counter.tally(rng.random(label.shape) < 0.8)
+    near = near_boundary(label)
+    regions = counts.by_region()
+    assert regions['near']['share'] == pytest.approx(near.mean())
+    for rate in ('certAcc', 'abstain_valid'):
+        whole = sum(regions[name]['share'] * regions[name][rate] for name in regions)
+        assert whole == pytest.approx(counts.rates()[rate])
+    assert tally(label, guess, label == guess, CLASSES).by_region() == {}
+
+
+def test_wrong_certificates_that_are_allowed_are_taken_from_every_rate():
+    label = np.array([0] * 10 + [1] * 4 + [2] * 6)
+    certified = np.ones(20, dtype=bool)
+    counts = tally(label, label, certified, CLASSES, allowance=5)
+    rates = counts.rates()
+    assert rates['certAcc'] == pytest.approx(15 / 20)
+    # The class of 4 loses all, the class of 6 one.
+    assert rates['mIoU'] == pytest.approx((1 + 0 + 5 / 6) / 3)
+    assert math.isnan(rates['worst_mIoU'])
+    both = total([counts, counts], CLASSES)
+    assert both.allowance == 10
+    assert both.rates()['certAcc'] == pytest.approx(30 / 40)
+
+
+@given(images(), st.integers(0, 6))
+def test_the_mean_iou_with_wrong_certificates_is_the_least_possible(image, allowance):
+    label, guess, certified = image
+    counts = tally(label, guess, certified, CLASSES, allowance=allowance)
+    right = np.flatnonzero((label == guess) & certified)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        kept = certified.copy()
+        kept[rng.permutation(right)[:allowance]] = False
+        # Taken from the hits, not from the unions: those certificates stay where they are.
+        other = counts.certified.copy()
+        for index in np.flatnonzero(certified & ~kept):
+            other[label[index], label[index]] -= 1
+        hit = np.diagonal(other)
+        union = counts.certified.sum(1) + counts.certified[:, :-1].sum(0)
+        union = union - np.diagonal(counts.certified)
+        present = union > 0
+        if present.any():
+            assert counts.rates()['mIoU'] <= (hit[present] / union[present]).mean() + 1e-12
+
+
+def test_many_classes_and_wide_types():
+    rng = np.random.default_rng(0)
+    label, guess = rng.integers(0, 254, (2, 5000))
+    certified = rng.random(5000) < 0.5
+    counts = tally(label, guess, certified, 254, base=guess.astype(np.uint8))
+    assert counts.certified.sum() == 5000
+    assert counts.certified[:, -1].sum() == (~certified).sum()
+    assert np.trace(counts.smoothed) == np.trace(counts.base) == (label == guess).sum()

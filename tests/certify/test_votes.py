@@ -80,7 +80,7 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, damage):
     if damage == 'truncated':
         path.write_bytes(content[: len(content) // 2])
     elif damage == 'flipped':
-        middle = content.index(b'hits.npy') + 60
+        middle = content.index(b'hits-level0.npy') + 60
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :])
     elif damage == 'empty':
         path.write_bytes(b'')
@@ -109,7 +109,8 @@ def test_merging_adds_hits_and_draws():
         ({'guess': [-1]}, 'classes >= 0, got -1'),
         ({'guess': [0.5]}, 'integer classes'),
         ({'n': 0}, 'n must be an integer of at least 1'),
-        ({'n0': 0}, 'n0 must be'),
+        ({'n0': -1}, 'n0 must be'),
+        ({'selection_hits': [11]}, 'got 11'),
     ],
 )
 def test_impossible_votes_are_refused(fields, message):

@@ -29,7 +29,7 @@ def image_of(height, width, channels=1, seed=0):
 
 def smoothed(base, **smoothing):
     config = SmoothingConfig.from_cfg({'sigma': 0.25, 'alpha': 0.01, **smoothing})
-    return SmoothedSegmentor(base.eval(), config.plan(), num_classes=2)
+    return SmoothedSegmentor(base.eval(), config.plan(), classes=['dark', 'bright'])
 
 
 def certify(base, image, *, metainfo=None, **smoothing):
@@ -182,7 +182,7 @@ def test_a_mirrored_test_image_is_not_the_original():
 def test_more_classes_than_a_label_map_can_carry_are_refused():
     plan = SmoothingConfig.from_cfg({'sigma': 0.25}).plan()
     with pytest.raises(ValueError, match='255 classes'):
-        SmoothedSegmentor(BrightnessSegmentor(), plan, num_classes=255)
+        SmoothedSegmentor(BrightnessSegmentor(), plan, classes=[str(i) for i in range(255)])
 
 
 def test_training_through_the_wrapper_is_the_base_models():

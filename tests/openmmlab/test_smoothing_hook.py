@@ -26,12 +26,17 @@ from .conftest import run_test
 
 EXPECTED = {
     'certAcc', 'mIoU', 'mIoU_paper', 'abstain', 'abstain_valid', 'certified_share', 'radius',
-    'base_aAcc', 'base_mIoU', 'smoothed_aAcc', 'smoothed_mIoU',
+    'base_aAcc', 'base_mIoU', 'smoothed_aAcc', 'smoothed_mIoU', 'worst_mIoU', 'draws',
 }  # fmt: skip
 
 
 def votes_files(folder):
-    return {path.name: path.read_bytes() for path in folder.rglob('*.npz')}
+    """The votes files below a folder; maps beside the certificates have the same ending."""
+    return {
+        path.name: path.read_bytes()
+        for path in folder.rglob('*.npz')
+        if not path.parent.name.startswith('certificates')
+    }
 
 
 def test_a_test_run_reports_certified_metrics_beside_the_ordinary_ones(make_config, tmp_path):
@@ -40,7 +45,8 @@ def test_a_test_run_reports_certified_metrics_beside_the_ordinary_ones(make_conf
     assert certified == EXPECTED
     assert 'mIoU' in metrics
     assert metrics['certified/radius'] == pytest.approx(0.25 * 0.2533471031357997)
-    for name in EXPECTED - {'radius'}:
+    assert metrics['certified/draws'] == 44
+    for name in EXPECTED - {'radius', 'draws'}:
         assert 0 <= metrics[f'certified/{name}'] <= 1
     # mmseg's metric rounds per cent to two decimals; it judges the smoothed model's classes.
     assert metrics['aAcc'] == pytest.approx(100 * metrics['certified/smoothed_aAcc'], abs=0.01)
@@ -108,9 +114,9 @@ def test_an_interrupted_run_continues_with_the_missing_images(make_config, tmp_p
     assert len(votes_files(tmp_path / 'parts')) == 1
 
     sampled = []
-    collect = smoothing_hook.SmoothedSegmentor._votes.__globals__['collect_votes']
+    collect = smoothing_hook.SmoothedSegmentor._record.__globals__['collect_votes']
     monkeypatch.setitem(
-        smoothing_hook.SmoothedSegmentor._votes.__globals__,
+        smoothing_hook.SmoothedSegmentor._record.__globals__,
         'collect_votes',
         lambda *args, **kwargs: sampled.append(1) or collect(*args, **kwargs),
     )
@@ -121,7 +127,7 @@ def test_an_interrupted_run_continues_with_the_missing_images(make_config, tmp_p
 
 def test_votes_answer_another_tau_without_sampling(make_config, tmp_path, monkeypatch):
     loose = run_test(make_config())
-    monkeypatch.setitem(smoothing_hook.SmoothedSegmentor._votes.__globals__, 'collect_votes', None)
+    monkeypatch.setitem(smoothing_hook.SmoothedSegmentor._record.__globals__, 'collect_votes', None)
     strict = run_test(make_config(smoothing=dict(tau=0.7, procedure='bonferroni')))
     assert strict['certified/radius'] > loose['certified/radius']
     assert strict['certified/abstain'] >= loose['certified/abstain']

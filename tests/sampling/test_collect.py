@@ -217,7 +217,7 @@ def test_a_label_map_that_changes_shape_is_refused(x):
         )
 
 
-@pytest.mark.parametrize('name', ['n0', 'n', 'batch_size', 'num_classes'])
+@pytest.mark.parametrize('name', ['n', 'batch_size', 'num_classes'])
 def test_counts_must_be_positive_integers(x, name):
     with pytest.raises(ValueError, match=f'{name} must be an integer of at least 1'):
         collect(LinearSegmentor(60, 2), x, **{name: 0})

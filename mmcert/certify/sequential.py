@@ -1,0 +1,40 @@
+"""Group-sequential certification: the number of draws need not be chosen beforehand.
+
+The votes are looked at after n_1 < n_2 < ... draws. At look l the procedure is applied to the still
+uncertified components at level alpha_l, where the alpha_l add up to alpha; then one may stop or go
+on, by any rule (Bartroff and Song, "Sequential tests of multiple hypotheses controlling type I and
+II familywise error rates", Journal of Statistical Planning and Inference 2014). As long as no
+rejection was false, the uncertified components contain the set T of true nulls, so by the argument
+of each procedure the first false rejection falls to look l with probability at most alpha_l. For
+k-FWER, as long as fewer than k rejections were false, each of them had a p-value of at most
+k * alpha_l / |T| at its look l; by Markov's inequality k of them occur with probability at most the
+sum of the alpha_l.
+
+With the levels alpha / (l (l + 1)), which add up to alpha over infinitely many looks, the budget of
+draws may be raised later, and the votes sampled so far stay good.
+"""
+
+from __future__ import annotations
+
+from mmcert.certify.checks import check_alpha, check_draws
+
+GROWTH = 2
+"""Each look takes so many times the draws of the one before. As the first look does not depend on
+the budget either, a larger budget continues what a smaller one began."""
+
+
+def spend(alpha: float, look: int) -> float:
+    """The level of one look.
+
+    Args:
+        alpha (float): Bound of the error probability over all looks, in (0, 1).
+        look (int): Number of the look, from 1.
+
+    Returns:
+        float: alpha / (look * (look + 1)).
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    look = check_draws(look, 'look')
+    return check_alpha(alpha) / (look * (look + 1))

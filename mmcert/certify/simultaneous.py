@@ -1,0 +1,90 @@
+"""All thresholds at once: a certified radius for every component, jointly valid.
+
+A certificate at one tau says nothing of another one, and choosing the best-looking tau afterwards
+is not covered by its alpha. Lower confidence bounds at level alpha / K for each component are: with
+probability at least 1 - alpha no bound exceeds its component's probability, so p_i > t holds for
+all components i and all t below their bounds together, and every curve made of them is valid as a
+whole.
+
+With 'holdout' the bound is Clopper and Pearson's. With 'same_draws' the class is chosen by counts
+that are bounded, so the bound is taken at half the level, a = alpha / (2 K), and is used where it
+exceeds 1/2. Let k(p) be the least count whose bound exceeds p, so that P[Bin(n, p) >= k(p)] <= a.
+A bound above 1/2 is wrong only if some class c has count k(p_c) or more (p_c >= 1/2), or k(1/2) or
+more (p_c < 1/2). If one class has p_c >= 1/2, it adds at most a, and the others, whose
+probabilities sum to at most 1/2, together at most P[Bin(n, 1/2) >= k(1/2)] <= a by convexity (see
+``binomial.same_draws_table``). If none has, convexity bounds the sum by two classes at 1/2: 2 a.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from mmcert.certify.binomial import check_selection
+from mmcert.certify.checks import check_alpha
+from mmcert.certify.sequential import spend
+from mmcert.certify.votes import Votes
+
+
+def lower_bound_table(n: int, level: float) -> NDArray[np.float64]:
+    """Clopper and Pearson's lower bound of 0, ..., n hits.
+
+    Args:
+        n (int): Number of draws, at least 1.
+        level (float): Significance level of each bound, in (0, 1).
+
+    Returns:
+        np.ndarray: Shape (n + 1,), float64, increasing from 0.
+    """
+    successes = np.arange(1, n + 1)
+    return np.concatenate([[0.0], stats.beta.ppf(level, successes, n - successes + 1)])
+
+
+def joint_radii(
+    votes: Votes,
+    *,
+    alpha: float,
+    radius: Callable[[float], float],
+    selection: str = 'holdout',
+) -> NDArray[np.float32]:
+    """The certified radius of each component, all of them jointly valid.
+
+    With probability at least 1 - alpha over the draws, the smoothed model keeps the guess class of
+    every component under every attack *smaller* than that component's radius.
+
+    Args:
+        votes (Votes): Votes of one input.
+        alpha (float): Bound of the probability that any radius is too large, in (0, 1).
+        radius (Callable): From a threshold tau in (1/2, 1) to the perturbation's radius.
+        selection (str): 'holdout' or 'same_draws'.
+
+    Returns:
+        np.ndarray: Radii, the shape of the votes, float32, rounded down; 0 where nothing is
+        certified.
+
+    Raises:
+        ValueError: If a value is out of range or the votes lack what the selection needs.
+    """
+    alpha = check_alpha(alpha)
+    check_selection(selection)
+    shares = max(votes.num_components, 1) * (2 if selection == 'same_draws' else 1)
+    found = np.zeros(votes.guess.shape, dtype=np.float32)
+    for look, (hits, n) in enumerate(votes.stages(selection), start=1):
+        level = (spend(alpha, look) if votes.looks else alpha) / shares
+        table = radius_table(lower_bound_table(n, level), radius)
+        np.maximum(found, table[hits], out=found)
+    return found
+
+
+def radius_table(
+    bounds: NDArray[np.float64], radius: Callable[[float], float]
+) -> NDArray[np.float32]:
+    """The radius of each lower bound, rounded down to float32; 0 for bounds of at most 1/2."""
+    radii = np.array([radius(bound) if bound > 0.5 else 0.0 for bound in bounds])
+    rounded = radii.astype(np.float32)
+    above = rounded > radii
+    rounded[above] = np.nextafter(rounded[above], np.float32(0))
+    return rounded

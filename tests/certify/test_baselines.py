@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+
+from mmcert.certify import Votes, certify
+from mmcert.certify.baselines import cohen_certify, cohen_predict, indiv_class, joint_class
+
+
+def test_predict_takes_a_clear_class_and_abstains_from_a_tie():
+    assert cohen_predict([5, 90, 5], 1e-3) == 1
+    assert cohen_predict([50, 50], 1e-3) is None
+    assert cohen_predict([0, 0], 1e-3) is None
+
+
+def test_predict_errs_with_probability_at_most_alpha():
+    # Exact over two classes of probability 1/2: any answer is an error half the time at least.
+    alpha, n = 0.05, 40
+    answered = [k for k in range(n + 1) if cohen_predict([k, n - k], alpha) is not None]
+    assert stats.binom.pmf(answered, n, 0.5).sum() <= alpha
+
+
+def test_certify_is_the_clopper_pearson_bound_where_it_exceeds_one_half():
+    expected = proportion_confint(95, 100, 2e-3, method='beta')[0]
+    assert cohen_certify(95, 100, 1e-3) == pytest.approx(expected)
+    assert cohen_certify(55, 100, 1e-3) is None
+
+
+def test_joint_class_certifies_all_or_nothing():
+    stable = np.tile([0, 1, 2], (100, 1))
+    found = joint_class(stable[:10], stable, 1e-3)
+    assert found.certified.all() and found.tau > 0.9
+    stable[::2, 1] = 0
+    found = joint_class(stable[:10], stable, 1e-3)
+    assert not found.certified.any() and found.tau is None
+
+
+def test_indiv_class_with_tau_is_segcertify_with_bonferroni():
+    hits = np.arange(101)
+    votes = Votes(np.zeros(101, dtype=int), hits, 100, 10)
+    expected = certify(votes, tau=0.75, alpha=1e-3, procedure='bonferroni').certified
+    np.testing.assert_array_equal(indiv_class(hits, 100, 1e-3, 0.75).certified, expected)
+
+
+def test_one_bad_component_costs_indiv_class_everything_without_tau():
+    good = np.full(20, 100)
+    found = indiv_class(good, 100, 1e-3)
+    assert found.certified.all()
+    assert found.tau == pytest.approx(cohen_certify(100, 100, 1e-3 / 20))
+    good[3] = 50
+    assert not indiv_class(good, 100, 1e-3).certified.any()
+    assert indiv_class(good, 100, 1e-3, 0.75).certified.sum() == 19

@@ -1,0 +1,133 @@
+import math
+
+import numpy as np
+import pytest
+
+from mmcert.certify import (
+    Taxonomy,
+    Terms,
+    Votes,
+    VotesRecord,
+    certify,
+    load_votes,
+    save_votes,
+    total,
+)
+from mmcert.certify.offline import Task, evaluate
+
+CLASSES = ('road', 'sidewalk', 'car', 'bus')
+LEVELS = [{'flat': ['road', 'sidewalk'], 'vehicle': ['car', 'bus']}]
+
+
+def votes_of(selection, estimation, taxonomy):
+    """Votes with their coarse levels, counted from label maps (draws, K)."""
+
+    def count(labels, votes, size):
+        tallies = np.stack([(labels == c).sum(axis=0) for c in range(size)])
+        guess = tallies.argmax(axis=0)
+        hits = (votes == guess).sum(axis=0)
+        return guess, hits, tallies.max(axis=0)
+
+    def as_votes(mapping, size, coarse=()):
+        guess, hits, top = count(mapping[selection], mapping[estimation], size)
+        return Votes(guess, hits, len(estimation), len(selection), top, coarse=tuple(coarse))
+
+    coarse = [
+        as_votes(nodes, len(names))
+        for nodes, names in zip(taxonomy.nodes, taxonomy.names, strict=True)
+    ]
+    return as_votes(np.arange(len(taxonomy.classes)), len(taxonomy.classes), coarse)
+
+
+def test_a_component_torn_between_two_classes_is_certified_as_their_node(tmp_path):
+    taxonomy = Taxonomy(LEVELS, CLASSES)
+    rng = np.random.default_rng(0)
+    draw = lambda n: np.stack([np.zeros(n, int), rng.integers(2, 4, n), rng.integers(0, 4, n)], 1)  # noqa: E731
+    votes = votes_of(draw(20), draw(60), taxonomy)
+    certificate = certify(votes, tau=0.75, alpha=0.01, taxonomy=taxonomy)
+    assert certificate.level.tolist() == [0, 1, 2]
+    assert certificate.certified.tolist() == [True, False, False]
+    assert certificate.coarse[0][:2].tolist() == [0, 1]
+    assert certificate.statement()['certified_by_level'] == [1, 1]
+    record = VotesRecord(votes, {}, label=np.array([0, 2, 0]))
+    save_votes(tmp_path / 'v.npz', record)
+    again = certify(load_votes(tmp_path / 'v.npz').votes, tau=0.75, alpha=0.01, taxonomy=taxonomy)
+    np.testing.assert_array_equal(again.level, certificate.level)
+
+    (counts,) = evaluate([record], [Terms(0.75, 0.01)], Task(4, taxonomy=taxonomy))
+    rates = counts.rates()
+    gain = (1 + (math.log(4) - math.log(2)) / math.log(4)) / 3
+    assert rates['CIG'] == pytest.approx(gain)
+    assert rates['cCIG'] == pytest.approx(np.mean([1 / 2, 1 / 2]))
+    assert rates['abstain_level0'] == pytest.approx(2 / 3)
+    assert rates['abstain_level1'] == pytest.approx(1 / 3)
+    assert rates['certAcc_level1'] == pytest.approx(2 / 3)
+    added = total([counts, counts], 4).rates()
+    assert added['CIG'] == pytest.approx(gain)
+
+
+def test_a_wrong_node_gives_no_information():
+    taxonomy = Taxonomy(LEVELS, CLASSES)
+    votes = votes_of(np.full((5, 1), 2), np.full((60, 1), 2), taxonomy)
+    record = VotesRecord(votes, {}, label=np.array([0]))
+    (counts,) = evaluate([record], [Terms(0.75, 0.01)], Task(4, taxonomy=taxonomy))
+    assert counts.rates()['CIG'] == 0
+    assert counts.rates()['abstain_level0'] == 0
+
+
+def test_a_class_outside_the_most_frequent_node_is_not_tested():
+    # road 2, car 2, bus 1 in selection: the guess is road, the most frequent node vehicle.
+    taxonomy = Taxonomy(LEVELS, CLASSES)
+    votes = votes_of(np.array([[0], [0], [2], [2], [3]]), np.zeros((60, 1), int), taxonomy)
+    assert votes.guess[0] == 0 and votes.coarse[0].guess[0] == 1
+    assert certify(votes, tau=0.75, alpha=0.01).certified.all()
+    assert certify(votes, tau=0.75, alpha=0.01, taxonomy=taxonomy).level.tolist() == [2]
+
+
+@pytest.mark.parametrize('selection', ['holdout', 'same_draws'])
+@pytest.mark.parametrize('p', [(0.7, 0.3, 0, 0), (0.35, 0.35, 0.3, 0), (0.6, 0.1, 0.2, 0.1)])
+def test_the_chain_costs_no_more_error_than_one_test(selection, p):
+    # The worst points: some node of the chain has probability exactly tau = 0.7.
+    taxonomy = Taxonomy(LEVELS, CLASSES)
+    rng = np.random.default_rng(1)
+    tau, alpha, families, components = 0.7, 0.1, 1500, 12
+    truth = [np.array(p), np.array([p[0] + p[1], p[2] + p[3]])]
+    wrong = 0
+    for _ in range(families):
+        labels = rng.choice(4, (34, components), p=p)
+        votes = votes_of(labels[:4], labels[4:], taxonomy)
+        found = certify(votes, tau=tau, alpha=alpha, selection=selection, taxonomy=taxonomy)
+        false = np.zeros(components, dtype=bool)
+        for level, guess in enumerate([found.guess, *found.coarse]):
+            false |= (found.level == level) & (truth[level][guess] <= tau + 1e-12)
+        wrong += false.any()
+    assert wrong / families <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / families)
+
+
+def test_classes_that_no_node_names_stand_alone():
+    taxonomy = Taxonomy([{'vehicle': ['car', 'bus']}], CLASSES)
+    assert taxonomy.names[0] == ('vehicle', 'road', 'sidewalk')
+    assert taxonomy.sizes(1).tolist() == [2, 1, 1]
+    assert taxonomy.information(1).tolist() == [0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ('levels', 'message'),
+    [
+        ([{'flat': ['road', 'lawn']}], "names the class 'lawn'; the classes are road"),
+        ([{'a': ['road', 'car'], 'b': ['road']}], "names 'road' twice"),
+        ([LEVELS[0], {'x': ['road', 'car']}], 'level 2 divides a node of the level before among'),
+        ([{'x': ['road']}], 'level 1 of the taxonomy is no coarser'),
+        ([], 'at least one level'),
+        ('ade20k', "unknown taxonomy 'ade20k'; known: camvid, cityscapes"),
+    ],
+)
+def test_bad_taxonomies_are_named(levels, message):
+    with pytest.raises(ValueError, match=message):
+        Taxonomy.from_config(levels, CLASSES)
+
+
+def test_votes_without_the_levels_are_refused():
+    plain = Votes(np.zeros(2, int), np.array([3, 4]), 5, 5)
+    with pytest.raises(ValueError, match='sample them with the same `taxonomy`'):
+        certify(plain, tau=0.75, alpha=0.01, taxonomy=Taxonomy(LEVELS, CLASSES))
