@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO_CONFIG := configs/street_scenes/segcertify-s0.25-n100_unet-tiny_street-scenes-128x192.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help venv venv-test venv-full demo test test-all test-full lint format readme clean
+.PHONY: help venv venv-test venv-full demo test test-all test-full audit lint format readme clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ test-all: venv-test lint  ## the slow tests as well
 
 test-full: venv-full  ## the tests with mmcv's compiled operators, stock tools included
 	.venv-full/bin/python -m pytest
+
+audit: venv  ## hold every procedure's error rate against alpha (tens of thousands of families)
+	$(BIN)/python tools/audit.py --families 20000 --out work_dirs/audit.json
 
 lint: venv-test  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+from machine import machine
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs' / 'camvid'
@@ -120,12 +119,7 @@ def gather(work_dirs: Path) -> None:
             }
         )
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    machine = {
-        'processor': _processor(),
-        'cores': os.cpu_count(),
-        'python': platform.python_version(),
-    }
-    RESULTS.write_text(json.dumps({'machine': machine, 'rows': rows}, indent=1) + '\n')
+    RESULTS.write_text(json.dumps({'machine': machine(), 'rows': rows}, indent=1) + '\n')
     print(f'wrote {RESULTS.relative_to(ROOT)}: {len(rows)} of {len(SETTINGS)} settings')
     draw(work_dirs)
 
@@ -138,14 +132,6 @@ def draw(work_dirs: Path) -> None:
         small = cv2.resize(picture, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
         PICTURE.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(PICTURE), small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-
-
-def _processor() -> str:
-    """The processor's model name, where the system tells it."""
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == '__main__':

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
@@ -81,13 +83,20 @@ def p_value_table(n: int, tau: float, selection: str) -> NDArray[np.float64]:
         selection (str): One of ``SELECTIONS``.
 
     Returns:
-        np.ndarray: Shape (n + 1,), float64, not increasing.
+        np.ndarray: Shape (n + 1,), float64, not increasing, not writable.
 
     Raises:
         ValueError: If a value is out of range.
     """
     check_selection(selection)
-    return (same_draws_table if selection == 'same_draws' else upper_tail_table)(n, tau)
+    return _cached_table(n, tau, selection)
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_table(n: int, tau: float, selection: str) -> NDArray[np.float64]:
+    table = (same_draws_table if selection == 'same_draws' else upper_tail_table)(n, tau)
+    table.flags.writeable = False
+    return table
 
 
 def smallest_p_value(n: int, tau: float, selection: str) -> float:

@@ -83,10 +83,14 @@ def max_tau(n: int, terms: Terms, num_components: int, n0: int = 0) -> float | N
     Raises:
         ValueError: If a value is out of range.
     """
-    level = _level(terms, num_components)
+    level, counted = _level(terms, num_components), _counted(n, terms, n0)
 
     def excess(tau: float) -> float:
-        return math.log(_smallest(n, replace(terms, tau=tau), n0)) - math.log(level)
+        """By how much the smallest p-value exceeds the level, in logarithms: it may underflow."""
+        smallest = counted * math.log(tau)
+        if terms.selection == 'same_draws':
+            smallest += math.log1p(((1 - tau) / tau) ** counted)
+        return smallest - math.log(level)
 
     if excess(0.5) > 0:
         return None
@@ -134,6 +138,26 @@ def first_look(terms: Terms, num_components: int, n0: int = 0) -> int:
     return math.ceil(FIRST_LOOK_FACTOR * min_draws(at_look, num_components, n0))
 
 
+def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | None:
+    """Counted hits that are needed while no component is certified yet.
+
+    Args:
+        n (int): Number of estimation draws, at least 1.
+        terms (Terms): The terms.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
+
+    Returns:
+        int | None: The hits; None if n is too small.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    table = p_value_table(_counted(n, terms, n0), terms.tau, terms.selection)
+    attained = table <= _level(terms, num_components)
+    return int(np.argmax(attained)) if attained[-1] else None
+
+
 @dataclass(frozen=True)
 class Outlook:
     """What a plan can reach at best.
@@ -173,12 +197,11 @@ def outlook(n: int, terms: Terms, num_components: int, n0: int = 0) -> Outlook:
         ValueError: If a value is out of range.
     """
     counted = _counted(n, terms, n0)
-    attained = p_value_table(counted, terms.tau, terms.selection) <= _level(terms, num_components)
-    hits = int(np.argmax(attained)) if attained[-1] else None
-    # The median of a binomial with hits / (counted + 1/3) or so as its probability: solved exactly.
+    hits = first_hits(n, terms, num_components, n0)
+    # P[Bin(counted, p) >= hits] is the distribution function of this beta law at p.
     probability = None if hits is None else float(stats.beta.ppf(0.5, hits, counted - hits + 1))
     return Outlook(
-        feasible=bool(attained[-1]),
+        feasible=hits is not None,
         min_draws=min_draws(terms, num_components, n0),
         max_tau=max_tau(n, terms, num_components, n0),
         first_hits=hits,

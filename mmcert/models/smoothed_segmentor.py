@@ -102,6 +102,21 @@ class SmoothingPlan:
             spec['looks_for'] = asdict(self.terms)
         return spec
 
+    def require_feasible(self, num_components: int) -> None:
+        """Refuses a plan that cannot certify anything.
+
+        Args:
+            num_components (int): Components of one input, K.
+
+        Raises:
+            InfeasiblePlanError: If nothing can be certified; the message says what could.
+        """
+        if self.stopping is None:
+            assert self.n is not None
+            require_feasible(self.n, self.terms, num_components, self.n0)
+        else:
+            self.stopping.require_look(first_look(self.terms, num_components, self.n0))
+
     def words(self) -> str:
         """The draws, for a log."""
         if self.stopping is None:
@@ -378,11 +393,7 @@ class SmoothedSegmentor(BaseModel):
     def _check_feasible(self, num_components: int) -> None:
         plan = self.plan
         try:
-            if plan.stopping is None:
-                assert plan.n is not None
-                require_feasible(plan.n, plan.terms, num_components, plan.n0)
-            else:
-                plan.stopping.require_look(first_look(plan.terms, num_components, plan.n0))
+            plan.require_feasible(num_components)
         except InfeasiblePlanError as error:
             # Later images may be larger: those abstain everywhere, and nothing done is lost.
             if not self._feasible:

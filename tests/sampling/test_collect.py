@@ -5,7 +5,13 @@ from scipy.special import ndtr
 
 from mmcert.certify import certify
 from mmcert.perturbations import GaussianNoise
-from mmcert.sampling import SegmentorOutputError, collect_votes, draw_seed, input_digest
+from mmcert.sampling import (
+    SegmentorOutputError,
+    collect_looks,
+    collect_votes,
+    draw_seed,
+    input_digest,
+)
 from mmcert.sampling.draws import ESTIMATION, SELECTION
 
 
@@ -226,3 +232,84 @@ def test_counts_must_be_positive_integers(x, name):
 def test_integer_images_are_refused(x):
     with pytest.raises(ValueError, match='floating point, got torch.uint8'):
         collect(LinearSegmentor(60, 2), x.to(torch.uint8))
+
+
+def noisy_classes(images):
+    """Labels by the value of the noisy image: three classes."""
+    batch = torch.stack(list(images))[:, 0]
+    return (batch > 0.4).long() + (batch > 0.7).long()
+
+
+def sampled(x, **arguments):
+    return collect_votes(
+        noisy_classes, x, GaussianNoise(0.25), num_classes=3, seed=1,
+        **({'n0': 10, 'n': 40} | arguments),
+    )  # fmt: skip
+
+
+def test_selection_hits_count_the_draws_that_chose_the_guess(x):
+    votes = sampled(x)
+    assert (votes.selection_hits * 3 >= 10).all()
+    # One draw: it chooses its own class.
+    assert (sampled(x, n0=1).selection_hits == 1).all()
+
+
+def test_without_selection_draws_the_guess_is_the_top_of_the_counted_ones(x):
+    votes = sampled(x, n0=0)
+    assert votes.n0 == 0 and votes.selection_hits is None
+    assert (votes.hits * 3 >= 40).all()
+    # The same estimation draws, so a held-out guess that agrees has the same hits.
+    held_out = sampled(x)
+    same = held_out.guess == votes.guess
+    assert same.any()
+    np.testing.assert_array_equal(held_out.hits[same], votes.hits[same])
+    assert (votes.hits >= held_out.hits).all()
+
+
+def test_coarse_votes_are_counted_from_the_same_draws(x):
+    votes = sampled(x, nodes=[[0, 1, 1], [0, 0, 0]])
+    plain = sampled(x)
+    np.testing.assert_array_equal(votes.guess, plain.guess)
+    np.testing.assert_array_equal(votes.hits, plain.hits)
+    pair, everything = votes.coarse
+    assert (everything.hits == 40).all() and (everything.selection_hits == 10).all()
+    alone = sampled(x, nodes=[[0, 1, 1]])
+    np.testing.assert_array_equal(alone.coarse[0].hits, pair.hits)
+    inside = pair.guess == np.array([0, 1, 1])[votes.guess]
+    assert (pair.hits >= votes.hits)[inside].all()
+    merged = collect_votes(
+        lambda images: (noisy_classes(images) > 0).long(), x, GaussianNoise(0.25),
+        num_classes=2, seed=1, n0=10, n=40,
+    )  # fmt: skip
+    np.testing.assert_array_equal(pair.guess, merged.guess)
+    np.testing.assert_array_equal(pair.hits, merged.hits)
+
+
+def test_looks_are_prefixes_of_one_run_and_may_be_continued(x):
+    def looked(sizes, start=None):
+        stops = iter(sizes)
+        return collect_looks(
+            noisy_classes, x, GaussianNoise(0.25), num_classes=3, seed=1, n0=10, first=20,
+            next_look=lambda votes: next((s for s in stops if s > votes.n), None), start=start,
+        )  # fmt: skip
+
+    whole = looked([40, 80])
+    assert whole.looks == (20, 40, 80)
+    for hits, n in zip([*whole.history, whole.hits], whole.looks, strict=True):
+        np.testing.assert_array_equal(hits, sampled(x, n=n).hits)
+    continued = looked([40, 80], start=looked([]))
+    assert continued.looks == whole.looks
+    np.testing.assert_array_equal(continued.hits, whole.hits)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'n0': 0, 'nodes': [[0, 1, 1]]}, 'n0 must be at least 1'),
+        ({'nodes': [[0, 1]]}, 'one node for each of 3 classes'),
+        ({'n0': True}, 'n0 must be an integer'),
+    ],
+)
+def test_what_cannot_be_counted_is_refused(x, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sampled(x, **arguments)

@@ -1,0 +1,20 @@
+"""What machine a benchmark ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+
+def machine() -> dict[str, Any]:
+    """The processor's model name where the system tells it, its cores, and Python's version."""
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(':')[1].strip() for line in lines if line.startswith('model name')]
+    return {
+        'processor': names[0] if names else platform.processor() or platform.machine(),
+        'cores': os.cpu_count(),
+        'python': platform.python_version(),
+    }

@@ -1,0 +1,393 @@
+"""A statistical audit: procedures against oracle segmentors at the worst points of the null.
+
+An oracle gives each component known class probabilities, so that a wrong certificate can be seen:
+one for a class (or node) of probability at most tau. Many families of votes are drawn, strongly
+dependent ones among them, and the share of families with a broken promise is held against alpha
+with an exact confidence interval. Methods that are known to be invalid are audited as well: if none
+of the oracles exposed them, the audit would be blind.
+
+An audit cannot prove a procedure right; it can show it to be wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from mmcert.certify.binomial import p_value_table
+from mmcert.certify.certificate import certify
+from mmcert.certify.simultaneous import joint_radii
+from mmcert.certify.taxonomy import Taxonomy
+from mmcert.certify.votes import Votes
+
+CONFIDENCE = 0.999
+"""Of the interval of a failure rate: with some hundred of them, one in ten audits may have one off
+by chance."""
+
+CHUNK = 500
+"""Families that are drawn at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Oracle:
+    """A segmentor whose class probabilities are known.
+
+    Attributes:
+        name (str): For the table.
+        probabilities (np.ndarray): Of each class, shape (K, C).
+        tau (float): Threshold that certificates speak of.
+        alpha (float): Level to be held.
+        n0 (int): Selection draws.
+        n (int): Estimation draws.
+        coupling (str): How the components of a draw depend: 'independent'; 'identical' (all from
+            one uniform number); 'exclusive' (one number on a circle, with errors at different
+            places: whenever possible only one component errs); 'correlated' (identical in most
+            draws, independent in the others).
+        order (str): Order of the components for ordered procedures: 'null first' or 'null last'.
+    """
+
+    name: str
+    probabilities: NDArray[np.float64]
+    tau: float = 0.75
+    alpha: float = 0.05
+    n0: int = 5
+    n: int = 48
+    coupling: str = 'independent'
+    order: str = 'null first'
+
+    def draw(self, rng: np.random.Generator, families: int) -> NDArray[np.uint8]:
+        """Label maps, shape (families, n0 + n, K)."""
+        components = len(self.probabilities)
+        shape = (families, self.n0 + self.n)
+        if self.coupling == 'independent':
+            place = rng.random((*shape, components))
+        else:
+            common = rng.random((*shape, 1))
+            place = np.broadcast_to(common, (*shape, components))
+            if self.coupling == 'exclusive':
+                place = (common + np.arange(components) / components) % 1.0
+            elif self.coupling == 'correlated':
+                own = rng.random((*shape, 1)) < 0.07
+                place = np.where(own, rng.random((*shape, components)), place)
+        bounds = np.cumsum(self.probabilities, axis=1)[:, :-1]
+        labels = np.zeros(place.shape, dtype=np.uint8)
+        for level in bounds.T:
+            labels += place >= level
+        return labels
+
+    def ranking(self) -> NDArray[np.int64]:
+        """The order of the components, which no draw has a part in."""
+        null = (self.probabilities.max(axis=1) <= self.tau + 1e-12).astype(int)
+        return np.argsort(-null if self.order == 'null first' else null, kind='stable')
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One family of votes of an oracle.
+
+    Attributes:
+        oracle (Oracle): Where it comes from.
+        labels (np.ndarray): Its label maps, shape (n0 + n, K).
+        votes (Votes): Their votes, with n fixed.
+    """
+
+    oracle: Oracle
+    labels: NDArray[np.uint8]
+    votes: Votes
+
+    def wrong(self, certified: NDArray[np.bool_]) -> int:
+        """How many certificates of the guess are wrong."""
+        p = self.oracle.probabilities[np.arange(certified.size), self.votes.guess]
+        return int(np.count_nonzero(certified & (p <= self.oracle.tau + 1e-12)))
+
+    def in_looks(self) -> Votes:
+        """The same votes, looked at after a third, two thirds and all of the draws."""
+        n0, n = self.oracle.n0, self.oracle.n
+        agree = self.labels[n0:] == self.votes.guess
+        looks = (n // 3, 2 * n // 3, n)
+        history = tuple(agree[:size].sum(axis=0) for size in looks[:-1])
+        return replace(self.votes, looks=looks, history=history)
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """Something that issues certificates.
+
+    Attributes:
+        name (str): For the table.
+        broken (Callable): Whether the promise about a family is broken.
+        valid (bool): Whether it is meant to hold its level.
+        share (float): Part of the families to run it on; some are slow.
+    """
+
+    name: str
+    broken: Callable[[Family, np.random.Generator], bool]
+    valid: bool = True
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the audit saw of one method on one oracle.
+
+    Attributes:
+        method (str): Name of the method.
+        oracle (str): Name of the oracle.
+        valid (bool): Whether the method is meant to hold its level.
+        families (int): Number of families.
+        broken (int): Families with a broken promise.
+        alpha (float): The level.
+        low (float): Lower end of the confidence interval of the failure rate.
+        high (float): Upper end.
+    """
+
+    method: str
+    oracle: str
+    valid: bool
+    families: int
+    broken: int
+    alpha: float
+    low: float
+    high: float
+
+    @property
+    def exposed(self) -> bool:
+        """Whether the failure rate exceeds alpha, with confidence."""
+        return self.low > self.alpha
+
+
+def _certified(terms: Mapping[str, object], looks: bool = False) -> Callable[..., bool]:
+    """A method that certifies by the named terms."""
+
+    def broken(family: Family, _: np.random.Generator) -> bool:
+        oracle = family.oracle
+        certificate = certify(
+            family.in_looks() if looks else family.votes,
+            tau=oracle.tau,
+            alpha=oracle.alpha,
+            order=oracle.ranking() if terms.get('procedure') == 'ordered_holm' else None,
+            **terms,  # type: ignore[arg-type]
+        )
+        return family.wrong(certificate.certified) >= certificate.k
+
+    return broken
+
+
+def _joint(selection: str) -> Callable[..., bool]:
+    """Simultaneous lower bounds: broken if one exceeds the probability."""
+
+    def broken(family: Family, _: np.random.Generator) -> bool:
+        bounds = joint_radii(
+            family.votes, alpha=family.oracle.alpha, radius=float, selection=selection
+        )
+        p = family.oracle.probabilities[np.arange(bounds.size), family.votes.guess]
+        return bool((bounds > np.maximum(p, 0.5) + 1e-6).any())
+
+    return broken
+
+
+def _levels(selection: str) -> Callable[..., bool]:
+    """A chain of nodes for each component: two classes each, then the class itself."""
+
+    def broken(family: Family, _: np.random.Generator) -> bool:
+        oracle = family.oracle
+        classes = [str(c) for c in range(oracle.probabilities.shape[1])]
+        pairs = {f'pair {c // 2}': classes[c : c + 2] for c in range(0, len(classes), 2)}
+        if len(pairs) == len(classes) or len(classes) < 3:
+            return False
+        taxonomy = Taxonomy([pairs], classes)
+        coarse = _count(taxonomy.nodes[0][family.labels], oracle.n0)
+        votes = replace(family.votes, coarse=(coarse,))
+        found = certify(
+            votes, tau=oracle.tau, alpha=oracle.alpha, selection=selection, taxonomy=taxonomy
+        )
+        assert found.level is not None
+        within = taxonomy.nodes[0] == coarse.guess[:, None]
+        p = (oracle.probabilities * within).sum(axis=1)
+        false = (found.level == 1) & (p <= oracle.tau + 1e-12)
+        return bool(false.any()) or family.wrong(found.certified) > 0
+
+    return broken
+
+
+def _peeking(family: Family, _: np.random.Generator) -> bool:
+    """Holm's procedure at every look, each time at the whole of alpha."""
+    votes, oracle = family.in_looks(), family.oracle
+    certified = np.zeros(votes.num_components, dtype=bool)
+    for hits, n in votes.stages('holdout'):
+        at_look = Votes(votes.guess, hits, n, votes.n0)
+        certified |= certify(at_look, tau=oracle.tau, alpha=oracle.alpha).certified
+    return family.wrong(certified) > 0
+
+
+def _max_t(family: Family, rng: np.random.Generator, resamples: int = 200) -> bool:
+    """Bootstrap of the largest deviation over all components, compared with tau."""
+    oracle, votes = family.oracle, family.votes
+    agree = (family.labels[oracle.n0 :] == votes.guess).astype(np.float64)
+    weights = rng.multinomial(oracle.n, np.full(oracle.n, 1 / oracle.n), resamples) / oracle.n
+    mean = agree.mean(axis=0)
+    largest = (weights @ agree - mean).max(axis=1)
+    certified = mean - oracle.tau > np.quantile(largest, 1 - oracle.alpha)
+    return family.wrong(certified) > 0
+
+
+def _invalid_kfwer(family: Family, _: np.random.Generator) -> bool:
+    """k-FWER, k being the number of true nulls, with levels k * alpha / (K - i + 1) for i > k."""
+    oracle, votes = family.oracle, family.votes
+    k = max(1, family.wrong(np.ones(votes.num_components, dtype=bool)))
+    p = p_value_table(oracle.n, oracle.tau, 'holdout')[votes.hits]
+    order = np.argsort(p, kind='stable')
+    rank = np.arange(1, p.size + 1)
+    levels = k * oracle.alpha / np.where(rank <= k, p.size, p.size - rank + 1)
+    failed = p[order] > levels
+    certified = np.zeros(p.size, dtype=bool)
+    certified[order[: int(np.argmax(failed)) if failed.any() else p.size]] = True
+    return family.wrong(certified) >= k
+
+
+def _one_tail(family: Family, _: np.random.Generator) -> bool:
+    """The most frequent class of the counted draws, tested as if it had been fixed before."""
+    oracle = family.oracle
+    top = _count(family.labels, len(family.labels))
+    pretended = Votes(top.guess, top.hits, len(family.labels), 1)
+    certified = certify(pretended, tau=oracle.tau, alpha=oracle.alpha).certified
+    return replace(family, votes=top).wrong(certified) > 0
+
+
+def _repeated(family: Family, _: np.random.Generator) -> bool:
+    """Every draw counted twice, as where one draw serves a whole batch."""
+    oracle, votes = family.oracle, family.votes
+    doubled = Votes(votes.guess, votes.hits * 2, oracle.n * 2, votes.n0)
+    return family.wrong(certify(doubled, tau=oracle.tau, alpha=oracle.alpha).certified) > 0
+
+
+def _all_terms() -> Iterator[tuple[str, dict[str, object]]]:
+    for procedure in ('bonferroni', 'holm', 'kfwer', 'ordered_holm'):
+        for selection in ('holdout', 'same_draws'):
+            terms: dict[str, object] = {'procedure': procedure, 'selection': selection}
+            name = f'{procedure}, {selection}'
+            if procedure == 'kfwer':
+                terms['k'], name = 5, f'{procedure} k=5, {selection}'
+            yield name, terms
+
+
+METHODS: tuple[Method, ...] = (
+    *(Method(name, _certified(terms)) for name, terms in _all_terms()),
+    *(Method(f'{name}, in looks', _certified(terms, looks=True)) for name, terms in _all_terms()),
+    Method('joint radii, holdout', _joint('holdout')),
+    Method('joint radii, same_draws', _joint('same_draws')),
+    Method('label sets, holdout', _levels('holdout')),
+    Method('label sets, same_draws', _levels('same_draws')),
+    Method('peeking at unchanged alpha', _peeking, valid=False),
+    Method('max-T bootstrap', _max_t, valid=False, share=0.1),
+    Method('k-FWER with k alpha / (K - i + 1)', _invalid_kfwer, valid=False),
+    Method('choosing and testing on the same draws, one tail', _one_tail, valid=False),
+    Method('repeated draws', _repeated, valid=False),
+)
+"""All that the audit holds against alpha, and what it must be able to expose."""
+
+
+def _rows(*probabilities: tuple[int, list[float]]) -> NDArray[np.float64]:
+    """Probabilities of components, given as (how many, probabilities of the classes)."""
+    return np.array([p for count, p in probabilities for _ in range(count)])
+
+
+_TWO, _SURE = [0.75, 0.25], [1.0, 0.0]
+_MANY = [0.75, *[0.05] * 5]
+_PAIR = [0.4, 0.35, 0.25, 0.0]
+
+ORACLES: tuple[Oracle, ...] = (
+    Oracle('two classes', _rows((20, _TWO))),
+    Oracle('six classes', _rows((20, _MANY))),
+    Oracle('one component', _rows((1, _TWO)), n=45),
+    Oracle('one component, a tie', _rows((1, [0.5, 0.5])), tau=0.5, n0=4, n=36),
+    Oracle('identical components', _rows((20, _TWO)), coupling='identical'),
+    Oracle('errors that exclude each other', _rows((20, _TWO)), coupling='exclusive'),
+    Oracle(
+        'correlated, half of them sure',
+        _rows((15, _SURE), (15, _TWO)),
+        n=300,
+        coupling='correlated',
+    ),
+    Oracle('half sure, null first', _rows((10, _SURE), (10, _TWO))),
+    Oracle('half sure, null last', _rows((10, _SURE), (10, _TWO)), order='null last'),
+    Oracle('torn within a node', _rows((20, _PAIR))),
+    Oracle('large tau, few draws', _rows((20, [0.9, 0.1])), tau=0.9, n=24, coupling='identical'),
+)
+"""Worst points of the null: true nulls have a class, or a node, of probability exactly tau."""
+
+
+@dataclass
+class Audit:
+    """Runs methods on oracles.
+
+    Attributes:
+        families (int): Families for each pair.
+        seed (int): Seed of all draws.
+        methods (tuple[Method, ...]): What to audit.
+        oracles (tuple[Oracle, ...]): What to audit with.
+        progress (Callable | None): Called with the name of each oracle before it is run.
+    """
+
+    families: int = 20_000
+    seed: int = 0
+    methods: tuple[Method, ...] = METHODS
+    oracles: tuple[Oracle, ...] = ORACLES
+    progress: Callable[[str], None] | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    def run(self) -> list[Finding]:
+        """Audits every method with every oracle.
+
+        Returns:
+            list[Finding]: One per pair.
+        """
+        for index, oracle in enumerate(self.oracles):
+            if self.progress is not None:
+                self.progress(oracle.name)
+            self.findings += self._run_oracle(oracle, np.random.default_rng([self.seed, index]))
+        return self.findings
+
+    def _run_oracle(self, oracle: Oracle, rng: np.random.Generator) -> Iterator[Finding]:
+        broken = np.zeros(len(self.methods), dtype=np.int64)
+        runs = np.array([max(1, round(self.families * method.share)) for method in self.methods])
+        done = 0
+        while done < self.families:
+            size = min(CHUNK, self.families - done)
+            for labels in oracle.draw(rng, size):
+                family = Family(oracle, labels, _count(labels, oracle.n0))
+                for index, method in enumerate(self.methods):
+                    if done < runs[index]:
+                        broken[index] += method.broken(family, rng)
+                done += 1
+        for method, count, families in zip(self.methods, broken, runs, strict=True):
+            interval = stats.binomtest(int(count), int(families)).proportion_ci(CONFIDENCE, 'exact')
+            yield Finding(
+                method.name,
+                oracle.name,
+                method.valid,
+                int(families),
+                int(count),
+                oracle.alpha,
+                float(interval.low),
+                float(interval.high),
+            )
+
+    def passed(self) -> bool:
+        """Whether no valid method was exposed, and every invalid one was."""
+        exposed = {finding.method for finding in self.findings if finding.exposed}
+        return exposed == {method.name for method in self.methods if not method.valid}
+
+
+def _count(labels: NDArray[np.integer], n0: int) -> Votes:
+    """Votes from label maps (n0 + n, K); from all of them, with their own top class, if n = 0."""
+    selection, estimation = labels[:n0], labels[n0:]
+    counts = np.stack([(selection == c).sum(axis=0) for c in range(int(labels.max()) + 1)])
+    guess, top = counts.argmax(axis=0), counts.max(axis=0)
+    if len(estimation) == 0:
+        return Votes(guess, top, n0, 0)
+    return Votes(guess, (estimation == guess).sum(axis=0), len(estimation), n0, top)

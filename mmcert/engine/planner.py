@@ -1,0 +1,209 @@
+"""What a config's ``smoothing`` can certify, and how long it takes, before it is run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from mmengine.runner import Runner
+from prettytable import PrettyTable
+
+from mmcert.certify import InfeasiblePlanError, Terms
+from mmcert.certify.binomial import SELECTIONS
+from mmcert.certify.planning import first_hits, first_look, min_draws, outlook
+from mmcert.certify.procedures import PROCEDURES
+from mmcert.models.image_segmentor import ImageSegmentor, to_unit_range
+from mmcert.models.smoothed_segmentor import SmoothingPlan
+from mmcert.sampling import collect_votes
+
+COMMON_TAUS = (0.6, 0.75, 0.85, 0.95, 0.99)
+TIMED_BATCHES = 3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long draws take.
+
+    Attributes:
+        seconds_per_draw (float): Wall time of one draw, at the configured batch size.
+        device (str): Where the model ran.
+    """
+
+    seconds_per_draw: float
+    device: str
+
+
+def report(
+    plan: SmoothingPlan,
+    num_components: int,
+    images: int,
+    taus: Sequence[float],
+    timing: Timing | None,
+) -> str:
+    """The planner's answer for a reader.
+
+    Args:
+        plan (SmoothingPlan): From the config.
+        num_components (int): Components of one input, K.
+        images (int): Images of the data set.
+        taus (Sequence[float]): Thresholds to give the smallest n for, beside the configured one.
+        timing (Timing | None): How long draws take, if that was measured.
+
+    Returns:
+        str: Tables and sentences.
+    """
+    terms = plan.terms
+    n = plan.n if plan.n is not None else plan.most_draws - plan.n0
+    lines = [
+        f'{images} images of {num_components} components; {plan.perturbation}; tau = {terms.tau:g} '
+        f'(radius {plan.perturbation.radius(terms.tau):.4g}), alpha = {terms.alpha:g}, '
+        f'{plan.words()}',
+        _procedures(plan, n, num_components),
+        _smallest(plan, num_components, sorted({terms.tau, *taus})),
+        _verdict(plan, num_components),
+    ]
+    if timing is not None:
+        lines.append(_hours(plan, num_components, images, timing))
+    return '\n'.join(lines)
+
+
+def _procedures(plan: SmoothingPlan, n: int, num_components: int) -> str:
+    table = PrettyTable(
+        [
+            'procedure', 'selection', 'can certify', 'smallest n', f'largest tau at n={n}',
+            'largest radius', 'first hits', 'for p of',
+        ]
+    )  # fmt: skip
+    for procedure in PROCEDURES:
+        for selection in SELECTIONS:
+            terms = _like(plan.terms, procedure, selection)
+            found = outlook(n, terms, num_components, plan.n0)
+            tau = found.max_tau
+            table.add_row(
+                [
+                    procedure if terms.k is None else f'{procedure}, k={terms.k:g}',
+                    selection,
+                    'yes' if found.feasible else 'no',
+                    found.min_draws,
+                    '-' if tau is None else f'{tau:.4f}',
+                    '-' if tau is None else f'{plan.perturbation.radius(tau):.4g}',
+                    '-' if found.first_hits is None else f'{found.first_hits}/{found.counted}',
+                    '-' if found.probability is None else f'{found.probability:.4f}',
+                ]
+            )
+    return (
+        f'{table.get_string()}\n"First hits" are needed while nothing is certified yet; a '
+        'component whose class has the probability beside it gets them half of the time. Holm and '
+        'its kin need fewer as they go on; those of ordered_holm are for the component that it '
+        'tests first.'
+    )
+
+
+def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -> str:
+    terms = plan.terms
+    table = PrettyTable(['tau', 'radius', 'smallest n', 'n for one vote in 50 against'])
+    for tau in taus:
+        at_tau = replace(terms, tau=tau)
+        table.add_row(
+            [
+                f'{tau:g}',
+                f'{plan.perturbation.radius(tau):.4g}',
+                min_draws(at_tau, num_components, plan.n0),
+                _draws_for_share(at_tau, num_components, plan.n0, 0.98) or '-',
+            ]
+        )
+    return f'{terms.procedure}, {terms.selection}:\n{table.get_string()}'
+
+
+def _draws_for_share(terms: Terms, num_components: int, n0: int, share: float) -> int | None:
+    """Smallest n at which this share of hits is enough to begin; None if it never is."""
+    if share <= terms.tau:
+        return None
+    n = min_draws(terms, num_components, n0)
+    while True:
+        hits = first_hits(n, terms, num_components, n0)
+        counted = n + n0 if terms.selection == 'same_draws' else n
+        if hits is not None and hits <= share * counted:
+            return n
+        n = max(n + 1, int(n * 1.02))
+
+
+def _verdict(plan: SmoothingPlan, num_components: int) -> str:
+    try:
+        plan.require_feasible(num_components)
+    except InfeasiblePlanError as error:
+        return f'The plan is refused: {error}'
+    if plan.stopping is not None:
+        first = first_look(plan.terms, num_components, plan.n0)
+        return f'The plan can certify; the first look comes after {first} draws.'
+    return 'The plan can certify.'
+
+
+def _hours(plan: SmoothingPlan, num_components: int, images: int, timing: Timing) -> str:
+    least = plan.n if plan.n is not None else first_look(plan.terms, num_components, plan.n0)
+    # One more pass for the base model's prediction on the clean image.
+    counts = sorted({plan.n0 + least + 1, plan.most_draws + 1})
+    seconds = [count * timing.seconds_per_draw for count in counts]
+    hours = ' to '.join(f'{value * images / 3600:.2f}' for value in seconds)
+    each = ' to '.join(f'{value:.1f}' for value in seconds)
+    return (
+        f'{1000 * timing.seconds_per_draw:.1f} ms per draw on {timing.device} (batches of '
+        f'{plan.batch_size}): about {each} s per image, {hours} hours for {images} images in one '
+        'process'
+    )
+
+
+def _like(terms: Terms, procedure: str, selection: str) -> Terms:
+    """The terms under another procedure; k-FWER gets a thousandth where no k is configured."""
+    k = (terms.k or 0.001) if procedure == 'kfwer' else None
+    return Terms(terms.tau, terms.alpha, procedure, selection, k)
+
+
+def first_input(runner: Runner) -> dict[str, Any]:
+    """The first batch of the test data, as the model would get it.
+
+    Args:
+        runner (Runner): With a test data loader.
+
+    Returns:
+        dict: ``inputs`` and ``data_samples``.
+    """
+    dataset = runner.build_dataloader(runner.cfg.test_dataloader).dataset
+    item = dataset[0]
+    return {
+        'inputs': [item['inputs']],
+        'data_samples': [item['data_samples']],
+        'images': len(dataset),
+    }
+
+
+@torch.no_grad()
+def time_draws(runner: Runner, plan: SmoothingPlan, data: dict[str, Any]) -> Timing:
+    """Times the draws of one image with the configured model and batch size.
+
+    Args:
+        runner (Runner): With the model to certify, its checkpoint loaded.
+        plan (SmoothingPlan): From the config.
+        data (dict): From ``first_input``.
+
+    Returns:
+        Timing: The mean over a few batches, after one to warm up.
+    """
+    base = runner.model
+    base.eval()
+    device = next(base.parameters()).device
+    image = to_unit_range(data['inputs'][0].to(device))
+    segment = ImageSegmentor(base, data['data_samples'][0], plan.scales, plan.flip)
+    options: dict[str, Any] = {
+        'n0': 0,
+        'num_classes': base.num_classes,
+        'batch_size': plan.batch_size,
+    }
+    collect_votes(segment, image, plan.perturbation, n=plan.batch_size, **options)
+    draws = TIMED_BATCHES * plan.batch_size
+    started = time.monotonic()
+    collect_votes(segment, image, plan.perturbation, n=draws, **options)
+    return Timing((time.monotonic() - started) / draws, device.type)

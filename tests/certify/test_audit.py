@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from mmcert.certify.audit import METHODS, ORACLES, Audit, Family, Method, Oracle, _count
+
+
+def small(*methods, oracles=ORACLES, families=300):
+    return Audit(families, methods=methods, oracles=oracles)
+
+
+@pytest.mark.parametrize('oracle', ORACLES, ids=lambda o: o.name)
+def test_an_oracle_draws_with_the_probabilities_it_names(oracle):
+    labels = oracle.draw(np.random.default_rng(0), 400)
+    components, classes = oracle.probabilities.shape
+    assert labels.shape == (400, oracle.n0 + oracle.n, components)
+    # One component's draws are independent, however the components depend on each other.
+    draws = labels.shape[0] * labels.shape[1]
+    for component in (0, components - 1):
+        p = oracle.probabilities[component]
+        share = np.bincount(labels[..., component].ravel(), minlength=classes) / draws
+        assert (np.abs(share - p) <= 5 * np.sqrt(p * (1 - p) / draws) + 1e-12).all()
+        hits = (labels[:, :, component] == 0).sum(axis=1)
+        spread = np.sqrt(labels.shape[1] * p[0] * (1 - p[0]))
+        assert hits.std() == pytest.approx(spread, rel=0.2)
+    assert sorted(oracle.ranking()) == list(range(components))
+
+
+def test_errors_that_exclude_each_other_do():
+    oracle = Oracle('x', np.tile([0.75, 0.25], (8, 1)), coupling='exclusive')
+    wrong = oracle.draw(np.random.default_rng(0), 50).sum(axis=2)
+    assert set(np.unique(wrong)) == {2}
+
+
+def test_no_valid_method_is_exposed_in_a_small_audit():
+    audit = small(*(m for m in METHODS if m.valid))
+    audit.run()
+    assert not [f for f in audit.findings if f.exposed]
+    assert len(audit.findings) == 20 * len(ORACLES)
+
+
+@pytest.mark.parametrize('method', [m for m in METHODS if not m.valid], ids=lambda m: m.name)
+def test_every_invalid_method_is_exposed_by_its_oracle(method):
+    strongest = {
+        'max-T bootstrap': 'large tau, few draws',
+        'k-FWER with k alpha / (K - i + 1)': 'correlated, half sure',
+        'repeated draws': 'two classes',
+    }
+    name = strongest.get(method.name, 'one component, a tie')
+    (oracle,) = [o for o in ORACLES if o.name == name]
+    full = Method(method.name, method.broken, valid=False)
+    audit = small(full, oracles=(oracle,), families=600 if 'max-T' in method.name else 6000)
+    (finding,) = audit.run()
+    assert finding.exposed, finding
+    assert audit.passed()
+
+
+def test_an_audit_fails_when_an_invalid_method_is_not_exposed():
+    harmless = Method('never', lambda family, rng: False, valid=False)
+    audit = small(harmless, oracles=ORACLES[:1], families=50)
+    audit.run()
+    assert not audit.passed()
+
+
+def test_a_wrong_certificate_is_seen():
+    oracle = Oracle('x', np.array([[0.75, 0.25], [1.0, 0.0]]))
+    votes = _count(np.zeros((53, 2), dtype=np.uint8), 5)
+    family = Family(oracle, np.zeros((53, 2), dtype=np.uint8), votes)
+    assert family.wrong(np.array([True, True])) == 1
+    assert family.wrong(np.array([False, True])) == 0
+    looks = family.in_looks()
+    assert looks.looks == (16, 32, 48) and looks.history[0].tolist() == [16, 16]

@@ -1,0 +1,78 @@
+"""Says what a config's ``smoothing`` can certify at best, and how long it takes, before it is run.
+
+Without a checkpoint: what each procedure can certify with the configured draws, and the smallest n
+for a wanted tau. With one, a few passes are timed and the hours for the data set are told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+
+from mmcert.compat import enable_mmcv_lite
+
+enable_mmcv_lite()
+
+from mmengine.config import Config, DictAction  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+
+from mmcert.engine.planner import (  # noqa: E402
+    COMMON_TAUS,
+    first_input,
+    report,
+    time_draws,
+)
+from mmcert.engine.smoothing_config import SmoothingConfig  # noqa: E402
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='path of an mmengine config with `smoothing`')
+    parser.add_argument('checkpoint', nargs='?', help='checkpoint file, to time a few passes')
+    parser.add_argument('--tau', type=float, nargs='+', default=list(COMMON_TAUS), help='wanted')
+    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='instead of the data')
+    parser.add_argument('--images', type=int, default=1, help='with --size: how many')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
+    return parser.parse_args(argv)
+
+
+def main() -> int:
+    """Prints the plan; fails where it would be refused."""
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    try:
+        if cfg.get('smoothing') is None:
+            raise ValueError('the config has no `smoothing`; add for example sigma=0.25 with '
+                             '--cfg-options smoothing.sigma=0.25')  # fmt: skip
+        if args.size and args.checkpoint:
+            raise ValueError('give either a checkpoint to time on the data, or --size')
+        plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
+        timing = None
+        if args.size:
+            height, width = args.size
+            components, images = height * width, args.images
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                cfg.work_dir, cfg.load_from = folder, args.checkpoint
+                cfg.log_level = 'WARNING'
+                runner = Runner.from_cfg(cfg)
+                data = first_input(runner)
+                height, width = data['data_samples'][0].ori_shape[:2]
+                components, images = height * width, data['images']
+                if args.checkpoint:
+                    runner.load_or_resume()
+                    timing = time_draws(runner, plan, data)
+        print(report(plan, components, images, args.tau, timing))
+        plan.require_feasible(components)
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
