@@ -21,7 +21,7 @@ from mmcert.report.files import write_json
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--families', type=int, default=20_000, help='for each method and oracle')
+    parser.add_argument('--families', type=int, default=5_000, help='for each method and oracle')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--all', action='store_true', help='print every pair')
     parser.add_argument('--out', type=Path, help='JSON file for all findings')

@@ -71,7 +71,7 @@ class Oracle:
             if self.coupling == 'exclusive':
                 place = (common + np.arange(components) / components) % 1.0
             elif self.coupling == 'correlated':
-                own = rng.random((*shape, 1)) < 0.07
+                own = rng.random((*shape, 1)) < 0.05
                 place = np.where(own, rng.random((*shape, components)), place)
         bounds = np.cumsum(self.probabilities, axis=1)[:, :-1]
         labels = np.zeros(place.shape, dtype=np.uint8)
@@ -308,9 +308,10 @@ ORACLES: tuple[Oracle, ...] = (
     Oracle('identical components', _rows((20, _TWO)), coupling='identical'),
     Oracle('errors that exclude each other', _rows((20, _TWO)), coupling='exclusive'),
     Oracle(
-        'correlated, half of them sure',
-        _rows((15, _SURE), (15, _TWO)),
-        n=300,
+        'correlated, half sure',
+        _rows((20, _SURE), (20, _TWO)),
+        n0=45,
+        n=193,
         coupling='correlated',
     ),
     Oracle('half sure, null first', _rows((10, _SURE), (10, _TWO))),
@@ -333,7 +334,7 @@ class Audit:
         progress (Callable | None): Called with the name of each oracle before it is run.
     """
 
-    families: int = 20_000
+    families: int = 5_000
     seed: int = 0
     methods: tuple[Method, ...] = METHODS
     oracles: tuple[Oracle, ...] = ORACLES
