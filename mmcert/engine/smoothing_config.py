@@ -127,7 +127,7 @@ class SmoothingConfig:
             perturbation=PERTURBATIONS.build({**perturbation, '_scope_': 'mmcert'}),
             terms=terms,
             n0=self._n0(),
-            n=None if self.n == 'auto' else check_draws(self.n),  # type: ignore[arg-type]
+            n=self._fixed_n(),
             stopping=self._stopping(),
             batch_size=check_draws(self.batch_size, 'batch_size'),
             seed=int(self.seed),
@@ -147,6 +147,13 @@ class SmoothingConfig:
             return 0
         return check_draws(self.n0, 'n0')
 
+    def _fixed_n(self) -> int | None:
+        if isinstance(self.n, str):
+            if self.n != 'auto':
+                raise ValueError(f"n must be an integer or 'auto', got {self.n!r}")
+            return None
+        return check_draws(self.n)
+
     def _stopping(self) -> StoppingRule | None:
         if self.n == 'auto':
             if self.budget is None:
@@ -155,8 +162,6 @@ class SmoothingConfig:
                     'budget=1000'
                 )
             return StoppingRule(self.budget, self.min_gain)
-        if isinstance(self.n, str):
-            raise ValueError(f"n must be an integer or 'auto', got {self.n!r}")
         if self.budget is not None:
             raise ValueError(f"budget goes with n='auto', got n={self.n!r}")
         return None

@@ -1,0 +1,159 @@
+"""Compares the procedures and selections on CamVid votes, at equal numbers of model passes.
+
+Samples the votes through ``tools/test.py`` (an interrupted run continues), then answers all
+combinations offline and writes them to one JSON file, from which ``benchmarks/update_readme.py``
+makes a table. Every combination sees the same votes: 'holdout' spends n0 passes on the guess and
+tests on n, 'same_draws' tests on all n0 + n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from machine import machine
+
+from mmcert.certify import Taxonomy, Terms, VotesRecord, read_folder
+from mmcert.certify.offline import Task, evaluate
+from mmcert.certify.procedures import PROCEDURES
+from mmcert.perturbations import from_spec
+
+ROOT = Path(__file__).parent.parent
+CONFIG = ROOT / 'configs' / 'camvid' / 'segcertify-s0.25-n100_fast-scnn_camvid-360x480.py'
+CHECKPOINT = 'fast-scnn_noise-s0.25-3k_camvid-360x480/iter_3000.pth'
+RESULTS = ROOT / 'benchmarks' / 'results' / 'procedures.json'
+ALPHA = 1e-3
+K_SHARE = 0.001
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run of the sampler.
+
+    Attributes:
+        name (str): Name of its work folder.
+        images (int): Evenly spaced test images.
+        taus (tuple[float, ...]): Thresholds to answer.
+        options (tuple[str, ...]): Of ``smoothing``.
+    """
+
+    name: str
+    images: int
+    taus: tuple[float, ...]
+    options: tuple[str, ...]
+
+
+SETTINGS = (
+    Setting('n100', 50, (0.6, 0.75), ('n=100', 'taxonomy=camvid')),
+    Setting('n500', 20, (0.75, 0.9, 0.95), ('n=500', 'tau=0.95', 'taxonomy=camvid')),
+    Setting('auto', 20, (0.75,), ('n=auto', 'budget=800')),
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--work-dirs', type=Path, default=ROOT / 'work_dirs')
+    parser.add_argument('--only', nargs='+', help='names of settings to sample')
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Samples what is missing, answers all combinations, and writes them."""
+    args = parse_args()
+    rows = []
+    for setting in SETTINGS:
+        folder = args.work_dirs / 'procedures' / setting.name
+        if not args.only or setting.name in args.only:
+            sample(setting, folder, args.work_dirs / CHECKPOINT)
+        rows += answer(setting, folder)
+    content = {'machine': machine(), 'alpha': ALPHA, 'rows': rows}
+    RESULTS.write_text(json.dumps(content, indent=1) + '\n')
+    print(f'wrote {RESULTS.relative_to(ROOT)}')
+    return 0
+
+
+def sample(setting: Setting, folder: Path, checkpoint: Path) -> None:
+    """Samples the votes of one setting, as far as they are not there."""
+    indices = [k * 233 // setting.images for k in range(setting.images)]
+    subprocess.run(
+        [
+            sys.executable,
+            ROOT / 'tools' / 'test.py',
+            CONFIG,
+            checkpoint,
+            '--work-dir',
+            folder,
+            '--cfg-options',
+            f'test_dataloader.dataset.indices={indices}'.replace(' ', ''),
+            *(f'smoothing.{option}' for option in setting.options),
+        ],
+        cwd=ROOT,
+        check=True,
+    )
+
+
+def answer(setting: Setting, folder: Path) -> list[dict[str, Any]]:
+    """All combinations on the votes of one setting."""
+    found = sorted((folder / 'certified').glob('votes-*'))
+    if not found:
+        print(f'not run yet: {setting.name}')
+        return []
+    records = list(read_folder(found[-1]))
+    provenance, sampling = records[0].meta['provenance'], records[0].meta['sampling']
+    taxonomy = sampling['taxonomy'] and Taxonomy.from_config(
+        sampling['taxonomy'], provenance['classes']
+    )
+    terms = [term for tau in setting.taus for term in combinations(tau)]
+    task = Task(provenance['num_classes'], provenance['ignore_index'])
+    leveled = Task(provenance['num_classes'], provenance['ignore_index'], taxonomy)
+    tallies = evaluate(records, terms, task)
+    levels = evaluate(records, terms, leveled) if taxonomy else tallies
+    perturbation = from_spec(sampling['perturbation'])
+    rows = []
+    for term, tally, level in zip(terms, tallies, levels, strict=True):
+        rates = tally.rates()
+        if level.levels is not None:
+            rates |= level.levels.rates()
+        rows.append(
+            {
+                'setting': setting.name,
+                'images': tally.images,
+                **vars(term),
+                'radius': perturbation.radius(term.tau),
+                'passes': mean_passes(records),
+                'rates': rates,
+            }
+        )
+        print(
+            f'{setting.name:6} tau={term.tau:<5} {term.procedure:13} {term.selection:11} '
+            f'{term.order:10} abstain {rates["abstain"]:.4f}  certAcc {rates["certAcc"]:.4f}'
+        )
+    return rows
+
+
+def combinations(tau: float) -> list[Terms]:
+    """Every procedure with every selection, and the orders that are allowed."""
+    chosen = []
+    for procedure in PROCEDURES:
+        for selection in ('holdout', 'same_draws'):
+            k = K_SHARE if procedure == 'kfwer' else None
+            orders = ['auto']
+            if procedure == 'ordered_holm':
+                orders = ['selection', 'margin'] if selection == 'holdout' else ['margin']
+            chosen += [Terms(tau, ALPHA, procedure, selection, k, order) for order in orders]
+    return chosen
+
+
+def mean_passes(records: list[VotesRecord]) -> float:
+    """Model passes per image for the votes."""
+    return sum(record.votes.n0 + record.votes.n for record in records) / len(records)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
