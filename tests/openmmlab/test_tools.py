@@ -18,6 +18,8 @@ from .conftest import ROOT
 from .test_compat import LITE
 from .test_smoothing_hook import votes_files
 
+PLAIN = ROOT / 'configs/camvid/fast-scnn_noise-s0.25-3k_camvid-360x480.py'
+
 
 def run(*command, expect=0, **environment):
     done = subprocess.run(
@@ -224,3 +226,63 @@ def test_readme_table_is_the_one_of_its_json(tmp_path):
     spec.loader.exec_module(module)
     text = (ROOT / 'README.md').read_text()
     assert module.updated(text) == text
+
+
+def test_plan_tool_says_what_can_be_certified_and_how_long_it_takes(written_config):
+    config, checkpoint = written_config
+    printed = run('tools/plan.py', config, checkpoint)
+    assert '3 images of 1536 components' in printed
+    assert 'The plan can certify.' in printed
+    assert 'ms per draw on cpu' in printed and 'hours for 3 images' in printed
+    alone = run('tools/plan.py', config)
+    assert 'ms per draw' not in alone
+    for name in ('bonferroni', 'kfwer, k=0.001', 'ordered_holm', 'same_draws'):
+        assert name in alone
+    large = run('tools/plan.py', config, '--size', 1024, 2048, '--images', 500, '--cfg-options',
+                'smoothing.n=auto', 'smoothing.budget=400')  # fmt: skip
+    assert '500 images of 2097152 components' in large
+    assert 'the first look comes after' in large
+
+
+def test_plan_tool_refuses_what_a_run_would(written_config):
+    config, checkpoint = written_config
+    refused = run('tools/plan.py', config, '--cfg-options', 'smoothing.n=5', expect=2)
+    assert 'The smallest n that can is 24' in refused
+    assert 'has no `smoothing`' in run('tools/plan.py', PLAIN, expect=2)
+    assert 'either a checkpoint' in run(
+        'tools/plan.py', config, checkpoint, '--size', 10, 10, expect=2
+    )
+    assert 'sigma must be positive' in run(
+        'tools/plan.py', config, '--cfg-options', 'smoothing.sigma=-1', expect=2
+    )
+
+
+def test_certify_tool_answers_with_every_procedure(written_config, tmp_path):
+    config, checkpoint = written_config
+    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    printed = run(
+        'tools/certify.py', tmp_path / 'votes', '--tau', 0.55, '--alpha', 0.01, '--procedure',
+        'holm', 'kfwer', 'ordered_holm', '--selection', 'holdout', 'same_draws', '--k', 0.01,
+    )  # fmt: skip
+    assert 'of all 3 images at once' in printed
+    answer = json.loads((tmp_path / 'votes/offline.json').read_text())
+    rows = {(row['procedure'], row['selection']): row for row in answer['rows']}
+    assert len(rows) == 6
+    for selection in ('holdout', 'same_draws'):
+        holm, ordered = rows['holm', selection], rows['ordered_holm', selection]
+        assert ordered['certified_share'] >= holm['certified_share']
+        assert rows['kfwer', selection]['k'] == 0.01
+        assert set(holm['regions']) == {'near', 'away'}
+    joint = [row for row in answer['joint_curve'] if row['selection'] == 'holdout']
+    assert [row['radius'] for row in joint] == sorted(row['radius'] for row in joint)
+    assert (np.diff([row['certAcc'] for row in joint]) <= 0).all()
+    assert 'k belongs to the procedure kfwer' in run(
+        'tools/certify.py', tmp_path / 'votes', '--procedure', 'kfwer', expect=2
+    )
+
+
+def test_audit_tool_reports_and_fails_when_it_saw_too_little(tmp_path):
+    printed = run('tools/audit.py', '--families', 20, '--out', tmp_path / 'audit.json', expect=1)
+    assert 'AUDIT FAILED' in printed
+    findings = json.loads((tmp_path / 'audit.json').read_text())
+    assert {'method', 'oracle', 'failed'} - set(findings[0]) == {'failed'}
