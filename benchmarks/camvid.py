@@ -2,7 +2,7 @@
 
 Each setting is one run of ``tools/test.py`` in a work folder of its own; runs that were
 interrupted continue from their votes. At the end the results are gathered in one JSON file, from
-which ``benchmarks/update_readme.py`` makes the table, and the README's picture is written.
+which ``benchmarks/update_readme.py`` makes the table.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 from machine import machine
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs' / 'camvid'
 RESULTS = ROOT / 'benchmarks' / 'results' / 'camvid.json'
-PICTURE = ROOT / 'docs' / 'images' / 'camvid.png'
 
 MODELS = {
     'noise': 'fast-scnn_noise-s0.25-3k_camvid-360x480/iter_3000.pth',
@@ -121,17 +119,6 @@ def gather(work_dirs: Path) -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps({'machine': machine(), 'rows': rows}, indent=1) + '\n')
     print(f'wrote {RESULTS.relative_to(ROOT)}: {len(rows)} of {len(SETTINGS)} settings')
-    draw(work_dirs)
-
-
-def draw(work_dirs: Path) -> None:
-    """Puts the picture of the first test image, made smaller, where the README shows it."""
-    drawn = sorted((work_dirs / 'camvid' / SETTINGS[0].name / 'certified').glob('vis*/*.png'))
-    if drawn:
-        picture = cv2.imread(str(drawn[0]))
-        small = cv2.resize(picture, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
-        PICTURE.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(PICTURE), small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 if __name__ == '__main__':

@@ -2,31 +2,33 @@
 
 Samples the votes through ``tools/test.py`` (an interrupted run continues), then answers all
 combinations offline and writes them to one JSON file, from which ``benchmarks/update_readme.py``
-makes a table. Every combination sees the same votes: 'holdout' spends n0 passes on the guess and
-tests on n, 'same_draws' tests on all n0 + n.
+makes a table; the README's picture is written as well. Every combination sees the same votes:
+'holdout' spends n0 passes on the guess and tests on n, 'same_draws' tests on all n0 + n.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 from machine import machine
 
 from mmcert.certify import Taxonomy, Terms, VotesRecord, read_folder
 from mmcert.certify.offline import Task, evaluate
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.perturbations import from_spec
+from mmcert.report.files import write_json
 
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / 'configs' / 'camvid' / 'segcertify-s0.25-n100_fast-scnn_camvid-360x480.py'
 CHECKPOINT = 'fast-scnn_noise-s0.25-3k_camvid-360x480/iter_3000.pth'
 RESULTS = ROOT / 'benchmarks' / 'results' / 'procedures.json'
+PICTURE = ROOT / 'docs' / 'images' / 'camvid.png'
 ALPHA = 1e-3
 K_SHARE = 0.001
 
@@ -50,8 +52,8 @@ class Setting:
 
 SETTINGS = (
     Setting('n100', 50, (0.6, 0.75), ('n=100', 'taxonomy=camvid')),
-    Setting('n500', 20, (0.75, 0.9, 0.95), ('n=500', 'tau=0.95', 'taxonomy=camvid')),
-    Setting('auto', 20, (0.75,), ('n=auto', 'budget=800')),
+    Setting('n500', 16, (0.75, 0.9, 0.95), ('n=500', 'tau=0.95', 'taxonomy=camvid')),
+    Setting('auto', 16, (0.75,), ('n=auto', 'budget=800')),
 )
 
 
@@ -73,8 +75,9 @@ def main() -> int:
             sample(setting, folder, args.work_dirs / CHECKPOINT)
         rows += answer(setting, folder)
     content = {'machine': machine(), 'alpha': ALPHA, 'rows': rows}
-    RESULTS.write_text(json.dumps(content, indent=1) + '\n')
+    write_json(RESULTS, content)
     print(f'wrote {RESULTS.relative_to(ROOT)}')
+    draw(args.work_dirs / 'procedures' / SETTINGS[0].name)
     return 0
 
 
@@ -135,6 +138,16 @@ def answer(setting: Setting, folder: Path) -> list[dict[str, Any]]:
             f'{term.order:10} abstain {rates["abstain"]:.4f}  certAcc {rates["certAcc"]:.4f}'
         )
     return rows
+
+
+def draw(folder: Path) -> None:
+    """Puts the picture of the first test image, made smaller, where the README shows it."""
+    drawn = sorted((folder / 'certified').glob('vis*/*.png'))
+    if drawn:
+        picture = cv2.imread(str(drawn[0]))
+        small = cv2.resize(picture, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
+        PICTURE.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(PICTURE), small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def combinations(tau: float) -> list[Terms]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mmcert.certify import Terms
+from mmcert.certify import Taxonomy, Terms
 from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import StoppingRule
 from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothingPlan, Space
@@ -103,8 +103,12 @@ class SmoothingConfig:
             raise ValueError(f'draw_every must be an integer >= 0, got {config.draw_every!r}')
         return config
 
-    def plan(self) -> SmoothingPlan:
+    def plan(self, classes: Sequence[str] | None = None) -> SmoothingPlan:
         """Builds what the sampler needs.
+
+        Args:
+            classes (Sequence[str] | None): Names of the classes, for the taxonomy; without them
+                the plan has none.
 
         Returns:
             SmoothingPlan: With the perturbation built.
@@ -123,6 +127,9 @@ class SmoothingConfig:
         for name in ('flip', 'strict_weights'):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
+        taxonomy = None
+        if self.taxonomy is not None and classes is not None:
+            taxonomy = Taxonomy.from_config(self.taxonomy, classes)
         return SmoothingPlan(
             perturbation=PERTURBATIONS.build({**perturbation, '_scope_': 'mmcert'}),
             terms=terms,
@@ -134,7 +141,7 @@ class SmoothingConfig:
             scales=_check_scales(self.scales),
             flip=self.flip,
             space=self.space,
-            taxonomy=_plain(self.taxonomy),
+            taxonomy=taxonomy,
         )
 
     def _n0(self) -> int:
@@ -176,12 +183,3 @@ def _check_scales(scales: float | Sequence[float]) -> tuple[float, ...]:
     if not values or not all(legal):
         raise ValueError(f'scales must be numbers in (0, 4], got {scales!r}')
     return tuple(float(value) for value in values)
-
-
-def _plain(value: Any) -> Any:
-    """Dicts and lists of a config as plain ones."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value

@@ -121,12 +121,12 @@ class SmoothingHook(Hook):
         base = _unwrap(runner.model)
         if config.strict_weights:
             self._check_weights(runner)
-        plan = config.plan()
         dataset = runner.test_dataloader.dataset
-        if plan.space == 'original':
-            _check_pipeline(dataset)
         meta = dict(getattr(dataset, 'metainfo', {}))
         classes = meta.get('classes') or [str(index) for index in range(base.num_classes)]
+        plan = config.plan(classes)
+        if plan.space == 'original':
+            _check_pipeline(dataset)
         ignore_index = getattr(dataset, 'ignore_index', IGNORE_INDEX)
         self.out_dir = Path(config.out_dir or Path(runner.work_dir) / 'certified')
         sampling = _sampling(runner, base, plan)
@@ -157,14 +157,12 @@ class SmoothingHook(Hook):
             logger=runner.logger,
         )
         self._metric = CertifiedMetric(
-            len(classes), ignore_index, runner.model.taxonomy, out_dir=str(self.out_dir)
+            len(classes), ignore_index, plan.taxonomy, out_dir=str(self.out_dir)
         )
         self._metric.dataset_meta = meta
         runner.test_evaluator.metrics.append(self._metric)
-        taxonomy = runner.model.taxonomy
-        self._visualizer = _visualizer(
-            runner, meta if taxonomy is None else {**meta, 'taxonomy': taxonomy.nodes}
-        )
+        nodes = {} if plan.taxonomy is None else {'taxonomy': plan.taxonomy.nodes}
+        self._visualizer = _visualizer(runner, {**meta, **nodes})
         self._started, self._images = time.monotonic(), 0
         guarantee = plan.perturbation.guarantee(plan.terms.tau)
         runner.logger.info(

@@ -62,7 +62,7 @@ class SmoothingPlan:
         scales (tuple[float, ...]): Input scales inside the smoothed function.
         flip (bool): Whether the smoothed function averages with the mirrored image.
         space (str): 'original' or 'model', see ``SPACE_WORDS``.
-        taxonomy (Any): Config of a taxonomy of the classes, see ``Taxonomy.from_config``; or None.
+        taxonomy (Taxonomy | None): Coarser levels to certify where the class cannot be.
     """
 
     perturbation: Perturbation
@@ -75,7 +75,7 @@ class SmoothingPlan:
     scales: tuple[float, ...]
     flip: bool
     space: Space
-    taxonomy: Any = None
+    taxonomy: Taxonomy | None = None
 
     @property
     def most_draws(self) -> int:
@@ -95,7 +95,7 @@ class SmoothingPlan:
             'scales': list(self.scales),
             'flip': self.flip,
             'space': self.space,
-            'taxonomy': self.taxonomy,
+            'taxonomy': None if self.taxonomy is None else self.taxonomy.spec(),
         }
         if self.n is None:
             # The looks follow from the terms; the budget only says how many of them are taken.
@@ -147,8 +147,7 @@ class SmoothedSegmentor(BaseModel):
         logger (logging.Logger | None): Gets the warnings.
 
     Raises:
-        ValueError: If there are more classes than a label map with abstentions can tell apart, or
-            the taxonomy does not fit them.
+        ValueError: If there are more classes than a label map with abstentions can tell apart.
     """
 
     def __init__(
@@ -170,9 +169,6 @@ class SmoothedSegmentor(BaseModel):
         self.base = base
         self.plan = plan
         self.num_classes = len(classes)
-        self.taxonomy = (
-            None if plan.taxonomy is None else Taxonomy.from_config(plan.taxonomy, classes)
-        )
         self.store = store
         self.identity = dict(identity or {})
         self.on_draws = on_draws
@@ -213,7 +209,7 @@ class SmoothedSegmentor(BaseModel):
         self._check_feasible(int(np.prod(sample.ori_shape[:2])))
         record = self._record(image, sample)
         plan, votes, terms = self.plan, record.votes, self.plan.terms
-        certificate = certify_record(record, terms, self.taxonomy)
+        certificate = certify_record(record, terms, plan.taxonomy)
         radii = joint_radii(
             votes,
             alpha=terms.alpha,
@@ -267,7 +263,7 @@ class SmoothedSegmentor(BaseModel):
                 'max': float(radii.max(initial=0.0)),
             }
         }
-        if self.taxonomy is not None:
+        if plan.taxonomy is not None:
             radius = plan.perturbation.radius
             statements['taxonomy'] = {
                 'words': (
@@ -284,7 +280,7 @@ class SmoothedSegmentor(BaseModel):
                         }
                         for name, members in level.items()
                     }
-                    for level in self.taxonomy.spec()
+                    for level in plan.taxonomy.spec()
                 ],
             }
         if plan.stopping is not None:
@@ -320,7 +316,7 @@ class SmoothedSegmentor(BaseModel):
             'batch_size': plan.batch_size,
             'digest': digest,
             'on_draws': None if on_draws is None else lambda done: on_draws(name, done),
-            'nodes': () if self.taxonomy is None else self.taxonomy.nodes,
+            'nodes': () if plan.taxonomy is None else plan.taxonomy.nodes,
         }
         meta = {'name': name, 'digest': digest.hex()}
         if found is None:
@@ -340,7 +336,7 @@ class SmoothedSegmentor(BaseModel):
             assert plan.stopping is not None
             if found is None or votes is not found.votes:
                 self._keep(name, record_of(votes))
-            certificate = certify_record(record_of(votes), plan.terms, self.taxonomy)
+            certificate = certify_record(record_of(votes), plan.terms, plan.taxonomy)
             return plan.stopping.decide(votes, certificate).next_look
 
         assert plan.stopping is not None

@@ -18,6 +18,7 @@ from mmcert.registry import VISUALIZERS
 ABSTAIN_COLOR = (255, 255, 255)
 UNLABELLED_COLOR = (0, 0, 0)
 TITLE_HEIGHT = 22
+BACKGROUND = 32
 
 
 def paint(
@@ -103,7 +104,7 @@ class CertifiedVisualizer(SegLocalVisualizer):
             draw_gt (bool): Whether to show the label.
 
         Returns:
-            np.ndarray: RGB picture, uint8: the panels in a row below their titles.
+            np.ndarray: RGB picture, uint8: the panels below their titles, in one row or two.
         """
         palette = self.dataset_meta['palette']
         panels = [('image', image)]
@@ -123,7 +124,7 @@ class CertifiedVisualizer(SegLocalVisualizer):
         if 'cert_radius' in sample:
             radii = sample.get('cert_radius').data.squeeze(0).cpu().numpy()
             panels.append((f'joint radius, 0 to {radii.max(initial=0.0):.3g}', heat_map(radii)))
-        return np.concatenate([_titled(title, panel) for title, panel in panels], axis=1)
+        return _arranged([_titled(title, panel) for title, panel in panels])
 
     def _levels(
         self, certified: NDArray[np.uint8], levels: NDArray[np.integer]
@@ -165,9 +166,20 @@ def _array(sample: SegDataSample, field: str) -> NDArray[np.integer]:
     return sample.get(field).data.squeeze(0).cpu().numpy()
 
 
+def _arranged(panels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Panels of one size in a row, in two where there are more than four."""
+    columns = len(panels) if len(panels) <= 4 else -(-len(panels) // 2)
+    blank = np.full_like(panels[0], BACKGROUND)
+    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    rows[-1] += [blank] * (columns - len(rows[-1]))
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+
 def _titled(title: str, panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    bar = np.full((TITLE_HEIGHT, panel.shape[1], 3), 32, dtype=np.uint8)
+    bar = np.full((TITLE_HEIGHT, panel.shape[1], 3), BACKGROUND, dtype=np.uint8)
     cv2.putText(
         bar, title, (5, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA
     )
-    return np.pad(np.concatenate([bar, panel]), ((0, 0), (0, 4), (0, 0)), constant_values=32)
+    return np.pad(
+        np.concatenate([bar, panel]), ((0, 0), (0, 4), (0, 0)), constant_values=BACKGROUND
+    )

@@ -57,9 +57,9 @@ def test_a_radius_map_is_stored_and_drawn(make_config, tmp_path):
         assert radii.max() > 0
         statement = read_json(folder / f'{name}.json')
         assert statement['joint_radius']['max'] == pytest.approx(radii.max())
-        # image, label, base, certified, radius
+        # image, label and base, below them certified and radius
         (picture,) = (tmp_path / 'work/certified').glob(f'vis-*/{name}.png')
-        assert cv2.imread(str(picture)).shape[1] == 5 * (48 + 4)
+        assert cv2.imread(str(picture)).shape[:2] == (2 * (32 + 22), 3 * (48 + 4))
 
 
 def test_a_taxonomy_certifies_nodes_where_classes_cannot_be(make_config, tmp_path):
