@@ -30,7 +30,7 @@ class SmoothingConfig:
             least this share of the pixels in addition.
         alpha (float): Bound of the error probability per image, in (0, 1).
         procedure (str): Multiple testing procedure: 'bonferroni', 'holm', 'kfwer' or
-            'ordered_holm'.
+            'ordered_holm'. SegCertify as published is 'holm' with ``selection='holdout'``.
         selection (str): 'holdout' or 'same_draws', see ``mmcert.certify.Terms``.
         k (int | float | None): For 'kfwer': fewer than k certificates of an image may be wrong; a
             number, or a share of the pixels.
@@ -58,8 +58,8 @@ class SmoothingConfig:
     budget: int | None = None
     min_gain: float = 0.01
     alpha: float = 1e-3
-    procedure: str = 'holm'
-    selection: str = 'holdout'
+    procedure: str = 'ordered_holm'
+    selection: str = 'same_draws'
     k: int | float | None = None
     order: str = 'auto'
     taxonomy: Any = None

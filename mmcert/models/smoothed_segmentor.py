@@ -27,9 +27,10 @@ from mmcert.certify import (
     VotesStore,
     certify_record,
     joint_radii,
+    min_draws,
     require_feasible,
 )
-from mmcert.certify.planning import StoppingRule, first_look
+from mmcert.certify.planning import StoppingRule, can_certify, first_look
 from mmcert.certify.sequential import GROWTH
 from mmcert.models.image_segmentor import ImageSegmentor, to_unit_range
 from mmcert.perturbations import Perturbation
@@ -116,6 +117,13 @@ class SmoothingPlan:
             require_feasible(self.n, self.terms, num_components, self.n0)
         else:
             self.stopping.require_look(first_look(self.terms, num_components, self.n0))
+
+    def is_scarce(self, num_components: int) -> bool:
+        """Whether only ``ordered_holm``'s spare alpha can certify anything with so few draws."""
+        if self.n is None or self.terms.procedure != 'ordered_holm':
+            return False
+        plain = replace(self.terms, procedure='holm')
+        return not can_certify(self.n, plain, num_components, self.n0)
 
     def words(self) -> str:
         """The draws, for a log."""
@@ -395,4 +403,11 @@ class SmoothedSegmentor(BaseModel):
             if not self._feasible:
                 raise
             self.logger.warning('this image will be abstained from everywhere: %s', error)
+        if not self._feasible and plan.is_scarce(num_components):
+            self.logger.warning(
+                'n=%s is too small for more than what ordered_holm can certify one after the '
+                'other: Holm needs at least %d draws to begin',
+                plan.n,
+                min_draws(replace(plan.terms, procedure='holm'), num_components, plan.n0),
+            )
         self._feasible = True

@@ -91,7 +91,9 @@ def make_config(tmp_path, scenes_root):
         cfg.model.decode_head.update(in_channels=4, channels=4)
         if model is not None:
             cfg.model = model
-        cfg.smoothing = dict(sigma=0.25, n0=4, n=40, tau=0.6, alpha=0.01) | (smoothing or {})
+        cfg.smoothing = dict(
+            sigma=0.25, n0=4, n=40, tau=0.6, alpha=0.01, procedure='holm', selection='holdout'
+        ) | (smoothing or {})
         cfg.default_hooks.smoothing = dict(type='mmcert.SmoothingHook')
         cfg.merge_from_dict(options)
         torch.manual_seed(0)

@@ -32,6 +32,12 @@ def test_config_name_states_what_it_holds(path):
     name = path.stem
     if name.startswith('segcertify'):
         assert f's{cfg.smoothing.sigma}-n{cfg.smoothing.n}' in name
+        assert (cfg.smoothing.procedure, cfg.smoothing.selection) == ('holm', 'holdout')
+    if name.startswith('recommended'):
+        assert f's{cfg.smoothing.sigma}-auto' in name
+        default = SmoothingConfig(sigma=0.25)
+        for key in ('procedure', 'selection', 'tau', 'alpha', 'n0'):
+            assert cfg.smoothing[key] == getattr(default, key)
     assert ('camvid' in name) == ('CamVid' in cfg.test_dataloader.dataset.type)
 
 

@@ -186,7 +186,7 @@ def test_no_selection_draws_are_needed_for_same_draws(make_config, tmp_path):
         (dict(budget=100), "budget goes with n='auto'"),
         (dict(n='auto', budget=0), 'budget must be an integer of at least 1'),
         (dict(n='auto', budget=100, min_gain=2), 'min_gain must lie in'),
-        (dict(n0=0), 'n0 must be an integer of at least 1'),
+        (dict(n0=0, selection='holdout'), 'n0 must be an integer of at least 1'),
         (dict(n0=0, selection='same_draws', n='auto', budget=50), 'need a guess from selection'),
         (dict(procedure='kfwer'), 'k belongs to the procedure kfwer'),
         (dict(selection='all'), "unknown selection 'all'"),
@@ -206,3 +206,10 @@ def test_a_taxonomy_of_other_classes_is_refused(make_config):
 def test_a_budget_below_the_first_look_is_refused(make_config):
     with pytest.raises(ValueError, match='does not reach the first look'):
         run_test(make_config(smoothing=dict(n='auto', budget=5)))
+
+
+def test_too_few_draws_for_holm_are_warned_of(make_config, tmp_path):
+    # n = 20 at tau = 0.6: 20 unanimous votes have p = 4e-5 > 0.01 / 1536, but less than 0.01.
+    run_test(make_config(smoothing=dict(n=20, procedure='ordered_holm')))
+    (log,) = (tmp_path / 'work').glob('2*/2*.log')
+    assert 'Holm needs at least 24 draws to begin' in log.read_text()

@@ -28,7 +28,8 @@ def image_of(height, width, channels=1, seed=0):
 
 
 def smoothed(base, **smoothing):
-    config = SmoothingConfig.from_cfg({'sigma': 0.25, 'alpha': 0.01, **smoothing})
+    published = {'procedure': 'holm', 'selection': 'holdout'}
+    config = SmoothingConfig.from_cfg({'sigma': 0.25, 'alpha': 0.01, **published, **smoothing})
     return SmoothedSegmentor(base.eval(), config.plan(), classes=['dark', 'bright'])
 
 

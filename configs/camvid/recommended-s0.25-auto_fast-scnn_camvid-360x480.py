@@ -1,0 +1,7 @@
+_base_ = [
+    './fast-scnn_noise-s0.25-3k_camvid-360x480.py',
+    '../_base_/smoothing/recommended.py',
+]
+# 50 of the 233 test images, evenly spaced.
+test_dataloader = dict(dataset=dict(indices=[k * 233 // 50 for k in range(50)]))
+smoothing = dict(taxonomy='camvid', draw_every=10)
