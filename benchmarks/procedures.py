@@ -25,7 +25,7 @@ from mmcert.perturbations import from_spec
 from mmcert.report.files import write_json
 
 ROOT = Path(__file__).parent.parent
-CONFIG = ROOT / 'configs' / 'camvid' / 'segcertify-s0.25-n100_fast-scnn_camvid-360x480.py'
+CONFIGS = ROOT / 'configs' / 'camvid'
 CHECKPOINT = 'fast-scnn_noise-s0.25-3k_camvid-360x480/iter_3000.pth'
 RESULTS = ROOT / 'benchmarks' / 'results' / 'procedures.json'
 PICTURE = ROOT / 'docs' / 'images' / 'camvid.png'
@@ -39,21 +39,24 @@ class Setting:
 
     Attributes:
         name (str): Name of its work folder.
+        config (str): Beginning of the config's name.
         images (int): Evenly spaced test images.
         taus (tuple[float, ...]): Thresholds to answer.
         options (tuple[str, ...]): Of ``smoothing``.
     """
 
     name: str
+    config: str
     images: int
     taus: tuple[float, ...]
     options: tuple[str, ...]
 
 
+FIXED = 'segcertify-s0.25-n100'
 SETTINGS = (
-    Setting('n100', 50, (0.6, 0.75), ('n=100', 'taxonomy=camvid')),
-    Setting('n500', 16, (0.75, 0.9, 0.95), ('n=500', 'tau=0.95', 'taxonomy=camvid')),
-    Setting('auto', 16, (0.75,), ('n=auto', 'budget=800')),
+    Setting('n100', FIXED, 50, (0.6, 0.75), ('taxonomy=camvid',)),
+    Setting('n500', FIXED, 16, (0.75, 0.9, 0.95), ('n=500', 'tau=0.95', 'taxonomy=camvid')),
+    Setting('auto', 'recommended-s0.25-auto', 16, (0.75,), ()),
 )
 
 
@@ -88,7 +91,7 @@ def sample(setting: Setting, folder: Path, checkpoint: Path) -> None:
         [
             sys.executable,
             ROOT / 'tools' / 'test.py',
-            CONFIG,
+            next(CONFIGS.glob(f'{setting.config}*.py')),
             checkpoint,
             '--work-dir',
             folder,
