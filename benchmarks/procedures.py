@@ -125,7 +125,7 @@ def answer(setting: Setting, folder: Path) -> list[dict[str, Any]]:
     for term, tally, level in zip(terms, tallies, levels, strict=True):
         rates = tally.rates()
         if level.levels is not None:
-            rates |= level.levels.rates()
+            rates |= level.levels.rates(level.allowance)
         rows.append(
             {
                 'setting': setting.name,

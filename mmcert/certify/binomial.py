@@ -162,11 +162,26 @@ def clopper_pearson_lower(hits: ArrayLike, n: int, alpha: float) -> NDArray[np.f
     Raises:
         ValueError: If a value is out of range; the message gives the value.
     """
-    alpha = check_alpha(alpha)
     hits = check_hits(hits, n)
-    successes = np.arange(1, n + 1)
-    table = np.concatenate([[0.0], stats.beta.ppf(alpha, successes, n - successes + 1)])
-    return np.asarray(table[hits], dtype=np.float64)
+    return clopper_pearson_table(n, alpha)[hits]
+
+
+def clopper_pearson_table(n: int, alpha: float) -> NDArray[np.float64]:
+    """The lower bounds of 0, ..., n hits; see ``clopper_pearson_lower``.
+
+    Args:
+        n (int): Number of draws, at least 1.
+        alpha (float): Significance level in (0, 1) of each single bound.
+
+    Returns:
+        np.ndarray: Shape (n + 1,), float64, increasing from 0.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    successes = np.arange(1, check_draws(n) + 1)
+    bounds = stats.beta.ppf(check_alpha(alpha), successes, n - successes + 1)
+    return np.concatenate([[0.0], bounds])
 
 
 def min_hits(n: int, tau: float, level: float) -> int | None:

@@ -21,26 +21,11 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from mmcert.certify.binomial import check_selection
+from mmcert.certify.binomial import check_selection, clopper_pearson_table
 from mmcert.certify.checks import check_alpha
 from mmcert.certify.sequential import spend
 from mmcert.certify.votes import Votes
-
-
-def lower_bound_table(n: int, level: float) -> NDArray[np.float64]:
-    """Clopper and Pearson's lower bound of 0, ..., n hits.
-
-    Args:
-        n (int): Number of draws, at least 1.
-        level (float): Significance level of each bound, in (0, 1).
-
-    Returns:
-        np.ndarray: Shape (n + 1,), float64, increasing from 0.
-    """
-    successes = np.arange(1, n + 1)
-    return np.concatenate([[0.0], stats.beta.ppf(level, successes, n - successes + 1)])
 
 
 def joint_radii(
@@ -74,7 +59,7 @@ def joint_radii(
     found = np.zeros(votes.guess.shape, dtype=np.float32)
     for look, (hits, n) in enumerate(votes.stages(selection), start=1):
         level = (spend(alpha, look) if votes.looks else alpha) / shares
-        table = radius_table(lower_bound_table(n, level), radius)
+        table = radius_table(clopper_pearson_table(n, level), radius)
         np.maximum(found, table[hits], out=found)
     return found
 

@@ -51,8 +51,12 @@ class LevelTally:
             information=self.information + other.information,
         )
 
-    def rates(self) -> dict[str, float]:
+    def rates(self, allowance: int = 0) -> dict[str, float]:
         """The metrics, fractions in [0, 1]; NaN where there is nothing to divide by.
+
+        Args:
+            allowance (int): How many of the certificates may be wrong by the promise of the
+                procedure: taken away from all but ``cCIG``, which is not known then.
 
         Returns:
             dict: ``CIG``, the certified information gain: the mean over labelled components of (log
@@ -65,15 +69,16 @@ class LevelTally:
         """
         labelled = self.levels.sum(axis=(1, 2))
         with np.errstate(invalid='ignore'):
+            information = max(self.information.sum() - allowance, 0.0)
             rates = {
-                'CIG': _ratio(self.information.sum(), labelled.sum()),
-                'cCIG': _mean(self.information / labelled),
+                'CIG': _ratio(information, labelled.sum()),
+                'cCIG': float('nan') if allowance else _mean(self.information / labelled),
             }
         for level in range(len(self.components) - 1):
             finer = slice(0, level + 1)
             certified = int(self.components[finer].sum())
             total = int(self.components.sum())
-            correct = self.levels[:, finer, 1].sum()
+            correct = max(int(self.levels[:, finer, 1].sum()) - allowance, 0)
             rates[f'abstain_level{level}'] = _ratio(total - certified, total)
             rates[f'certAcc_level{level}'] = _ratio(correct, labelled.sum())
         return rates
@@ -168,7 +173,7 @@ class Tally:
             rates['base_aAcc'] = _ratio(np.trace(self.base), labelled)
             rates['base_mIoU'] = _mean(_iou(self.base))
         if self.levels is not None:
-            rates |= self.levels.rates()
+            rates |= self.levels.rates(self.allowance)
         return rates
 
     def by_region(self) -> dict[str, dict[str, float]]:

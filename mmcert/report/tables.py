@@ -88,7 +88,7 @@ def level_table(tally: Tally) -> str:
     """Certified results by the levels of a taxonomy; empty if there is none."""
     if tally.levels is None:
         return ''
-    rates = tally.levels.rates()
+    rates = tally.levels.rates(tally.allowance)
     table = PrettyTable(['certified at this level or a finer one', 'cert. acc.', 'abstain'])
     for level in range(tally.levels.levels.shape[1] - 1):
         name = 'class' if level == 0 else f'level {level}'

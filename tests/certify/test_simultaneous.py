@@ -5,8 +5,8 @@ from scipy.special import ndtri
 from statsmodels.stats.proportion import proportion_confint
 
 from mmcert.certify import Votes, VotesRecord, certify, joint_radii
+from mmcert.certify.binomial import clopper_pearson_table
 from mmcert.certify.offline import Task, radius_curve
-from mmcert.certify.simultaneous import lower_bound_table
 
 
 def votes(hits, n=100, n0=10, selection_hits=None, guess=None):
@@ -20,7 +20,7 @@ def radius(tau):
 
 
 def test_lower_bounds_agree_with_statsmodels():
-    table = lower_bound_table(40, 1e-4)
+    table = clopper_pearson_table(40, 1e-4)
     expected = [proportion_confint(k, 40, 2e-4, method='beta')[0] for k in range(41)]
     np.testing.assert_allclose(table, expected, atol=1e-12)
 
@@ -45,7 +45,7 @@ def test_radii_grow_with_hits_and_shrink_with_the_number_of_components():
 def test_same_draws_bounds_are_wrong_with_probability_below_alpha(probability):
     # Exact: the top class of two is chosen by the counts that are bounded.
     n, alpha = 60, 0.01
-    bounds = lower_bound_table(n, alpha / 2)
+    bounds = clopper_pearson_table(n, alpha / 2)
     total = 0.0
     for share in (probability, 1 - probability):
         claims = np.arange(n + 1)[(np.arange(n + 1) > n / 2) & (bounds > max(share, 0.5))]

@@ -131,3 +131,15 @@ def test_votes_without_the_levels_are_refused():
     plain = Votes(np.zeros(2, int), np.array([3, 4]), 5, 5)
     with pytest.raises(ValueError, match='sample them with the same `taxonomy`'):
         certify(plain, tau=0.75, alpha=0.01, taxonomy=Taxonomy(LEVELS, CLASSES))
+
+
+def test_wrong_certificates_that_are_allowed_are_taken_from_the_levels():
+    taxonomy = Taxonomy(LEVELS, CLASSES)
+    votes = votes_of(np.full((5, 10), 2), np.full((60, 10), 2), taxonomy)
+    record = VotesRecord(votes, {}, label=np.full(10, 2))
+    terms = Terms(0.75, 0.01, 'kfwer', k=4)
+    (counts,) = evaluate([record], [terms], Task(4, taxonomy=taxonomy))
+    rates = counts.rates()
+    assert rates['certAcc'] == rates['CIG'] == rates['certAcc_level0'] == pytest.approx(0.7)
+    assert rates['certAcc_level1'] == pytest.approx(0.7)
+    assert math.isnan(rates['cCIG'])
