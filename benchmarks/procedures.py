@@ -112,20 +112,17 @@ def answer(setting: Setting, folder: Path) -> list[dict[str, Any]]:
         return []
     records = list(read_folder(found[-1]))
     provenance, sampling = records[0].meta['provenance'], records[0].meta['sampling']
-    taxonomy = sampling['taxonomy'] and Taxonomy.from_config(
-        sampling['taxonomy'], provenance['classes']
-    )
+    taxonomy = Taxonomy.from_config('camvid', provenance['classes'])
     terms = [term for tau in setting.taus for term in combinations(tau)]
     task = Task(provenance['num_classes'], provenance['ignore_index'])
     leveled = Task(provenance['num_classes'], provenance['ignore_index'], taxonomy)
     tallies = evaluate(records, terms, task)
-    levels = evaluate(records, terms, leveled) if taxonomy else tallies
+    levels = evaluate(records, terms, leveled)
     perturbation = from_spec(sampling['perturbation'])
     rows = []
     for term, tally, level in zip(terms, tallies, levels, strict=True):
-        rates = tally.rates()
-        if level.levels is not None:
-            rates |= level.levels.rates(level.allowance)
+        assert level.levels is not None
+        rates = tally.rates() | level.levels.rates(level.allowance)
         rows.append(
             {
                 'setting': setting.name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from mmcert.certify.certificate import ORDERS
 from mmcert.certify.dataset import dataset_statement
 from mmcert.certify.offline import Task, evaluate, radius_curve
 from mmcert.certify.procedures import PROCEDURES
+from mmcert.certify.sequential import spend
 from mmcert.perturbations import Perturbation, from_spec
 from mmcert.report import level_table, reference_table, result_table
 from mmcert.report.curves import plot_radius_curve
@@ -97,10 +99,19 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     images = tallies[0].images
     print(f'{images} images, {perturbation}, {draws_in_words(first)}')
     print(result_table(rows))
-    if tallies[0].levels is not None:
-        print(level_table(tallies[0]))
+    for term, counts in zip(asked, tallies, strict=False):
+        if counts.levels is not None:
+            print(
+                f'{term.procedure}, {term.selection}, tau = {term.tau:g}, alpha = {term.alpha:g}:'
+            )
+            print(level_table(counts))
     print(reference_table(rows[0]))
     print(f'Each row is valid by itself, per image with confidence 1 - alpha, of {space}.')
+    if any(term.k is not None for term in asked):
+        print(
+            'Rows of kfwer are count certificates: fewer than k certificates of an image are '
+            'wrong, and k - 1 of them are taken away from accuracy and mIoU.'
+        )
     statements = [dataset_statement(images, alpha) for alpha in args.alpha]
     for statement in statements:
         print(f'alpha = {statement.alpha:g}, {statement.words}.')
@@ -143,13 +154,15 @@ def task_of(record: VotesRecord) -> Task:
     return Task(
         provenance['num_classes'],
         provenance['ignore_index'],
-        None if taxonomy is None else Taxonomy.from_config(taxonomy, provenance['classes']),
+        None if taxonomy is None else Taxonomy.from_spec(taxonomy),
     )
 
 
 def note_if_infeasible(record: VotesRecord, terms: Terms) -> None:
     """Says where not even unanimous votes could be certified."""
     votes = record.votes
+    if votes.looks:
+        terms = replace(terms, alpha=spend(terms.alpha, len(votes.looks)))
     try:
         require_feasible(votes.n, terms, votes.num_components, votes.n0)
     except InfeasiblePlanError as error:

@@ -190,7 +190,7 @@ def _joint(selection: str) -> Callable[..., bool]:
     return broken
 
 
-def _levels(selection: str) -> Callable[..., bool]:
+def _levels(terms: Mapping[str, object], looks: bool = False) -> Callable[..., bool]:
     """A chain of nodes for each component: two classes each, then the class itself."""
 
     def broken(family: Family, _: np.random.Generator) -> bool:
@@ -200,16 +200,25 @@ def _levels(selection: str) -> Callable[..., bool]:
         if len(pairs) == len(classes) or len(classes) < 3:
             return False
         taxonomy = Taxonomy([pairs], classes)
-        coarse = _count(taxonomy.nodes[0][family.labels], oracle.n0)
-        votes = replace(family.votes, coarse=(coarse,))
+        nodes = taxonomy.nodes[0][family.labels].astype(np.uint8)
+        coarse = Family(oracle, nodes, _count(nodes, oracle.n0))
+        if looks:
+            votes = replace(family.in_looks(), coarse=(coarse.in_looks(),))
+        else:
+            votes = replace(family.votes, coarse=(coarse.votes,))
         found = certify(
-            votes, tau=oracle.tau, alpha=oracle.alpha, selection=selection, taxonomy=taxonomy
+            votes,
+            tau=oracle.tau,
+            alpha=oracle.alpha,
+            taxonomy=taxonomy,
+            order=oracle.ranking() if terms.get('procedure') == 'ordered_holm' else None,
+            **terms,  # type: ignore[arg-type]
         )
         assert found.level is not None
-        within = taxonomy.nodes[0] == coarse.guess[:, None]
+        within = taxonomy.nodes[0] == coarse.votes.guess[:, None]
         p = (oracle.probabilities * within).sum(axis=1)
         false = (found.level == 1) & (p <= oracle.tau + 1e-12)
-        return bool(false.any()) or family.wrong(found.certified) > 0
+        return int(np.count_nonzero(false)) + family.wrong(found.certified) >= found.k
 
     return broken
 
@@ -281,8 +290,11 @@ METHODS: tuple[Method, ...] = (
     *(Method(f'{name}, in looks', _certified(terms, looks=True)) for name, terms in _all_terms()),
     Method('joint radii, holdout', _joint('holdout')),
     Method('joint radii, same_draws', _joint('same_draws')),
-    Method('label sets, holdout', _levels('holdout')),
-    Method('label sets, same_draws', _levels('same_draws')),
+    *(Method(f'label sets, {name}', _levels(terms)) for name, terms in _all_terms()),
+    Method(
+        'label sets, ordered_holm, same_draws, in looks',
+        _levels({'procedure': 'ordered_holm', 'selection': 'same_draws'}, looks=True),
+    ),
     Method('peeking at unchanged alpha', _peeking, valid=False),
     Method('max-T bootstrap', _max_t, valid=False, share=0.1),
     Method('k-FWER with k alpha / (K - i + 1)', _invalid_kfwer, valid=False),
@@ -318,6 +330,16 @@ ORACLES: tuple[Oracle, ...] = (
     Oracle('half sure, null first', _rows((10, _SURE), (10, _TWO))),
     Oracle('half sure, null last', _rows((10, _SURE), (10, _TWO)), order='null last'),
     Oracle('torn within a node', _rows((20, _PAIR))),
+    Oracle(
+        'one sure, the rest torn',
+        _rows((1, [1.0, 0.0, 0.0, 0.0]), (39, _PAIR)),
+        alpha=0.01,
+        n0=10,
+        n=18,
+        order='null last',
+    ),
+    Oracle('ties', _rows((20, [0.5, 0.5])), tau=0.5, n0=8, n=40),
+    Oracle('hardly more than a tie', _rows((10, [0.5, 0.5]), (10, [0.51, 0.49])), tau=0.5, n0=8),
     Oracle('large tau, few draws', _rows((20, [0.9, 0.1])), tau=0.9, n=24, coupling='identical'),
 )
 """Worst points of the null: true nulls have a class, or a node, of probability exactly tau."""

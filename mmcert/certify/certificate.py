@@ -76,8 +76,10 @@ class Terms:
             )
 
     def number(self, num_components: int) -> int:
-        """The k of the k-FWER as a number; 1 for the other procedures."""
-        return 1 if self.k is None else check_k(self.k, num_components)
+        """The k of the k-FWER as a number, at most K; 1 for the other procedures."""
+        if self.k is None:
+            return 1
+        return min(check_k(self.k, num_components), max(num_components, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +98,10 @@ class Certificate:
     tau.
 
     Assumptions: the draws are independent, each used once; under 'holdout' those of the guess are
-    apart from those of the hits; tau, alpha, the procedure, the order and the taxonomy were not
-    chosen by looking at the hits; the input was not chosen by looking at the seed; arithmetic is
-    exact.
+    apart from those of the hits; tau, alpha, the procedure, the selection, the order and the
+    taxonomy were not chosen by looking at the hits; the input was not chosen by looking at the
+    seed; arithmetic is exact. Unless the votes have looks, the number of draws was fixed as well:
+    sampling more of them because the result was not good enough is not covered.
 
     Not promised: that the certified model does not abstain under attack (p_i is then only known
     to exceed 1/2), that the class is right, or anything for several inputs together.
@@ -111,6 +114,7 @@ class Certificate:
         n (int): Number of estimation draws.
         n0 (int): Number of selection draws.
         looks (tuple[int, ...]): The looks of a group-sequential run; empty if n was fixed.
+        order (str | None): For 'ordered_holm': what ordered the components.
         level (np.ndarray | None): With a taxonomy, 0 where the class is certified, l where the node
             of level l is, and the number of levels + 1 where nothing is; uint8.
         coarse (tuple[np.ndarray, ...]): With a taxonomy, the nodes of each of its levels.
@@ -123,6 +127,7 @@ class Certificate:
     n: int
     n0: int
     looks: tuple[int, ...] = ()
+    order: str | None = None
     level: NDArray[np.uint8] | None = None
     coarse: tuple[NDArray[np.integer], ...] = ()
 
@@ -178,8 +183,8 @@ class Certificate:
             'components': self.num_components,
             'certified': int(np.count_nonzero(self.certified)),
         }
-        if self.terms.procedure == 'ordered_holm':
-            statement['order'] = self.terms.order
+        if self.order is not None:
+            statement['order'] = self.order
         if self.looks:
             statement['looks'] = list(self.looks)
             statement['alpha_spending'] = 'alpha / (l (l + 1)) at look l = 1, 2, ...'
@@ -228,7 +233,8 @@ def certify(
     """
     terms = Terms(tau, alpha, procedure, selection, k)
     checked = None if order is None else check_order(order, votes.num_components)
-    return _certify(votes, terms, checked, taxonomy)
+    words = 'of the components in memory' if order is None else 'given'
+    return _certify(votes, terms, checked, words, taxonomy)
 
 
 def certify_record(
@@ -255,7 +261,7 @@ def certify_record(
     """
     if order is None and terms.procedure == 'ordered_holm':
         order = component_order(record, terms)
-    return _certify(record.votes, terms, order, taxonomy)
+    return _certify(record.votes, terms, order, _order_words(record, terms), taxonomy)
 
 
 def component_order(record: VotesRecord, terms: Terms) -> NDArray[np.int32] | None:
@@ -288,8 +294,23 @@ def component_order(record: VotesRecord, terms: Terms) -> NDArray[np.int32] | No
     return np.argsort(rank.max(initial=0) - rank.ravel(), kind='stable').astype(np.int32)
 
 
+def _order_words(record: VotesRecord, terms: Terms) -> str:
+    """What ``component_order`` orders by."""
+    by_votes = terms.selection == 'holdout' and terms.order != 'margin'
+    if by_votes and record.votes.selection_hits is not None:
+        ties = ', ties by the margin of the clean input' if record.margin is not None else ''
+        return f'by the selection votes{ties}'
+    if record.margin is not None:
+        return "by the base model's margin on the clean input"
+    return 'of the components in memory'
+
+
 def _certify(
-    votes: Votes, terms: Terms, order: NDArray[np.integer] | None, taxonomy: Taxonomy | None
+    votes: Votes,
+    terms: Terms,
+    order: NDArray[np.integer] | None,
+    order_words: str,
+    taxonomy: Taxonomy | None,
 ) -> Certificate:
     tested: list[NDArray[np.bool_] | None] = [None]
     coarse: tuple[Votes, ...] = ()
@@ -320,6 +341,7 @@ def _certify(
         n=votes.n,
         n0=votes.n0,
         looks=votes.looks,
+        order=order_words if terms.procedure == 'ordered_holm' else None,
         level=level,
         coarse=tuple(part.guess for part in coarse),
     )
@@ -347,7 +369,7 @@ def _looks(
         found = reject(
             terms.procedure,
             hits,
-            p_value_table(n, terms.tau, terms.selection),
+            p_value_table(n, terms.tau, terms.selection, hits.size),
             spend(terms.alpha, look) if sequential else terms.alpha,
             k=terms.number(hits.size),
             order=order,

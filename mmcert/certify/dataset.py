@@ -1,7 +1,8 @@
 """What may be said of many images at once, when each is certified at its own alpha.
 
-The draws of different images are independent, so the number of images with a broken promise is at
-most (stochastically) binomial with M trials of probability alpha, whatever the images are.
+The draws of different images are independent (copies of one image share theirs), so the number of
+different images with a broken promise is at most (stochastically) binomial with M trials of
+probability alpha, whatever the images are.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ class DatasetStatement:
         alpha (float): Level of each image.
         expected_failures (float): Bound of the expected number of images whose promise is broken,
             M * alpha (by linearity; holds under any dependence).
-        all_hold (float): Probability, at least, that no image's promise is broken: the larger of 1
-            - M * alpha, which needs no independence, and (1 - alpha)^M, which does.
-        failures (int): With probability at least ``confidence``, not more images fail than this.
+        all_hold (float): Probability, at least, that no image's promise is broken, (1 - alpha)^M;
+            without independence it would be 1 - M * alpha.
+        failures (int): If all images differ, with probability at least ``confidence``, not more
+            images fail than this.
         confidence (float): Of ``failures``.
         alpha_for_all (float): Level for each image, alpha / M, at which one may say of all M
             together what alpha says of one.
@@ -68,7 +70,7 @@ def dataset_statement(images: int, alpha: float, confidence: float = 0.999) -> D
         images=images,
         alpha=alpha,
         expected_failures=images * alpha,
-        all_hold=max(1 - images * alpha, (1 - alpha) ** images),
+        all_hold=(1 - alpha) ** images,
         failures=int(stats.binom.ppf(confidence, images, alpha)),
         confidence=confidence,
         alpha_for_all=alpha / images,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import optimize, stats
 
-from mmcert.certify.binomial import histogram, p_value_table, smallest_p_value
+from mmcert.certify.binomial import histogram, log_smallest_p_value, p_value_table
 from mmcert.certify.certificate import Certificate, Terms
 from mmcert.certify.checks import check_draws
 from mmcert.certify.procedures import first_level
@@ -43,7 +43,10 @@ def can_certify(n: int, terms: Terms, num_components: int, n0: int = 0) -> bool:
     Raises:
         ValueError: If a value is out of range.
     """
-    return _smallest(n, terms, n0) <= _level(terms, num_components)
+    smallest = log_smallest_p_value(
+        _counted(n, terms, n0), terms.tau, terms.selection, num_components
+    )
+    return smallest <= math.log(_level(terms, num_components))
 
 
 def min_draws(terms: Terms, num_components: int, n0: int = 0) -> int:
@@ -87,9 +90,7 @@ def max_tau(n: int, terms: Terms, num_components: int, n0: int = 0) -> float | N
 
     def excess(tau: float) -> float:
         """By how much the smallest p-value exceeds the level, in logarithms: it may underflow."""
-        smallest = counted * math.log(tau)
-        if terms.selection == 'same_draws':
-            smallest += math.log1p(((1 - tau) / tau) ** counted)
+        smallest = log_smallest_p_value(counted, tau, terms.selection, num_components)
         return smallest - math.log(level)
 
     if excess(0.5) > 0:
@@ -112,10 +113,14 @@ def require_feasible(n: int, terms: Terms, num_components: int, n0: int = 0) -> 
         ValueError: If a value is out of range.
     """
     if not can_certify(check_draws(n), terms, num_components, n0):
+        counted = _counted(n, terms, n0)
+        smallest = math.exp(
+            log_smallest_p_value(counted, terms.tau, terms.selection, num_components)
+        )
         raise InfeasiblePlanError(
             f'n={n} draws cannot certify anything at tau={terms.tau}, alpha={terms.alpha} with '
             f'{num_components} components ({terms.procedure}, {terms.selection}): even unanimous '
-            f'votes have p-value {_smallest(n, terms, n0):.3g} > '
+            f'votes have p-value {smallest:.3g} > '
             f'{_level(terms, num_components):.3g}, the first level of the procedure. '
             f'The smallest n that can is {min_draws(terms, num_components, n0)}.'
         )
@@ -153,7 +158,7 @@ def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | 
     Raises:
         ValueError: If a value is out of range.
     """
-    table = p_value_table(_counted(n, terms, n0), terms.tau, terms.selection)
+    table = p_value_table(_counted(n, terms, n0), terms.tau, terms.selection, num_components)
     attained = table <= _level(terms, num_components)
     return int(np.argmax(attained)) if attained[-1] else None
 
@@ -232,7 +237,8 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
         return 0.0
     level = first_level('kfwer', spend(terms.alpha, len(votes.looks) + 1), pending, certificate.k)
     after = counted + n - votes.n
-    cutoff = int(np.count_nonzero(p_value_table(after, terms.tau, terms.selection) > level))
+    table = p_value_table(after, terms.tau, terms.selection, votes.num_components)
+    cutoff = int(np.count_nonzero(table > level))
     have = np.arange(counted + 1)
     share = (have + 0.5) / (counted + 1)
     chance = stats.binom.sf(cutoff - have - 1, n - votes.n, share)
@@ -314,10 +320,6 @@ class Decision:
 
 def _counted(n: int, terms: Terms, n0: int) -> int:
     return check_draws(n) + (n0 if terms.selection == 'same_draws' else 0)
-
-
-def _smallest(n: int, terms: Terms, n0: int) -> float:
-    return smallest_p_value(_counted(n, terms, n0), terms.tau, terms.selection)
 
 
 def _level(terms: Terms, num_components: int) -> float:

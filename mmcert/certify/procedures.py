@@ -28,8 +28,8 @@ class Rejections:
 
     Attributes:
         mask (np.ndarray): True where a null hypothesis was rejected that was pending before.
-        cutoff (int): Smallest number of hits with which every pending component is rejected;
-            n + 1 if there is none.
+        cutoff (int): Smallest number of hits at which every component may be tested that is still
+            pending after this run; n + 1 if there is none. Coarser counts are held against it.
     """
 
     mask: NDArray[np.bool_]
@@ -99,7 +99,10 @@ def reject(
         cutoff, extra = _ordered_holm(hits, counts, table, alpha, order, pending)
         mask = hits >= cutoff
         mask[extra] = True
-        return Rejections(mask if pending is None else mask & pending, cutoff)
+        mask = mask if pending is None else mask & pending
+        # The order pays for the components that it was applied to, and for no others.
+        left = total - rejected - int(np.count_nonzero(mask))
+        return Rejections(mask, int(np.count_nonzero(table > alpha / max(left, 1))))
     else:
         steps = step_down(
             table[::-1],

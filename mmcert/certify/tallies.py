@@ -271,7 +271,7 @@ class Tallier:
         guess = np.asarray(guess)
         check_classes(guess, num_classes, 'guess')
         truth = np.full(guess.shape, ignore_index) if label is None else np.asarray(label)
-        if truth.size != guess.size:
+        if truth.shape != guess.shape:
             raise ValueError(
                 f'label and guess must have one shape, got {truth.shape} and {guess.shape}'
             )
@@ -434,8 +434,8 @@ def near_boundary(
     for rows in (True, False):
         reach = 0
         while reach < distance - 1:
-            # A window of 2 * reach + 1 may be moved by its own width at most.
-            step = min(2 * reach + 1, distance - 1 - reach)
+            # Moved by more, a window that the border has clipped would leave a gap.
+            step = min(reach + 1, distance - 1 - reach)
             later, earlier = slice(step, None), slice(None, -step)
             everything = slice(None)
             after = (later,) if rows else (everything, later)

@@ -86,7 +86,10 @@ class Taxonomy:
         names = list(level)
         nodes = np.full(len(self.classes), -1, dtype=np.int64)
         for node, members in enumerate(level.values()):
-            for member in [members] if isinstance(members, str) else members:
+            listed = [members] if isinstance(members, str) else list(members)
+            if not listed:
+                raise ValueError(f'level {number} of the taxonomy has a node without classes')
+            for member in listed:
                 if member not in index:
                     raise ValueError(
                         f'level {number} of the taxonomy names the class {member!r}; the classes '
@@ -96,6 +99,11 @@ class Taxonomy:
                     raise ValueError(f'level {number} of the taxonomy names {member!r} twice')
                 nodes[index[member]] = node
         for position in np.flatnonzero(nodes < 0):
+            if self.classes[position] in names:
+                raise ValueError(
+                    f'level {number} of the taxonomy calls a node {self.classes[position]!r}, '
+                    'which is a class outside that node'
+                )
             nodes[position] = len(names)
             names.append(self.classes[position])
         return tuple(names), nodes
@@ -179,15 +187,31 @@ class Taxonomy:
         parents[self.nodes[level - 1]] = self.nodes[level]
         return parents
 
-    def spec(self) -> list[dict[str, list[str]]]:
-        """The levels as JSON values, from which an equal taxonomy can be built."""
-        return [
-            {
-                name: [self.classes[index] for index in np.flatnonzero(nodes == node)]
-                for node, name in enumerate(names)
-            }
-            for names, nodes in zip(self.names, self.nodes, strict=True)
-        ]
+    def members(self, level: int) -> dict[str, list[str]]:
+        """The classes of each node of a coarse level, in the order of the nodes' numbers."""
+        nodes = self.nodes[level - 1]
+        return {
+            name: [self.classes[index] for index in np.flatnonzero(nodes == node)]
+            for node, name in enumerate(self.names[level - 1])
+        }
+
+    def spec(self) -> dict[str, Any]:
+        """What votes are kept with, as JSON values that no sorting of keys can alter.
+
+        Returns:
+            dict: ``classes``, their names in order, and ``levels``, for each a list of [name,
+            classes] in the order of the nodes' numbers.
+        """
+        levels = range(1, self.num_levels + 1)
+        return {
+            'classes': list(self.classes),
+            'levels': [[[*item] for item in self.members(level).items()] for level in levels],
+        }
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Taxonomy:
+        """Builds the taxonomy whose ``spec`` was kept, with the same numbers of nodes."""
+        return cls([dict(level) for level in spec['levels']], spec['classes'])
 
 
 _CITYSCAPES = {

@@ -2,7 +2,8 @@
 
 Every certified component keeps its class under attack; the others may be given any class. The lower
 bounds here are the exact minimum over all that the adversary could do to them, so an accuracy or
-mIoU under attack, were it measured, could not be smaller (with the certificates' confidence).
+mIoU under attack, were it measured, could not be smaller as long as the certificates hold: of one
+image with the certificate's confidence, over many images see ``dataset``.
 """
 
 from __future__ import annotations

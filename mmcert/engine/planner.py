@@ -15,12 +15,15 @@ from mmcert.certify import InfeasiblePlanError, Terms
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import first_hits, first_look, min_draws, outlook
 from mmcert.certify.procedures import PROCEDURES
+from mmcert.certify.sequential import GROWTH, spend
 from mmcert.models.image_segmentor import ImageSegmentor, to_unit_range
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.sampling import collect_votes
 
 COMMON_TAUS = (0.6, 0.75, 0.85, 0.95, 0.99)
 TIMED_BATCHES = 3
+MOST_DRAWS = 20_000
+"""Where the search for a number of draws gives up."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,13 @@ def report(
     """
     terms = plan.terms
     n = plan.n if plan.n is not None else plan.most_draws - plan.n0
+    tested = _tested(plan, num_components)
     lines = [
         f'{images} images of {num_components} components; {plan.perturbation}; tau = {terms.tau:g} '
         f'(radius {plan.perturbation.radius(terms.tau):.4g}), alpha = {terms.alpha:g}, '
         f'{plan.words()}',
-        _procedures(plan, n, num_components),
-        _smallest(plan, num_components, sorted({terms.tau, *taus})),
+        _procedures(plan, tested, n, num_components),
+        _smallest(plan, tested, num_components, sorted({terms.tau, *taus})),
         _verdict(plan, num_components),
     ]
     if timing is not None:
@@ -70,7 +74,17 @@ def report(
     return '\n'.join(lines)
 
 
-def _procedures(plan: SmoothingPlan, n: int, num_components: int) -> str:
+def _tested(plan: SmoothingPlan, num_components: int) -> Terms:
+    """The terms at the level of the last look that the budget allows; the terms if n is fixed."""
+    if plan.stopping is None:
+        return plan.terms
+    looks, size = 1, first_look(plan.terms, num_components, plan.n0)
+    while size * GROWTH <= plan.stopping.budget:
+        looks, size = looks + 1, size * GROWTH
+    return replace(plan.terms, alpha=spend(plan.terms.alpha, looks))
+
+
+def _procedures(plan: SmoothingPlan, tested: Terms, n: int, num_components: int) -> str:
     table = PrettyTable(
         [
             'procedure', 'selection', 'can certify', 'smallest n', f'largest tau at n={n}',
@@ -79,7 +93,7 @@ def _procedures(plan: SmoothingPlan, n: int, num_components: int) -> str:
     )  # fmt: skip
     for procedure in PROCEDURES:
         for selection in SELECTIONS:
-            terms = _like(plan.terms, procedure, selection)
+            terms = _like(tested, procedure, selection)
             found = outlook(n, terms, num_components, plan.n0)
             tau = found.max_tau
             table.add_row(
@@ -97,13 +111,17 @@ def _procedures(plan: SmoothingPlan, n: int, num_components: int) -> str:
     return (
         f'{table.get_string()}\n"First hits" are needed while nothing is certified yet; a '
         'component whose class has the probability beside it gets them half of the time. Holm and '
-        'its kin need fewer as they go on; those of ordered_holm are for the component that it '
-        'tests first.'
+        'its kin need fewer as they go on. All figures of ordered_holm are for the component that '
+        'it tests first; the others need about as much as with holm.'
+        + (
+            ''
+            if tested == plan.terms
+            else f' Tested at the level of the last look in the budget, {tested.alpha:.3g}.'
+        )
     )
 
 
-def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -> str:
-    terms = plan.terms
+def _smallest(plan: SmoothingPlan, terms: Terms, num_components: int, taus: Sequence[float]) -> str:
     table = PrettyTable(['tau', 'radius', 'smallest n', 'n for one vote in 50 against'])
     for tau in taus:
         at_tau = replace(terms, tau=tau)
@@ -123,12 +141,13 @@ def _draws_for_share(terms: Terms, num_components: int, n0: int, share: float) -
     if share <= terms.tau:
         return None
     n = min_draws(terms, num_components, n0)
-    while True:
+    while n <= MOST_DRAWS:
         hits = first_hits(n, terms, num_components, n0)
         counted = n + n0 if terms.selection == 'same_draws' else n
         if hits is not None and hits <= share * counted:
             return n
         n = max(n + 1, int(n * 1.02))
+    return None
 
 
 def _verdict(plan: SmoothingPlan, num_components: int) -> str:

@@ -110,9 +110,11 @@ class CertifiedMetric(BaseMetric):
             str(index) for index in range(self.num_classes)
         ]
         everywhere = dataset_statement(counts.images, statement['alpha'])
-        promise = '' if counts.allowance == 0 else ', for all but fewer than k certificates'
+        kind, promise = 'certificates', ''
+        if counts.allowance:
+            kind, promise = 'count certificates', ', for all but fewer than k certificates'
         lines = [
-            f'certified results of {counts.images} images, {statement["kind"]}s: with '
+            f'certified results of {counts.images} images, {kind}: with '
             f'probability {1 - statement["alpha"]:g} per image{promise}, {statement["words"]} '
             f'({statement["certified_space"]})',
             class_table(counts, classes),

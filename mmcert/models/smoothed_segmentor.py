@@ -288,7 +288,7 @@ class SmoothedSegmentor(BaseModel):
                         }
                         for name, members in level.items()
                     }
-                    for level in plan.taxonomy.spec()
+                    for level in map(plan.taxonomy.members, range(1, len(plan.taxonomy.nodes) + 1))
                 ],
             }
         if plan.stopping is not None:

@@ -13,6 +13,7 @@ from mmcert.certify.tallies import BOUNDARY_DISTANCE, Tally
 COLUMNS = {
     'procedure': 'procedure',
     'selection': 'selection',
+    'k': 'k',
     'tau': 'tau',
     'alpha': 'alpha',
     'radius': 'radius',
@@ -101,6 +102,8 @@ def level_table(tally: Tally) -> str:
 
 
 def _format(value: Any) -> str:
+    if value is None:
+        return '-'
     if not isinstance(value, float):
         return str(value)
     return '-' if math.isnan(value) else f'{value:.4g}'

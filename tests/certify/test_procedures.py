@@ -172,9 +172,34 @@ def test_same_draws_p_values_bound_every_null_distribution(n, tau):
             p = rng.dirichlet(np.full(classes, rng.choice([0.1, 1.0, 10.0])))
             worst = np.maximum(worst, exact_union(p[p <= tau], n, k))
     assert (worst <= table[k] + 1e-12).all()
+    in_family = same_draws_table(n, tau, 1000)
+    minority = stats.binom.sf(np.arange(n + 1) - 1, n, 1 - tau)
+    expected = np.minimum(1, np.where(table < 1, table + 999 * minority, 1))
+    np.testing.assert_allclose(in_family, expected, rtol=1e-9)
     attained = exact_union(np.array([tau, 1 - tau]), n, k)
     tested = table[k] < 1
     np.testing.assert_allclose(table[k][tested], attained[tested], rtol=1e-9)
+
+
+@pytest.mark.parametrize('procedure', ['holm', 'ordered_holm', 'kfwer'])
+def test_a_minority_class_of_a_sound_component_is_paid_for(procedure):
+    # All components but one have a class just above tau = 1/2: only their other class is wrong.
+    rng = np.random.default_rng(0)
+    n, components, alpha, families = 30, 12, 0.1, 3000
+    p = np.r_[0.5, np.full(components - 1, 0.5001)]
+    k = {'k': 2} if procedure == 'kfwer' else {}
+    wrong = 0
+    for _ in range(families):
+        first = rng.random((n, components)) < p
+        hits = first.sum(axis=0)
+        guess = (hits < n - hits).astype(int)
+        votes = Votes(guess, np.maximum(hits, n - hits), n, 0)
+        found = certify(
+            votes, tau=0.5, alpha=alpha, procedure=procedure, selection='same_draws', **k
+        )
+        false = found.certified & ((guess == 1) | (p <= 0.5))
+        wrong += np.count_nonzero(false) >= found.k
+    assert wrong / families <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / families)
 
 
 def test_same_draws_counts_the_selection_draws_as_well():
@@ -249,3 +274,38 @@ def test_the_order_comes_from_what_the_counted_draws_had_no_part_in():
 def test_a_histogram_in_chunks_is_a_histogram():
     hits = np.random.default_rng(0).integers(0, 8, (300, 700)).astype(np.uint8)
     np.testing.assert_array_equal(histogram(hits, 9), np.bincount(hits.ravel(), minlength=10))
+
+
+@given(families(largest=30), st.floats(0.5, 0.9), ALPHAS, st.data())
+def test_coarser_counts_are_held_against_a_level_that_all_pending_can_pay(family, tau, alpha, data):
+    hits, order = family
+    table = p_value_table(12, tau, 'holdout')
+    pending = np.array(data.draw(st.lists(st.booleans(), min_size=hits.size, max_size=hits.size)))
+    for name in PROCEDURES:
+        found = reject(name, hits, table, alpha, k=2, order=order, pending=pending)
+        left = np.count_nonzero(pending & ~found.mask)
+        if left and found.cutoff <= 12:
+            k = 2 if name == 'kfwer' else 1
+            assert left * table[found.cutoff] <= k * alpha * (1 + 1e-9)
+
+
+def test_k_is_at_most_the_number_of_components():
+    assert Terms(0.75, 0.5, 'kfwer', k=5).number(1) == 1
+    lone = votes([0], 5)
+    assert not certify(lone, tau=0.75, alpha=0.5, procedure='kfwer', k=5).certified.any()
+
+
+def test_the_certificate_says_what_ordered_the_components():
+    plain = votes([5, 5], 5, np.array([3, 4]))
+
+    def order_of(record, **terms):
+        arguments = {'procedure': 'ordered_holm'} | terms
+        return certify_record(record, Terms(0.75, 0.1, **arguments)).statement().get('order')
+
+    margin = np.array([1, 2])
+    assert order_of(VotesRecord(plain, {})) == 'by the selection votes'
+    assert 'ties by the margin' in order_of(VotesRecord(plain, {}, margin=margin))
+    same = VotesRecord(plain, {}, margin=margin)
+    assert order_of(same, selection='same_draws').startswith("by the base model's margin")
+    assert order_of(VotesRecord(plain, {}), selection='same_draws').endswith('in memory')
+    assert order_of(same, procedure='holm') is None

@@ -119,6 +119,8 @@ def test_classes_that_no_node_names_stand_alone():
         ([LEVELS[0], {'x': ['road', 'car']}], 'level 2 divides a node of the level before among'),
         ([{'x': ['road']}], 'level 1 of the taxonomy is no coarser'),
         ([], 'at least one level'),
+        ([{'x': ['road', 'car'], 'y': []}], 'a node without classes'),
+        ([{'car': ['bus', 'road']}], "calls a node 'car', which is a class outside"),
         ('ade20k', "unknown taxonomy 'ade20k'; known: camvid, cityscapes"),
     ],
 )
@@ -143,3 +145,32 @@ def test_wrong_certificates_that_are_allowed_are_taken_from_the_levels():
     assert rates['certAcc'] == rates['CIG'] == rates['certAcc_level0'] == pytest.approx(0.7)
     assert rates['certAcc_level1'] == pytest.approx(0.7)
     assert math.isnan(rates['cCIG'])
+
+
+def test_the_numbers_of_nodes_survive_a_file_that_sorts_its_keys(tmp_path):
+    # 'vehicle' comes first and is sorted last.
+    taxonomy = Taxonomy([{'vehicle': ['car', 'bus'], 'flat': ['road', 'sidewalk']}], CLASSES)
+    votes = votes_of(np.full((5, 1), 3), np.full((60, 1), 2), taxonomy)
+    save_votes(tmp_path / 'v.npz', VotesRecord(votes, {'taxonomy': taxonomy.spec()}))
+    kept = load_votes(tmp_path / 'v.npz')
+    again = Taxonomy.from_spec(kept.meta['taxonomy'])
+    assert again.names == taxonomy.names
+    np.testing.assert_array_equal(again.nodes[0], taxonomy.nodes[0])
+    assert again.members(1) == {'vehicle': ['car', 'bus'], 'flat': ['road', 'sidewalk']}
+    certificate = certify(kept.votes, tau=0.75, alpha=0.01, taxonomy=again)
+    assert certificate.level.tolist() == [1] and certificate.coarse[0].tolist() == [0]
+
+
+def test_coarser_counts_do_not_share_what_the_order_pays_for():
+    # One sure component in front, then nodes of probability exactly tau.
+    taxonomy = Taxonomy(LEVELS, CLASSES)
+    rng = np.random.default_rng(2)
+    families, alpha, wrong = 400, 0.01, 0
+    p = [0.4, 0.35, 0.25, 0.0]
+    for _ in range(families):
+        labels = rng.choice(4, (28, 40), p=p)
+        labels[:, 0] = 0
+        votes = votes_of(labels[:10], labels[10:], taxonomy)
+        found = certify(votes, tau=0.75, alpha=alpha, procedure='ordered_holm', taxonomy=taxonomy)
+        wrong += (found.level[1:] < 2).any()
+    assert wrong / families <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / families)

@@ -41,7 +41,7 @@ def test_built_in_taxonomies_fit_their_data_sets(name):
         'flat', 'construction', 'object', 'nature', 'sky', 'human', 'vehicle',
     )  # fmt: skip
     assert taxonomy.names[1] == ('static', 'dynamic')
-    assert Taxonomy(taxonomy.spec(), classes).spec() == taxonomy.spec()
+    assert Taxonomy.from_spec(taxonomy.spec()).spec() == taxonomy.spec()
 
 
 def test_a_radius_map_is_stored_and_drawn(make_config, tmp_path):
@@ -213,3 +213,18 @@ def test_too_few_draws_for_holm_are_warned_of(make_config, tmp_path):
     run_test(make_config(smoothing=dict(n=20, procedure='ordered_holm')))
     (log,) = (tmp_path / 'work').glob('2*/2*.log')
     assert 'Holm needs at least 24 draws to begin' in log.read_text()
+
+
+def test_images_with_and_without_an_allowance_are_reported_together(make_config, tmp_path):
+    # k as a share is 1 for a small image: its certificates are plain ones.
+    cfg = make_config(smoothing=dict(procedure='kfwer', k=0.0008))
+    cfg.test_dataloader.dataset = dict(
+        type='ConcatDataset',
+        datasets=[
+            cfg.test_dataloader.dataset,
+            {**cfg.test_dataloader.dataset, 'size': (48, 64), 'num_images': 1},
+        ],
+    )
+    run_test(cfg)
+    kinds = {statement['kind'] for statement in certificates(tmp_path).values()}
+    assert kinds == {'certificate', 'count certificate'}
