@@ -288,15 +288,16 @@ def test_audit_tool_reports_and_fails_when_it_saw_too_little(tmp_path):
     assert {'method', 'oracle', 'failed'} - set(findings[0]) == {'failed'}
 
 
-def test_certify_tool_reads_a_taxonomy_back_as_it_was_counted(written_config, tmp_path):
-    config, checkpoint = written_config
-    levels = "[{'z-flat':['road','sidewalk'],'a-tall':['building','tree','sign','sky']}]"
-    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work', '--cfg-options',
-        f'smoothing.taxonomy={levels}', 'smoothing.sigma=0.05')  # fmt: skip
+def test_certify_tool_reads_a_taxonomy_back_as_it_was_counted(make_config, tmp_path):
+    levels = [{'z-flat': ['road', 'sidewalk'], 'a-tall': ['building', 'tree', 'sign', 'sky']}]
+    smoothing = dict(votes_dir=str(tmp_path / 'votes'), sigma=0.05, taxonomy=levels)
+    cfg = make_config(smoothing=smoothing)
+    cfg.dump(tmp_path / 'config.py')
+    run('tools/test.py', tmp_path / 'config.py', cfg.load_from, '--work-dir', tmp_path / 'work')
     summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
     printed = run('tools/certify.py', tmp_path / 'votes', '--tau', 0.6, '--alpha', 0.01)
     (row,) = json.loads((tmp_path / 'votes/offline.json').read_text())['rows']
     for name in ('CIG', 'cCIG', 'abstain_level1', 'certAcc_level1'):
         assert row[name] == pytest.approx(summary['rates'][name]), name
     assert row['abstain_level1'] < row['abstain_level0']
-    assert 'holm, holdout, tau=0.6, alpha=0.01:' in printed
+    assert 'holm, holdout, tau = 0.6, alpha = 0.01:' in printed
