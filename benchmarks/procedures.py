@@ -54,7 +54,7 @@ class Setting:
 
 FIXED = 'segcertify-s0.25-n100'
 SETTINGS = (
-    Setting('n100', FIXED, 50, (0.6, 0.75), ('taxonomy=camvid',)),
+    Setting('n100', FIXED, 50, (0.6, 0.75, 0.85, 0.9), ('taxonomy=camvid',)),
     Setting('n500', FIXED, 16, (0.75, 0.9, 0.95), ('n=500', 'tau=0.95', 'taxonomy=camvid')),
     Setting('auto', 'recommended-s0.25-auto', 16, (0.75,), ()),
 )

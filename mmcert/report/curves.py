@@ -39,7 +39,7 @@ def plot_radius_curve(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout='constrained')
+    figure = Figure(figsize=(8, 6), layout='constrained')
     axes = figure.add_subplot()
 
     def line_of(row: Mapping[str, Any]) -> tuple[str, str, float]:
@@ -79,7 +79,7 @@ def plot_radius_curve(
     axes.set_ylabel('certified rate')
     axes.set_ylim(0, 1)
     axes.set_xlim(left=0)
-    axes.legend(loc='lower left', fontsize='x-small')
+    figure.legend(loc='outside lower center', ncols=2, fontsize='x-small')
     title = f'per image, with confidence 1 - alpha; perturbations of {space}'
     axes.set_title('\n'.join(textwrap.wrap(title, 85)), fontsize=9)
     with atomic_writer(Path(path)) as file:

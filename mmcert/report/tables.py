@@ -70,7 +70,10 @@ def class_table(tally: Tally, classes: Sequence[str]) -> str:
     table = PrettyTable(['class', *(headings[key] for key in rates)])
     for index, name in enumerate(classes):
         table.add_row([name, *(_format(values[index]) for values in rates.values())])
-    return table.get_string()
+    note = ''
+    if tally.allowance:
+        note = f'\nup to {tally.allowance} certificates may be wrong, of whatever class'
+    return table.get_string() + note
 
 
 def region_table(tally: Tally) -> str:
