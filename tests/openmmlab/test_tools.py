@@ -218,14 +218,18 @@ def test_votes_of_the_tool_are_readable_by_the_api(written_config, tmp_path):
     assert record.votes.guess.shape == record.label.shape == (32, 48)
 
 
-def test_readme_table_is_the_one_of_its_json(tmp_path):
+def test_the_tables_of_the_pages_are_those_of_their_json(tmp_path):
     spec = importlib.util.spec_from_file_location(
         'update_readme', ROOT / 'benchmarks/update_readme.py'
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    text = (ROOT / 'README.md').read_text()
-    assert module.updated(text) == text
+    found = set()
+    for page in module.PAGES:
+        text = page.read_text()
+        assert module.updated(text) == text
+        found |= {name for name in module.TABLES if f'<!-- {name} table: begin -->' in text}
+    assert found == set(module.TABLES)
 
 
 def test_plan_tool_says_what_can_be_certified_and_how_long_it_takes(written_config):
