@@ -112,27 +112,28 @@ def statistics_speed(results: dict) -> list[str]:
     ]
 
 
-def audit(results: list[dict]) -> list[str]:
+def audit(results: dict) -> list[str]:
     """The worst finding of each method."""
+    findings = results['findings']
     rows = [('method', 'meant to hold', 'worst oracle', 'families failed', '99.9 % interval', '')]
-    for name in dict.fromkeys(row['method'] for row in results):
-        worst = max((row for row in results if row['method'] == name), key=lambda row: row['low'])
+    for name in dict.fromkeys(row['method'] for row in findings):
+        worst = max((row for row in findings if row['method'] == name), key=lambda row: row['low'])
         rows.append(
             (
                 name,
                 'yes' if worst['valid'] else 'no',
                 worst['oracle'],
-                f'{worst["broken"] / worst["families"]:.4f}',
+                f'{worst["broken"] / worst["families"]:.4f} (alpha {worst["alpha"]:g})',
                 f'{worst["low"]:.4f} to {worst["high"]:.4f}',
                 'exposed' if worst['low'] > worst['alpha'] else '',
             )
         )
-    most = max(row['families'] for row in results)
     return [
         *_table(rows),
         '',
-        f'alpha = {results[0]["alpha"]:g}, {most:,} families for each method and each of '
-        f'{len({row["oracle"] for row in results})} oracles (a tenth for the bootstrap).',
+        f'{results["families"]:,} families for each method and each of '
+        f'{len({row["oracle"] for row in findings})} oracles (a tenth for the bootstrap), seed '
+        f'{results["seed"]}.',
     ]
 
 

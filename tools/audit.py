@@ -45,7 +45,9 @@ def main() -> int:
     )
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(args.out, [asdict(finding) for finding in findings])
+        rows = [asdict(finding) for finding in findings]
+        content = {'seed': args.seed, 'families': args.families, 'findings': rows}
+        write_json(args.out, content)
         print(f'wrote {args.out}')
     if len(findings) < len(audit.methods) * len(audit.oracles):
         return 130
