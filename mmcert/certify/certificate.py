@@ -101,7 +101,8 @@ class Certificate:
     apart from those of the hits; tau, alpha, the procedure, the selection, the order and the
     taxonomy were not chosen by looking at the hits; the input was not chosen by looking at the
     seed; arithmetic is exact. Unless the votes have looks, the number of draws was fixed as well:
-    sampling more of them because the result was not good enough is not covered.
+    sampling more of them because the result was not good enough is not covered. With looks, their
+    sizes were fixed, and only whether to take the next one could depend on the votes.
 
     Not promised: that the certified model does not abstain under attack (p_i is then only known
     to exceed 1/2), that the class is right, or anything for several inputs together.

@@ -1,6 +1,7 @@
 """Group-sequential certification: the number of draws need not be chosen beforehand.
 
-The votes are looked at after n_1 < n_2 < ... draws. At look l the procedure is applied to the still
+The votes are looked at after n_1 < n_2 < ... draws, numbers that are fixed beforehand: only whether
+to go on may depend on the votes, not how far. At look l the procedure is applied to the still
 uncertified components at level alpha_l, where the alpha_l add up to alpha; then one may stop or go
 on, by any rule (Bartroff and Song, "Sequential tests of multiple hypotheses controlling type I and
 II familywise error rates", Journal of Statistical Planning and Inference 2014). As long as no

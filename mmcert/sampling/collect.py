@@ -100,7 +100,8 @@ def collect_looks(
     """Samples group-sequential votes: look after look, until told to stop.
 
     The draws are those of ``collect_votes``; after each look ``next_look`` decides whether to go
-    on. Votes of an earlier call are continued where they stopped.
+    on. The sizes of the looks must be fixed beforehand, as doubling them is: a size that is chosen
+    by the votes voids the certificate. Votes of an earlier call are continued where they stopped.
 
     Args:
         segment (Callable): As for ``collect_votes``.
