@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--repetitions', type=int, default=600)
-    parser.add_argument('--points', type=int, default=51, help='values of gamma in [0, 0.1]')
+    parser.add_argument('--points', type=int, default=26, help='values of gamma in [0, 0.1]')
     parser.add_argument('--largest', type=int, default=10**6, help='largest N')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--draw', action='store_true', help='only draw the stored results')

@@ -145,17 +145,16 @@ class CertifiedVisualizer(SegLocalVisualizer):
         return np.flatnonzero(self.dataset_meta['taxonomy'][level - 1] == node).tolist()
 
 
-def heat_map(values: NDArray[np.floating], largest: float | None = None) -> NDArray[np.uint8]:
-    """Draws numbers as colours, from dark (0) to bright, with white for 0 itself.
+def heat_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Draws numbers as colours, from dark to bright (the largest), with white for 0.
 
     Args:
         values (np.ndarray): Numbers >= 0, shape (H, W).
-        largest (float | None): The value of the brightest colour; by default the largest.
 
     Returns:
         np.ndarray: RGB image, shape (H, W, 3), uint8.
     """
-    scale = float(values.max(initial=0.0)) if largest is None else largest
+    scale = float(values.max(initial=0.0))
     shades = np.clip(values / max(scale, 1e-12) * 255, 0, 255).astype(np.uint8)
     colours = cv2.applyColorMap(shades, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
     colours[values <= 0] = ABSTAIN_COLOR
