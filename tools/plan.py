@@ -19,6 +19,7 @@ from mmengine.runner import Runner  # noqa: E402
 
 from mmcert.engine.planner import (  # noqa: E402
     COMMON_TAUS,
+    count_components,
     first_input,
     report,
     time_draws,
@@ -52,6 +53,8 @@ def main() -> int:
             raise ValueError('give either a checkpoint to time on the data, or --size')
         plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
         timing = None
+        if args.size and plan.resolution == 'logits':
+            raise ValueError("resolution='logits' needs the model: leave --size out")
         if args.size:
             height, width = args.size
             components, images = height * width, args.images
@@ -61,8 +64,7 @@ def main() -> int:
                 cfg.log_level = 'WARNING'
                 runner = Runner.from_cfg(cfg)
                 data = first_input(runner)
-                height, width = data['data_samples'][0].ori_shape[:2]
-                components, images = height * width, data['images']
+                components, images = count_components(runner, plan, data), data['images']
                 if args.checkpoint:
                     runner.load_or_resume()
                     timing = time_draws(runner, plan, data)

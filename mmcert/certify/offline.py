@@ -33,21 +33,26 @@ class Task:
         """What counts certificates of these votes."""
         return Tallier(
             record.label,
-            record.votes.guess,
+            record.spread(record.votes.guess),
             self.num_classes,
-            base=record.base,
+            base=None if record.base is None else record.spread(record.base),
             ignore_index=self.ignore_index,
             boundaries=True,
         )
 
-    def count(self, tallier: Tallier, certificate: Certificate) -> Tally:
+    def count(self, record: VotesRecord, tallier: Tallier, certificate: Certificate) -> Tally:
         """Counts one certificate, with its levels if there is a taxonomy."""
         levels = None
         if certificate.level is not None and self.taxonomy is not None:
             levels = tallier.level_tally(
-                certificate.level, certificate.guess, certificate.coarse, self.taxonomy
+                record.spread(certificate.level),
+                record.spread(certificate.guess),
+                [record.spread(nodes) for nodes in certificate.coarse],
+                self.taxonomy,
             )
-        return tallier.tally(certificate.certified, certificate.k - 1, levels)
+        # A wrong certificate may show in all pixels of its component.
+        wrong = (certificate.k - 1) * record.pixels_per_component
+        return tallier.tally(record.spread(certificate.certified), wrong, levels)
 
 
 def evaluate(records: Iterable[VotesRecord], terms: Sequence[Terms], task: Task) -> list[Tally]:
@@ -76,7 +81,7 @@ def evaluate(records: Iterable[VotesRecord], terms: Sequence[Terms], task: Task)
             if term.procedure == 'ordered_holm' and kind not in orders:
                 orders[kind] = component_order(record, term)
             certificate = certify_record(record, term, task.taxonomy, order=orders.get(kind))
-            sums[index] += task.count(tallier, certificate)
+            sums[index] += task.count(record, tallier, certificate)
     return sums
 
 
@@ -156,10 +161,9 @@ def radius_curve(
     curve = RadiusCurve(grid, empty, empty, empty[:, 0], empty[0], 0)
     for record in records:
         # A component counts at the radii below its own, which it withstands in full.
-        reach = np.searchsorted(
-            grid, joint_radii(record.votes, alpha=alpha, radius=radius, selection=selection).ravel()
-        )
-        guess = record.votes.guess.ravel().astype(np.int64)
+        found = joint_radii(record.votes, alpha=alpha, radius=radius, selection=selection)
+        reach = np.searchsorted(grid, record.spread(found).ravel())
+        guess = record.spread(record.votes.guess).ravel().astype(np.int64)
         truth = (
             np.full(guess.shape, task.ignore_index)
             if record.label is None

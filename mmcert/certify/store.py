@@ -5,12 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmcert.certify.votes import VotesFileError, VotesRecord, load_votes, save_votes
+import numpy as np
+from numpy.typing import NDArray
+
+from mmcert.certify.votes import (
+    VotesFileError,
+    VotesRecord,
+    atomic_writer,
+    load_votes,
+    save_votes,
+)
 
 
 class FingerprintError(ValueError):
@@ -99,6 +110,8 @@ class VotesStore:
                 f'({"; ".join(differing)}). Nothing was overwritten: give another '
                 '`smoothing.votes_dir`.'
             )
+        # Left by a run that was killed between the two files.
+        self._partial_path(name).unlink(missing_ok=True)
         return record
 
     def put(self, name: str, record: VotesRecord) -> None:
@@ -116,6 +129,38 @@ class VotesStore:
             'provenance': self.provenance,
         }
         save_votes(self.path(name), replace(record, meta=meta))
+        self._partial_path(name).unlink(missing_ok=True)
+
+    def put_partial(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Stores an image's counts while it is under way, in a file of their own.
+
+        Args:
+            name (str): Name of the image.
+            arrays (Mapping): Any arrays; they replace the ones stored before.
+        """
+        mark = np.frombuffer(self.fingerprint.encode(), dtype=np.uint8)
+        with atomic_writer(self._partial_path(name)) as file:
+            np.savez(file, **arrays, _fingerprint=mark)  # type: ignore[arg-type]
+
+    def get_partial(self, name: str) -> dict[str, NDArray[Any]] | None:
+        """The counts of an image that an earlier run of the same kind has begun.
+
+        Args:
+            name (str): Name of the image.
+
+        Returns:
+            dict | None: What ``put_partial`` stored; None if there is nothing of use.
+        """
+        try:
+            with np.load(self._partial_path(name), allow_pickle=False) as data:
+                arrays = dict(data)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+            return None
+        mark = arrays.pop('_fingerprint', np.empty(0, dtype=np.uint8))
+        return arrays if mark.tobytes().decode() == self.fingerprint else None
+
+    def _partial_path(self, name: str) -> Path:
+        return self.folder / f'{name}.part'
 
 
 def read_folder(folder: str | os.PathLike[str]) -> Iterator[VotesRecord]:

@@ -211,6 +211,49 @@ class Votes:
 
 
 @dataclass(frozen=True, eq=False)
+class Grid:
+    """Which component each pixel shows, where components are the cells of a coarser grid.
+
+    Attributes:
+        rows (np.ndarray): Row of cells of each row of pixels, shape (H,), integers.
+        columns (np.ndarray): The same of columns, shape (W,).
+    """
+
+    rows: NDArray[np.integer]
+    columns: NDArray[np.integer]
+
+    @classmethod
+    def nearest(
+        cls,
+        cells: tuple[int, int],
+        size: tuple[int, int],
+        window: tuple[int, int, int, int],
+        pixels: tuple[int, int],
+    ) -> Grid:
+        """The cell that the centre of each pixel lies in.
+
+        Args:
+            cells (tuple[int, int]): Rows and columns of the grid.
+            size (tuple[int, int]): Height and width that the grid spans.
+            window (tuple[int, int, int, int]): Top, left, height and width of the image in it.
+            pixels (tuple[int, int]): Height and width of the image in pixels of its own.
+
+        Returns:
+            Grid: With ``pixels`` rows and columns.
+        """
+        axes = []
+        for axis in (0, 1):
+            centres = (np.arange(pixels[axis]) + 0.5) * window[2 + axis] / pixels[axis]
+            cell = np.floor((centres + window[axis]) * cells[axis] / size[axis])
+            axes.append(cell.clip(0, cells[axis] - 1).astype(np.int32))
+        return cls(*axes)
+
+    def spread(self, cells: NDArray[Any]) -> NDArray[Any]:
+        """Values of cells, shape (..., h, w), at the pixels, shape (..., H, W)."""
+        return cells[..., self.rows[:, None], self.columns]
+
+
+@dataclass(frozen=True, eq=False)
 class VotesRecord:
     """What one votes file holds.
 
@@ -221,6 +264,8 @@ class VotesRecord:
         base (np.ndarray | None): Prediction of the base model without noise, if stored.
         margin (np.ndarray | None): How clear that prediction was, integers in [0, 255], if stored:
             an order of the components that no draw had a part in.
+        grid (Grid | None): Where the votes are for the cells of a grid and the label is for
+            pixels: which cell each pixel shows.
     """
 
     votes: Votes
@@ -228,6 +273,19 @@ class VotesRecord:
     label: NDArray[np.integer] | None = None
     base: NDArray[np.integer] | None = None
     margin: NDArray[np.integer] | None = None
+    grid: Grid | None = None
+
+    @property
+    def pixels_per_component(self) -> int:
+        """Most pixels that show the same component: 1 without a grid."""
+        if self.grid is None:
+            return 1
+        rows, columns = self.grid.rows, self.grid.columns
+        return int(np.bincount(rows).max() * np.bincount(columns).max())
+
+    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values of the components, (..., *votes), at the size of the label."""
+        return values if self.grid is None else self.grid.spread(values)
 
 
 def save_votes(path: str | os.PathLike[str], record: VotesRecord) -> None:
@@ -261,6 +319,8 @@ def save_votes(path: str | os.PathLike[str], record: VotesRecord) -> None:
             if array is not None
         }
     beside = {'label': record.label, 'base': record.base, 'margin': record.margin}
+    if record.grid is not None:
+        beside |= {'rows': record.grid.rows, 'columns': record.grid.columns}
     arrays |= {key: _narrow(array) for key, array in beside.items() if array is not None}
     with atomic_writer(path) as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
@@ -293,6 +353,7 @@ def load_votes(path: str | os.PathLike[str]) -> VotesRecord:
                 label=data.get('label'),
                 base=data.get('base'),
                 margin=data.get('margin'),
+                grid=Grid(data['rows'], data['columns']) if 'rows' in data else None,
             )
     except FileNotFoundError:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +17,10 @@ from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import first_hits, first_look, min_draws, outlook
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.sequential import GROWTH, spend
-from mmcert.models.image_segmentor import ImageSegmentor, to_unit_range
+from mmcert.models.image_segmentor import to_unit_range
 from mmcert.models.smoothed_segmentor import SmoothingPlan
-from mmcert.sampling import collect_votes
+from mmcert.sampling import BatchSize, collect_votes
+from mmcert.sampling.batching import LARGEST
 
 COMMON_TAUS = (0.6, 0.75, 0.85, 0.95, 0.99)
 TIMED_BATCHES = 3
@@ -215,14 +217,36 @@ def time_draws(runner: Runner, plan: SmoothingPlan, data: dict[str, Any]) -> Tim
     base.eval()
     device = next(base.parameters()).device
     image = to_unit_range(data['inputs'][0].to(device))
-    segment = ImageSegmentor(base, data['data_samples'][0], plan.scales, plan.flip)
-    options: dict[str, Any] = {
-        'n0': 0,
-        'num_classes': base.num_classes,
-        'batch_size': plan.batch_size,
-    }
-    collect_votes(segment, image, plan.perturbation, n=plan.batch_size, **options)
-    draws = TIMED_BATCHES * plan.batch_size
-    started = time.monotonic()
-    collect_votes(segment, image, plan.perturbation, n=draws, **options)
-    return Timing((time.monotonic() - started) / draws, device.type)
+    segment = plan.segmentor(base, data['data_samples'][0])
+    batch = BatchSize(plan.batch_size)
+    options: dict[str, Any] = {'n0': 0, 'num_classes': base.num_classes, 'batch_size': batch}
+    with plan.numerics.applied_to(base):
+        # 'auto' settles on the way.
+        warm_up = 2 * LARGEST if batch.searching else batch.size
+        collect_votes(segment, image, plan.perturbation, n=warm_up, **options)
+        draws = TIMED_BATCHES * batch.size
+        started = time.monotonic()
+        collect_votes(segment, image, plan.perturbation, n=draws, **options)
+        return Timing((time.monotonic() - started) / draws, device.type)
+
+
+@torch.no_grad()
+def count_components(runner: Runner, plan: SmoothingPlan, data: dict[str, Any]) -> int:
+    """Components of the first image: its pixels, or with ``resolution='logits'`` the cells.
+
+    Args:
+        runner (Runner): With the model to certify.
+        plan (SmoothingPlan): From the config.
+        data (dict): From ``first_input``.
+
+    Returns:
+        int: K.
+    """
+    sample = data['data_samples'][0]
+    if plan.resolution == 'image':
+        return math.prod(sample.ori_shape[:2])
+    base = runner.model
+    base.eval()
+    image = data['inputs'][0].to(next(base.parameters()).device)
+    labels, _ = plan.segmentor(base, sample).with_margin(to_unit_range(image))
+    return labels.numel()

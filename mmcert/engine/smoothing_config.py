@@ -9,8 +9,14 @@ from typing import Any
 from mmcert.certify import Taxonomy, Terms
 from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import StoppingRule
+from mmcert.models.image_segmentor import RESOLUTION_WORDS, Resolution
+from mmcert.models.numerics import Numerics
 from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothingPlan, Space
 from mmcert.registry import PERTURBATIONS
+from mmcert.sampling import BatchSize
+
+DISTRIBUTE = ('images', 'draws')
+"""What the processes of a run may share."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +43,20 @@ class SmoothingConfig:
         order (str): For 'ordered_holm': 'auto', 'margin' or 'selection'.
         taxonomy (str | Sequence | None): Nodes to certify where the class cannot be: 'cityscapes',
             'camvid', or a list of levels, each a dict from node names to class names.
-        batch_size (int): Draws per forward pass.
+        batch_size (int | str): Draws per forward pass; 'auto' finds it while sampling.
         seed (int): Seed of the draws.
         scales (float | Sequence[float]): Input scales inside the smoothed function.
         flip (bool): Whether the smoothed function averages with the mirrored image.
         space (str): 'original' (the default), or 'model' where the test pipeline resizes first.
+        resolution (str): 'image' (the default), or 'logits' to smooth the label map on the head's
+            own grid: another model, with fewer hypotheses.
+        precision (str): 'fp32', or 'bf16' or 'fp16' for autocast.
+        channels_last (bool): Memory format of images and weights.
+        compile (bool | str): Whether ``torch.compile`` compiles backbone and neck, or its mode.
+        cuda_graphs (bool): Whether backbone and neck are replayed as CUDA graphs.
+        distribute (str): What several processes share: 'images' (each certifies its own), or
+            'draws' (all sample the same image).
+        save_seconds (float): How often the votes of an image that takes long are stored.
         out_dir (str | None): Where results go; by default ``certified`` in the work folder.
         votes_dir (str | None): Where votes are kept and found again; 'auto' is a folder in
             ``out_dir`` named by the fingerprint, None keeps none.
@@ -63,11 +78,18 @@ class SmoothingConfig:
     k: int | float | None = None
     order: str = 'auto'
     taxonomy: Any = None
-    batch_size: int = 8
+    batch_size: int | str = 8
     seed: int = 0
     scales: float | Sequence[float] = 1.0
     flip: bool = False
     space: Space = 'original'
+    resolution: Resolution = 'image'
+    precision: str = 'fp32'
+    channels_last: bool = False
+    compile: bool | str = False
+    cuda_graphs: bool = False
+    distribute: str = 'images'
+    save_seconds: float = 120.0
     out_dir: str | None = None
     votes_dir: str | None = 'auto'
     draw_every: int = 0
@@ -124,6 +146,14 @@ class SmoothingConfig:
         terms = Terms(self.tau, self.alpha, self.procedure, self.selection, self.k, self.order)
         if self.space not in SPACE_WORDS:
             raise ValueError(f'space must be one of {", ".join(SPACE_WORDS)}, got {self.space!r}')
+        if self.resolution not in RESOLUTION_WORDS:
+            raise ValueError(
+                f'resolution must be one of {", ".join(RESOLUTION_WORDS)}, got {self.resolution!r}'
+            )
+        if self.distribute not in DISTRIBUTE:
+            raise ValueError(
+                f'distribute must be one of {", ".join(DISTRIBUTE)}, got {self.distribute!r}'
+            )
         for name in ('flip', 'strict_weights'):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
@@ -136,13 +166,22 @@ class SmoothingConfig:
             n0=self._n0(),
             n=self._fixed_n(),
             stopping=self._stopping(),
-            batch_size=check_draws(self.batch_size, 'batch_size'),
+            batch_size=BatchSize(self.batch_size).spec,
             seed=int(self.seed),
             scales=_check_scales(self.scales),
             flip=self.flip,
             space=self.space,
             taxonomy=taxonomy,
+            numerics=Numerics(self.precision, self.channels_last, self.compile, self.cuda_graphs),
+            resolution=self.resolution,
+            save_seconds=self._save_seconds(),
         )
+
+    def _save_seconds(self) -> float:
+        seconds = self.save_seconds
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0:
+            raise ValueError(f'save_seconds must be a number of at least 0, got {seconds!r}')
+        return float(seconds)
 
     def _n0(self) -> int:
         if self.n0 == 0 and self.selection == 'same_draws':

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -17,6 +18,7 @@ import cv2
 import mmcv
 import numpy as np
 import torch
+from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, BaseTTAModel, is_model_wrapper
@@ -32,6 +34,7 @@ from mmcert.evaluation import CertifiedMetric
 from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothedSegmentor, SmoothingPlan
 from mmcert.registry import HOOKS
 from mmcert.report.files import write_json
+from mmcert.sampling import Team
 from mmcert.sampling.draws import DRAW_SCHEME
 from mmcert.version import __version__
 from mmcert.visualization import CertifiedVisualizer
@@ -74,6 +77,7 @@ class SmoothingHook(Hook):
         self.config: SmoothingConfig | None = None
         self._mismatch: list[str] | None = None
         self._wrapped: Any = None
+        self._undo = contextlib.ExitStack()
         self._metric: CertifiedMetric | None = None
         self._visualizer: CertifiedVisualizer | None = None
 
@@ -141,12 +145,16 @@ class SmoothingHook(Hook):
         }
         provenance = {
             **identity,
+            'numerics': plan.numerics.statement(next(base.parameters()).device),
+            'resolution': plan.resolution,
             'classes': list(classes),
             'num_classes': len(classes),
             'ignore_index': ignore_index,
             'certified_space': SPACE_WORDS[plan.space],
         }
         self._wrapped = runner.model
+        self._undo.enter_context(plan.numerics.applied_to(base))
+        team = self._team(runner)
         runner.model = SmoothedSegmentor(
             base,
             plan,
@@ -155,6 +163,7 @@ class SmoothingHook(Hook):
             identity=identity,
             on_draws=_DrawProgress(runner.logger, plan.most_draws),
             logger=runner.logger,
+            team=team,
         )
         self._metric = CertifiedMetric(
             len(classes), ignore_index, plan.taxonomy, out_dir=str(self.out_dir)
@@ -163,7 +172,8 @@ class SmoothingHook(Hook):
         runner.test_evaluator.metrics.append(self._metric)
         nodes = {} if plan.taxonomy is None else {'taxonomy': plan.taxonomy.nodes}
         self._visualizer = _visualizer(runner, {**meta, **nodes})
-        self._started, self._images = time.monotonic(), 0
+        self._progress = _ImageProgress(len(runner.test_dataloader))
+        self._images = 0
         guarantee = plan.perturbation.guarantee(plan.terms.tau)
         runner.logger.info(
             f'smoothing: {plan.words()}; to be certified with probability '
@@ -179,20 +189,16 @@ class SmoothingHook(Hook):
     ) -> None:
         """Writes the certificates, draws pictures, and reports progress."""
         config, metric = self.config, self._metric
-        if not outputs or config is None or metric is None:
+        if outputs is None or config is None or metric is None:
             return
         for sample in outputs:
             self._write_certificate(sample)
             if config.draw_every and self._images % config.draw_every == 0:
                 self._draw(sample)
             self._images += 1
-        count = len(runner.test_dataloader)
-        elapsed = time.monotonic() - self._started
-        remaining = elapsed / (batch_idx + 1) * (count - batch_idx - 1)
         rates = metric.running.rates()
         runner.logger.info(
-            f'certified {batch_idx + 1}/{count} batches, {elapsed / self._images:.1f} s per image, '
-            f'about {_duration(remaining)} left; so far certified accuracy '
+            f'{self._progress.batch_done(runner.model.sampled)}; so far certified accuracy '
             f'{rates["certAcc"]:.4f}, abstain {rates["abstain"]:.4f}'
         )
 
@@ -211,7 +217,28 @@ class SmoothingHook(Hook):
         """Undoes ``before_test_epoch``, after a test or after one that was broken off."""
         if self._wrapped is not None:
             runner.model, self._wrapped = self._wrapped, None
+            self._undo.close()
             runner.test_evaluator.metrics.remove(self._metric)
+
+    def _team(self, runner: Runner) -> Team:
+        """The processes that share each image's draws; by default each has images of its own."""
+        assert self.config is not None
+        team = Team.of_all_processes()
+        if self.config.distribute == 'images' or team.size == 1:
+            return Team()
+        sampler = runner.test_dataloader.sampler
+        if not isinstance(sampler, DefaultSampler):
+            raise ValueError(
+                "distribute='draws' gives all processes the same images, which it can ask of "
+                f"mmengine's DefaultSampler alone, not of {type(sampler).__name__}: change "
+                'test_dataloader.sampler'
+            )
+        # All images, up to a multiple of the number of processes, go to every one of them.
+        names = ('rank', 'world_size', 'num_samples')
+        for name, value in zip(names, (0, 1, sampler.total_size), strict=True):
+            self._undo.callback(setattr, sampler, name, getattr(sampler, name))
+            setattr(sampler, name, value)
+        return team
 
     def _check_weights(self, runner: Runner) -> None:
         if self._mismatch is None and runner.iter == 0:
@@ -266,21 +293,53 @@ class SmoothingHook(Hook):
         mmcv.imwrite(picture, str(folder / f'{sample.metainfo["name"]}.png'))
 
 
+class _ImageProgress:
+    """How fast images are certified; those whose votes were found say nothing of it."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches, self.done, self.sampled = batches, 0, 0
+        self.sampled_batches, self.seconds = 0, 0.0
+        self.last = time.monotonic()
+
+    def batch_done(self, sampled: int) -> str:
+        """Counts a batch.
+
+        Args:
+            sampled (int): Images that were sampled since the beginning.
+
+        Returns:
+            str: Batches done, rate and remaining time, for a log.
+        """
+        now = time.monotonic()
+        if sampled > self.sampled:
+            self.seconds += now - self.last
+            self.sampled_batches += 1
+        self.sampled, self.last, self.done = sampled, now, self.done + 1
+        words = f'certified {self.done}/{self.batches} batches'
+        if not sampled:
+            return f'{words} from stored votes'
+        remaining = self.seconds / self.sampled_batches * (self.batches - self.done)
+        each = self.seconds / sampled
+        return f'{words}, {each:.1f} s per image, about {_duration(remaining)} left'
+
+
 class _DrawProgress:
     """Reports the draws of an image that takes long."""
 
     def __init__(self, logger: Any, draws: int) -> None:
         self.logger, self.draws = logger, draws
-        self.name, self.done, self.started, self.reported = '', 0, 0.0, 0.0
+        self.name, self.done, self.first, self.started, self.reported = '', 0, 0, 0.0, 0.0
 
     def __call__(self, name: str, done: int) -> None:
         now = time.monotonic()
         if name != self.name or self.done >= self.draws:
-            self.name, self.done, self.started, self.reported = name, 0, now, now
+            # The rate is that of later draws: the first may be those of a run that goes on.
+            self.name, self.done, self.first = name, 0, done
+            self.started = self.reported = now
         self.done += done
         if now - self.reported >= PROGRESS_SECONDS and self.done < self.draws:
             self.reported = now
-            rate = self.done / (now - self.started)
+            rate = max(self.done - self.first, 1) / (now - self.started)
             self.logger.info(
                 f'{name}: {self.done}/{self.draws} draws, {rate:.1f} per second, about '
                 f'{_duration((self.draws - self.done) / rate)} left for this image'

@@ -90,7 +90,7 @@ class CertifiedMetric(BaseMetric):
                 level, *nodes = sample['cert_levels']['data'].cpu().numpy()
                 levels = tallier.level_tally(level, guess, nodes, self.taxonomy)
             certified = _map(sample, 'cert_sem_seg') == guess
-            counts = tallier.tally(certified, statement['k'] - 1, levels)
+            counts = tallier.tally(certified, statement['wrong_pixels'], levels)
             self.results.append(ImageResult(sample['name'], statement, counts))
             self.running = self.running + counts
 

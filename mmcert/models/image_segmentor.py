@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
+from mmseg.models.data_preprocessor import SegDataPreProcessor
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from mmseg.structures import SegDataSample
+
+from mmcert.certify.votes import Grid
+from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
+from mmcert.models.numerics import Numerics
+from mmcert.sampling import LogitMaps, SegmentorOutputError
+from mmcert.sampling.logit_maps import resized_scores
+from mmcert.sampling.readers import read_labels
 
 PIXEL_RANGE = 255.0
 """The pipelines' pixel range: the one place where [0, 1] image units meet it."""
 
+Resolution = Literal['image', 'logits']
 
-class ModelOutputError(ValueError):
-    """The base model's output cannot be used."""
+RESOLUTION_WORDS = {
+    'image': "the smoothed model labels the image's pixels",
+    'logits': (
+        "the smoothed model labels the cells of the head's grid, and every pixel gets the label of "
+        'its cell (nearest neighbour): another model than the one that labels pixels'
+    ),
+}
+"""What the smoothed function ends with, as every result says it."""
 
 
 def to_unit_range(image: torch.Tensor) -> torch.Tensor:
@@ -46,12 +65,22 @@ class ImageSegmentor:
     Everything between the noisy image and the labels belongs to it: resizing to the input scales,
     mirroring, normalisation, padding, whole or slide inference, resizing of the logits.
 
+    Where the model's own code between logits and labels is mmsegmentation's (whole inference, one
+    scale), the logits are handed on as they leave the head, with how the labels follow from them;
+    they are the labels that the model's own ``predict`` gives. Anything else goes through
+    ``predict``.
+
     Args:
         base (BaseModel): A trained mmsegmentation model.
         data_sample (SegDataSample): The image's sample from the pipeline; it is not modified.
         scales (Sequence[float]): Factors of the input size; with several, or with ``flip``, the
             class probabilities are averaged.
         flip (bool): Whether to add the mirrored image at each scale.
+        numerics (Numerics): How the model computes.
+        resolution (str): 'image', or 'logits' for label maps on the head's own grid.
+
+    Raises:
+        ValueError: If ``resolution='logits'`` does not go with this model or these scales.
     """
 
     def __init__(
@@ -60,25 +89,53 @@ class ImageSegmentor:
         data_sample: SegDataSample,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        numerics: Numerics | None = None,
+        resolution: Resolution = 'image',
     ) -> None:
         self.base = base
         self.metainfo = data_sample.metainfo
         self.scales = tuple(scales)
         self.flip = flip
+        self.numerics = numerics or Numerics()
+        self.resolution = resolution
+        single = len(self.scales) == 1 and not flip
+        self._hands_on_logits = single and not self.metainfo.get('flip') and _is_plain(base)
+        if resolution == 'logits' and not self._hands_on_logits:
+            raise ValueError(
+                "resolution='logits' needs one scale without flip, whole inference, and a model "
+                "that mmsegmentation's own code takes from logits to labels; use "
+                "resolution='image'"
+            )
+        self._grid: Grid | None = None
 
-    def __call__(self, images: list[torch.Tensor]) -> torch.Tensor:
+    def __call__(self, images: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
         """Labels a batch.
 
         Args:
             images (list[torch.Tensor]): B images in [0, 1] units, shape (C, H, W), on any range.
 
         Returns:
-            torch.Tensor: Label maps at the original size of the image, int64, shape (B, H', W').
+            LogitMaps | torch.Tensor: Label maps at the original size of the image (or on the head's
+            grid), shape (B, H', W'), integers; or the logits that give these label maps.
 
         Raises:
-            ModelOutputError: If the model's output holds NaN.
+            SegmentorOutputError: If the label maps were made of NaN.
         """
-        return self._labels(images)[0]
+        batch = torch.stack(images).mul_(PIXEL_RANGE)
+        with self.numerics.autocast(batch.device):
+            if self._hands_on_logits:
+                maps = self._logit_maps(_resize(batch, self.scales[0]))
+                if maps is not None:
+                    return maps
+            return self._labels(batch)[0]
+
+    def labels(self, images: list[torch.Tensor]) -> torch.Tensor:
+        """The label maps of a batch, shape (B, H', W'), integers; see ``__call__``."""
+        output = self(images)
+        if not isinstance(output, LogitMaps):
+            return output
+        _check_finite(output.scores)
+        return read_labels(output)
 
     def with_margin(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels one image and says how clear each label is.
@@ -87,27 +144,114 @@ class ImageSegmentor:
             image (torch.Tensor): In [0, 1] units, shape (C, H, W).
 
         Returns:
-            tuple[torch.Tensor, torch.Tensor]: The label map, int64, and the difference between the
-            probabilities of the first and the second class (of the foreground's to its threshold
-            for a binary head) in steps of 1/255, rounded down, uint8; both of shape (H', W').
+            tuple[torch.Tensor, torch.Tensor]: The label map, integers, and the difference between
+            the probabilities of the first and the second class (of the foreground's to its
+            threshold for a binary head) in steps of 1/255, rounded down, uint8; both of shape
+            (H', W').
 
         Raises:
-            ModelOutputError: If the model's output holds NaN.
+            SegmentorOutputError: If the model's output holds NaN.
         """
-        labels, scores = self._labels([image], keep_scores=True)
-        assert scores is not None
+        output = self([image])
+        if isinstance(output, LogitMaps):
+            _check_finite(output.scores)
+            labels = read_labels(output)[0].long()
+            logits = resized_scores(output)
+            scores = logits.softmax(dim=1) if output.threshold is None else logits.sigmoid()
+        else:
+            with self.numerics.autocast(image.device):
+                batch = image[None] * PIXEL_RANGE
+                map_, scores = self._labels(batch, keep_scores=True)  # type: ignore[assignment]
+            labels = map_[0]
         if scores.shape[1] > 1:
-            first, second = scores[0].topk(2, dim=0).values
+            first = scores[0].amax(dim=0)
+            second = scores[0].scatter(0, scores[0].argmax(dim=0, keepdim=True), -1.0).amax(dim=0)
             margin = first - second
         else:
-            margin = (scores[0, 0] - self.base.decode_head.threshold).abs()
-        return labels[0], (margin.clamp(0, 1) * 255).to(torch.uint8)
+            margin = (scores[0, 0] - _last_head(self.base).threshold).abs()
+        return labels, (margin.clamp(0, 1) * 255).to(torch.uint8)
+
+    @property
+    def grid(self) -> Grid | None:
+        """Which cell each pixel of the image lies in, once an image was labelled.
+
+        None if the label maps are the image's own.
+        """
+        return self._grid
+
+    def _logit_maps(self, batch: torch.Tensor) -> LogitMaps | None:
+        """The logits of a batch with values in 0-255 and how to read them, if they can be had."""
+        inputs, metas = self._preprocessed(batch)
+        head: Any = _last_head(self.base)
+        taken: list[tuple[torch.Tensor, tuple[int, int]]] = []
+
+        def take(logits: torch.Tensor, metas: list[dict]) -> torch.Tensor:
+            # One value shows what size the head would resize to.
+            resized = BaseDecodeHead.predict_by_feat(head, logits[:1, :1, :1, :1], metas)
+            taken.append((logits, tuple(resized.shape[-2:])))
+            return logits
+
+        with _replaced(head, 'predict_by_feat', take):
+            logits = self.base.inference(inputs, metas)
+        align_corners, size = head.align_corners, tuple(logits.shape[-2:])
+        if taken:
+            if len(taken) > 1 or taken[0][0] is not logits:
+                # The model does something of its own with the resized logits.
+                self._hands_on_logits = False
+                if self.resolution == 'logits':
+                    raise ValueError(
+                        f"resolution='logits' does not go with {type(self.base).__name__}, which "
+                        'goes on computing with resized logits'
+                    )
+                return None
+            size = taken[0][1]
+        left, right, top, bottom = metas[0].get('img_padding_size') or metas[0].get(
+            'padding_size', [0] * 4
+        )
+        window = (top, left, size[0] - top - bottom, size[1] - left - right)
+        threshold = head.threshold if logits.shape[1] == 1 else None
+        original = tuple(self.metainfo['ori_shape'][:2])
+        if self.resolution == 'logits':
+            self._grid = Grid.nearest(tuple(logits.shape[-2:]), size, window, original)
+            return LogitMaps(logits, tuple(logits.shape[-2:]), threshold=threshold)
+        maps = LogitMaps(logits, size, align_corners, window, threshold)
+        if window[2:] == original:
+            return maps
+        # Another interpolation follows: from the size that the model worked at.
+        return LogitMaps(
+            resized_scores(maps), original, self.base.align_corners, threshold=threshold
+        )
+
+    def _preprocessed(self, batch: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+        """What enters the model, and the metainfo of each copy."""
+        preprocessor = self.base.data_preprocessor
+        forward = type(preprocessor).forward
+        ours = (SegDataPreProcessor.forward, NoisySegDataPreProcessor.forward)
+        if forward in ours and not preprocessor.test_cfg:
+            # What it does without padding, on the whole batch and in place.
+            if preprocessor.channel_conversion and batch.shape[1] == 3:
+                batch = batch[:, [2, 1, 0]]
+            if preprocessor._enable_normalize:
+                batch.sub_(preprocessor.mean).div_(preprocessor.std)
+            inputs, metas = batch, [self._meta(batch) for _ in batch]
+        else:
+            data = preprocessor({'inputs': list(batch), 'data_samples': self._samples(batch)})
+            inputs, metas = data['inputs'], [item.metainfo for item in data['data_samples']]
+        if self.numerics.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return inputs, metas
+
+    def _samples(self, batch: torch.Tensor) -> list[SegDataSample]:
+        return [SegDataSample(metainfo=self._meta(batch)) for _ in batch]
+
+    def _meta(self, batch: torch.Tensor) -> dict[str, Any]:
+        # Each copy gets metainfo of its own: padding and slide inference write into it.
+        return {**self.metainfo, 'img_shape': tuple(batch.shape[-2:])}
 
     def _labels(
-        self, images: list[torch.Tensor], keep_scores: bool = False
+        self, batch: torch.Tensor, keep_scores: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Label maps and, where they are wanted or needed, mean class probabilities."""
-        batch = torch.stack(images) * PIXEL_RANGE
+        """Label maps by ``predict`` and, where wanted or needed, mean class probabilities."""
         if len(self.scales) == 1 and not self.flip:
             outputs = self._predict(_resize(batch, self.scales[0]))
             labels = torch.stack([output.pred_sem_seg.data[0] for output in outputs]).long()
@@ -134,21 +278,55 @@ class ImageSegmentor:
         return logits.softmax(dim=1) if logits.shape[1] > 1 else logits
 
     def _predict(self, batch: torch.Tensor) -> list[SegDataSample]:
-        height_width = tuple(batch.shape[-2:])
-        # Each copy gets metainfo of its own: padding and slide inference write into it.
-        samples = [
-            SegDataSample(metainfo={**self.metainfo, 'img_shape': height_width}) for _ in batch
-        ]
-        data = self.base.data_preprocessor({'inputs': list(batch), 'data_samples': samples}, False)
-        outputs = self.base(data['inputs'], data['data_samples'], mode='predict')
+        data = {'inputs': list(batch), 'data_samples': self._samples(batch)}
+        data = self.base.data_preprocessor(data, False)
+        inputs = data['inputs']
+        if self.numerics.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        outputs = self.base(inputs, data['data_samples'], mode='predict')
         for output in outputs:
-            # The maximum over classes hands NaN on, at the size of one class.
-            if output.seg_logits.data.amax(dim=0).isnan().any():
-                raise ModelOutputError(
-                    'the model returned NaN; check the checkpoint and the input, and that half '
-                    'precision does not overflow'
-                )
+            _check_finite(output.seg_logits.data)
         return outputs
+
+
+def _check_finite(scores: torch.Tensor) -> None:
+    # The maximum over classes hands NaN on, at the size of one class.
+    if scores.amax(dim=-3).isnan().any():
+        raise SegmentorOutputError(
+            'the model returned NaN; check the checkpoint and the input, and that half precision '
+            'does not overflow'
+        )
+
+
+def _is_plain(base: BaseModel) -> bool:
+    """Whether labels follow from the last head's logits in the way of mmsegmentation itself."""
+    if not isinstance(base, EncoderDecoder) or base.test_cfg.get('mode', 'whole') != 'whole':
+        return False
+    kind, head = type(base), type(_last_head(base))
+    return (
+        kind.forward is BaseSegmentor.forward
+        and kind.predict is EncoderDecoder.predict
+        and kind.inference is EncoderDecoder.inference
+        and kind.whole_inference is EncoderDecoder.whole_inference
+        and kind.postprocess_result is BaseSegmentor.postprocess_result
+        and getattr(head, 'predict_by_feat', None) is BaseDecodeHead.predict_by_feat
+    )
+
+
+def _last_head(base: BaseModel) -> BaseDecodeHead:
+    """The head whose logits count: the last one of a cascade."""
+    head = base.decode_head
+    return head[-1] if isinstance(head, torch.nn.ModuleList) else head
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Gives one object a method of its own for a while."""
+    setattr(owner, name, function)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
 
 
 def _resize(batch: torch.Tensor, scale: float) -> torch.Tensor:

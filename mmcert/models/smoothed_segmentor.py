@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +32,23 @@ from mmcert.certify import (
 )
 from mmcert.certify.planning import StoppingRule, can_certify, first_look
 from mmcert.certify.sequential import GROWTH
-from mmcert.models.image_segmentor import ImageSegmentor, to_unit_range
+from mmcert.models.image_segmentor import (
+    RESOLUTION_WORDS,
+    ImageSegmentor,
+    Resolution,
+    to_unit_range,
+)
+from mmcert.models.numerics import Numerics
 from mmcert.perturbations import Perturbation
-from mmcert.sampling import collect_looks, collect_votes, input_digest
+from mmcert.sampling import (
+    BatchSize,
+    Keeper,
+    Partial,
+    Team,
+    collect_looks,
+    collect_votes,
+    input_digest,
+)
 
 Space = Literal['original', 'model']
 
@@ -58,12 +72,15 @@ class SmoothingPlan:
         n0 (int): Number of selection draws; 0 with 'same_draws' alone.
         n (int | None): Number of estimation draws; None leaves it to ``stopping``.
         stopping (StoppingRule | None): When group-sequential sampling stops.
-        batch_size (int): Draws per forward pass.
+        batch_size (int | str): Draws per forward pass, or 'auto'.
         seed (int): Seed of the draws.
         scales (tuple[float, ...]): Input scales inside the smoothed function.
         flip (bool): Whether the smoothed function averages with the mirrored image.
         space (str): 'original' or 'model', see ``SPACE_WORDS``.
         taxonomy (Taxonomy | None): Coarser levels to certify where the class cannot be.
+        numerics (Numerics): How the base model computes.
+        resolution (str): 'image' or 'logits', see ``RESOLUTION_WORDS``.
+        save_seconds (float): How often the votes of an image that takes long are stored.
     """
 
     perturbation: Perturbation
@@ -71,12 +88,19 @@ class SmoothingPlan:
     n0: int
     n: int | None
     stopping: StoppingRule | None
-    batch_size: int
+    batch_size: int | str
     seed: int
     scales: tuple[float, ...]
     flip: bool
     space: Space
     taxonomy: Taxonomy | None = None
+    numerics: Numerics = field(default_factory=Numerics)
+    resolution: Resolution = 'image'
+    save_seconds: float = 120.0
+
+    def segmentor(self, base: BaseModel, sample: SegDataSample) -> ImageSegmentor:
+        """The function to smooth, for one image."""
+        return ImageSegmentor(base, sample, self.scales, self.flip, self.numerics, self.resolution)
 
     @property
     def most_draws(self) -> int:
@@ -98,6 +122,11 @@ class SmoothingPlan:
             'space': self.space,
             'taxonomy': None if self.taxonomy is None else self.taxonomy.spec(),
         }
+        # What is left at its default is left out: votes of earlier versions are found by it.
+        if numerics := self.numerics.spec():
+            spec['numerics'] = numerics
+        if self.resolution != 'image':
+            spec['resolution'] = self.resolution
         if self.n is None:
             # The looks follow from the terms; the budget only says how many of them are taken.
             spec['looks_for'] = asdict(self.terms)
@@ -153,6 +182,11 @@ class SmoothedSegmentor(BaseModel):
         identity (Mapping | None): What the certificates say of the base model, as JSON values.
         on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
         logger (logging.Logger | None): Gets the warnings.
+        team (Team | None): Processes that share the draws of every image: each is given the same
+            images in the same order, and returns the samples of every so-many-th one.
+
+    Attributes:
+        sampled (int): Images that were sampled, as opposed to found in the store.
 
     Raises:
         ValueError: If there are more classes than a label map with abstentions can tell apart.
@@ -167,6 +201,7 @@ class SmoothedSegmentor(BaseModel):
         identity: Mapping[str, Any] | None = None,
         on_draws: Callable[[str, int], None] | None = None,
         logger: logging.Logger | None = None,
+        team: Team | None = None,
     ) -> None:
         super().__init__()
         if len(classes) > ABSTAIN_LABEL:
@@ -181,7 +216,11 @@ class SmoothedSegmentor(BaseModel):
         self.identity = dict(identity or {})
         self.on_draws = on_draws
         self.logger = logger or logging.getLogger('mmcert')
+        self.team = team or Team()
         self._feasible = False
+        self.sampled = 0
+        self._images = 0
+        self._batch_sizes: dict[tuple[int, ...], BatchSize] = {}
 
     def forward(
         self,
@@ -200,22 +239,25 @@ class SmoothedSegmentor(BaseModel):
             data (dict): ``inputs``, a list of raw images (C, H, W) in 0-255, and ``data_samples``.
 
         Returns:
-            list[SegDataSample]: The samples with the fields named above.
+            list[SegDataSample]: The samples with the fields named above; with a team, those that
+            are this process's to evaluate.
 
         Raises:
             ValueError: If the pipeline resized an image although ``space`` is 'original', or does
                 not deliver raw images.
             InfeasiblePlanError: If n is too small for the first image, before it is sampled.
         """
-        return [
-            self._certify_image(image, sample)
-            for image, sample in zip(data['inputs'], data['data_samples'], strict=True)
-        ]
+        samples = []
+        for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
+            self._check_space(image, sample)
+            record = self._record(image, sample)
+            if self._images % self.team.size == self.team.rank:
+                samples.append(self._certified(record, sample))
+            self._images += 1
+        return samples
 
-    def _certify_image(self, image: torch.Tensor, sample: SegDataSample) -> SegDataSample:
-        self._check_space(image, sample)
-        self._check_feasible(int(np.prod(sample.ori_shape[:2])))
-        record = self._record(image, sample)
+    def _certified(self, record: VotesRecord, sample: SegDataSample) -> SegDataSample:
+        """The sample with what its votes certify."""
         plan, votes, terms = self.plan, record.votes, self.plan.terms
         certificate = certify_record(record, terms, plan.taxonomy)
         radii = joint_radii(
@@ -229,12 +271,15 @@ class SmoothedSegmentor(BaseModel):
             'cert_sem_seg': certificate.label_map(),
             'base_sem_seg': record.base,
         }
-        for field, labels in maps.items():
-            data = torch.from_numpy(np.asarray(labels, dtype=np.int64))[None]
-            sample.set_data({field: PixelData(data=data)})
-        sample.set_data({'cert_radius': PixelData(data=torch.from_numpy(radii)[None])})
+        for name, labels in maps.items():
+            data = torch.from_numpy(record.spread(np.asarray(labels, dtype=np.int64)))[None]
+            sample.set_data({name: PixelData(data=data)})
+        sample.set_data(
+            {'cert_radius': PixelData(data=torch.from_numpy(record.spread(radii))[None])}
+        )
         if certificate.level is not None:
             levels = np.stack([certificate.level, *certificate.coarse]).astype(np.int64)
+            levels = record.spread(levels)
             sample.set_data({'cert_levels': PixelData(data=torch.from_numpy(levels))})
         statement = {
             **certificate.statement(),
@@ -242,6 +287,9 @@ class SmoothedSegmentor(BaseModel):
             **self._further_statements(votes, certificate, radii),
             'space': plan.space,
             'certified_space': SPACE_WORDS[plan.space],
+            'resolution': plan.resolution,
+            'components_are': RESOLUTION_WORDS[plan.resolution],
+            'wrong_pixels': (certificate.k - 1) * record.pixels_per_component,
             'stage': (
                 'added to the image as the test pipeline delivers it, before input scaling, '
                 'normalisation and padding, not clipped'
@@ -250,6 +298,7 @@ class SmoothedSegmentor(BaseModel):
             'flip': plan.flip,
             'seed': plan.seed,
             'arithmetic': 'taken as exact',
+            'numerics': plan.numerics.statement(next(self.base.parameters()).device),
             'input': record.meta['digest'],
             'model': self.identity,
         }
@@ -303,38 +352,44 @@ class SmoothedSegmentor(BaseModel):
 
     def _record(self, image: torch.Tensor, sample: SegDataSample) -> VotesRecord:
         """The image's votes, from the store as far as they are there."""
-        plan = self.plan
+        plan, team = self.plan, self.team
         image = image.to(next(self.base.parameters()).device)
         digest = input_digest(image)
         name = f'{Path(sample.metainfo.get("img_path") or "image").stem}-{digest.hex()[:8]}'
         label = sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else None
-        found = None if self.store is None else self.store.get(name)
+        # The first process of a team has the store; the others hear what it finds.
+        keeps = self.store is not None and team.rank == 0
+        found = team.told(self._found(name, digest, label, sample) if keeps else None)
         if found is not None:
-            self._check_found(found, name, digest, sample)
-            found = self._with_label(found, label)
+            self._check_feasible(found.votes.num_components)
             if plan.stopping is None:
                 return found
-        segment = ImageSegmentor(self.base, sample, plan.scales, plan.flip)
+        self.sampled += 1
+        segment = plan.segmentor(self.base, sample)
         unit = to_unit_range(image)
+        meta = {'name': name, 'digest': digest.hex()}
+        if found is None:
+            base, margin = (part.cpu().numpy() for part in segment.with_margin(unit))
+            base, margin = team.told((base, margin))
+            self._check_feasible(base.size)
+
+        def record_of(votes: Votes) -> VotesRecord:
+            if found is not None:
+                return replace(found, votes=votes)
+            return VotesRecord(votes, meta, label, base, margin, segment.grid)
+
         on_draws = self.on_draws
         sampling: dict[str, Any] = {
             'n0': plan.n0,
             'num_classes': self.num_classes,
             'seed': plan.seed,
-            'batch_size': plan.batch_size,
+            'batch_size': self._batch_size(tuple(image.shape)),
             'digest': digest,
             'on_draws': None if on_draws is None else lambda done: on_draws(name, done),
             'nodes': () if plan.taxonomy is None else plan.taxonomy.nodes,
+            'keeper': self._keeper(name),
+            'team': team,
         }
-        meta = {'name': name, 'digest': digest.hex()}
-        if found is None:
-            base, margin = (part.cpu().numpy() for part in segment.with_margin(unit))
-
-        def record_of(votes: Votes) -> VotesRecord:
-            if found is not None:
-                return replace(found, votes=votes)
-            return VotesRecord(votes, meta, label=label, base=base, margin=margin)
-
         if plan.n is not None:
             votes = collect_votes(segment, unit, plan.perturbation, n=plan.n, **sampling)
             self._keep(name, record_of(votes))
@@ -348,7 +403,8 @@ class SmoothedSegmentor(BaseModel):
             return plan.stopping.decide(votes, certificate).next_look
 
         assert plan.stopping is not None
-        wanted = first_look(plan.terms, int(np.prod(sample.ori_shape[:2])), plan.n0)
+        components = base.size if found is None else found.votes.num_components
+        wanted = first_look(plan.terms, components, plan.n0)
         votes = collect_looks(
             segment,
             unit,
@@ -360,15 +416,55 @@ class SmoothedSegmentor(BaseModel):
         )
         return record_of(votes)
 
+    def _batch_size(self, shape: tuple[int, ...]) -> BatchSize:
+        """What was found for images of this size."""
+        if shape not in self._batch_sizes:
+            self._batch_sizes[shape] = BatchSize(self.plan.batch_size, self.logger)
+        return self._batch_sizes[shape]
+
+    def _found(
+        self,
+        name: str,
+        digest: bytes,
+        label: NDArray[np.integer] | None,
+        sample: SegDataSample,
+    ) -> VotesRecord | None:
+        """The image's votes in the store, beside today's label."""
+        assert self.store is not None
+        found = self.store.get(name)
+        if found is None:
+            return None
+        self._check_found(found, name, digest, sample)
+        return self._with_label(found, label)
+
+    def _keeper(self, name: str) -> Keeper | None:
+        """What keeps the votes of an image that is under way."""
+        store, team = self.store, self.team
+        arrays = store.get_partial(name) if store is not None and team.rank == 0 else None
+        if team.size > 1:
+            arrays = team.told(arrays)
+        elif store is None:
+            return None
+        partial = None if arrays is None else Partial.from_arrays(arrays)
+        if partial is not None and team.rank == 0:
+            self.logger.info('%s: %d draws were sampled before', name, partial.done)
+
+        def save(current: Partial) -> None:
+            if store is not None:
+                store.put_partial(name, current.to_arrays())
+
+        return Keeper(save, self.plan.save_seconds, partial)
+
     def _keep(self, name: str, record: VotesRecord) -> None:
-        if self.store is not None:
+        if self.store is not None and self.team.rank == 0:
             self.store.put(name, record)
 
     def _check_found(
         self, found: VotesRecord, name: str, digest: bytes, sample: SegDataSample
     ) -> None:
         expected = tuple(sample.ori_shape[:2])
-        if found.meta.get('digest') != digest.hex() or found.votes.guess.shape != expected:
+        shape = found.spread(found.votes.guess).shape
+        if found.meta.get('digest') != digest.hex() or shape != expected:
             raise VotesFileError(
                 f'the votes stored as {name} are of another image; delete that file and run again'
             )

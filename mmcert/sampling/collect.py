@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +13,25 @@ from numpy.typing import ArrayLike, NDArray
 from mmcert.certify.checks import check_draws
 from mmcert.certify.votes import Votes
 from mmcert.perturbations.base import Perturbation
-from mmcert.sampling.draws import ESTIMATION, SELECTION, draw_seed, input_digest
+from mmcert.sampling.batching import BatchSize
+from mmcert.sampling.draws import ESTIMATION, SELECTION, input_digest
+from mmcert.sampling.logit_maps import LogitMaps
+from mmcert.sampling.partial import Keeper, Partial
+from mmcert.sampling.readers import add_hits, read_labels
+from mmcert.sampling.source import DrawSource
+from mmcert.sampling.team import Team
 
-Segment = Callable[[list[torch.Tensor]], 'torch.Tensor | Sequence[torch.Tensor]']
-"""A base model: a list of B perturbed inputs in, B integer label maps of one shape out."""
+Output = torch.Tensor | Sequence[torch.Tensor] | LogitMaps
+"""What a base model returns for B inputs: B integer label maps of one shape, or their scores."""
+
+Segment = Callable[[list[torch.Tensor]], Output]
+"""A base model: a list of B perturbed inputs in, B label maps out."""
+
+ROUND = 64
+"""Draws of each process between two sums over all of them, where several share an input."""
+
+FEW_CLASSES = 40
+"""Up to how many classes counting them one after the other is faster than scattering."""
 
 
 class SegmentorOutputError(ValueError):
@@ -32,10 +48,12 @@ def collect_votes(
     n: int,
     num_classes: int,
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int | str | BatchSize = 8,
     digest: bytes | None = None,
     on_draws: Callable[[int], None] | None = None,
     nodes: Sequence[ArrayLike] = (),
+    keeper: Keeper | None = None,
+    team: Team | None = None,
 ) -> Votes:
     """Samples the votes that certify a base model on one input.
 
@@ -50,7 +68,8 @@ def collect_votes(
 
     Args:
         segment (Callable): The base model; takes a list of B perturbed inputs, each of the shape of
-            ``image``, and returns B integer label maps of one shape, as a tensor (B, ...) or list.
+            ``image``, and returns B integer label maps of one shape, as a tensor (B, ...) or list,
+            or ``LogitMaps``, from which the labels are read faster than by the model itself.
         image (torch.Tensor): The input, floating point, in the units of the perturbation; images
             in [0, 1].
         perturbation (Perturbation): Law of the draws.
@@ -58,12 +77,18 @@ def collect_votes(
         n (int): Number of estimation draws, at least 1.
         num_classes (int): Number of classes C; labels lie in [0, C).
         seed (int): Seed of the run.
-        batch_size (int): Inputs per call of ``segment``, at least 1.
+        batch_size (int | str | BatchSize): Inputs per call of ``segment``, at least 1, or 'auto';
+            halved where memory runs out, without losing a vote. A ``BatchSize`` carries what was
+            found over to the next input.
         digest (bytes | None): Address of the input among all inputs; by default the digest of its
             content.
         on_draws (Callable | None): Called with the number of draws done after each batch.
         nodes (Sequence[np.ndarray]): For each level of a taxonomy, finest first, the node of each
             class, shape (C,): the votes get the counts of that level.
+        keeper (Keeper | None): Stores the counts every so often, and gives back what an earlier
+            call with the same arguments left.
+        team (Team | None): Processes that share the draws: each calls this with the same arguments
+            and gets the votes of all.
 
     Returns:
         Votes: Guess and hits of each component as NumPy arrays, in the shape of the label maps.
@@ -72,12 +97,13 @@ def collect_votes(
         ValueError: If an argument is out of range.
         SegmentorOutputError: If the base model's labels are not integers in [0, C) of one shape.
     """
-    sampler = _Sampler(
-        segment, image, perturbation, num_classes, seed, batch_size, digest, on_draws, nodes
-    )
-    if n0 == 0 and not isinstance(n0, bool):
-        return sampler.most_frequent(check_draws(n))
-    return sampler.estimate(sampler.select(check_draws(n0, 'n0')), 0, check_draws(n))
+    with _Sampler(
+        segment, image, perturbation, num_classes, seed, batch_size, digest, on_draws, nodes,
+        keeper, team,
+    ) as sampler:  # fmt: skip
+        if n0 == 0 and not isinstance(n0, bool):
+            return sampler.most_frequent(check_draws(n))
+        return sampler.estimate(sampler.guesses(check_draws(n0, 'n0')), 0, check_draws(n))
 
 
 @torch.no_grad()
@@ -91,10 +117,12 @@ def collect_looks(
     next_look: Callable[[Votes], int | None],
     num_classes: int,
     seed: int = 0,
-    batch_size: int = 8,
+    batch_size: int | str | BatchSize = 8,
     digest: bytes | None = None,
     on_draws: Callable[[int], None] | None = None,
     nodes: Sequence[ArrayLike] = (),
+    keeper: Keeper | None = None,
+    team: Team | None = None,
     start: Votes | None = None,
 ) -> Votes:
     """Samples group-sequential votes: look after look, until told to stop.
@@ -118,6 +146,8 @@ def collect_looks(
         digest (bytes | None): As for ``collect_votes``.
         on_draws (Callable | None): As for ``collect_votes``.
         nodes (Sequence[np.ndarray]): As for ``collect_votes``.
+        keeper (Keeper | None): As for ``collect_votes``.
+        team (Team | None): As for ``collect_votes``; the first process decides about looks.
         start (Votes | None): Votes of the same draws up to some look.
 
     Returns:
@@ -127,17 +157,79 @@ def collect_looks(
         ValueError: If an argument is out of range.
         SegmentorOutputError: If the base model's labels are not integers in [0, C) of one shape.
     """
-    sampler = _Sampler(
-        segment, image, perturbation, num_classes, seed, batch_size, digest, on_draws, nodes
-    )
-    votes = start
-    if votes is None:
-        chosen = sampler.select(check_draws(n0, 'n0'))
-        votes = sampler.estimate(chosen, 0, check_draws(first, 'first look')).as_first_look()
-    while (size := next_look(votes)) is not None:
-        further = sampler.estimate(votes, votes.n, check_draws(size - votes.n, 'draws of a look'))
-        votes = votes.with_look(further)
-    return votes
+    with _Sampler(
+        segment, image, perturbation, num_classes, seed, batch_size, digest, on_draws, nodes,
+        keeper, team,
+    ) as sampler:  # fmt: skip
+        votes = start
+        if votes is None:
+            chosen = sampler.guesses(check_draws(n0, 'n0'))
+            votes = sampler.estimate(chosen, 0, check_draws(first, 'first look')).as_first_look()
+        while (size := sampler.team.told(next_look(votes))) is not None:
+            count = check_draws(size - votes.n, 'draws of a look')
+            votes = votes.with_look(sampler.estimate(votes, votes.n, count))
+        return votes
+
+
+Counts = list[torch.Tensor]
+
+
+class _Count:
+    """The counts of a stage, and how far they are.
+
+    Args:
+        stage (int): ``SELECTION`` or ``ESTIMATION``.
+        start (int): First draw.
+        names (Sequence[str]): Names of the counts in a partial run.
+        empty (Callable): Makes counts of no draws for label maps of a shape; none of them while
+            the shape is unknown, None, and needed.
+        add (Callable): Adds the output of a batch to such counts.
+        against (Mapping): What the counts are counted against, stored beside them.
+    """
+
+    def __init__(
+        self,
+        stage: int,
+        start: int,
+        names: Sequence[str],
+        empty: Callable[[torch.Size | None], Counts],
+        add: Callable[[Counts, torch.Tensor | LogitMaps], None],
+        against: Mapping[str, NDArray],
+    ) -> None:
+        self.stage, self.start, self.names, self.against = stage, start, names, against
+        self.empty, self.add = empty, add
+        self.totals, self.done = empty(None), 0
+        # While this is False, counts and number of draws may disagree: a run that is broken off
+        # then is not kept, lest a draw counts twice.
+        self.consistent = True
+
+    def resume(self, kept: Partial, device: torch.device) -> None:
+        """Takes over the counts of an earlier run."""
+        self.totals = [torch.from_numpy(kept.arrays[name]).to(device) for name in self.names]
+        self.done = kept.done
+
+    def take(self, output: torch.Tensor | LogitMaps) -> None:
+        """Counts a batch."""
+        self.consistent = False
+        self.add(self.totals, output)
+        self.done += len(output)
+        self.consistent = True
+
+    def take_sums(self, sums: Counts, draws: int) -> None:
+        """Takes over the counts that all processes made of some draws."""
+        self.consistent = False
+        if not self.totals:
+            self.totals = sums
+        else:
+            for total, part in zip(self.totals, sums, strict=True):
+                total += part
+        self.done += draws
+        self.consistent = True
+
+    def partial(self) -> Partial:
+        """The counts so far, as they are kept."""
+        arrays = {name: _array(total) for name, total in zip(self.names, self.totals, strict=True)}
+        return Partial(self.stage, self.start, self.done, {**self.against, **arrays})
 
 
 class _Sampler:
@@ -150,20 +242,21 @@ class _Sampler:
         perturbation: Perturbation,
         num_classes: int,
         seed: int,
-        batch_size: int,
+        batch_size: int | str | BatchSize,
         digest: bytes | None,
         on_draws: Callable[[int], None] | None,
         nodes: Sequence[ArrayLike],
+        keeper: Keeper | None,
+        team: Team | None,
     ) -> None:
-        self.segment, self.image, self.perturbation = segment, image, perturbation
+        self.segment, self.device = segment, image.device
         self.num_classes = check_draws(num_classes, 'num_classes')
-        self.seed, self.batch_size = seed, check_draws(batch_size, 'batch_size')
+        self.batch = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
         if not image.is_floating_point():
             raise ValueError(
                 f'the input must be floating point, got {image.dtype}: convert it first'
             )
-        self.digest = input_digest(image) if digest is None else digest
-        self.on_draws = on_draws
+        self.on_draws, self.keeper, self.team = on_draws, keeper, team or Team()
         self.nodes = [torch.as_tensor(np.asarray(level), dtype=torch.int64) for level in nodes]
         for level in self.nodes:
             if level.shape != (num_classes,):
@@ -171,87 +264,235 @@ class _Sampler:
                     f'nodes must give one node for each of {num_classes} classes, got shape '
                     f'{tuple(level.shape)}'
                 )
+        address = input_digest(image) if digest is None else digest
+        self.source = DrawSource(image, perturbation, seed, address)
+        self._bad: torch.Tensor | None = None
+
+    def __enter__(self) -> _Sampler:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.source.close()
 
     def most_frequent(self, n: int) -> Votes:
         """Votes whose guess is the most frequent class of the counted draws themselves."""
         if self.nodes:
             raise ValueError('a taxonomy needs selection draws: n0 must be at least 1')
-        shape, counts = self._counts(ESTIMATION, n)
-        guess, hits = _most_frequent(counts)
-        return Votes(_array(guess, shape), _array(hits, shape), n, 0)
+        guess, hits = _most_frequent(self._class_counts(ESTIMATION, n))
+        return Votes(_array(guess), _array(hits), n, 0)
 
-    def select(self, n0: int) -> Votes:
+    def guesses(self, n0: int) -> Votes:
         """The guess of each level with its selection hits, and no estimation draws yet (n = n0)."""
-        shape, counts = self._counts(SELECTION, n0)
+        kept = self.keeper.found if self.keeper is not None else None
+        if kept is not None and (kept.stage, kept.start) == (ESTIMATION, 0):
+            levels = []
+            for level in range(1 + len(self.nodes)):
+                hits = kept.arrays[f'selection_hits{level}']
+                levels.append(Votes(kept.arrays[f'guess{level}'], hits, n0, n0, hits))
+        else:
+            levels = self._select(n0)
+        return replace(levels[0], coarse=tuple(levels[1:]))
+
+    def _select(self, n0: int) -> list[Votes]:
+        counts = self._class_counts(SELECTION, n0)
         levels = []
         for nodes in (None, *self.nodes):
             grouped = counts
             if nodes is not None:
                 nodes = nodes.to(counts.device)
-                grouped = counts.new_zeros((int(nodes.max()) + 1, counts.shape[1]))
+                grouped = counts.new_zeros((int(nodes.max()) + 1, *counts.shape[1:]))
                 grouped.index_add_(0, nodes, counts)
-            guess, hits = (_array(part, shape) for part in _most_frequent(grouped))
+            guess, hits = (_array(part) for part in _most_frequent(grouped))
             levels.append(Votes(guess, hits, n0, n0, hits))
-        return replace(levels[0], coarse=tuple(levels[1:]))
+        return levels
 
     def estimate(self, chosen: Votes, start: int, count: int) -> Votes:
         """Hits of ``count`` estimation draws, from number ``start``, under given guesses."""
         levels = [chosen, *chosen.coarse]
         shape = torch.Size(chosen.guess.shape)
-        guesses: list[torch.Tensor] = []
-        hits: list[torch.Tensor] = []
-        for labels in self._batches(ESTIMATION, start, count):
-            _check_shape(labels, shape)
-            if not guesses:
-                device = labels.device
-                guesses = [torch.from_numpy(level.guess).to(device) for level in levels]
-                hits = [torch.zeros(shape, dtype=torch.int32, device=device) for _ in levels]
-            mapped = [labels, *(nodes.to(labels.device)[labels.long()] for nodes in self.nodes)]
-            for level, total in enumerate(hits):
-                total += (mapped[level] == guesses[level]).sum(dim=0, dtype=torch.int32)
+        # Bytes, where they suffice, are compared fastest.
+        kind = torch.uint8 if self.num_classes <= 256 else torch.int32
+        guesses = [torch.from_numpy(part.guess.copy()).to(self.device, kind) for part in levels]
+        nodes = [level.to(self.device) for level in self.nodes]
+        names = [f'hits{level}' for level in range(len(levels))]
+        against: dict[str, NDArray] = {}
+        if start == 0:
+            for level, part in enumerate(levels):
+                against[f'guess{level}'] = part.guess
+                if part.selection_hits is not None:
+                    against[f'selection_hits{level}'] = part.selection_hits
+
+        def empty(_: torch.Size | None) -> Counts:
+            return [torch.zeros(shape, dtype=torch.int32, device=self.device) for _ in levels]
+
+        def add(hits: Counts, output: torch.Tensor | LogitMaps) -> None:
+            _check_shape(output, shape)
+            if nodes:
+                output = self._labels(output).to(self.device)
+            add_hits(hits[0], output, guesses[0])
+            for level, node in enumerate(nodes, 1):
+                add_hits(hits[level], node[output.long()], guesses[level])  # type: ignore[union-attr]
+
+        hits = self._run(_Count(ESTIMATION, start, names, empty, add, against), count)
         parts = [
-            Votes(level.guess, _array(total, shape), count, level.n0, level.selection_hits)
-            for level, total in zip(levels, hits, strict=True)
+            Votes(part.guess, _array(total), count, part.n0, part.selection_hits)
+            for part, total in zip(levels, hits, strict=True)
         ]
         return replace(parts[0], coarse=tuple(parts[1:]))
 
-    def _counts(self, stage: int, count: int) -> tuple[torch.Size, torch.Tensor]:
-        """Votes of each class, shape (C, K), and the shape of the label maps."""
-        counts = torch.zeros((), dtype=torch.int32)
-        for labels in self._batches(stage, 0, count):
-            if counts.ndim == 0:
-                shape = labels.shape[1:]
-                counts = labels.new_zeros((self.num_classes, shape.numel()), dtype=torch.int32)
-            _check_shape(labels, shape)
-            flat = labels.reshape(len(labels), -1).long()
-            counts.scatter_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
-        return shape, counts
+    def _class_counts(self, stage: int, count: int) -> torch.Tensor:
+        """Votes of each class, shape (C, ...), in the smallest type that holds them."""
+        dtype = next(
+            kind
+            for kind in (torch.uint8, torch.int16, torch.int32)
+            if count <= torch.iinfo(kind).max
+        )
 
-    def _batches(self, stage: int, start: int, count: int) -> Iterator[torch.Tensor]:
-        """Label maps of the draws of one stage, shape (B, ...), batch by batch."""
-        for first in range(start, start + count, self.batch_size):
-            indices = range(first, min(first + self.batch_size, start + count))
-            labels = self.segment([self._draw(stage, index) for index in indices])
-            yield _checked_labels(labels, len(indices), self.num_classes)
-            if self.on_draws is not None:
-                self.on_draws(len(indices))
+        def empty(shape: torch.Size | None) -> Counts:
+            if shape is None:
+                return []
+            return [torch.zeros((self.num_classes, *shape), dtype=dtype, device=self.device)]
 
-    def _draw(self, stage: int, index: int) -> torch.Tensor:
-        generator = torch.Generator(self.image.device)
-        generator.manual_seed(draw_seed(self.seed, self.digest, stage, index))
-        return self.perturbation.sample(self.image, generator)
+        def add(counts: Counts, output: torch.Tensor | LogitMaps) -> None:
+            if not counts:
+                counts += empty(_shape(output))
+            _check_shape(output, counts[0].shape[1:])
+            _add_classes(counts[0], self._labels(output).to(self.device))
+
+        return self._run(_Count(stage, 0, ['counts'], empty, add, {}), count)[0]
+
+    def _run(self, count: _Count, draws: int) -> list[torch.Tensor]:
+        """Counts the draws of a stage, of this process and all others, from where it was left."""
+        keeper = self.keeper
+        kept = keeper.take(count.stage, count.start) if keeper is not None else None
+        if kept is not None and kept.done <= draws:
+            count.resume(kept, self.device)
+            self._report(count.done)
+
+        def partial() -> Partial:
+            self._check_finite()
+            return count.partial()
+
+        try:
+            while count.done < draws:
+                self._advance(count, draws, partial)
+        except BaseException:
+            if keeper is not None and count.consistent and count.done and self.team.rank == 0:
+                with contextlib.suppress(RuntimeError, OSError):
+                    keeper.now(partial)
+            raise
+        self._check_finite()
+        return count.totals
+
+    def _advance(self, count: _Count, draws: int, partial: Callable[[], Partial]) -> None:
+        """Counts all draws that are left, or with a team the next round of them."""
+        if self.team.size == 1:
+            left = range(count.start + count.done, count.start + draws)
+            for output in self._outputs(count.stage, left):
+                count.take(output)
+                self._keep(count, draws, partial)
+            return
+        size = min(ROUND * self.team.size, draws - count.done)
+        shape, mine = None, count.empty(None)
+        for output in self._outputs(count.stage, self.team.share(count.start + count.done, size)):
+            shape = _shape(output)
+            count.add(mine, output)
+        # The first process has draws in every round, others may have none.
+        mine = mine or count.empty(self.team.told(shape))
+        self.team.add_up(*mine)
+        count.take_sums(mine, size)
+        if self.team.rank == 0:
+            self._keep(count, draws, partial)
+
+    def _keep(self, count: _Count, draws: int, partial: Callable[[], Partial]) -> None:
+        if self.keeper is not None and count.done < draws:
+            self.keeper.passed(partial)
+
+    def _outputs(self, stage: int, indices: range) -> Iterator[torch.Tensor | LogitMaps]:
+        """Outputs of the model for some draws, batch by batch."""
+        position = 0
+
+        def one_pass(draws: int) -> torch.Tensor | LogitMaps:
+            chosen = indices[position : position + draws]
+            inputs = self.source.take(stage, chosen)
+            self.source.prepare(stage, indices[position + draws : position + 2 * draws])
+            return self._checked(self.segment(inputs), draws)
+
+        while position < len(indices):
+            output = self.batch.run(one_pass, self.device, len(indices) - position)
+            position += len(output)
+            yield output
+            self._report(len(output) * self.team.size)
+
+    def _report(self, draws: int) -> None:
+        if self.on_draws is not None:
+            self.on_draws(draws)
+
+    def _checked(self, output: Output, batch: int) -> torch.Tensor | LogitMaps:
+        if not isinstance(output, LogitMaps):
+            return _checked_labels(output, batch, self.num_classes)
+        if len(output) != batch:
+            raise SegmentorOutputError(
+                f'{batch} inputs must give {batch} maps of scores, got {len(output)}'
+            )
+        bad = output.scores.isnan().any()
+        self._bad = bad if self._bad is None else self._bad | bad
+        # Asking a CUDA device for an answer would hold up the next pass.
+        if self._bad.device.type == 'cpu':
+            self._check_finite()
+        return output
+
+    def _check_finite(self) -> None:
+        if self._bad is not None and bool(self._bad):
+            raise SegmentorOutputError(
+                'the model returned NaN; check the checkpoint and the input, and that half '
+                'precision does not overflow'
+            )
+
+    def _labels(self, output: torch.Tensor | LogitMaps) -> torch.Tensor:
+        """Label maps, shape (B, ...)."""
+        if isinstance(output, torch.Tensor):
+            return output
+        labels = read_labels(output)
+        if max(output.scores.shape[1], 2) > self.num_classes:
+            _check_range(labels, self.num_classes)
+        return labels
 
 
-def _array(values: torch.Tensor, shape: torch.Size) -> NDArray[np.integer]:
-    return values.reshape(shape).cpu().numpy()
+def _array(values: torch.Tensor) -> NDArray[np.integer]:
+    return values.cpu().numpy().copy()
+
+
+def _shape(output: torch.Tensor | LogitMaps) -> torch.Size:
+    """Shape of one label map."""
+    return output.shape if isinstance(output, LogitMaps) else output.shape[1:]
+
+
+def _check_shape(output: torch.Tensor | LogitMaps, shape: torch.Size) -> None:
+    if _shape(output) != shape:
+        raise SegmentorOutputError(
+            f'the label maps changed shape from {tuple(shape)} to {tuple(_shape(output))}'
+        )
+
+
+def _add_classes(counts: torch.Tensor, labels: torch.Tensor) -> None:
+    """Counts the classes of B label maps (B, ...) into (C, ...)."""
+    if len(counts) <= FEW_CLASSES:
+        for index, count in enumerate(counts):
+            count += (labels == index).sum(dim=0, dtype=counts.dtype)
+    else:
+        labels = labels.long()
+        counts.scatter_add_(0, labels, counts.new_ones(()).expand_as(labels))
 
 
 def _most_frequent(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Class with the most votes, ties to the lowest, and its votes: counts (C, K), both (K,)."""
-    num_classes = len(counts)
-    rank = torch.arange(num_classes - 1, -1, -1, dtype=torch.int64, device=counts.device)
-    score = (counts * num_classes + rank[:, None]).amax(dim=0)
-    return num_classes - 1 - score % num_classes, score // num_classes
+    """Class with the most votes, ties to the lowest, and its votes: counts (C, ...), both (...)."""
+    most = counts.amax(dim=0)
+    kind = torch.int16 if len(counts) < 2**15 else torch.int32
+    guess = torch.zeros(most.shape, dtype=kind, device=counts.device)
+    for index in range(len(counts) - 1, -1, -1):
+        guess.masked_fill_(counts[index] == most, index)
+    return guess, most
 
 
 def _checked_labels(
@@ -268,6 +509,11 @@ def _checked_labels(
         raise SegmentorOutputError(
             f'{batch} inputs must give {batch} label maps, got shape {tuple(labels.shape)}'
         )
+    _check_range(labels, num_classes)
+    return labels
+
+
+def _check_range(labels: torch.Tensor, num_classes: int) -> None:
     if labels.numel():
         low, high = (int(value) for value in labels.aminmax())
         if low < 0 or high >= num_classes:
@@ -275,11 +521,3 @@ def _checked_labels(
                 f'labels out of range: the base model returned {low if low < 0 else high}, but '
                 f'there are {num_classes} classes, 0 to {num_classes - 1}'
             )
-    return labels
-
-
-def _check_shape(labels: torch.Tensor, shape: torch.Size) -> None:
-    if labels.shape[1:] != shape:
-        raise SegmentorOutputError(
-            f'the label maps changed shape from {tuple(shape)} to {tuple(labels.shape[1:])}'
-        )

@@ -103,10 +103,10 @@ def test_scales_and_mirroring_average_one_shared_draw(binary):
     base, image = BrightnessSegmentor(1, binary).eval(), image_of(12, 20)
     sample = sample_for(12, 20)
     noisy = [image.float() / 255 + 0.25 * torch.randn(1, 12, 20) for _ in range(3)]
-    plain = ImageSegmentor(base, sample)(noisy)
-    assert torch.equal(ImageSegmentor(base, sample, flip=True)(noisy), plain)
-    assert torch.equal(ImageSegmentor(base, sample, scales=(1.0, 1.0))(noisy), plain)
-    mixed = ImageSegmentor(base, sample, scales=(0.5, 1.0), flip=True)(noisy)
+    plain = ImageSegmentor(base, sample).labels(noisy)
+    assert torch.equal(ImageSegmentor(base, sample, flip=True).labels(noisy), plain)
+    assert torch.equal(ImageSegmentor(base, sample, scales=(1.0, 1.0)).labels(noisy), plain)
+    mixed = ImageSegmentor(base, sample, scales=(0.5, 1.0), flip=True).labels(noisy)
     assert mixed.shape == plain.shape
     assert (mixed != plain).any()
 
@@ -120,7 +120,7 @@ def test_mirroring_is_undone_before_averaging():
 
     segment = ImageSegmentor(Column().eval(), sample_for(4, 8), flip=True)
     # Seen twice, once mirrored, left and right balance and the constant decides everywhere.
-    assert (segment([torch.zeros(1, 4, 8)]) == 0).all()
+    assert (segment.labels([torch.zeros(1, 4, 8)]) == 0).all()
 
 
 def test_padding_of_the_preprocessor_is_free_of_noise_and_cut_off():

@@ -20,7 +20,8 @@ from mmcert.certify import (
 )
 from mmcert.engine import smoothing_hook
 from mmcert.engine.smoothing_hook import CheckpointMismatchError
-from mmcert.models import ModelOutputError, SmoothedSegmentor
+from mmcert.models import SmoothedSegmentor
+from mmcert.sampling import SegmentorOutputError
 
 from .conftest import run_test
 
@@ -325,7 +326,7 @@ def test_a_model_that_returns_nan_is_refused(make_config, tmp_path):
     state = torch.load(cfg.load_from)
     state['state_dict']['decode_head.conv_seg.bias'][3] = float('nan')
     torch.save(state, cfg.load_from)
-    with pytest.raises(ModelOutputError, match='returned NaN'):
+    with pytest.raises(SegmentorOutputError, match='returned NaN'):
         run_test(cfg)
     assert not votes_files(tmp_path)
 

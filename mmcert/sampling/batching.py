@@ -1,0 +1,162 @@
+"""How many draws go through the model at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from mmcert.certify.checks import check_draws
+
+AUTO = 'auto'
+LARGEST = 64
+"""Largest batch that is tried."""
+
+WORTHWHILE = 0.97
+"""A doubled batch must take less than this share of the time per draw to be kept."""
+
+ROOM = 0.8
+"""Share of the memory that a larger batch may be expected to take."""
+
+Result = TypeVar('Result')
+
+
+class BatchSize:
+    """The number of draws per forward pass, fixed or found while sampling.
+
+    'auto' begins with one draw and doubles as long as a draw gets cheaper and the memory seems to
+    allow it; every pass counts, none is spent on the search. A pass that runs out of memory is
+    repeated with half as many draws, also where the size was given.
+
+    One object serves inputs of one size on one device: what it found holds for the next input.
+
+    Args:
+        size (int | str): Draws per pass, at least 1, or 'auto'.
+        logger (logging.Logger | None): Told when the size changes.
+
+    Raises:
+        ValueError: If the size is neither.
+    """
+
+    def __init__(self, size: int | str, logger: logging.Logger | None = None) -> None:
+        self.searching = size == AUTO
+        if isinstance(size, str) and not self.searching:
+            raise ValueError(f"batch_size must be an integer of at least 1 or 'auto', got {size!r}")
+        self.size = 1 if isinstance(size, str) else check_draws(size, 'batch_size')
+        self.logger = logger or logging.getLogger('mmcert')
+        self._times: list[float] = []
+        self._before: tuple[int, float, int] | None = None
+
+    @property
+    def spec(self) -> int | str:
+        """What was asked for, as long as nothing was run."""
+        return AUTO if self.searching else self.size
+
+    def run(self, passes: Callable[[int], Result], device: torch.device, most: int) -> Result:
+        """Runs a pass of so many draws as is good, or as memory allows.
+
+        Args:
+            passes (Callable): Runs a pass of the number of draws that it is called with.
+            device (torch.device): Where the model is.
+            most (int): Draws that are left to do.
+
+        Returns:
+            Result: What the pass returned.
+
+        Raises:
+            MemoryError: If a single draw does not fit; the message says what may help.
+        """
+        while True:
+            draws = min(self.size, most)
+            started = time.perf_counter()
+            try:
+                result = passes(draws)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).split('\n', 1)[0]
+            else:
+                if self.searching and draws == self.size:
+                    self._learn(device, time.perf_counter() - started)
+                return result
+            # Outside the except clause: the traceback holds the pass's tensors.
+            if draws == 1:
+                raise MemoryError(
+                    f'not even one draw fits into memory ({reason}): use a smaller input scale '
+                    '(`smoothing.scales`), half precision, or slide inference'
+                )
+            self.searching = False
+            self.size = draws // 2
+            self.logger.warning(
+                '%d draws at once do not fit into memory: %d from now on', draws, self.size
+            )
+            if device.type == 'cuda':
+                torch.cuda.empty_cache()
+
+    def _learn(self, device: torch.device, seconds: float) -> None:
+        """Decides about the next size once this one was timed twice."""
+        if device.type == 'cuda':
+            started = time.perf_counter()
+            torch.cuda.synchronize(device)
+            seconds += time.perf_counter() - started
+        self._times.append(seconds / self.size)
+        if len(self._times) < 2:
+            return
+        cost, (used, total) = min(self._times), memory(device)
+        self._times = []
+        before, self._before = self._before, (self.size, cost, used)
+        if before is not None and cost > WORTHWHILE * before[1]:
+            self._settle(before[0])
+        elif self.size * 2 > LARGEST:
+            self._settle(self.size)
+        else:
+            # What the doubling to this size took, twice, is what the next one takes.
+            growth = 2 * max(used - before[2], 0) if before is not None else used
+            if used + growth > ROOM * total:
+                self._settle(self.size)
+            else:
+                self.size *= 2
+
+    def _settle(self, size: int) -> None:
+        self.size, self.searching = size, False
+        self.logger.info('batch_size=auto: %d draws per forward pass', size)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    phrases = ('out of memory', 'not enough memory', "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(
+        phrase in str(error).lower() for phrase in phrases
+    )
+
+
+def memory(device: torch.device) -> tuple[int, int]:
+    """The most that was in use, and what could be, in bytes.
+
+    Args:
+        device (torch.device): On the CPU the process's memory counts, within the limits of its
+            control group; on a CUDA device what torch has allocated.
+
+    Returns:
+        tuple[int, int]: Peak use and limit.
+    """
+    if device.type == 'cuda':
+        free, _ = torch.cuda.mem_get_info(device)
+        return torch.cuda.max_memory_allocated(device), free + torch.cuda.memory_reserved(device)
+    unit = 1 if sys.platform == 'darwin' else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    limits = [os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')]
+    for file in ('memory.max', 'memory/memory.limit_in_bytes'):
+        path = Path('/sys/fs/cgroup') / file
+        if path.exists() and (text := path.read_text().strip()).isdigit():
+            limits.append(int(text))
+    return peak, min(limits)

@@ -1,0 +1,266 @@
+"""Label maps from coarse scores on the CPU: interpolates only what neighbours leave open."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mmcert.sampling.logit_maps import LogitMaps, resized_scores
+
+ROUNDING = {torch.float32: 16 * 2.0**-24, torch.float64: 16 * 2.0**-53}
+"""How far apart two scores must be, in units of the largest one, for their order to be the same
+in every way to interpolate. An interpolated value lies within 4 roundings of the exact one, so
+two ways differ by at most 8, and the difference of two scores by 16."""
+
+CHUNK = 1 << 17
+"""Interpolated scores that are held at once: what fits the second-level cache."""
+
+FEW = 4
+"""Classes that are interpolated in cells where no more of them can win: nearly all cells."""
+
+
+class CellReader:
+    """Reads label maps on the CPU without resizing the scores.
+
+    Bilinear interpolation is monotone: a class whose score is the largest at the four corners of a
+    cell of the grid is the largest in the whole cell, in floating point as well. So only cells
+    whose corners disagree are interpolated, and there only the classes that can win. Scores that
+    lie closer together than rounding can explain are compared again as ``eager_labels`` does, so
+    the labels are the same, bit for bit.
+
+    Args:
+        maps (LogitMaps): B maps of C scores, float32 or float64, finite; see ``suits``.
+        peak (float): Largest absolute score.
+    """
+
+    def __init__(self, maps: LogitMaps, peak: float) -> None:
+        scores = maps.scores.contiguous()
+        self.maps, self.scores = maps, scores
+        self.slack, self.low = ROUNDING[scores.dtype] * peak, -4 * peak - 1
+        (height, width), (top, left, rows, columns) = scores.shape[-2:], maps.part
+        self.rows = axis(height, maps.size[0], maps.align_corners, top, rows, scores.dtype)
+        self.columns = axis(width, maps.size[1], maps.align_corners, left, columns, scores.dtype)
+        self._by_channel = resizes_by_channel(
+            tuple(scores.shape[1:]), maps.size, maps.align_corners, scores.dtype
+        )
+
+    @staticmethod
+    def suits(maps: LogitMaps) -> bool:
+        """Whether these maps can be read so: several classes, enlarged on both sides."""
+        _, classes, height, width = maps.scores.shape
+        return (
+            maps.threshold is None
+            and maps.scores.device.type == 'cpu'
+            and 1 < classes <= 256
+            and min(height, width) > 1
+            and maps.size[0] > height
+            and maps.size[1] > width
+        )
+
+    def labels(self) -> torch.Tensor:
+        """Label maps, shape (B, H, W), uint8."""
+        batch, _, height, width = self.scores.shape
+        top, sole = self._tops(self.scores.flatten(2))
+        top, sole = top.view(batch, height, width), sole.view(batch, height, width)
+        corner = top[:, :-1, :-1]
+        pure = sole[:, :-1, :-1].clone()
+        for there in (np.s_[:, 1:, :-1], np.s_[:, :-1, 1:], np.s_[:, 1:, 1:]):
+            pure &= sole[there]
+            pure &= top[there] == corner
+        result = corner.index_select(1, self.rows.cell).index_select(2, self.columns.cell)
+        blocks = pure.index_select(1, self.rows.block_cell)
+        blocks = blocks.index_select(2, self.columns.block_cell)
+        self._label_mixed(result, torch.stack((~blocks).nonzero().unbind(1)))
+        return result
+
+    def _label_mixed(self, result: torch.Tensor, place: torch.Tensor) -> None:
+        """Labels the blocks of pixels whose corners disagree: draw, row, column, shape (3, M)."""
+        classes, width = self.scores.shape[1], self.scores.shape[3]
+        draw, row, column = place
+        flat = self.scores.transpose(0, 1).flatten(1)
+        node = self.rows.block_cell[row] * width + self.columns.block_cell[column]
+        node += draw * self.scores[0, 0].numel()
+        corners = torch.stack(
+            [flat.index_select(1, node + step) for step in (0, 1, width, width + 1)]
+        )
+        # A class below what another one has at all corners cannot win anywhere in the cell.
+        lowest = corners.amin(dim=0).amax(dim=0) - self.slack
+        possible = corners.amax(dim=0) >= lowest
+        many = possible.sum(dim=0) > FEW
+        if classes > FEW and not bool(many.all()):
+            few = (~many).nonzero()[:, 0]
+            order = torch.arange(classes, 0, -1, dtype=torch.int16)[:, None]
+            rank = possible[:, few] * order
+            names = classes - rank.t().topk(FEW, dim=1).values.t().long()
+            absent = names == classes
+            names.masked_fill_(absent, 0)
+            chosen = corners[:, :, few].gather(1, names.expand(4, -1, -1))
+            chosen.masked_fill_(absent, self.low)
+            self._interpolate(result, place[:, few], chosen, names)
+            rest = many.nonzero()[:, 0]
+            place, corners = place[:, rest], corners[:, :, rest]
+        self._interpolate(result, place, corners, None)
+
+    def _interpolate(
+        self,
+        result: torch.Tensor,
+        place: torch.Tensor,
+        corners: torch.Tensor,
+        names: torch.Tensor | None,
+    ) -> None:
+        """Labels the pixels of some blocks, chunk by chunk.
+
+        ``place`` (3, M) says draw, row and column of each block, ``corners`` (4, k, M) the scores
+        of k classes at its corners, ``names`` (k, M) which classes these are, None that it is all.
+        """
+        rows, columns, (height, width) = self.rows, self.columns, self.maps.shape
+        flat = result.view(-1)
+        pixels = len(rows.positions) * len(columns.positions)
+        size = max(1, CHUNK // (corners.shape[1] * pixels))
+        for first in range(0, place.shape[1], size):
+            part = slice(first, first + size)
+            draw, row, column = place[:, part]
+            a, b, c, d = corners[:, :, part]
+            left, right = (weight[:, None, column] for weight in columns.weights)
+            upper, lower = (weight[:, None, None, row] for weight in rows.weights)
+            # Rows and columns of pixels within a block, classes, blocks: (P, Q, k, M).
+            values = (a * left).addcmul_(b, right) * upper
+            values.addcmul_((c * left).addcmul_(d, right), lower)
+            label, sole = self._tops(values)
+            if names is not None:
+                # Where several may win the sum means nothing: these are settled below.
+                index = label.flatten(0, 1).long().clamp_(max=len(names) - 1)
+                label = names[:, part].gather(0, index)
+            pixel = rows.positions[:, None, row] * width + columns.positions[None, :, column]
+            pixel += draw * (height * width)
+            flat[pixel.flatten()] = label.flatten().to(torch.uint8)
+            if not bool(sole.all()):
+                chosen = None if names is None else names[:, part]
+                self._settle(flat, pixel, ~sole, values, chosen)
+
+    def _settle(
+        self,
+        result: torch.Tensor,
+        pixel: torch.Tensor,
+        open_: torch.Tensor,
+        values: torch.Tensor,
+        names: torch.Tensor | None,
+    ) -> None:
+        """Labels pixels whose best scores are closer than rounding, as the reference does."""
+        values = values.movedim(2, 3)[open_]
+        near = values >= values.amax(dim=1, keepdim=True) - self.slack
+        classes = torch.arange(values.shape[1]).expand_as(near)
+        if names is not None:
+            classes = names.t()[open_.nonzero()[:, 2]]
+        pixel = pixel[open_]
+        size = self.maps.shape.numel()
+        draws = pixel // size
+        for draw in draws.unique().tolist():
+            mine = draws == draw
+            contenders = classes[mine][near[mine]].unique()
+            if not self._by_channel:
+                contenders = torch.arange(self.scores.shape[1])
+            one = self.maps.with_scores(self.scores[draw : draw + 1, contenders])
+            scores = resized_scores(one).flatten(2)[0, :, pixel[mine] % size]
+            result[pixel[mine]] = contenders[scores.argmax(dim=0)].to(torch.uint8)
+
+    def _tops(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The class that is the largest and whether it is beyond doubt, of scores (..., C, M)."""
+        best = scores.amax(dim=-2, keepdim=True)
+        near = (scores >= best.sub_(self.slack)).view(torch.uint8)
+        number = torch.arange(scores.shape[-2], dtype=torch.uint8)[:, None]
+        sole = near.sum(dim=-2, dtype=torch.uint8) == 1
+        return (near * number).sum(dim=-2, dtype=torch.uint8), sole
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """Positions of pixels along one axis, in blocks of neighbours between the same two nodes.
+
+    Blocks are padded to the longest one by repeating positions of theirs.
+
+    Attributes:
+        cell (torch.Tensor): Lower node of each position, shape (H,), int64.
+        positions (torch.Tensor): Positions of each block, shape (P, G), int64.
+        block_cell (torch.Tensor): Lower node of each block, shape (G,), int64.
+        weights (tuple): Weights of the lower and the upper node there, each of shape (P, G).
+    """
+
+    cell: torch.Tensor
+    positions: torch.Tensor
+    block_cell: torch.Tensor
+    weights: tuple[torch.Tensor, torch.Tensor]
+
+
+@lru_cache(maxsize=64)
+def axis(
+    nodes: int, size: int, align_corners: bool, first: int, count: int, dtype: torch.dtype
+) -> Axis:
+    """One axis of an enlargement by ``torch.nn.functional.interpolate``, on the CPU.
+
+    Args:
+        nodes (int): Nodes of the coarse grid, at least 2.
+        size (int): Positions after resizing.
+        align_corners (bool): As for ``interpolate``.
+        first (int): First position that is wanted.
+        count (int): How many are.
+        dtype (torch.dtype): Type of the weights.
+
+    Returns:
+        Axis: Of the wanted positions.
+    """
+    # The weights as the library itself has them: those of each node are the resized unit vector.
+    unit = torch.eye(nodes, dtype=dtype)[None, :, :, None]
+    resized = F.interpolate(unit, size=(size, 1), mode='bilinear', align_corners=align_corners)
+    weights = resized[0, :, first : first + count, 0].t()
+    cell = (weights > 0).to(torch.uint8).argmax(dim=1).clamp(max=nodes - 2)
+    # Cells at the ends are longer, where positions outside the grid are drawn to its border.
+    longest = math.ceil((size - 1) / (nodes - 1)) if align_corners else math.ceil(size / nodes)
+    starts, ends = [], []
+    for start, stop in _runs(cell.tolist()):
+        cuts = [*range(start, stop, longest), stop]
+        starts += cuts[:-1]
+        ends += cuts[1:]
+    steps = torch.arange(max(b - a for a, b in zip(starts, ends, strict=True)))[:, None]
+    positions = torch.minimum(torch.tensor(starts) + steps, torch.tensor(ends) - 1)
+    every = torch.arange(count)
+    lower, upper = weights[every, cell], weights[every, cell + 1]
+    return Axis(cell, positions, cell[starts], (lower[positions], upper[positions]))
+
+
+@lru_cache(maxsize=64)
+def resizes_by_channel(
+    shape: tuple[int, int, int], size: tuple[int, int], align_corners: bool, dtype: torch.dtype
+) -> bool:
+    """Whether ``interpolate`` gives a channel the same bits whichever others are beside it.
+
+    It has several kernels, which round otherwise, and may choose between them by the number of
+    channels (torch 2 does where the result is small).
+
+    Args:
+        shape (tuple[int, int, int]): Channels, height and width of the scores.
+        size (tuple[int, int]): Height and width after resizing.
+        align_corners (bool): As for ``interpolate``.
+        dtype (torch.dtype): Type of the scores.
+
+    Returns:
+        bool: Tried out, for one, two and three channels.
+    """
+    scores = torch.randn((1, *shape), dtype=dtype, generator=torch.Generator().manual_seed(0))
+    every = F.interpolate(scores, size, mode='bilinear', align_corners=align_corners)
+    parts = (
+        F.interpolate(scores[:, :count], size, mode='bilinear', align_corners=align_corners)
+        for count in (1, 2, 3)
+    )
+    return all(torch.equal(part, every[:, : part.shape[1]]) for part in parts)
+
+
+def _runs(values: list[int]) -> list[tuple[int, int]]:
+    """Start and end of each run of equal values."""
+    cuts = [i for i in range(1, len(values)) if values[i] != values[i - 1]]
+    return list(zip([0, *cuts], [*cuts, len(values)], strict=True))

@@ -1,0 +1,92 @@
+"""Class scores on a head's own grid, and how labels are read from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class LogitMaps:
+    """What a base model may return in place of label maps: scores that are yet to be enlarged.
+
+    They stand for the label maps that ``eager_labels`` makes of them: the scores are resized
+    bilinearly, a window is cut out, and each pixel gets the class with the largest score, ties to
+    the lowest (with one score per pixel: class 1 where its sigmoid exceeds the threshold). The
+    sampler reads the labels without ever building the resized scores.
+
+    Attributes:
+        scores (torch.Tensor): Shape (B, C, h, w), floating point; anything but float32 and float64
+            is converted to float32 before it is resized.
+        size (tuple[int, int]): Height and width after resizing.
+        align_corners (bool): As for ``torch.nn.functional.interpolate``.
+        window (tuple[int, int, int, int] | None): Top, left, height and width of the part that is
+            labelled; None is all of it.
+        threshold (float | None): For binary heads, C = 1: the threshold, in (0, 1).
+    """
+
+    scores: torch.Tensor
+    size: tuple[int, int]
+    align_corners: bool = False
+    window: tuple[int, int, int, int] | None = None
+    threshold: float | None = None
+
+    def __len__(self) -> int:
+        """Number of maps B."""
+        return len(self.scores)
+
+    @property
+    def part(self) -> tuple[int, int, int, int]:
+        """The window, also where it is all."""
+        return self.window or (0, 0, *self.size)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one label map."""
+        return torch.Size(self.part[2:])
+
+    def with_scores(self, scores: torch.Tensor) -> LogitMaps:
+        """Other scores, read in the same way."""
+        return replace(self, scores=scores)
+
+    def cut(self, resized: torch.Tensor) -> torch.Tensor:
+        """The window of resized maps (..., H, W)."""
+        top, left, height, width = self.part
+        return resized[..., top : top + height, left : left + width]
+
+
+def resized_scores(maps: LogitMaps) -> torch.Tensor:
+    """The scores at the size of the label maps.
+
+    Args:
+        maps (LogitMaps): B maps of C scores.
+
+    Returns:
+        torch.Tensor: Shape (B, C, H, W).
+    """
+    # Other memory formats have kernels of their own, which round otherwise.
+    scores = maps.scores.contiguous()
+    if scores.dtype not in (torch.float32, torch.float64):
+        scores = scores.float()
+    if tuple(scores.shape[-2:]) != maps.size:
+        scores = F.interpolate(
+            scores, size=maps.size, mode='bilinear', align_corners=maps.align_corners
+        )
+    return maps.cut(scores)
+
+
+def eager_labels(maps: LogitMaps) -> torch.Tensor:
+    """The label maps by their definition: the reference for every faster way.
+
+    Args:
+        maps (LogitMaps): B maps of C scores.
+
+    Returns:
+        torch.Tensor: Label maps, shape (B, H, W), int64.
+    """
+    scores = resized_scores(maps)
+    if maps.threshold is None:
+        return scores.argmax(dim=1)
+    return (scores[:, 0].sigmoid() > maps.threshold).long()

@@ -1,0 +1,78 @@
+"""A run over one input that is not done yet, as it is kept on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray]
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """What the draws of a stage have counted so far.
+
+    Attributes:
+        stage (int): ``draws.SELECTION`` or ``draws.ESTIMATION``.
+        start (int): First draw of the count.
+        done (int): Draws that were counted, the next ones after it.
+        arrays (dict): The counts, and what they are counted against.
+    """
+
+    stage: int
+    start: int
+    done: int
+    arrays: Arrays
+
+    def to_arrays(self) -> Arrays:
+        """All of it as arrays, for a file."""
+        return {**self.arrays, '_position': np.array([self.stage, self.start, self.done])}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray]) -> Partial:
+        """Reads what ``to_arrays`` made.
+
+        Raises:
+            KeyError: If these are not such arrays.
+        """
+        stage, start, done = (int(value) for value in arrays['_position'])
+        counts = {key: array for key, array in arrays.items() if key != '_position'}
+        return cls(stage, start, done, counts)
+
+
+class Keeper:
+    """Keeps partial runs, every so often and when one is broken off.
+
+    Args:
+        save (Callable): Stores a partial run.
+        seconds (float): How often, at least; 0 stores after every batch.
+        found (Partial | None): Where to continue.
+    """
+
+    def __init__(
+        self, save: Callable[[Partial], None], seconds: float, found: Partial | None = None
+    ) -> None:
+        self.save, self.seconds, self.found = save, seconds, found
+        self._last = time.monotonic()
+
+    def take(self, stage: int, start: int) -> Partial | None:
+        """The stored part of a count, once."""
+        found = self.found
+        if found is None or (found.stage, found.start) != (stage, start):
+            return None
+        self.found = None
+        return found
+
+    def passed(self, partial: Callable[[], Partial]) -> None:
+        """Stores the run if it is time."""
+        if time.monotonic() - self._last >= self.seconds:
+            self.now(partial)
+
+    def now(self, partial: Callable[[], Partial]) -> None:
+        """Stores the run."""
+        self.save(partial())
+        self._last = time.monotonic()

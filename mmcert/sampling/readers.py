@@ -1,0 +1,72 @@
+"""The fastest way to read labels from scores, by device."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import lru_cache
+from types import ModuleType
+
+import torch
+
+from mmcert.sampling.cell_reader import CellReader
+from mmcert.sampling.logit_maps import LogitMaps, eager_labels
+
+
+def read_labels(maps: LogitMaps) -> torch.Tensor:
+    """The label maps of ``eager_labels``, without resized scores of all classes where possible.
+
+    Args:
+        maps (LogitMaps): B maps of C scores. Labels where a score is not finite mean nothing.
+
+    Returns:
+        torch.Tensor: Label maps, shape (B, H, W), some integer type.
+    """
+    kernel = _kernel(maps)
+    if kernel is not None:
+        return kernel.read_labels(maps)
+    if maps.scores.dtype not in (torch.float32, torch.float64):
+        maps = maps.with_scores(maps.scores.float())
+    if CellReader.suits(maps):
+        peak = float(maps.scores.abs().amax())
+        if peak < float('inf'):
+            return CellReader(maps, peak).labels()
+    # Draw by draw: the resized scores of a batch need not fit into memory.
+    return torch.cat([eager_labels(maps.with_scores(score)) for score in maps.scores.split(1)])
+
+
+def add_hits(hits: torch.Tensor, output: LogitMaps | torch.Tensor, guess: torch.Tensor) -> None:
+    """Adds the number of draws whose label is the guess.
+
+    Args:
+        hits (torch.Tensor): Hits of each component so far, int32; changed in place.
+        output (LogitMaps | torch.Tensor): Output of the base model for B draws: scores, or label
+            maps of shape (B, ...).
+        guess (torch.Tensor): Guess of each component.
+    """
+    if isinstance(output, LogitMaps):
+        kernel = _kernel(output)
+        if kernel is not None:
+            kernel.add_hits(hits, output, guess)
+            return
+        output = read_labels(output)
+    # Summed as bytes, which is fast and holds for fewer than 256 draws.
+    for part in (output == guess).split(255):
+        hits += part.sum(dim=0, dtype=torch.uint8)
+
+
+@lru_cache(maxsize=1)
+def _triton() -> ModuleType | None:
+    """The kernel's module, where triton is installed (torch brings it along for CUDA)."""
+    if importlib.util.find_spec('triton') is None:
+        return None
+    from mmcert.sampling import triton_reader
+
+    return triton_reader
+
+
+def _kernel(maps: LogitMaps) -> ModuleType | None:
+    """What reads maps on a CUDA device."""
+    if maps.scores.device.type != 'cuda':
+        return None
+    kernel = _triton()
+    return kernel if kernel is not None and kernel.suits(maps) else None
