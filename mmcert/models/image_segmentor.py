@@ -108,11 +108,12 @@ class ImageSegmentor:
             )
         self._grid: Grid | None = None
 
-    def __call__(self, images: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
+    def __call__(self, images: Sequence[torch.Tensor]) -> LogitMaps | torch.Tensor:
         """Labels a batch.
 
         Args:
-            images (list[torch.Tensor]): B images in [0, 1] units, shape (C, H, W), on any range.
+            images (Sequence[torch.Tensor]): B images in [0, 1] units, shape (C, H, W), any range,
+                as a list or as one tensor (B, C, H, W).
 
         Returns:
             LogitMaps | torch.Tensor: Label maps at the original size of the image (or on the head's
@@ -121,7 +122,7 @@ class ImageSegmentor:
         Raises:
             SegmentorOutputError: If the label maps were made of NaN.
         """
-        batch = torch.stack(images).mul_(PIXEL_RANGE)
+        batch = images if isinstance(images, torch.Tensor) else torch.stack(list(images))
         with self.numerics.autocast(batch.device):
             if self._hands_on_logits:
                 maps = self._logit_maps(_resize(batch, self.scales[0]))
@@ -129,7 +130,7 @@ class ImageSegmentor:
                     return maps
             return self._labels(batch)[0]
 
-    def labels(self, images: list[torch.Tensor]) -> torch.Tensor:
+    def labels(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """The label maps of a batch, shape (B, H', W'), integers; see ``__call__``."""
         output = self(images)
         if not isinstance(output, LogitMaps):
@@ -160,13 +161,13 @@ class ImageSegmentor:
             scores = logits.softmax(dim=1) if output.threshold is None else logits.sigmoid()
         else:
             with self.numerics.autocast(image.device):
-                batch = image[None] * PIXEL_RANGE
-                map_, scores = self._labels(batch, keep_scores=True)  # type: ignore[assignment]
+                map_, scores = self._labels(image[None], keep_scores=True)  # type: ignore[assignment]
             labels = map_[0]
         if scores.shape[1] > 1:
             first = scores[0].amax(dim=0)
-            second = scores[0].scatter(0, scores[0].argmax(dim=0, keepdim=True), -1.0).amax(dim=0)
-            margin = first - second
+            best = scores[0] == first
+            second = scores[0].masked_fill(best, -1.0).amax(dim=0)
+            margin = torch.where(best.sum(dim=0, dtype=torch.uint8) == 1, first - second, 0.0)
         else:
             margin = (scores[0, 0] - _last_head(self.base).threshold).abs()
         return labels, (margin.clamp(0, 1) * 255).to(torch.uint8)
@@ -180,7 +181,7 @@ class ImageSegmentor:
         return self._grid
 
     def _logit_maps(self, batch: torch.Tensor) -> LogitMaps | None:
-        """The logits of a batch with values in 0-255 and how to read them, if they can be had."""
+        """The logits of a batch in [0, 1] units and how to read them, if they can be had."""
         inputs, metas = self._preprocessed(batch)
         head: Any = _last_head(self.base)
         taken: list[tuple[torch.Tensor, tuple[int, int]]] = []
@@ -228,14 +229,10 @@ class ImageSegmentor:
         forward = type(preprocessor).forward
         ours = (SegDataPreProcessor.forward, NoisySegDataPreProcessor.forward)
         if forward in ours and not preprocessor.test_cfg:
-            # What it does without padding, on the whole batch and in place.
-            if preprocessor.channel_conversion and batch.shape[1] == 3:
-                batch = batch[:, [2, 1, 0]]
-            if preprocessor._enable_normalize:
-                batch.sub_(preprocessor.mean).div_(preprocessor.std)
-            inputs, metas = batch, [self._meta(batch) for _ in batch]
+            inputs, metas = _normalised(batch, preprocessor), [self._meta(batch) for _ in batch]
         else:
-            data = preprocessor({'inputs': list(batch), 'data_samples': self._samples(batch)})
+            data = {'inputs': list(batch * PIXEL_RANGE), 'data_samples': self._samples(batch)}
+            data = preprocessor(data, False)
             inputs, metas = data['inputs'], [item.metainfo for item in data['data_samples']]
         if self.numerics.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
@@ -278,7 +275,7 @@ class ImageSegmentor:
         return logits.softmax(dim=1) if logits.shape[1] > 1 else logits
 
     def _predict(self, batch: torch.Tensor) -> list[SegDataSample]:
-        data = {'inputs': list(batch), 'data_samples': self._samples(batch)}
+        data = {'inputs': list(batch * PIXEL_RANGE), 'data_samples': self._samples(batch)}
         data = self.base.data_preprocessor(data, False)
         inputs = data['inputs']
         if self.numerics.channels_last:
@@ -287,6 +284,30 @@ class ImageSegmentor:
         for output in outputs:
             _check_finite(output.seg_logits.data)
         return outputs
+
+
+def _normalised(batch: torch.Tensor, preprocessor: SegDataPreProcessor) -> torch.Tensor:
+    """What mmsegmentation's preprocessor makes of images in [0, 1] units, without padding.
+
+    The same operations in the same order, plane by plane: a plane stays in the cache.
+    """
+    channels = list(range(batch.shape[1]))
+    if preprocessor.channel_conversion and len(channels) == 3:
+        channels.reverse()
+    result = torch.empty_like(batch)
+    if batch.device.type != 'cpu':
+        torch.mul(batch[:, channels], PIXEL_RANGE, out=result)
+        if preprocessor._enable_normalize:
+            result.sub_(preprocessor.mean).div_(preprocessor.std)
+        return result
+    normalise = preprocessor._enable_normalize
+    for image, target in zip(batch, result, strict=True):
+        for index, source in enumerate(channels):
+            plane = torch.mul(image[source], PIXEL_RANGE, out=target[index])
+            if normalise:
+                part = index if len(preprocessor.mean) > 1 else 0
+                plane.sub_(preprocessor.mean[part]).div_(preprocessor.std[part])
+    return result
 
 
 def _check_finite(scores: torch.Tensor) -> None:

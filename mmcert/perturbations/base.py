@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,20 @@ class Perturbation(ABC):
         Returns:
             torch.Tensor: The perturbed input.
         """
+
+    def sample_many(
+        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> Sequence[torch.Tensor]:
+        """Draws several perturbed inputs: what ``sample`` gives with each generator.
+
+        Args:
+            inputs (torch.Tensor): The input, unchanged by the call.
+            generators (Sequence[torch.Generator]): One for each draw, on the input's device.
+
+        Returns:
+            Sequence[torch.Tensor]: The perturbed inputs, as a list or one tensor (B, ...).
+        """
+        return [self.sample(inputs, generator) for generator in generators]
 
     @abstractmethod
     def radius(self, tau: float, floor: float = 0.5) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from scipy.special import ndtri
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import Perturbation
 from mmcert.perturbations.noise_level import validate_sigma
+from mmcert.perturbations.standard import fill_normal
 
 
 class GaussianNoise(Perturbation):
@@ -33,6 +35,13 @@ class GaussianNoise(Perturbation):
         """Draws one noisy copy of a floating point input, any shape."""
         noise = torch.empty_like(inputs).normal_(generator=generator)
         return noise.mul_(self.sigma).add_(inputs)
+
+    def sample_many(
+        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """Draws noisy copies of a contiguous floating point input, shape (B, ...)."""
+        batch = fill_normal(inputs.new_empty((len(generators), *inputs.shape)), generators)
+        return batch.mul_(self.sigma).add_(inputs)
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """The l2 radius sigma * (Phi^{-1}(tau) - Phi^{-1}(floor)), in the unit of sigma."""

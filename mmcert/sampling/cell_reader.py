@@ -17,8 +17,8 @@ ROUNDING = {torch.float32: 16 * 2.0**-24, torch.float64: 16 * 2.0**-53}
 in every way to interpolate. An interpolated value lies within 4 roundings of the exact one, so
 two ways differ by at most 8, and the difference of two scores by 16."""
 
-CHUNK = 1 << 17
-"""Interpolated scores that are held at once: what fits the second-level cache."""
+CHUNK = 1 << 19
+"""Interpolated scores that are held at once: few enough for the caches."""
 
 FEW = 4
 """Classes that are interpolated in cells where no more of them can win: nearly all cells."""

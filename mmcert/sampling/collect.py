@@ -14,18 +14,18 @@ from mmcert.certify.checks import check_draws
 from mmcert.certify.votes import Votes
 from mmcert.perturbations.base import Perturbation
 from mmcert.sampling.batching import BatchSize
-from mmcert.sampling.draws import ESTIMATION, SELECTION, input_digest
+from mmcert.sampling.draws import ESTIMATION, SELECTION, draw_seed, input_digest
 from mmcert.sampling.logit_maps import LogitMaps
 from mmcert.sampling.partial import Keeper, Partial
 from mmcert.sampling.readers import add_hits, read_labels
-from mmcert.sampling.source import DrawSource
 from mmcert.sampling.team import Team
 
 Output = torch.Tensor | Sequence[torch.Tensor] | LogitMaps
 """What a base model returns for B inputs: B integer label maps of one shape, or their scores."""
 
-Segment = Callable[[list[torch.Tensor]], Output]
-"""A base model: a list of B perturbed inputs in, B label maps out."""
+Segment = Callable[[Sequence[torch.Tensor]], Output]
+"""A base model: B perturbed inputs in, which it may overwrite, B label maps out. The inputs come as
+a list or, where the perturbation makes them at once, as one tensor."""
 
 ROUND = 64
 """Draws of each process between two sums over all of them, where several share an input."""
@@ -97,13 +97,13 @@ def collect_votes(
         ValueError: If an argument is out of range.
         SegmentorOutputError: If the base model's labels are not integers in [0, C) of one shape.
     """
-    with _Sampler(
+    sampler = _Sampler(
         segment, image, perturbation, num_classes, seed, batch_size, digest, on_draws, nodes,
         keeper, team,
-    ) as sampler:  # fmt: skip
-        if n0 == 0 and not isinstance(n0, bool):
-            return sampler.most_frequent(check_draws(n))
-        return sampler.estimate(sampler.guesses(check_draws(n0, 'n0')), 0, check_draws(n))
+    )  # fmt: skip
+    if n0 == 0 and not isinstance(n0, bool):
+        return sampler.most_frequent(check_draws(n))
+    return sampler.estimate(sampler.guesses(check_draws(n0, 'n0')), 0, check_draws(n))
 
 
 @torch.no_grad()
@@ -157,18 +157,18 @@ def collect_looks(
         ValueError: If an argument is out of range.
         SegmentorOutputError: If the base model's labels are not integers in [0, C) of one shape.
     """
-    with _Sampler(
+    sampler = _Sampler(
         segment, image, perturbation, num_classes, seed, batch_size, digest, on_draws, nodes,
         keeper, team,
-    ) as sampler:  # fmt: skip
-        votes = start
-        if votes is None:
-            chosen = sampler.guesses(check_draws(n0, 'n0'))
-            votes = sampler.estimate(chosen, 0, check_draws(first, 'first look')).as_first_look()
-        while (size := sampler.team.told(next_look(votes))) is not None:
-            count = check_draws(size - votes.n, 'draws of a look')
-            votes = votes.with_look(sampler.estimate(votes, votes.n, count))
-        return votes
+    )  # fmt: skip
+    votes = start
+    if votes is None:
+        chosen = sampler.guesses(check_draws(n0, 'n0'))
+        votes = sampler.estimate(chosen, 0, check_draws(first, 'first look')).as_first_look()
+    while (size := sampler.team.told(next_look(votes))) is not None:
+        count = check_draws(size - votes.n, 'draws of a look')
+        votes = votes.with_look(sampler.estimate(votes, votes.n, count))
+    return votes
 
 
 Counts = list[torch.Tensor]
@@ -264,15 +264,10 @@ class _Sampler:
                     f'nodes must give one node for each of {num_classes} classes, got shape '
                     f'{tuple(level.shape)}'
                 )
-        address = input_digest(image) if digest is None else digest
-        self.source = DrawSource(image, perturbation, seed, address)
+        # The order in memory decides which value gets which random number.
+        self.image, self.perturbation, self.seed = image.contiguous(), perturbation, seed
+        self.digest = input_digest(image) if digest is None else digest
         self._bad: torch.Tensor | None = None
-
-    def __enter__(self) -> _Sampler:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.source.close()
 
     def most_frequent(self, n: int) -> Votes:
         """Votes whose guess is the most frequent class of the counted draws themselves."""
@@ -414,15 +409,26 @@ class _Sampler:
 
         def one_pass(draws: int) -> torch.Tensor | LogitMaps:
             chosen = indices[position : position + draws]
-            inputs = self.source.take(stage, chosen)
-            self.source.prepare(stage, indices[position + draws : position + 2 * draws])
-            return self._checked(self.segment(inputs), draws)
+            return self._checked(self.segment(self._draws(stage, chosen)), draws)
 
         while position < len(indices):
             output = self.batch.run(one_pass, self.device, len(indices) - position)
             position += len(output)
             yield output
             self._report(len(output) * self.team.size)
+
+    def _draws(self, stage: int, indices: range) -> Sequence[torch.Tensor]:
+        """Some draws, each by a generator of its own on the input's device.
+
+        A CUDA device has them queued before the pass that needs them. On the CPU, threads that
+        make draws while the model computes cost the model more than they save.
+        """
+        generators = []
+        for index in indices:
+            generator = torch.Generator(self.device)
+            generator.manual_seed(draw_seed(self.seed, self.digest, stage, index))
+            generators.append(generator)
+        return self.perturbation.sample_many(self.image, generators)
 
     def _report(self, draws: int) -> None:
         if self.on_draws is not None:
