@@ -98,7 +98,9 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
             bare, ours = interleaved(
                 [
                     lambda model=model: bare_passes(model, image, n0 + n, args.batch_size),
-                    lambda model=model, f=folder: certified(model, image, n0, n, args.batch_size, f),
+                    lambda model=model, f=folder: certified(
+                        model, image, n0, n, args.batch_size, f
+                    ),
                 ],
                 args.repetitions,
             )
@@ -149,9 +151,7 @@ def certified(
     joint_radii(votes, alpha=ALPHA, radius=NOISE.radius, selection='same_draws')
 
 
-def parts(
-    model: Segmentor, image: torch.Tensor, batch: int, repetitions: int
-) -> dict[str, float]:
+def parts(model: Segmentor, image: torch.Tensor, batch: int, repetitions: int) -> dict[str, float]:
     """What a draw's time goes into, in ms, each part by itself."""
     drawn = NOISE.sample_many(image, generators(batch, image.device))
     inputs = model.normalise(drawn)
@@ -179,7 +179,7 @@ def parts(
 
 
 def naive(args: argparse.Namespace) -> dict[str, Any]:
-    """mmcert beside a pipeline like the public implementation, on the same model and image."""
+    """Mmcert beside a pipeline like the public implementation, on the same model and image."""
     device = torch.device(args.device)
     image, source = example_image(*args.size, device)
     n0, n = args.draws
@@ -191,7 +191,9 @@ def naive(args: argparse.Namespace) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             certified(model, image, n0, n, args.batch_size, folder)
             times = [
-                timed(lambda m=model, f=folder: certified(m, image, n0, n, args.batch_size, f), device)
+                timed(
+                    lambda m=model, f=folder: certified(m, image, n0, n, args.batch_size, f), device
+                )
                 for _ in range(args.repetitions)
             ]
         ours = statistics.median(times)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,7 +43,7 @@ class Segmentor:
     weights: str
     logits: Callable[[torch.Tensor], torch.Tensor]
     normalise: Callable[[torch.Tensor], torch.Tensor]
-    segment: Callable[[torch.Tensor], LogitMaps]
+    segment: Callable[[list[torch.Tensor]], LogitMaps]
     smoothed: Callable[[torch.Tensor, int, int, int, Path], object] | None = None
 
 
@@ -83,8 +84,8 @@ def plain(device: torch.device) -> Segmentor:
     def normalise(images: torch.Tensor) -> torch.Tensor:
         return (images - 0.45) / 0.22
 
-    def segment(images: torch.Tensor) -> LogitMaps:
-        return LogitMaps(net(normalise(images)), tuple(images.shape[-2:]))
+    def segment(images: list[torch.Tensor]) -> LogitMaps:
+        return LogitMaps(net(normalise(torch.stack(images))), tuple(images[0].shape[-2:]))
 
     return Segmentor('plain', 'random', net, normalise, segment)
 
@@ -95,7 +96,6 @@ def from_mmseg(name: str, checkpoint: str | None, device: torch.device) -> Segme
 
     enable_mmcv_lite()
     allow_mmengine_checkpoints()
-    from mmengine.config import Config
     from mmengine.runner import load_checkpoint
     from mmseg.registry import MODELS
     from mmseg.structures import SegDataSample
@@ -106,28 +106,8 @@ def from_mmseg(name: str, checkpoint: str | None, device: torch.device) -> Segme
     from mmcert.engine import SmoothingConfig
     from mmcert.models import ImageSegmentor, SmoothedSegmentor
 
-    config = CONFIGS[name]
-    if config.startswith('mmseg::'):
-        import mmseg
-
-        folder = Path(mmseg.__file__).parent / '.mim' / 'configs'
-        config = str(folder / config.removeprefix('mmseg::'))
-    else:
-        config = str(ROOT / config)
-    model = Config.fromfile(config).model
-    model.pretrained = None
-    if 'init_cfg' in model.backbone:
-        model.backbone.init_cfg = None
-    for part in ('backbone', 'decode_head', 'auxiliary_head'):
-        if model.get(part) and 'norm_cfg' in model[part]:
-            model[part].norm_cfg = dict(type='BN', requires_grad=True)
-    model.decode_head.num_classes = CLASSES
-    if model.get('auxiliary_head'):
-        model.auxiliary_head.num_classes = CLASSES
-    model.test_cfg = dict(mode='whole')
-    model.data_preprocessor.pop('size', None)
     torch.manual_seed(0)
-    base = MODELS.build(model).eval().to(device)
+    base = MODELS.build(model_config(name)).eval().to(device)
     if checkpoint:
         load_checkpoint(base, checkpoint, map_location='cpu')
 
@@ -139,7 +119,7 @@ def from_mmseg(name: str, checkpoint: str | None, device: torch.device) -> Segme
         data = {'inputs': list(images * 255), 'data_samples': None}
         return base.data_preprocessor(data)['inputs']
 
-    def segment(images: torch.Tensor) -> LogitMaps:
+    def segment(images: list[torch.Tensor]) -> LogitMaps:
         return ImageSegmentor(base, sample_of(images[0]))(images)
 
     def smoothed(image: torch.Tensor, n0: int, n: int, batch: int, folder: Path) -> object:
@@ -152,6 +132,27 @@ def from_mmseg(name: str, checkpoint: str | None, device: torch.device) -> Segme
 
     weights = 'random' if checkpoint is None else Path(checkpoint).name
     return Segmentor(name, weights, base._forward, normalise, segment, smoothed)
+
+
+def model_config(name: str) -> Any:
+    """The model's part of a config, for 19 classes, one process and whole images."""
+    import mmseg
+    from mmengine.config import Config
+
+    config = CONFIGS[name]
+    stock = Path(mmseg.__file__).parent / '.mim' / 'configs'
+    file = stock / config.removeprefix('mmseg::') if 'mmseg::' in config else ROOT / config
+    model = Config.fromfile(file).model
+    model.pretrained = model.backbone.init_cfg = None
+    for part in ('backbone', 'decode_head', 'auxiliary_head'):
+        if model.get(part) and 'norm_cfg' in model[part]:
+            model[part].norm_cfg.type = 'BN'
+    for part in ('decode_head', 'auxiliary_head'):
+        if model.get(part):
+            model[part].num_classes = CLASSES
+    model.test_cfg = dict(mode='whole')
+    model.data_preprocessor.pop('size', None)
+    return model
 
 
 def build(name: str, checkpoint: str | None, device: torch.device) -> Segmentor:

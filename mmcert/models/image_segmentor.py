@@ -108,12 +108,11 @@ class ImageSegmentor:
             )
         self._grid: Grid | None = None
 
-    def __call__(self, images: Sequence[torch.Tensor]) -> LogitMaps | torch.Tensor:
+    def __call__(self, images: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
         """Labels a batch.
 
         Args:
-            images (Sequence[torch.Tensor]): B images in [0, 1] units, shape (C, H, W), any range,
-                as a list or as one tensor (B, C, H, W).
+            images (list[torch.Tensor]): B images in [0, 1] units, shape (C, H, W), on any range.
 
         Returns:
             LogitMaps | torch.Tensor: Label maps at the original size of the image (or on the head's
@@ -122,7 +121,7 @@ class ImageSegmentor:
         Raises:
             SegmentorOutputError: If the label maps were made of NaN.
         """
-        batch = images if isinstance(images, torch.Tensor) else torch.stack(list(images))
+        batch = _stacked(images)
         with self.numerics.autocast(batch.device):
             if self._hands_on_logits:
                 maps = self._logit_maps(_resize(batch, self.scales[0]))
@@ -130,7 +129,7 @@ class ImageSegmentor:
                     return maps
             return self._labels(batch)[0]
 
-    def labels(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+    def labels(self, images: list[torch.Tensor]) -> torch.Tensor:
         """The label maps of a batch, shape (B, H', W'), integers; see ``__call__``."""
         output = self(images)
         if not isinstance(output, LogitMaps):
@@ -284,6 +283,18 @@ class ImageSegmentor:
         for output in outputs:
             _check_finite(output.seg_logits.data)
         return outputs
+
+
+def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
+    """The images as one tensor, without a copy where they are the parts of one."""
+    whole = images[0]._base
+    parts = whole is not None and all(image._base is whole for image in images)
+    if whole is not None and parts and whole.shape == (len(images), *images[0].shape):
+        if all(
+            image.data_ptr() == part.data_ptr() for image, part in zip(images, whole, strict=True)
+        ):
+            return whole
+    return torch.stack(images)
 
 
 def _normalised(batch: torch.Tensor, preprocessor: SegDataPreProcessor) -> torch.Tensor:

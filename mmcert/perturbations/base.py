@@ -29,7 +29,7 @@ class Perturbation(ABC):
 
     def sample_many(
         self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> Sequence[torch.Tensor]:
+    ) -> Sequence[torch.Tensor] | torch.Tensor:
         """Draws several perturbed inputs: what ``sample`` gives with each generator.
 
         Args:
@@ -37,7 +37,8 @@ class Perturbation(ABC):
             generators (Sequence[torch.Generator]): One for each draw, on the input's device.
 
         Returns:
-            Sequence[torch.Tensor]: The perturbed inputs, as a list or one tensor (B, ...).
+            Sequence[torch.Tensor] | torch.Tensor: The perturbed inputs, as a list or as one tensor
+            (B, ...).
         """
         return [self.sample(inputs, generator) for generator in generators]
 

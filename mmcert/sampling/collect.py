@@ -23,9 +23,8 @@ from mmcert.sampling.team import Team
 Output = torch.Tensor | Sequence[torch.Tensor] | LogitMaps
 """What a base model returns for B inputs: B integer label maps of one shape, or their scores."""
 
-Segment = Callable[[Sequence[torch.Tensor]], Output]
-"""A base model: B perturbed inputs in, which it may overwrite, B label maps out. The inputs come as
-a list or, where the perturbation makes them at once, as one tensor."""
+Segment = Callable[[list[torch.Tensor]], Output]
+"""A base model: a list of B perturbed inputs in, B label maps out."""
 
 ROUND = 64
 """Draws of each process between two sums over all of them, where several share an input."""
@@ -417,7 +416,7 @@ class _Sampler:
             yield output
             self._report(len(output) * self.team.size)
 
-    def _draws(self, stage: int, indices: range) -> Sequence[torch.Tensor]:
+    def _draws(self, stage: int, indices: range) -> list[torch.Tensor]:
         """Some draws, each by a generator of its own on the input's device.
 
         A CUDA device has them queued before the pass that needs them. On the CPU, threads that
@@ -428,7 +427,7 @@ class _Sampler:
             generator = torch.Generator(self.device)
             generator.manual_seed(draw_seed(self.seed, self.digest, stage, index))
             generators.append(generator)
-        return self.perturbation.sample_many(self.image, generators)
+        return list(self.perturbation.sample_many(self.image, generators))
 
     def _report(self, draws: int) -> None:
         if self.on_draws is not None:

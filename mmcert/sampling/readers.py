@@ -27,7 +27,8 @@ def read_labels(maps: LogitMaps) -> torch.Tensor:
     if maps.scores.dtype not in (torch.float32, torch.float64):
         maps = maps.with_scores(maps.scores.float())
     if CellReader.suits(maps):
-        peak = float(maps.scores.abs().amax())
+        low, high = (float(value) for value in maps.scores.aminmax())
+        peak = max(-low, high)
         if peak < float('inf'):
             return CellReader(maps, peak).labels()
     # Draw by draw: the resized scores of a batch need not fit into memory.
