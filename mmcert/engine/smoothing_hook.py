@@ -18,7 +18,6 @@ import cv2
 import mmcv
 import numpy as np
 import torch
-from mmengine.dataset import DefaultSampler
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, BaseTTAModel, is_model_wrapper
@@ -226,18 +225,13 @@ class SmoothingHook(Hook):
         team = Team.of_all_processes()
         if self.config.distribute == 'images' or team.size == 1:
             return Team()
-        sampler = runner.test_dataloader.sampler
-        if not isinstance(sampler, DefaultSampler):
+        counts = [team.told(len(runner.test_dataloader), rank) for rank in range(team.size)]
+        if len(set(counts)) > 1:
             raise ValueError(
-                "distribute='draws' gives all processes the same images, which it can ask of "
-                f"mmengine's DefaultSampler alone, not of {type(sampler).__name__}: change "
-                'test_dataloader.sampler'
+                f"distribute='draws' has all processes work on each other's images in turn, but "
+                f'their data loaders have {counts} batches: set '
+                'test_dataloader.sampler.round_up=True'
             )
-        # All images, up to a multiple of the number of processes, go to every one of them.
-        names = ('rank', 'world_size', 'num_samples')
-        for name, value in zip(names, (0, 1, sampler.total_size), strict=True):
-            self._undo.callback(setattr, sampler, name, getattr(sampler, name))
-            setattr(sampler, name, value)
         return team
 
     def _check_weights(self, runner: Runner) -> None:

@@ -288,13 +288,10 @@ class ImageSegmentor:
 def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
     """The images as one tensor, without a copy where they are the parts of one."""
     whole = images[0]._base
-    parts = whole is not None and all(image._base is whole for image in images)
-    if whole is not None and parts and whole.shape == (len(images), *images[0].shape):
-        if all(
-            image.data_ptr() == part.data_ptr() for image, part in zip(images, whole, strict=True)
-        ):
-            return whole
-    return torch.stack(images)
+    if whole is None or whole.shape != (len(images), *images[0].shape):
+        return torch.stack(images)
+    same = (image.data_ptr() == part.data_ptr() for image, part in zip(images, whole, strict=True))
+    return whole if all(same) else torch.stack(images)
 
 
 def _normalised(batch: torch.Tensor, preprocessor: SegDataPreProcessor) -> torch.Tensor:

@@ -182,8 +182,8 @@ class SmoothedSegmentor(BaseModel):
         identity (Mapping | None): What the certificates say of the base model, as JSON values.
         on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
         logger (logging.Logger | None): Gets the warnings.
-        team (Team | None): Processes that share the draws of every image: each is given the same
-            images in the same order, and returns the samples of every so-many-th one.
+        team (Team | None): Processes that share the draws of every image: they go through the
+            images of each of them in turn, and must all be given equally many.
 
     Attributes:
         sampled (int): Images that were sampled, as opposed to found in the store.
@@ -219,7 +219,6 @@ class SmoothedSegmentor(BaseModel):
         self.team = team or Team()
         self._feasible = False
         self.sampled = 0
-        self._images = 0
         self._batch_sizes: dict[tuple[int, ...], BatchSize] = {}
 
     def forward(
@@ -239,22 +238,24 @@ class SmoothedSegmentor(BaseModel):
             data (dict): ``inputs``, a list of raw images (C, H, W) in 0-255, and ``data_samples``.
 
         Returns:
-            list[SegDataSample]: The samples with the fields named above; with a team, those that
-            are this process's to evaluate.
+            list[SegDataSample]: The samples with the fields named above.
 
         Raises:
             ValueError: If the pipeline resized an image although ``space`` is 'original', or does
                 not deliver raw images.
             InfeasiblePlanError: If n is too small for the first image, before it is sampled.
         """
-        samples = []
-        for image, sample in zip(data['inputs'], data['data_samples'], strict=True):
+        mine = list(zip(data['inputs'], data['data_samples'], strict=True))
+        for image, sample in mine:
             self._check_space(image, sample)
-            record = self._record(image, sample)
-            if self._images % self.team.size == self.team.rank:
-                samples.append(self._certified(record, sample))
-            self._images += 1
-        return samples
+        # All processes of a team sample the images of each of them in turn.
+        for owner in range(self.team.size):
+            theirs = self.team.told(mine, owner)
+            for image, sample in mine if owner == self.team.rank else theirs:
+                record = self._record(image, sample)
+                if owner == self.team.rank:
+                    self._certified(record, sample)
+        return [sample for _, sample in mine]
 
     def _certified(self, record: VotesRecord, sample: SegDataSample) -> SegDataSample:
         """The sample with what its votes certify."""

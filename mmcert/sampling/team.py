@@ -39,10 +39,10 @@ class Team:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def told(self, value: Value) -> Value:
-        """The value that the first process has."""
+    def told(self, value: Value, source: int = 0) -> Value:
+        """The value that one process has, by default the first one."""
         if self.size == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values)
+        dist.broadcast_object_list(values, src=source)
         return values[0]

@@ -63,6 +63,15 @@ class CertifiedVisualizer(SegLocalVisualizer):
         super().__init__(name=name, **kwargs)
         self.abstain_color = tuple(abstain_color)
 
+    @property
+    def dataset_meta(self) -> Any:
+        """Classes and palette; mmengine sets them in the first process alone, and all draw."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict) -> None:
+        self._dataset_meta = dataset_meta
+
     @master_only
     def add_datasample(
         self,
