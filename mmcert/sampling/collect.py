@@ -202,6 +202,11 @@ class _Count:
         # then is not kept, lest a draw counts twice.
         self.consistent = True
 
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether an earlier part of the work would be lost otherwise, and nothing is torn."""
+        return self.consistent and bool(self.done or self.against)
+
     def resume(self, kept: Partial, device: torch.device) -> None:
         """Takes over the counts of an earlier run."""
         self.totals = [torch.from_numpy(kept.arrays[name]).to(device) for name in self.names]
@@ -371,7 +376,7 @@ class _Sampler:
             while count.done < draws:
                 self._advance(count, draws, partial)
         except BaseException:
-            if keeper is not None and count.consistent and count.done and self.team.rank == 0:
+            if keeper is not None and count.worth_keeping and self.team.rank == 0:
                 with contextlib.suppress(RuntimeError, OSError):
                     keeper.now(partial)
             raise
@@ -392,7 +397,8 @@ class _Sampler:
             shape = _shape(output)
             count.add(mine, output)
         # The first process has draws in every round, others may have none.
-        mine = mine or count.empty(self.team.told(shape))
+        shape = self.team.told(shape)
+        mine = mine or count.empty(shape)
         self.team.add_up(*mine)
         count.take_sums(mine, size)
         if self.team.rank == 0:
