@@ -167,7 +167,8 @@ def test_the_stock_train_tool_trains_with_noise(make_config, tmp_path):
     assert 'loss' in run(stock, tmp_path / 'config.py', '--work-dir', tmp_path / 'work')
 
 
-def test_two_processes_give_the_votes_of_one(written_config, tmp_path):
+@pytest.mark.parametrize('distribute', ['images', 'draws'])
+def test_two_processes_give_the_votes_of_one(written_config, tmp_path, distribute):
     config, checkpoint = written_config
     run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
     expected = votes_files(tmp_path / 'votes')
@@ -176,11 +177,13 @@ def test_two_processes_give_the_votes_of_one(written_config, tmp_path):
         '-m', 'torch.distributed.run', '--nproc-per-node=2', '--master-port=29533',
         'tools/test.py', config, checkpoint, '--launcher=pytorch', '--work-dir', tmp_path / 'work2',
         '--cfg-options', f'smoothing.votes_dir={tmp_path / "votes2"}',
+        f'smoothing.distribute={distribute}', 'smoothing.draw_every=1',
     )  # fmt: skip
     assert votes_files(tmp_path / 'votes2') == expected
     both = json.loads((tmp_path / 'work2/certified/summary.json').read_text())
     assert both['rates'] == summary['rates']
     assert both['images'] == 3
+    assert len(list((tmp_path / 'work2/certified').glob('vis-*/*.png'))) == 3
 
 
 def test_camvid_converter_brings_the_tutorial_layout_into_ours(tmp_path):

@@ -254,7 +254,8 @@ runs = {
     'nodes': votes_of(x, team=team, nodes=NODES),
     'looks': looks_of(x, team=team),
 }
-resumed = votes_of(x, team=team, n=301, keeper=Keeper(kept.append, 1e9, team.told(kept[1] if kept else None)))
+part = team.told(kept[1] if kept else None)
+resumed = votes_of(x, team=team, n=301, keeper=Keeper(kept.append, 1e9, part))
 assert np.array_equal(resumed.hits, runs['plain'].hits)
 assert (len(kept) > 0) == (rank == 0)
 assert [team.told(team.rank, source) for source in (0, 1)] == [0, 1]
