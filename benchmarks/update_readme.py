@@ -11,7 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results'
-PAGES = (ROOT / 'README.md', ROOT / 'docs' / 'statistics.md')
+PAGES = (
+    ROOT / 'README.md',
+    ROOT / 'docs' / 'statistics.md',
+    ROOT / 'docs' / 'sampling.md',
+)
 
 
 def camvid(results: dict) -> list[str]:
@@ -137,11 +141,78 @@ def audit(results: dict) -> list[str]:
     ]
 
 
+def sampling_speed(results: dict) -> list[str]:
+    """Certification beside bare passes and beside a naive pipeline; memory and scaling."""
+    found = results['overhead']
+    rows = [
+        ('model', 'weights', 'bare pass', 'certified', 'ratio', 'range', 'labels, by reference')
+    ]
+    for row in found['rows']:
+        parts = row['parts_ms_per_draw']
+        reference = parts['labels by the reference (not part of it)']
+        rows.append(
+            (
+                row['model'],
+                row['weights'],
+                f'{row["bare_ms_per_draw"]:.1f} ms',
+                f'{row["ours_ms_per_draw"]:.1f} ms',
+                f'{row["ratio"]:.2f}',
+                f'{min(row["ratios"]):.2f} to {max(row["ratios"]):.2f}',
+                f'{parts["labels"]:.1f} ms; {reference:.1f} ms',
+            )
+        )
+    lines = [
+        *_table(rows),
+        '',
+        'Per draw: wall time of one image, from pixels to stored votes and certificate, divided by '
+        f'n0 + n = {found["n0"] + found["n"]} draws, beside bare passes to logits in the same run '
+        f'(medians of {len(found["rows"][0]["ratios"])}). {found["size"][0]} x {found["size"][1]} '
+        f'pixels, {found["classes"]} classes, batches of {found["batch_size"]}, {found["image"]}. '
+        'Random weights make label maps of specks, the worst case for reading labels.',
+        '',
+        'What a draw of the first model takes, each part by itself: '
+        + ', '.join(
+            f'{name} {value:.2f} ms'
+            for name, value in found['rows'][0]['parts_ms_per_draw'].items()
+            if 'not part' not in name
+        )
+        + '.',
+    ]
+    for row in results['naive']['rows']:
+        steps = row['breakdown_seconds']
+        lines += [
+            '',
+            f'A naive pipeline ({row["model"]}; noise by NumPy, full-size logits, all label maps '
+            'kept, a binomial test per pixel in one process, as the public implementation of '
+            f'SegCertify does, rewritten) takes {row["naive_seconds"]:.0f} s for the same image, '
+            f'{row["ratio"]:.1f} times as long as mmcert ({row["ours_seconds"]:.2f} s): '
+            + ', '.join(f'{name} {value:.1f} s' for name, value in steps.items())
+            + f'. Its sampling alone takes {row["ratio_without_tests"]:.1f} times as long.',
+        ]
+    memory, scaling = results['memory'], results['scaling']
+    above = ', '.join(
+        f'{row["above_bare_bytes_per_component"]:.0f} (n = {row["n"]})'
+        for row in memory['rows'][1:]
+    )
+    lines += [
+        '',
+        f'Peak memory above that of bare passes, in bytes per pixel: {above}; one batch of images '
+        f'takes {memory["batch_bytes_per_component"]:.0f}. Time grows as n to the power of '
+        f'{scaling["n"]["exponent"]:.2f} and as pixels to the power of '
+        f'{scaling["pixels"]["exponent"]:.2f} (plain model, two decades each).',
+        '',
+        f'Computed on {_machine(found)}, {found["threads"]} threads, torch {found["torch"]}, '
+        'without a GPU.',
+    ]
+    return lines
+
+
 TABLES: dict[str, Callable[..., list[str]]] = {
     'camvid': camvid,
     'procedures': procedures,
     'statistics_speed': statistics_speed,
     'audit': audit,
+    'sampling_speed': sampling_speed,
 }
 """What makes each table, by the name of its JSON file and of its place in the pages."""
 

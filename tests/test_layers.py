@@ -24,7 +24,7 @@ ALLOWED = {
     'visualization': {'registry'},
     'engine': {
         'certify', 'perturbations', 'sampling', 'models', 'evaluation', 'visualization', 'registry',
-        'version', 'report',
+        'version', 'report', 'compat',
     },
 }  # fmt: skip
 

@@ -64,7 +64,7 @@ def main() -> int:
             Runner.from_cfg(cfg).test()
     except KeyboardInterrupt:
         kept = cfg.get('smoothing') is not None and cfg.smoothing.get('votes_dir', '') is not None
-        advice = '; the same command continues with the images that have no votes yet'
+        advice = '; the same command continues where this one stopped'
         print(f'\ninterrupted{advice if kept else ""}', file=sys.stderr)
         return 130
     return 0

@@ -28,6 +28,7 @@ from mmcert.certify import VotesStore
 from mmcert.certify.store import fingerprint
 from mmcert.certify.tallies import IGNORE_INDEX
 from mmcert.certify.votes import atomic_writer
+from mmcert.compat import reuse_freed_memory
 from mmcert.engine.smoothing_config import SmoothingConfig
 from mmcert.evaluation import CertifiedMetric
 from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothedSegmentor, SmoothingPlan
@@ -152,6 +153,8 @@ class SmoothingHook(Hook):
             'certified_space': SPACE_WORDS[plan.space],
         }
         self._wrapped = runner.model
+        if next(base.parameters()).device.type == 'cpu':
+            reuse_freed_memory()
         self._undo.enter_context(plan.numerics.applied_to(base))
         team = self._team(runner)
         runner.model = SmoothedSegmentor(

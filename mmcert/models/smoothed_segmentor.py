@@ -388,7 +388,7 @@ class SmoothedSegmentor(BaseModel):
             'digest': digest,
             'on_draws': None if on_draws is None else lambda done: on_draws(name, done),
             'nodes': () if plan.taxonomy is None else plan.taxonomy.nodes,
-            'keeper': self._keeper(name),
+            'keeper': self._keeper(name, digest),
             'team': team,
         }
         if plan.n is not None:
@@ -438,7 +438,7 @@ class SmoothedSegmentor(BaseModel):
         self._check_found(found, name, digest, sample)
         return self._with_label(found, label)
 
-    def _keeper(self, name: str) -> Keeper | None:
+    def _keeper(self, name: str, digest: bytes) -> Keeper | None:
         """What keeps the votes of an image that is under way."""
         store, team = self.store, self.team
         arrays = store.get_partial(name) if store is not None and team.rank == 0 else None
@@ -446,13 +446,16 @@ class SmoothedSegmentor(BaseModel):
             arrays = team.told(arrays)
         elif store is None:
             return None
-        partial = None if arrays is None else Partial.from_arrays(arrays)
+        image = np.frombuffer(digest, dtype=np.uint8)
+        partial = None
+        if arrays is not None and np.array_equal(arrays.pop('_image', image[:0]), image):
+            partial = Partial.from_arrays(arrays)
         if partial is not None and team.rank == 0:
             self.logger.info('%s: %d draws were sampled before', name, partial.done)
 
         def save(current: Partial) -> None:
             if store is not None:
-                store.put_partial(name, current.to_arrays())
+                store.put_partial(name, {**current.to_arrays(), '_image': image})
 
         return Keeper(save, self.plan.save_seconds, partial)
 
