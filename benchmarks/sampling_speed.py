@@ -266,7 +266,7 @@ def naive_pipeline(
 def memory(args: argparse.Namespace) -> dict[str, Any]:
     """Peak memory of sampling with growing n, beside the model's own, each in its own process."""
     rows = []
-    for n in (0, 16, 64, 256):
+    for n in (0, 32, 128, 512):
         command = [
             sys.executable, __file__, 'peak', '--n', str(n), '--size', *map(str, args.size),
             '--batch-size', str(args.batch_size), '--device', args.device, '--default-malloc',
