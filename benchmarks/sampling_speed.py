@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,21 +90,17 @@ def main() -> int:
 def overhead(args: argparse.Namespace) -> dict[str, Any]:
     """Certifying an image beside n0 + n bare passes."""
     device = torch.device(args.device)
-    image, source = example_image(*args.size, device)
     n0, n = args.draws
     rows = []
     for name in args.models:
         model = build(name, args.checkpoint if name == 'fast_scnn' else None, device)
+        image, source = example_image(*args.size, device)
         with tempfile.TemporaryDirectory() as folder:
-            bare, ours = interleaved(
-                [
-                    lambda model=model: bare_passes(model, image, n0 + n, args.batch_size),
-                    lambda model=model, f=folder: certified(
-                        model, image, n0, n, args.batch_size, f
-                    ),
-                ],
-                args.repetitions,
-            )
+            tasks = [
+                partial(bare_passes, model, image, n0 + n, args.batch_size),
+                partial(certified, model, image, n0, n, args.batch_size, folder),
+            ]
+            bare, ours = interleaved(tasks, args.repetitions)
         row = {
             'model': name,
             'weights': model.weights,
@@ -181,21 +178,17 @@ def parts(model: Segmentor, image: torch.Tensor, batch: int, repetitions: int) -
 def naive(args: argparse.Namespace) -> dict[str, Any]:
     """Mmcert beside a pipeline like the public implementation, on the same model and image."""
     device = torch.device(args.device)
-    image, source = example_image(*args.size, device)
     n0, n = args.draws
     rows = []
     for name in args.models:
         model = build(name, args.checkpoint if name == 'fast_scnn' else None, device)
+        image, source = example_image(*args.size, device)
         breakdown = naive_pipeline(model, image, n0, n, args.batch_size)
         total = sum(breakdown.values())
         with tempfile.TemporaryDirectory() as folder:
-            certified(model, image, n0, n, args.batch_size, folder)
-            times = [
-                timed(
-                    lambda m=model, f=folder: certified(m, image, n0, n, args.batch_size, f), device
-                )
-                for _ in range(args.repetitions)
-            ]
+            task = partial(certified, model, image, n0, n, args.batch_size, folder)
+            task()
+            times = [timed(task, device) for _ in range(args.repetitions)]
         ours = statistics.median(times)
         rows.append(
             {

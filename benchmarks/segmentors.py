@@ -161,11 +161,10 @@ def build(name: str, checkpoint: str | None, device: torch.device) -> Segmentor:
 
 
 def example_image(height: int, width: int, device: torch.device) -> tuple[torch.Tensor, str]:
-    """An image in [0, 1], shape (3, H, W): CamVid's where it is, else smooth noise."""
+    """An image in [0, 1], shape (3, H, W): CamVid's if it is there and OpenCV is loaded."""
     files = sorted((ROOT / 'data' / 'camvid' / 'images' / 'test').glob('*'))
-    if files and 'plain' not in sys.argv:
-        import cv2
-
+    cv2 = sys.modules.get('cv2')
+    if files and cv2 is not None:
         picture = cv2.resize(cv2.imread(str(files[len(files) // 2])), (width, height))
         image = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
         return image.contiguous().to(device), f'CamVid test image {files[len(files) // 2].name}'

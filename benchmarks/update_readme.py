@@ -196,9 +196,9 @@ def sampling_speed(results: dict) -> list[str]:
     )
     lines += [
         '',
-        f'Peak memory of the process above that of bare passes, in bytes per pixel: {above} (below 0: '
-        f'the allocator varies by that much); one batch of {memory["batch_size"]} images of '
-        f'{memory["size"][0]} x {memory["size"][1]} takes '
+        'Peak memory of the process above that of bare passes, in bytes per pixel: '
+        f'{above} (below 0: the allocator varies by that much); one batch of '
+        f'{memory["batch_size"]} images of {memory["size"][0]} x {memory["size"][1]} takes '
         f'{memory["batch_bytes_per_component"]:.0f}. Time grows as n to the power of '
         f'{scaling["n"]["exponent"]:.2f} and as pixels to the power of '
         f'{scaling["pixels"]["exponent"]:.2f} (plain model, two decades each).',
