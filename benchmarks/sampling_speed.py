@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,12 +89,9 @@ def main() -> int:
 
 def overhead(args: argparse.Namespace) -> dict[str, Any]:
     """Certifying an image beside n0 + n bare passes."""
-    device = torch.device(args.device)
     n0, n = args.draws
     rows = []
-    for name in args.models:
-        model = build(name, args.checkpoint if name == 'fast_scnn' else None, device)
-        image, source = example_image(*args.size, device)
+    for name, model, image in models(args):
         with tempfile.TemporaryDirectory() as folder:
             tasks = [
                 partial(bare_passes, model, image, n0 + n, args.batch_size),
@@ -118,9 +115,17 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
         )
         print('  ' + ', '.join(f'{k} {v:.2f}' for k, v in row['parts_ms_per_draw'].items()))
     return {
-        'image': source, 'size': args.size, 'n0': n0, 'n': n, 'batch_size': args.batch_size,
+        'image': example_image(*args.size, torch.device(args.device))[1], 'size': args.size, 'n0': n0, 'n': n, 'batch_size': args.batch_size,
         'classes': CLASSES, 'rows': rows,
     }  # fmt: skip
+
+
+def models(args: argparse.Namespace) -> Iterator[tuple[str, Segmentor, torch.Tensor]]:
+    """The models that were asked for, each with an image on its device."""
+    device = torch.device(args.device)
+    for name in args.models:
+        model = build(name, args.checkpoint if name == 'fast_scnn' else None, device)
+        yield name, model, example_image(*args.size, device)[0]
 
 
 def bare_passes(model: Segmentor, image: torch.Tensor, draws: int, batch: int) -> None:
@@ -177,18 +182,15 @@ def parts(model: Segmentor, image: torch.Tensor, batch: int, repetitions: int) -
 
 def naive(args: argparse.Namespace) -> dict[str, Any]:
     """Mmcert beside a pipeline like the public implementation, on the same model and image."""
-    device = torch.device(args.device)
     n0, n = args.draws
     rows = []
-    for name in args.models:
-        model = build(name, args.checkpoint if name == 'fast_scnn' else None, device)
-        image, source = example_image(*args.size, device)
+    for name, model, image in models(args):
         breakdown = naive_pipeline(model, image, n0, n, args.batch_size)
         total = sum(breakdown.values())
         with tempfile.TemporaryDirectory() as folder:
             task = partial(certified, model, image, n0, n, args.batch_size, folder)
             task()
-            times = [timed(task, device) for _ in range(args.repetitions)]
+            times = [timed(task, image.device) for _ in range(args.repetitions)]
         ours = statistics.median(times)
         rows.append(
             {
@@ -204,7 +206,7 @@ def naive(args: argparse.Namespace) -> dict[str, Any]:
         print(f'{name:14} naive {total:.1f} s, mmcert {ours:.2f} s: {total / ours:.1f} times')
         print('  ' + ', '.join(f'{k} {v:.2f} s' for k, v in breakdown.items()))
     return {
-        'image': source, 'size': args.size, 'n0': n0, 'n': n, 'batch_size': args.batch_size,
+        'image': example_image(*args.size, torch.device(args.device))[1], 'size': args.size, 'n0': n0, 'n': n, 'batch_size': args.batch_size,
         'looped_components': LOOPED, 'rows': rows,
     }  # fmt: skip
 

@@ -145,7 +145,6 @@ class SmoothingHook(Hook):
         }
         provenance = {
             **identity,
-            'numerics': plan.numerics.statement(next(base.parameters()).device),
             'resolution': plan.resolution,
             'classes': list(classes),
             'num_classes': len(classes),

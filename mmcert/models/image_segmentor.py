@@ -124,10 +124,10 @@ class ImageSegmentor:
         batch = _stacked(images)
         with self.numerics.autocast(batch.device):
             if self._hands_on_logits:
-                maps = self._logit_maps(_resize(batch, self.scales[0]))
+                maps = self._logit_maps(batch)
                 if maps is not None:
                     return maps
-            return self._labels(batch)[0]
+            return self._labels(batch * PIXEL_RANGE)[0]
 
     def labels(self, images: list[torch.Tensor]) -> torch.Tensor:
         """The label maps of a batch, shape (B, H', W'), integers; see ``__call__``."""
@@ -160,7 +160,7 @@ class ImageSegmentor:
             scores = logits.softmax(dim=1) if output.threshold is None else logits.sigmoid()
         else:
             with self.numerics.autocast(image.device):
-                map_, scores = self._labels(image[None], keep_scores=True)  # type: ignore[assignment]
+                map_, scores = self._labels(image[None] * PIXEL_RANGE, keep_scores=True)  # type: ignore[assignment]
             labels = map_[0]
         if scores.shape[1] > 1:
             first = scores[0].amax(dim=0)
@@ -181,7 +181,12 @@ class ImageSegmentor:
 
     def _logit_maps(self, batch: torch.Tensor) -> LogitMaps | None:
         """The logits of a batch in [0, 1] units and how to read them, if they can be had."""
-        inputs, metas = self._preprocessed(batch)
+        if self.scales[0] == 1:
+            inputs, metas = self._preprocessed(batch, PIXEL_RANGE)
+        else:
+            # In the pipeline's units first: the other order rounds otherwise.
+            batch = _resize(batch * PIXEL_RANGE, self.scales[0])
+            inputs, metas = self._preprocessed(batch, 1.0)
         head: Any = _last_head(self.base)
         taken: list[tuple[torch.Tensor, tuple[int, int]]] = []
 
@@ -222,15 +227,18 @@ class ImageSegmentor:
             resized_scores(maps), original, self.base.align_corners, threshold=threshold
         )
 
-    def _preprocessed(self, batch: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-        """What enters the model, and the metainfo of each copy."""
+    def _preprocessed(
+        self, batch: torch.Tensor, unit: float
+    ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+        """What enters the model for ``batch * unit`` in 0-255, and each copy's metainfo."""
         preprocessor = self.base.data_preprocessor
         forward = type(preprocessor).forward
         ours = (SegDataPreProcessor.forward, NoisySegDataPreProcessor.forward)
         if forward in ours and not preprocessor.test_cfg:
-            inputs, metas = _normalised(batch, preprocessor), [self._meta(batch) for _ in batch]
+            inputs = _normalised(batch, unit, preprocessor)
+            metas = [self._meta(batch) for _ in batch]
         else:
-            data = {'inputs': list(batch * PIXEL_RANGE), 'data_samples': self._samples(batch)}
+            data = {'inputs': list(batch * unit), 'data_samples': self._samples(batch)}
             data = preprocessor(data, False)
             inputs, metas = data['inputs'], [item.metainfo for item in data['data_samples']]
         if self.numerics.channels_last:
@@ -274,7 +282,7 @@ class ImageSegmentor:
         return logits.softmax(dim=1) if logits.shape[1] > 1 else logits
 
     def _predict(self, batch: torch.Tensor) -> list[SegDataSample]:
-        data = {'inputs': list(batch * PIXEL_RANGE), 'data_samples': self._samples(batch)}
+        data = {'inputs': list(batch), 'data_samples': self._samples(batch)}
         data = self.base.data_preprocessor(data, False)
         inputs = data['inputs']
         if self.numerics.channels_last:
@@ -294,8 +302,10 @@ def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
     return whole if all(same) else torch.stack(images)
 
 
-def _normalised(batch: torch.Tensor, preprocessor: SegDataPreProcessor) -> torch.Tensor:
-    """What mmsegmentation's preprocessor makes of images in [0, 1] units, without padding.
+def _normalised(
+    batch: torch.Tensor, unit: float, preprocessor: SegDataPreProcessor
+) -> torch.Tensor:
+    """What mmsegmentation's preprocessor makes of ``batch * unit``, without padding.
 
     The same operations in the same order, plane by plane: a plane stays in the cache.
     """
@@ -304,14 +314,14 @@ def _normalised(batch: torch.Tensor, preprocessor: SegDataPreProcessor) -> torch
         channels.reverse()
     result = torch.empty_like(batch)
     if batch.device.type != 'cpu':
-        torch.mul(batch[:, channels], PIXEL_RANGE, out=result)
+        torch.mul(batch[:, channels], unit, out=result)
         if preprocessor._enable_normalize:
             result.sub_(preprocessor.mean).div_(preprocessor.std)
         return result
     normalise = preprocessor._enable_normalize
     for image, target in zip(batch, result, strict=True):
         for index, source in enumerate(channels):
-            plane = torch.mul(image[source], PIXEL_RANGE, out=target[index])
+            plane = torch.mul(image[source], unit, out=target[index])
             if normalise:
                 part = index if len(preprocessor.mean) > 1 else 0
                 plane.sub_(preprocessor.mean[part]).div_(preprocessor.std[part])

@@ -63,6 +63,9 @@ class Numerics:
     def statement(self, device: torch.device) -> dict[str, Any]:
         """What a certificate says of the arithmetic, as JSON values."""
         found = {**vars(self), 'device': device.type, 'logits': 'resized in fp32'}
+        if self.precision == 'fp32' and torch.is_autocast_enabled(device.type):
+            # The test loop runs under autocast of its own (`test_cfg.fp16`).
+            found['precision'] = str(torch.get_autocast_dtype(device.type)).removeprefix('torch.')
         if device.type == 'cuda':
             found['tf32'] = bool(torch.backends.cudnn.allow_tf32)
         return found

@@ -124,6 +124,26 @@ def test_labels_from_logits_are_those_that_the_model_predicts(options, scale):
     assert torch.equal(clean, expected[0])
 
 
+@pytest.mark.parametrize('scale', [0.5, 1.0])
+def test_the_model_sees_what_its_own_preprocessor_makes_of_the_pipelines_units(scale):
+    base = small_model()
+    seen = []
+    base.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    images = noisy_images()
+    ImageSegmentor(base, sample_for(), (scale,)).labels([image.clone() for image in images])
+    batch = torch.stack(images) * 255
+    if scale != 1:
+        batch = torch.nn.functional.interpolate(batch, scale_factor=scale, mode='bilinear')
+    data = {'inputs': list(batch), 'data_samples': None}
+    assert torch.equal(seen[0], base.data_preprocessor(data, False)['inputs'])
+
+
+def test_autocast_of_the_test_loop_is_named():
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert Numerics().statement(torch.device('cpu'))['precision'] == 'bfloat16'
+    assert Numerics().statement(torch.device('cpu'))['precision'] == 'fp32'
+
+
 def test_the_model_is_left_as_it_was():
     base = small_model()
     before = dict(vars(base.decode_head))
