@@ -115,8 +115,7 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
         )
         print('  ' + ', '.join(f'{k} {v:.2f}' for k, v in row['parts_ms_per_draw'].items()))
     return {
-        'image': example_image(*args.size, torch.device(args.device))[1], 'size': args.size, 'n0': n0, 'n': n, 'batch_size': args.batch_size,
-        'classes': CLASSES, 'rows': rows,
+        **settings(args), 'classes': CLASSES, 'rows': rows,
     }  # fmt: skip
 
 
@@ -126,6 +125,15 @@ def models(args: argparse.Namespace) -> Iterator[tuple[str, Segmentor, torch.Ten
     for name in args.models:
         model = build(name, args.checkpoint if name == 'fast_scnn' else None, device)
         yield name, model, example_image(*args.size, device)[0]
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """What the figures of a section were measured with, as JSON values."""
+    n0, n = args.draws
+    source = example_image(*args.size, torch.device(args.device))[1]
+    return {
+        'image': source, 'size': args.size, 'n0': n0, 'n': n, 'batch_size': args.batch_size,
+    }  # fmt: skip
 
 
 def bare_passes(model: Segmentor, image: torch.Tensor, draws: int, batch: int) -> None:
@@ -206,8 +214,7 @@ def naive(args: argparse.Namespace) -> dict[str, Any]:
         print(f'{name:14} naive {total:.1f} s, mmcert {ours:.2f} s: {total / ours:.1f} times')
         print('  ' + ', '.join(f'{k} {v:.2f} s' for k, v in breakdown.items()))
     return {
-        'image': example_image(*args.size, torch.device(args.device))[1], 'size': args.size, 'n0': n0, 'n': n, 'batch_size': args.batch_size,
-        'looped_components': LOOPED, 'rows': rows,
+        **settings(args), 'looped_components': LOOPED, 'rows': rows,
     }  # fmt: skip
 
 
