@@ -16,6 +16,7 @@ benchmarks/sampling_speed.py overhead --models plain --device cuda --size 1024 2
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -57,6 +58,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', type=int, nargs=2, default=[360, 480], metavar=('H', 'W'))
     parser.add_argument('--draws', type=int, nargs=2, default=[10, 100], metavar=('N0', 'N'))
     parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument(
+        '--batch-sizes', type=int, nargs='+', help='for overhead: several, in place of one'
+    )
     parser.add_argument('--repetitions', type=int, default=5)
     parser.add_argument('--default-malloc', action='store_true', help="keep glibc's own thresholds")
     parser.add_argument('--n', type=int, default=64, help=argparse.SUPPRESS)
@@ -91,25 +95,27 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
     """Certifying an image beside n0 + n bare passes."""
     n0, n = args.draws
     rows = []
-    for name, model, image in models(args):
+    cases = itertools.product(models(args), args.batch_sizes or [args.batch_size])
+    for (name, model, image), batch in cases:
         with tempfile.TemporaryDirectory() as folder:
             tasks = [
-                partial(bare_passes, model, image, n0 + n, args.batch_size),
-                partial(certified, model, image, n0, n, args.batch_size, folder),
+                partial(bare_passes, model, image, n0 + n, batch),
+                partial(certified, model, image, n0, n, batch, folder),
             ]
             bare, ours = interleaved(tasks, args.repetitions)
         row = {
             'model': name,
             'weights': model.weights,
+            'batch_size': batch,
             'bare_ms_per_draw': 1000 * statistics.median(bare) / (n0 + n),
             'ours_ms_per_draw': 1000 * statistics.median(ours) / (n0 + n),
             'ratio': statistics.median(a / b for a, b in zip(ours, bare, strict=True)),
             'ratios': [a / b for a, b in zip(ours, bare, strict=True)],
-            'parts_ms_per_draw': parts(model, image, args.batch_size, args.repetitions),
+            'parts_ms_per_draw': parts(model, image, batch, args.repetitions),
         }
         rows.append(row)
         print(
-            f'{name:14} bare {row["bare_ms_per_draw"]:.1f} ms, certified '
+            f'{name:14} batches of {batch}: bare {row["bare_ms_per_draw"]:.1f} ms, certified '
             f'{row["ours_ms_per_draw"]:.1f} ms per draw: ratio {row["ratio"]:.3f} '
             f'({min(row["ratios"]):.3f} to {max(row["ratios"]):.3f})'
         )
@@ -132,7 +138,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     n0, n = args.draws
     source = example_image(*args.size, torch.device(args.device))[1]
     return {
-        'image': source, 'size': args.size, 'n0': n0, 'n': n, 'batch_size': args.batch_size,
+        'image': source, 'size': args.size, 'n0': n0, 'n': n,
     }  # fmt: skip
 
 

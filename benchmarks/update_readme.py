@@ -145,8 +145,11 @@ def sampling_speed(results: dict) -> list[str]:
     """Certification beside bare passes and beside a naive pipeline; memory and scaling."""
     found = results['overhead']
     rows = [
-        ('model', 'weights', 'bare pass', 'certified', 'ratio', 'range', 'labels, by reference')
-    ]
+        (
+            'model', 'weights', 'batch', 'bare pass', 'certified', 'ratio', 'range',
+            'labels, by reference',
+        )
+    ]  # fmt: skip
     for row in found['rows']:
         parts = row['parts_ms_per_draw']
         reference = parts['labels by the reference (not part of it)']
@@ -154,6 +157,7 @@ def sampling_speed(results: dict) -> list[str]:
             (
                 row['model'],
                 row['weights'],
+                str(row['batch_size']),
                 f'{row["bare_ms_per_draw"]:.1f} ms',
                 f'{row["ours_ms_per_draw"]:.1f} ms',
                 f'{row["ratio"]:.2f}',
@@ -167,7 +171,7 @@ def sampling_speed(results: dict) -> list[str]:
         'Per draw: wall time of one image, from pixels to stored votes and certificate, divided by '
         f'n0 + n = {found["n0"] + found["n"]} draws, beside bare passes to logits in the same run '
         f'(medians of {len(found["rows"][0]["ratios"])}). {found["size"][0]} x {found["size"][1]} '
-        f'pixels, {found["classes"]} classes, batches of {found["batch_size"]}, {found["image"]}. '
+        f'pixels, {found["classes"]} classes, {found["image"]}. '
         'Random weights make label maps of specks, the worst case for reading labels.',
         '',
         'What a draw of the first model takes, each part by itself: '

@@ -20,6 +20,7 @@ from mmcert.certify.votes import (
     VotesRecord,
     atomic_writer,
     load_votes,
+    remove_leftovers,
     save_votes,
 )
 
@@ -75,6 +76,7 @@ class VotesStore:
                 f'the votes folder {self.folder} cannot be written ({error}); give another '
                 '`smoothing.votes_dir`, or None to keep no votes'
             ) from error
+        remove_leftovers(self.folder)
 
     def path(self, name: str) -> Path:
         """The file of the image ``name``."""
@@ -110,8 +112,6 @@ class VotesStore:
                 f'({"; ".join(differing)}). Nothing was overwritten: give another '
                 '`smoothing.votes_dir`.'
             )
-        # Left by a run that was killed between the two files.
-        self._partial_path(name).unlink(missing_ok=True)
         return record
 
     def put(self, name: str, record: VotesRecord) -> None:
@@ -129,7 +129,7 @@ class VotesStore:
             'provenance': self.provenance,
         }
         save_votes(self.path(name), replace(record, meta=meta))
-        self._partial_path(name).unlink(missing_ok=True)
+        self.drop_partial(name)
 
     def put_partial(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Stores an image's counts while it is under way, in a file of their own.
@@ -150,6 +150,9 @@ class VotesStore:
 
         Returns:
             dict | None: What ``put_partial`` stored; None if there is nothing of use.
+
+        Raises:
+            FingerprintError: If they were sampled in another way.
         """
         try:
             with np.load(self._partial_path(name), allow_pickle=False) as data:
@@ -157,7 +160,16 @@ class VotesStore:
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
             return None
         mark = arrays.pop('_fingerprint', np.empty(0, dtype=np.uint8))
-        return arrays if mark.tobytes().decode() == self.fingerprint else None
+        if mark.tobytes().decode() != self.fingerprint:
+            raise FingerprintError(
+                f'{self._partial_path(name)} holds an image that a run of another kind has begun. '
+                'Nothing was overwritten: give another `smoothing.votes_dir`, or delete that file.'
+            )
+        return arrays
+
+    def drop_partial(self, name: str) -> None:
+        """Removes what ``put_partial`` stored, if it is there."""
+        self._partial_path(name).unlink(missing_ok=True)
 
     def _partial_path(self, name: str) -> Path:
         return self.folder / f'{name}.part'

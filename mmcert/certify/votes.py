@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,9 @@ from mmcert.certify.checks import check_draws
 
 FORMAT = 2
 """Version of the file format written by ``save_votes``."""
+
+
+_STARTED = time.time()
 
 
 class VotesFileError(ValueError):
@@ -222,32 +226,6 @@ class Grid:
     rows: NDArray[np.integer]
     columns: NDArray[np.integer]
 
-    @classmethod
-    def nearest(
-        cls,
-        cells: tuple[int, int],
-        size: tuple[int, int],
-        window: tuple[int, int, int, int],
-        pixels: tuple[int, int],
-    ) -> Grid:
-        """The cell that the centre of each pixel lies in.
-
-        Args:
-            cells (tuple[int, int]): Rows and columns of the grid.
-            size (tuple[int, int]): Height and width that the grid spans.
-            window (tuple[int, int, int, int]): Top, left, height and width of the image in it.
-            pixels (tuple[int, int]): Height and width of the image in pixels of its own.
-
-        Returns:
-            Grid: With ``pixels`` rows and columns.
-        """
-        axes = []
-        for axis in (0, 1):
-            centres = (np.arange(pixels[axis]) + 0.5) * window[2 + axis] / pixels[axis]
-            cell = np.floor((centres + window[axis]) * cells[axis] / size[axis])
-            axes.append(cell.clip(0, cells[axis] - 1).astype(np.int32))
-        return cls(*axes)
-
     def spread(self, cells: NDArray[Any]) -> NDArray[Any]:
         """Values of cells, shape (..., h, w), at the pixels, shape (..., H, W)."""
         return cells[..., self.rows[:, None], self.columns]
@@ -397,6 +375,17 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Removes what ``atomic_writer`` was writing in a folder when its process was killed.
+
+    Files that are newer than this process are left alone: others may be writing them.
+    """
+    for file in Path(folder).glob('.*.tmp'):
+        with contextlib.suppress(OSError):
+            if file.stat().st_mtime < _STARTED:
+                file.unlink()
 
 
 def _added(

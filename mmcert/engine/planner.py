@@ -219,15 +219,15 @@ def time_draws(runner: Runner, plan: SmoothingPlan, data: dict[str, Any]) -> Tim
     image = to_unit_range(data['inputs'][0].to(device))
     segment = plan.segmentor(base, data['data_samples'][0])
     batch = BatchSize(plan.batch_size)
-    options: dict[str, Any] = {'n0': 0, 'num_classes': base.num_classes, 'batch_size': batch}
+    options: dict[str, Any] = {'num_classes': base.num_classes, 'batch_size': batch}
     with plan.numerics.applied_to(base):
         # 'auto' settles on the way.
         warm_up = 2 * LARGEST if batch.searching else batch.size
-        collect_votes(segment, image, plan.perturbation, n=warm_up, **options)
-        draws = TIMED_BATCHES * batch.size
+        collect_votes(segment, image, plan.perturbation, n0=1, n=warm_up, **options)
+        n0, n = batch.size, TIMED_BATCHES * batch.size
         started = time.monotonic()
-        collect_votes(segment, image, plan.perturbation, n=draws, **options)
-        return Timing((time.monotonic() - started) / draws, device.type)
+        collect_votes(segment, image, plan.perturbation, n0=n0, n=n, **options)
+        return Timing((time.monotonic() - started) / (n0 + n), device.type)
 
 
 @torch.no_grad()

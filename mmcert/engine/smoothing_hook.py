@@ -27,7 +27,7 @@ from mmseg.structures import SegDataSample
 from mmcert.certify import VotesStore
 from mmcert.certify.store import fingerprint
 from mmcert.certify.tallies import IGNORE_INDEX
-from mmcert.certify.votes import atomic_writer
+from mmcert.certify.votes import atomic_writer, remove_leftovers
 from mmcert.compat import reuse_freed_memory
 from mmcert.engine.smoothing_config import SmoothingConfig
 from mmcert.evaluation import CertifiedMetric
@@ -135,6 +135,7 @@ class SmoothingHook(Hook):
         self.out_dir = Path(config.out_dir or Path(runner.work_dir) / 'certified')
         sampling = _sampling(runner, base, plan)
         self._run_name = fingerprint({**sampling, 'terms': asdict(plan.terms)})
+        remove_leftovers(self._certificates)
         identity = {
             'weights': sampling['weights'],
             'model': sampling['model'],
@@ -151,12 +152,9 @@ class SmoothingHook(Hook):
             'ignore_index': ignore_index,
             'certified_space': SPACE_WORDS[plan.space],
         }
-        self._wrapped = runner.model
         if next(base.parameters()).device.type == 'cpu':
             reuse_freed_memory()
-        self._undo.enter_context(plan.numerics.applied_to(base))
-        team = self._team(runner)
-        runner.model = SmoothedSegmentor(
+        smoothed = SmoothedSegmentor(
             base,
             plan,
             classes,
@@ -164,8 +162,10 @@ class SmoothingHook(Hook):
             identity=identity,
             on_draws=_DrawProgress(runner.logger, plan.most_draws),
             logger=runner.logger,
-            team=team,
+            team=self._team(runner),
         )
+        self._undo.enter_context(plan.numerics.applied_to(base))
+        self._wrapped, runner.model = runner.model, smoothed
         self._metric = CertifiedMetric(
             len(classes), ignore_index, plan.taxonomy, out_dir=str(self.out_dir)
         )
@@ -227,7 +227,8 @@ class SmoothingHook(Hook):
         team = Team.of_all_processes()
         if self.config.distribute == 'images' or team.size == 1:
             return Team()
-        counts = [team.told(len(runner.test_dataloader), rank) for rank in range(team.size)]
+        batches = len(runner.test_dataloader)
+        counts = [team.told(lambda: batches, rank) for rank in range(team.size)]
         if len(set(counts)) > 1:
             raise ValueError(
                 f"distribute='draws' has all processes work on each other's images in turn, but "
@@ -266,8 +267,12 @@ class SmoothingHook(Hook):
             runner.logger.info(f'{found} images have votes in {folder} already')
         return store
 
+    @property
+    def _certificates(self) -> Path:
+        return self.out_dir / f'certificates-{self._run_name}'
+
     def _write_certificate(self, sample: SegDataSample) -> None:
-        folder = self.out_dir / f'certificates-{self._run_name}'
+        folder = self._certificates
         folder.mkdir(parents=True, exist_ok=True)
         name = sample.metainfo['name']
         labels = sample.get('cert_sem_seg').data[0].cpu().numpy().astype(np.uint8)
@@ -345,7 +350,11 @@ class _DrawProgress:
 def _sampling(runner: Runner, base: BaseModel, plan: SmoothingPlan) -> dict[str, Any]:
     """All that determines the votes of an image, as JSON values."""
     model = {key: runner.cfg.get(key) for key in MODEL_KEYS}
+    device = next(base.parameters()).device
+    # Other devices have other generators and other rounding: their votes do not mix.
+    other = {} if device.type == 'cpu' else {'arithmetic': plan.numerics.statement(device)}
     return {
+        **other,
         **plan.sampling_spec(),
         'scheme': DRAW_SCHEME,
         'fp16': bool(getattr(runner.test_loop, 'fp16', False)),

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
@@ -17,8 +18,9 @@ from mmseg.structures import SegDataSample
 from mmcert.certify.votes import Grid
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
 from mmcert.models.numerics import Numerics
-from mmcert.sampling import LogitMaps, SegmentorOutputError
+from mmcert.sampling import LogitMaps
 from mmcert.sampling.logit_maps import resized_scores
+from mmcert.sampling.outputs import require_finite
 from mmcert.sampling.readers import read_labels
 
 PIXEL_RANGE = 255.0
@@ -67,8 +69,8 @@ class ImageSegmentor:
 
     Where the model's own code between logits and labels is mmsegmentation's (whole inference, one
     scale), the logits are handed on as they leave the head, with how the labels follow from them;
-    they are the labels that the model's own ``predict`` gives. Anything else goes through
-    ``predict``.
+    they are the labels that the model's own ``predict`` gives, except that logits in half precision
+    are resized and compared in single precision. Anything else goes through ``predict``.
 
     Args:
         base (BaseModel): A trained mmsegmentation model.
@@ -119,7 +121,7 @@ class ImageSegmentor:
             grid), shape (B, H', W'), integers; or the logits that give these label maps.
 
         Raises:
-            SegmentorOutputError: If the label maps were made of NaN.
+            SegmentorOutputError: If a score is NaN or infinite.
         """
         batch = _stacked(images)
         with self.numerics.autocast(batch.device):
@@ -134,7 +136,7 @@ class ImageSegmentor:
         output = self(images)
         if not isinstance(output, LogitMaps):
             return output
-        _check_finite(output.scores)
+        require_finite(output.scores)
         return read_labels(output)
 
     def with_margin(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,11 +152,11 @@ class ImageSegmentor:
             (H', W').
 
         Raises:
-            SegmentorOutputError: If the model's output holds NaN.
+            SegmentorOutputError: If a score is NaN or infinite.
         """
         output = self([image])
         if isinstance(output, LogitMaps):
-            _check_finite(output.scores)
+            require_finite(output.scores)
             labels = read_labels(output)[0].long()
             logits = resized_scores(output)
             scores = logits.softmax(dim=1) if output.threshold is None else logits.sigmoid()
@@ -170,6 +172,12 @@ class ImageSegmentor:
         else:
             margin = (scores[0, 0] - _last_head(self.base).threshold).abs()
         return labels, (margin.clamp(0, 1) * 255).to(torch.uint8)
+
+    def statement(self) -> dict[str, Any]:
+        """What certificates say of the arithmetic, once an image was labelled, as JSON values."""
+        resized = 'in fp32' if self._hands_on_logits else 'by the model, in its own precision'
+        device = next(self.base.parameters()).device
+        return {**self.numerics.statement(device), 'logits_resized': resized}
 
     @property
     def grid(self) -> Grid | None:
@@ -217,7 +225,7 @@ class ImageSegmentor:
         threshold = head.threshold if logits.shape[1] == 1 else None
         original = tuple(self.metainfo['ori_shape'][:2])
         if self.resolution == 'logits':
-            self._grid = Grid.nearest(tuple(logits.shape[-2:]), size, window, original)
+            self._grid = nearest_grid(tuple(logits.shape[-2:]), size, window, original)
             return LogitMaps(logits, tuple(logits.shape[-2:]), threshold=threshold)
         maps = LogitMaps(logits, size, align_corners, window, threshold)
         if window[2:] == original:
@@ -234,7 +242,8 @@ class ImageSegmentor:
         preprocessor = self.base.data_preprocessor
         forward = type(preprocessor).forward
         ours = (SegDataPreProcessor.forward, NoisySegDataPreProcessor.forward)
-        if forward in ours and not preprocessor.test_cfg:
+        stock = forward in ours and _is_untouched(preprocessor, ('forward', 'cast_data'))
+        if stock and not preprocessor.test_cfg:
             inputs = _normalised(batch, unit, preprocessor)
             metas = [self._meta(batch) for _ in batch]
         else:
@@ -289,7 +298,7 @@ class ImageSegmentor:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         outputs = self.base(inputs, data['data_samples'], mode='predict')
         for output in outputs:
-            _check_finite(output.seg_logits.data)
+            require_finite(output.seg_logits.data)
         return outputs
 
 
@@ -298,7 +307,10 @@ def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
     whole = images[0]._base
     if whole is None or whole.shape != (len(images), *images[0].shape):
         return torch.stack(images)
-    same = (image.data_ptr() == part.data_ptr() for image, part in zip(images, whole, strict=True))
+    same = (
+        image.data_ptr() == part.data_ptr() and image.stride() == part.stride()
+        for image, part in zip(images, whole, strict=True)
+    )
     return whole if all(same) else torch.stack(images)
 
 
@@ -328,27 +340,57 @@ def _normalised(
     return result
 
 
-def _check_finite(scores: torch.Tensor) -> None:
-    # The maximum over classes hands NaN on, at the size of one class.
-    if scores.amax(dim=-3).isnan().any():
-        raise SegmentorOutputError(
-            'the model returned NaN; check the checkpoint and the input, and that half precision '
-            'does not overflow'
-        )
+def nearest_grid(
+    cells: tuple[int, int],
+    size: tuple[int, int],
+    window: tuple[int, int, int, int],
+    pixels: tuple[int, int],
+) -> Grid:
+    """The cell of a head's grid that the centre of each pixel lies in.
+
+    Args:
+        cells (tuple[int, int]): Rows and columns of the grid.
+        size (tuple[int, int]): Height and width that the grid spans.
+        window (tuple[int, int, int, int]): Top, left, height and width of the image in it.
+        pixels (tuple[int, int]): Height and width of the image in pixels of its own.
+
+    Returns:
+        Grid: With ``pixels`` rows and columns.
+    """
+    axes = []
+    for axis in (0, 1):
+        centres = (np.arange(pixels[axis]) + 0.5) * window[2 + axis] / pixels[axis]
+        cell = np.floor((centres + window[axis]) * cells[axis] / size[axis])
+        axes.append(cell.clip(0, cells[axis] - 1).astype(np.int32))
+    return Grid(*axes)
+
+
+def _is_untouched(module: torch.nn.Module, names: Sequence[str]) -> bool:
+    """Whether an object has its class's methods, and no hooks around its call."""
+    own = vars(module)
+    return not any(name in own for name in names) and not (
+        module._forward_hooks or module._forward_pre_hooks
+    )
 
 
 def _is_plain(base: BaseModel) -> bool:
     """Whether labels follow from the last head's logits in the way of mmsegmentation itself."""
     if not isinstance(base, EncoderDecoder) or base.test_cfg.get('mode', 'whole') != 'whole':
         return False
-    kind, head = type(base), type(_last_head(base))
+    head = _last_head(base)
+    kind = type(base)
+    names = (
+        'forward', 'predict', 'inference', 'whole_inference', 'encode_decode', 'postprocess_result',
+    )  # fmt: skip
     return (
-        kind.forward is BaseSegmentor.forward
+        _is_untouched(base, names)
+        and 'predict_by_feat' not in vars(head)
+        and kind.forward is BaseSegmentor.forward
         and kind.predict is EncoderDecoder.predict
         and kind.inference is EncoderDecoder.inference
         and kind.whole_inference is EncoderDecoder.whole_inference
         and kind.postprocess_result is BaseSegmentor.postprocess_result
-        and getattr(head, 'predict_by_feat', None) is BaseDecodeHead.predict_by_feat
+        and getattr(type(head), 'predict_by_feat', None) is BaseDecodeHead.predict_by_feat
     )
 
 

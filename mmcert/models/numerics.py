@@ -22,8 +22,7 @@ class Numerics:
     """How the base model computes.
 
     A model in half precision, or compiled, gives other labels than the same weights in single
-    precision: it is another base model, and the certificates say so. Whatever the precision,
-    logits are resized and compared in single precision.
+    precision: it is another base model, and the certificates say so.
 
     Attributes:
         precision (str): 'fp32', or 'bf16' or 'fp16' for autocast.
@@ -62,12 +61,16 @@ class Numerics:
 
     def statement(self, device: torch.device) -> dict[str, Any]:
         """What a certificate says of the arithmetic, as JSON values."""
-        found = {**vars(self), 'device': device.type, 'logits': 'resized in fp32'}
-        if self.precision == 'fp32' and torch.is_autocast_enabled(device.type):
+        found = {**vars(self), 'device': device.type}
+        outer = _autocast_dtype(device.type)
+        if self.precision == 'fp32' and outer is not None:
             # The test loop runs under autocast of its own (`test_cfg.fp16`).
-            found['precision'] = str(torch.get_autocast_dtype(device.type)).removeprefix('torch.')
+            found['precision'] = str(outer).removeprefix('torch.')
         if device.type == 'cuda':
-            found['tf32'] = bool(torch.backends.cudnn.allow_tf32)
+            found['tf32'] = {
+                'convolutions': bool(torch.backends.cudnn.allow_tf32),
+                'matrix_products': bool(torch.backends.cuda.matmul.allow_tf32),
+            }
         return found
 
     def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -116,6 +119,16 @@ class Numerics:
                 mode = 'reduce-overhead'
             return {'mode': mode}
         return {'backend': 'cudagraphs'} if self.cuda_graphs else {}
+
+
+def _autocast_dtype(device: str) -> torch.dtype | None:
+    """What the autocast around this call computes in; None if there is none."""
+    if hasattr(torch, 'get_autocast_dtype'):
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    # Before torch 2.4.
+    if device == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
 def _has_compiler() -> bool:

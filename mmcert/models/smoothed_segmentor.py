@@ -246,11 +246,15 @@ class SmoothedSegmentor(BaseModel):
             InfeasiblePlanError: If n is too small for the first image, before it is sampled.
         """
         mine = list(zip(data['inputs'], data['data_samples'], strict=True))
-        for image, sample in mine:
-            self._check_space(image, sample)
+
+        def checked() -> list[tuple[torch.Tensor, SegDataSample]]:
+            for image, sample in mine:
+                self._check_space(image, sample)
+            return mine
+
         # All processes of a team sample the images of each of them in turn.
         for owner in range(self.team.size):
-            theirs = self.team.told(mine, owner)
+            theirs = self.team.told(checked, owner)
             for image, sample in mine if owner == self.team.rank else theirs:
                 record = self._record(image, sample)
                 if owner == self.team.rank:
@@ -299,7 +303,7 @@ class SmoothedSegmentor(BaseModel):
             'flip': plan.flip,
             'seed': plan.seed,
             'arithmetic': 'taken as exact',
-            'numerics': plan.numerics.statement(next(self.base.parameters()).device),
+            'numerics': record.meta.get('numerics', 'not recorded'),
             'input': record.meta['digest'],
             'model': self.identity,
         }
@@ -359,8 +363,7 @@ class SmoothedSegmentor(BaseModel):
         name = f'{Path(sample.metainfo.get("img_path") or "image").stem}-{digest.hex()[:8]}'
         label = sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else None
         # The first process of a team has the store; the others hear what it finds.
-        keeps = self.store is not None and team.rank == 0
-        found = team.told(self._found(name, digest, label, sample) if keeps else None)
+        found = team.told(lambda: self._found(name, digest, label, sample))
         if found is not None:
             self._check_feasible(found.votes.num_components)
             if plan.stopping is None:
@@ -368,11 +371,12 @@ class SmoothedSegmentor(BaseModel):
         self.sampled += 1
         segment = plan.segmentor(self.base, sample)
         unit = to_unit_range(image)
-        meta = {'name': name, 'digest': digest.hex()}
+        meta: dict[str, Any] = {'name': name, 'digest': digest.hex()}
         if found is None:
             base, margin = (part.cpu().numpy() for part in segment.with_margin(unit))
-            base, margin = team.told((base, margin))
+            base, margin = team.told(lambda: (base, margin))
             self._check_feasible(base.size)
+            meta['numerics'] = segment.statement()
 
         def record_of(votes: Votes) -> VotesRecord:
             if found is not None:
@@ -388,12 +392,12 @@ class SmoothedSegmentor(BaseModel):
             'digest': digest,
             'on_draws': None if on_draws is None else lambda done: on_draws(name, done),
             'nodes': () if plan.taxonomy is None else plan.taxonomy.nodes,
-            'keeper': self._keeper(name, digest),
+            'keeper': self._keeper(name, digest, found),
             'team': team,
         }
         if plan.n is not None:
             votes = collect_votes(segment, unit, plan.perturbation, n=plan.n, **sampling)
-            self._keep(name, record_of(votes))
+            team.told(lambda: self._keep(name, record_of(votes)))
             return record_of(votes)
 
         def next_look(votes: Votes) -> int | None:
@@ -431,25 +435,27 @@ class SmoothedSegmentor(BaseModel):
         sample: SegDataSample,
     ) -> VotesRecord | None:
         """The image's votes in the store, beside today's label."""
-        assert self.store is not None
-        found = self.store.get(name)
-        if found is None:
+        if self.store is None or (found := self.store.get(name)) is None:
             return None
         self._check_found(found, name, digest, sample)
+        if self.plan.stopping is None:
+            # Left by a run that was killed between the two files.
+            self.store.drop_partial(name)
         return self._with_label(found, label)
 
-    def _keeper(self, name: str, digest: bytes) -> Keeper | None:
-        """What keeps the votes of an image that is under way."""
+    def _keeper(self, name: str, digest: bytes, found: VotesRecord | None) -> Keeper | None:
+        """What keeps the votes of an image that is under way, after those that were found."""
         store, team = self.store, self.team
-        arrays = store.get_partial(name) if store is not None and team.rank == 0 else None
-        if team.size > 1:
-            arrays = team.told(arrays)
-        elif store is None:
+        arrays = team.told(lambda: store.get_partial(name) if store is not None else None)
+        if store is None and team.size == 1:
             return None
         image = np.frombuffer(digest, dtype=np.uint8)
         partial = None
         if arrays is not None and np.array_equal(arrays.pop('_image', image[:0]), image):
             partial = Partial.from_arrays(arrays)
+            if found is not None and partial.start < found.votes.n:
+                # Of an earlier look, left in the same way.
+                partial = None
         if partial is not None and team.rank == 0:
             self.logger.info('%s: %d draws were sampled before', name, partial.done)
 
@@ -460,7 +466,7 @@ class SmoothedSegmentor(BaseModel):
         return Keeper(save, self.plan.save_seconds, partial)
 
     def _keep(self, name: str, record: VotesRecord) -> None:
-        if self.store is not None and self.team.rank == 0:
+        if self.store is not None:
             self.store.put(name, record)
 
     def _check_found(

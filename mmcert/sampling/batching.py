@@ -133,7 +133,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on whatever device."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
-    phrases = ('out of memory', 'not enough memory', "can't allocate memory")
+    phrases = (
+        'out of memory', 'not enough memory', "can't allocate memory", 'status_alloc_failed',
+    )  # fmt: skip
     return isinstance(error, RuntimeError) and any(
         phrase in str(error).lower() for phrase in phrases
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,12 +17,17 @@ from mmcert.perturbations.base import Perturbation
 from mmcert.sampling.batching import BatchSize
 from mmcert.sampling.draws import ESTIMATION, SELECTION, draw_seed, input_digest
 from mmcert.sampling.logit_maps import LogitMaps
+from mmcert.sampling.outputs import (
+    NOT_FINITE,
+    Output,
+    SegmentorOutputError,
+    check_range,
+    checked_labels,
+    not_finite,
+)
 from mmcert.sampling.partial import Keeper, Partial
-from mmcert.sampling.readers import add_hits, read_labels
+from mmcert.sampling.readers import add_hits, has_kernel, read_labels
 from mmcert.sampling.team import Team
-
-Output = torch.Tensor | Sequence[torch.Tensor] | LogitMaps
-"""What a base model returns for B inputs: B integer label maps of one shape, or their scores."""
 
 Segment = Callable[[list[torch.Tensor]], Output]
 """A base model: a list of B perturbed inputs in, B label maps out."""
@@ -31,10 +37,6 @@ ROUND = 64
 
 FEW_CLASSES = 40
 """Up to how many classes counting them one after the other is faster than scattering."""
-
-
-class SegmentorOutputError(ValueError):
-    """The base model returned something that is not a label map."""
 
 
 @torch.no_grad()
@@ -136,17 +138,17 @@ def collect_looks(
         perturbation (Perturbation): Law of the draws.
         n0 (int): Number of selection draws, at least 1.
         first (int): Estimation draws of the first look.
-        next_look (Callable): Called with the votes of each look, those of ``start`` included;
-            returns the number of estimation draws of the next look, or None to stop. The place to
-            store the votes so far.
+        next_look (Callable): Called with the votes of each look, those of ``start`` included, in
+            the first process of a team; returns the number of estimation draws of the next look, or
+            None to stop. The place to store the votes so far.
         num_classes (int): As for ``collect_votes``.
         seed (int): As for ``collect_votes``.
-        batch_size (int): As for ``collect_votes``.
+        batch_size (int | str | BatchSize): As for ``collect_votes``.
         digest (bytes | None): As for ``collect_votes``.
         on_draws (Callable | None): As for ``collect_votes``.
         nodes (Sequence[np.ndarray]): As for ``collect_votes``.
         keeper (Keeper | None): As for ``collect_votes``.
-        team (Team | None): As for ``collect_votes``; the first process decides about looks.
+        team (Team | None): As for ``collect_votes``.
         start (Votes | None): Votes of the same draws up to some look.
 
     Returns:
@@ -164,7 +166,7 @@ def collect_looks(
     if votes is None:
         chosen = sampler.guesses(check_draws(n0, 'n0'))
         votes = sampler.estimate(chosen, 0, check_draws(first, 'first look')).as_first_look()
-    while (size := sampler.team.told(next_look(votes))) is not None:
+    while (size := sampler.team.told(partial(next_look, votes))) is not None:
         count = check_draws(size - votes.n, 'draws of a look')
         votes = votes.with_look(sampler.estimate(votes, votes.n, count))
     return votes
@@ -205,7 +207,13 @@ class _Count:
     @property
     def worth_keeping(self) -> bool:
         """Whether an earlier part of the work would be lost otherwise, and nothing is torn."""
-        return self.consistent and bool(self.done or self.against)
+        return self.consistent and bool(self.done or (self.start == 0 and self.against))
+
+    def fits(self, kept: Partial, draws: int) -> bool:
+        """Whether an earlier run counted at most these draws, against the same guess."""
+        return kept.done <= draws and all(
+            np.array_equal(kept.arrays.get(name, ()), array) for name, array in self.against.items()
+        )
 
     def resume(self, kept: Partial, device: torch.device) -> None:
         """Takes over the counts of an earlier run."""
@@ -315,11 +323,10 @@ class _Sampler:
         nodes = [level.to(self.device) for level in self.nodes]
         names = [f'hits{level}' for level in range(len(levels))]
         against: dict[str, NDArray] = {}
-        if start == 0:
-            for level, part in enumerate(levels):
-                against[f'guess{level}'] = part.guess
-                if part.selection_hits is not None:
-                    against[f'selection_hits{level}'] = part.selection_hits
+        for level, part in enumerate(levels):
+            against[f'guess{level}'] = part.guess
+            if part.selection_hits is not None:
+                against[f'selection_hits{level}'] = part.selection_hits
 
         def empty(_: torch.Size | None) -> Counts:
             return [torch.zeros(shape, dtype=torch.int32, device=self.device) for _ in levels]
@@ -327,7 +334,7 @@ class _Sampler:
         def add(hits: Counts, output: torch.Tensor | LogitMaps) -> None:
             _check_shape(output, shape)
             if nodes:
-                output = self._labels(output).to(self.device)
+                output = self._labels(output)
             add_hits(hits[0], output, guesses[0])
             for level, node in enumerate(nodes, 1):
                 add_hits(hits[level], node[output.long()], guesses[level])  # type: ignore[union-attr]
@@ -341,11 +348,9 @@ class _Sampler:
 
     def _class_counts(self, stage: int, count: int) -> torch.Tensor:
         """Votes of each class, shape (C, ...), in the smallest type that holds them."""
-        dtype = next(
-            kind
-            for kind in (torch.uint8, torch.int16, torch.int32)
-            if count <= torch.iinfo(kind).max
-        )
+        # Processes add up bytes or int32; their libraries have no int16.
+        kinds = (torch.uint8, torch.int16) if self.team.size == 1 else (torch.uint8,)
+        dtype = next((kind for kind in kinds if count <= torch.iinfo(kind).max), torch.int32)
 
         def empty(shape: torch.Size | None) -> Counts:
             if shape is None:
@@ -356,7 +361,7 @@ class _Sampler:
             if not counts:
                 counts += empty(_shape(output))
             _check_shape(output, counts[0].shape[1:])
-            _add_classes(counts[0], self._labels(output).to(self.device))
+            _add_classes(counts[0], self._labels(output))
 
         return self._run(_Count(stage, 0, ['counts'], empty, add, {}), count)[0]
 
@@ -364,49 +369,52 @@ class _Sampler:
         """Counts the draws of a stage, of this process and all others, from where it was left."""
         keeper = self.keeper
         kept = keeper.take(count.stage, count.start) if keeper is not None else None
-        if kept is not None and kept.done <= draws:
+        if kept is not None and count.fits(kept, draws):
             count.resume(kept, self.device)
             self._report(count.done)
 
-        def partial() -> Partial:
+        def so_far() -> Partial:
             self._check_finite()
             return count.partial()
 
         try:
             while count.done < draws:
-                self._advance(count, draws, partial)
+                self._advance(count, draws, so_far)
         except BaseException:
             if keeper is not None and count.worth_keeping and self.team.rank == 0:
                 with contextlib.suppress(RuntimeError, OSError):
-                    keeper.now(partial)
+                    keeper.now(so_far)
             raise
         self._check_finite()
         return count.totals
 
-    def _advance(self, count: _Count, draws: int, partial: Callable[[], Partial]) -> None:
+    def _advance(self, count: _Count, draws: int, so_far: Callable[[], Partial]) -> None:
         """Counts all draws that are left, or with a team the next round of them."""
         if self.team.size == 1:
             left = range(count.start + count.done, count.start + draws)
             for output in self._outputs(count.stage, left):
                 count.take(output)
-                self._keep(count, draws, partial)
+                self._keep(count, draws, so_far)
             return
         size = min(ROUND * self.team.size, draws - count.done)
         shape, mine = None, count.empty(None)
-        for output in self._outputs(count.stage, self.team.share(count.start + count.done, size)):
-            shape = _shape(output)
-            count.add(mine, output)
+        share = self.team.share(count.start + count.done, size)
+        # A process that fails tells the others, which would wait for its counts in vain.
+        with self.team.all_or_none(self.device):
+            for output in self._outputs(count.stage, share):
+                shape = _shape(output)
+                count.add(mine, output)
+            self._check_finite()
         # The first process has draws in every round, others may have none.
-        shape = self.team.told(shape)
+        shape = self.team.told(lambda: shape)
         mine = mine or count.empty(shape)
         self.team.add_up(*mine)
         count.take_sums(mine, size)
-        if self.team.rank == 0:
-            self._keep(count, draws, partial)
+        self.team.told(lambda: self._keep(count, draws, so_far))
 
-    def _keep(self, count: _Count, draws: int, partial: Callable[[], Partial]) -> None:
+    def _keep(self, count: _Count, draws: int, so_far: Callable[[], Partial]) -> None:
         if self.keeper is not None and count.done < draws:
-            self.keeper.passed(partial)
+            self.keeper.passed(so_far)
 
     def _outputs(self, stage: int, indices: range) -> Iterator[torch.Tensor | LogitMaps]:
         """Outputs of the model for some draws, batch by batch."""
@@ -414,7 +422,10 @@ class _Sampler:
 
         def one_pass(draws: int) -> torch.Tensor | LogitMaps:
             chosen = indices[position : position + draws]
-            return self._checked(self.segment(self._draws(stage, chosen)), draws)
+            output = self._checked(self.segment(self._draws(stage, chosen)), draws)
+            # What takes memory belongs to the pass, which may be repeated with fewer draws.
+            reads_in_place = isinstance(output, LogitMaps) and has_kernel(output)
+            return output if reads_in_place else self._labels(output)
 
         while position < len(indices):
             output = self.batch.run(one_pass, self.device, len(indices) - position)
@@ -441,12 +452,13 @@ class _Sampler:
 
     def _checked(self, output: Output, batch: int) -> torch.Tensor | LogitMaps:
         if not isinstance(output, LogitMaps):
-            return _checked_labels(output, batch, self.num_classes)
+            return checked_labels(output, batch, self.num_classes).to(self.device)
         if len(output) != batch:
             raise SegmentorOutputError(
                 f'{batch} inputs must give {batch} maps of scores, got {len(output)}'
             )
-        bad = output.scores.isnan().any()
+        output = output.with_scores(output.scores.to(self.device))
+        bad = not_finite(output.scores)
         self._bad = bad if self._bad is None else self._bad | bad
         # Asking a CUDA device for an answer would hold up the next pass.
         if self._bad.device.type == 'cpu':
@@ -455,10 +467,7 @@ class _Sampler:
 
     def _check_finite(self) -> None:
         if self._bad is not None and bool(self._bad):
-            raise SegmentorOutputError(
-                'the model returned NaN; check the checkpoint and the input, and that half '
-                'precision does not overflow'
-            )
+            raise SegmentorOutputError(NOT_FINITE)
 
     def _labels(self, output: torch.Tensor | LogitMaps) -> torch.Tensor:
         """Label maps, shape (B, ...)."""
@@ -466,7 +475,7 @@ class _Sampler:
             return output
         labels = read_labels(output)
         if max(output.scores.shape[1], 2) > self.num_classes:
-            _check_range(labels, self.num_classes)
+            check_range(labels, self.num_classes)
         return labels
 
 
@@ -504,31 +513,3 @@ def _most_frequent(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     for index in range(len(counts) - 1, -1, -1):
         guess.masked_fill_(counts[index] == most, index)
     return guess, most
-
-
-def _checked_labels(
-    labels: torch.Tensor | Sequence[torch.Tensor], batch: int, num_classes: int
-) -> torch.Tensor:
-    """The label maps as one integer tensor (B, ...), once they are known to be such."""
-    if not isinstance(labels, torch.Tensor):
-        labels = torch.stack([torch.as_tensor(label) for label in labels])
-    if labels.dtype == torch.bool:
-        labels = labels.long()
-    if labels.is_floating_point() or labels.is_complex():
-        raise SegmentorOutputError(f'label maps must be integers, got {labels.dtype}')
-    if labels.shape[:1] != (batch,):
-        raise SegmentorOutputError(
-            f'{batch} inputs must give {batch} label maps, got shape {tuple(labels.shape)}'
-        )
-    _check_range(labels, num_classes)
-    return labels
-
-
-def _check_range(labels: torch.Tensor, num_classes: int) -> None:
-    if labels.numel():
-        low, high = (int(value) for value in labels.aminmax())
-        if low < 0 or high >= num_classes:
-            raise SegmentorOutputError(
-                f'labels out of range: the base model returned {low if low < 0 else high}, but '
-                f'there are {num_classes} classes, 0 to {num_classes - 1}'
-            )

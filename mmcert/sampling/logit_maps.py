@@ -18,8 +18,9 @@ class LogitMaps:
     sampler reads the labels without ever building the resized scores.
 
     Attributes:
-        scores (torch.Tensor): Shape (B, C, h, w), floating point; anything but float32 and float64
-            is converted to float32 before it is resized.
+        scores (torch.Tensor): Shape (B, C, h, w), finite floating point numbers (a class is masked
+            by a very negative one, not by -inf, which interpolates to NaN); anything but float32
+            and float64 is converted to float32 before it is resized.
         size (tuple[int, int]): Height and width after resizing.
         align_corners (bool): As for ``torch.nn.functional.interpolate``.
         window (tuple[int, int, int, int] | None): Top, left, height and width of the part that is

@@ -16,7 +16,7 @@ def read_labels(maps: LogitMaps) -> torch.Tensor:
     """The label maps of ``eager_labels``, without resized scores of all classes where possible.
 
     Args:
-        maps (LogitMaps): B maps of C scores. Labels where a score is not finite mean nothing.
+        maps (LogitMaps): B maps of C finite scores.
 
     Returns:
         torch.Tensor: Label maps, shape (B, H, W), some integer type.
@@ -53,6 +53,11 @@ def add_hits(hits: torch.Tensor, output: LogitMaps | torch.Tensor, guess: torch.
     # Summed as bytes, which is fast and holds for fewer than 256 draws.
     for part in (output == guess).split(255):
         hits += part.sum(dim=0, dtype=torch.uint8)
+
+
+def has_kernel(maps: LogitMaps) -> bool:
+    """Whether a kernel reads these maps, which takes no memory beside the result."""
+    return _kernel(maps) is not None
 
 
 @lru_cache(maxsize=1)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 Value = TypeVar('Value')
+
+
+class TeamError(RuntimeError):
+    """Another process of the team failed, so that this one cannot go on."""
 
 
 class Team:
@@ -39,10 +45,47 @@ class Team:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def told(self, value: Value, source: int = 0) -> Value:
-        """The value that one process has, by default the first one."""
+    def told(self, ask: Callable[[], Value], source: int = 0) -> Value:
+        """What a function returns in one process, by default the first one, alone.
+
+        Raises:
+            TeamError: In the others, if it raises there, so that nobody waits for an answer.
+        """
         if self.size == 1:
-            return value
-        values = [value]
-        dist.broadcast_object_list(values, src=source)
-        return values[0]
+            return ask()
+        answer: list[tuple[Value | None, str | None]] = [(None, None)]
+        failure: Exception | None = None
+        if self.rank == source:
+            try:
+                answer = [(ask(), None)]
+            except Exception as error:
+                failure, answer = error, [(None, f'{type(error).__name__}: {error}')]
+        dist.broadcast_object_list(answer, src=source)
+        if failure is not None:
+            raise failure
+        value, words = answer[0]
+        if words is not None:
+            raise TeamError(f'process {source} failed: {words}')
+        return value  # type: ignore[return-value]
+
+    @contextlib.contextmanager
+    def all_or_none(self, device: torch.device) -> Iterator[None]:
+        """Work that each process does by itself, at the end of which all meet.
+
+        Args:
+            device (torch.device): One that the processes can talk over.
+
+        Raises:
+            TeamError: If it failed in another process.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        failed = torch.tensor([failure is not None], dtype=torch.int32, device=device)
+        self.add_up(failed)
+        if failure is not None:
+            raise failure
+        if bool(failed):
+            raise TeamError('another process failed while sampling; its own message says why')

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import stat
 
 import numpy as np
@@ -153,3 +154,15 @@ def test_a_folder_that_cannot_be_made_is_an_error_at_once(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(OSError, match=r'cannot be written.*smoothing\.votes_dir'):
         VotesStore(tmp_path / 'file' / 'votes', {}, {})
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    store = VotesStore(tmp_path, {}, {})
+    store.put('a', VotesRecord(Votes(np.array([1]), np.array([2]), 3, 1), {}))
+    (old := tmp_path / '.b.npz-x1.tmp').touch()
+    (new := tmp_path / '.c.npz-x2.tmp').touch()
+    os.utime(old, (0, 0))
+    VotesStore(tmp_path, {}, {})
+    assert not old.exists()
+    assert new.exists()
+    assert store.get('a').votes.n == 3

@@ -15,11 +15,12 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmcert.certify import Terms, read_folder
+from mmcert.certify import FingerprintError, Terms, VotesStore, read_folder
 from mmcert.certify.offline import Task, evaluate
 from mmcert.engine import SmoothingConfig
-from mmcert.models import ImageSegmentor, Numerics, SmoothedSegmentor
-from mmcert.sampling import LogitMaps
+from mmcert.models import ImageSegmentor, Numerics, SmoothedSegmentor, smoothed_segmentor
+from mmcert.sampling import LogitMaps, collect
+from mmcert.sampling.draws import ESTIMATION
 
 from .conftest import BrightnessSegmentor, run_test
 
@@ -188,6 +189,38 @@ def test_models_with_ways_of_their_own_go_through_predict(kind):
         ImageSegmentor(base, sample_for(), resolution='logits')(images)
 
 
+def test_what_was_changed_on_the_object_itself_counts():
+    """Methods of an instance, and hooks around its call, are part of the base model."""
+    images = noisy_images()
+
+    def shifted(base):
+        stock = base.postprocess_result
+
+        def postprocess(logits, data_samples=None):
+            return stock(logits.roll(1, dims=1), data_samples)
+
+        base.postprocess_result = postprocess
+
+    def hooked(base):
+        base.register_forward_pre_hook(lambda module, inputs: (inputs[0].flip(-1), *inputs[1:]))
+
+    for change in (shifted, hooked):
+        base = small_model()
+        unchanged = predicted(base, images)
+        change(base)
+        expected = predicted(base, images)
+        assert not torch.equal(expected, unchanged)
+        assert torch.equal(ImageSegmentor(base, sample_for()).labels(images), expected)
+
+
+def test_views_in_another_order_in_memory_are_no_batch():
+    batch = torch.stack(noisy_images(3, 40, 40))
+    turned = [image.transpose(-1, -2) for image in batch]
+    segment = ImageSegmentor(small_model(), sample_for(40, 40))
+    copies = [image.contiguous() for image in turned]
+    assert torch.equal(segment.labels(turned), segment.labels(copies))
+
+
 @pytest.mark.parametrize(
     'options', [{'scales': (0.5, 1.0)}, {'flip': True}, {'base': BrightnessSegmentor(mode='slide')}]
 )
@@ -276,6 +309,9 @@ def test_other_arithmetic_is_another_base_model_and_says_so():
 
     _, plain = run()
     assert plain.certificate['numerics']['precision'] == 'fp32'
+    assert plain.certificate['numerics']['logits_resized'] == 'in fp32'
+    _, mirrored = run(flip=True)
+    assert mirrored.certificate['numerics']['logits_resized'].startswith('by the model')
     assert 'numerics' not in smoothed(base).plan.sampling_spec()
     for options in ({'precision': 'bf16'}, {'channels_last': True}):
         model, result = run(**options)
@@ -329,6 +365,51 @@ def test_the_batch_size_may_be_found_by_itself(make_config, tmp_path):
     for name, size in (('fixed', 8), ('found', 'auto')):
         run_test(make_config(smoothing=dict(batch_size=size, votes_dir=str(tmp_path / name))))
     assert votes_files(tmp_path / 'fixed') == votes_files(tmp_path / 'found')
+
+
+def test_a_run_continues_inside_a_later_look(make_config, tmp_path):
+    smoothing = dict(n='auto', budget=320, min_gain=0.0, batch_size=4, n0=4, tau=0.6)
+    folders = [tmp_path / 'stopped', tmp_path / 'whole']
+    configs = [
+        make_config(images=1, smoothing={**smoothing, 'votes_dir': str(folder / 'votes')})
+        for folder in folders
+    ]
+    whole = run_test(configs[1])
+    (record,) = read_folder(folders[1] / 'votes')
+    assert len(record.votes.looks) > 1, 'the test needs a second look'
+    first, real = record.votes.looks[0], collect._Sampler._draws
+
+    def stopping(self, stage, indices):
+        if stage == ESTIMATION and indices[0] == first + 8:
+            raise KeyboardInterrupt
+        return real(self, stage, indices)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect._Sampler, '_draws', stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run_test(configs[0])
+    assert list((folders[0] / 'votes').glob('*.part'))
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        real_keeper = smoothed_segmentor.Keeper
+        patch.setattr(
+            smoothed_segmentor,
+            'Keeper',
+            lambda save, seconds, part: found.append(part) or real_keeper(save, seconds, part),
+        )
+        continued = run_test(configs[0])
+    assert found[0] is not None and found[0].start == first and found[0].done == 8
+    files = [{p.name: p.read_bytes() for p in (f / 'votes').iterdir()} for f in folders]
+    assert files[0] == files[1]
+    assert continued['certified/certAcc'] == whole['certified/certAcc']
+
+
+def test_counts_of_another_run_are_refused_not_overwritten(make_config, tmp_path):
+    store = VotesStore(tmp_path, {'seed': 1}, {})
+    store.put_partial('a', {'counts': np.zeros(3)})
+    assert set(store.get_partial('a')) == {'counts'}
+    with pytest.raises(FingerprintError, match='has begun'):
+        VotesStore(tmp_path, {'seed': 2}, {}).get_partial('a')
 
 
 def test_a_killed_run_continues_inside_its_image_to_the_same_files(make_config, tmp_path):

@@ -437,6 +437,17 @@ def test_a_checkpoint_without_weights_is_refused(make_config):
     assert 'certified/certAcc' in run_test(cfg)
 
 
+def test_a_runner_can_test_again_after_a_refused_one(make_config, tmp_path):
+    (tmp_path / 'file').touch()
+    runner = Runner.from_cfg(
+        make_config(experiment_name='refused', smoothing=dict(votes_dir=str(tmp_path / 'file')))
+    )
+    for _ in range(2):
+        with pytest.raises(OSError, match='cannot be written'):
+            runner.test()
+    assert not isinstance(runner.model, SmoothedSegmentor)
+
+
 def test_a_runner_can_test_again_after_a_broken_off_test(make_config):
     runner = Runner.from_cfg(make_config(experiment_name='again'))
     interrupt = Interrupt()

@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from mmcert.perturbations import GaussianNoise
-from mmcert.sampling import BatchSize, Keeper, LogitMaps, Partial, collect_looks, collect_votes
+from mmcert.sampling import (
+    BatchSize,
+    Keeper,
+    LogitMaps,
+    Partial,
+    SegmentorOutputError,
+    collect_looks,
+    collect_votes,
+)
 from mmcert.sampling.batching import LARGEST, is_out_of_memory
 
 NOISE = GaussianNoise(0.25)
@@ -142,6 +150,47 @@ def test_what_was_only_half_counted_is_not_kept(x, monkeypatch):
     assert kept == []
 
 
+def test_counts_against_another_guess_are_not_continued(x):
+    """As when the votes of the first look were lost, and other arithmetic chooses again."""
+    kept = []
+    with pytest.raises(Stop):
+        looks_of(x, stopping_after(10), keeper=Keeper(kept.append, 1e9))
+    part = kept[-1]
+    assert (part.stage, part.start, part.done) == (1, 20, 8)
+
+    def other(images):
+        maps = segment(images)
+        return maps.with_scores(maps.scores.roll(1, dims=1))
+
+    continued = looks_of(x, other, keeper=Keeper(lambda part: None, 1e9, part))
+    assert_same(continued, looks_of(x, other))
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_are_refused(x, value):
+    def overflowing(images):
+        maps = segment(images)
+        maps.scores[0, 1, 2, 2] = value
+        return maps
+
+    with pytest.raises(SegmentorOutputError, match='NaN or infinite'):
+        votes_of(x, overflowing)
+
+
+def test_reading_the_labels_may_run_out_of_memory_as_well(x, monkeypatch):
+    from mmcert.sampling import collect
+
+    expected, real = votes_of(x), collect.read_labels
+
+    def limited_reading(maps):
+        if len(maps) > 2:
+            raise RuntimeError('DefaultCPUAllocator: not enough memory')
+        return real(maps)
+
+    monkeypatch.setattr(collect, 'read_labels', limited_reading)
+    assert_same(votes_of(x, batch_size=8), expected)
+
+
 def test_parts_of_another_stage_or_look_are_left_alone(x):
     other = Partial(1, 20, 8, {'hits0': np.zeros((8, 10), np.int32)})
     assert_same(votes_of(x, keeper=Keeper(lambda part: None, 1e9, other)), votes_of(x))
@@ -251,14 +300,15 @@ runs = {
     'plain': votes_of(x, team=team, n=301, keeper=Keeper(kept.append, 0)),
     'single': votes_of(x, team=team, n0=1, n=1),
     'none': votes_of(x, team=team, n0=0),
+    'many': votes_of(x, team=team, n0=0, n=300),
     'nodes': votes_of(x, team=team, nodes=NODES),
     'looks': looks_of(x, team=team),
 }
-part = team.told(kept[1] if kept else None)
+part = team.told(lambda: kept[1])
 resumed = votes_of(x, team=team, n=301, keeper=Keeper(kept.append, 1e9, part))
 assert np.array_equal(resumed.hits, runs['plain'].hits)
 assert (len(kept) > 0) == (rank == 0)
-assert [team.told(team.rank, source) for source in (0, 1)] == [0, 1]
+assert [team.told(lambda: team.rank, source) for source in (0, 1)] == [0, 1]
 np.savez(f'{out}-{rank}.npz', **{
     f'{name}-{field}-{level}': getattr(part, field)
     for name, votes in runs.items()
@@ -271,29 +321,86 @@ dist.destroy_process_group()
 """
 
 
-def test_two_processes_that_share_an_input_have_the_votes_of_one(x, tmp_path):
-    command = [sys.executable, '-c', TWO]
+FAILING = """
+import sys
+import torch, torch.distributed as dist
+from tests.sampling.test_long_runs import segment, votes_of
+from mmcert.sampling import Keeper, Team
+from mmcert.sampling.team import TeamError
+
+rank = int(sys.argv[1])
+dist.init_process_group('gloo', init_method=f'file://{sys.argv[2]}', rank=rank, world_size=2)
+team = Team.of_all_processes()
+x = torch.rand(3, 8, 10, generator=torch.Generator().manual_seed(1))
+
+def broken(images):
+    maps = segment(images)
+    if rank == 1:
+        maps.scores[0, 0, 0, 0] = float('nan')
+    return maps
+
+def full(part):
+    raise OSError('no space left')
+
+def refused():
+    raise KeyError('what')
+
+seen = []
+for attempt in (
+    lambda: votes_of(x, broken, team=team),
+    lambda: votes_of(x, n=400, team=team, keeper=Keeper(full, 0)),
+    lambda: team.told(refused, 1),
+):
+    try:
+        attempt()
+    except Exception as error:
+        seen.append(type(error).__name__)
+errors = ['SegmentorOutputError', 'TeamError', 'KeyError']
+assert seen == (errors if rank else ['TeamError', 'OSError', 'TeamError']), seen
+assert team.told(lambda: 'still together') == 'still together'
+dist.destroy_process_group()
+"""
+
+
+def test_a_failure_in_one_process_reaches_all(tmp_path):
+    run_two(FAILING, tmp_path)
+
+
+def run_two(script, tmp_path):
+    """Runs a script as two processes, with rank, store and a prefix for files."""
     running = [
         subprocess.Popen(
-            [*command, str(rank), str(tmp_path / 'store'), str(tmp_path / 'votes')],
+            [
+                sys.executable,
+                '-c',
+                script,
+                str(r),
+                str(tmp_path / 'store'),
+                str(tmp_path / 'votes'),
+            ],
             cwd=Path(__file__).parents[2],
         )
-        for rank in (0, 1)
+        for r in (0, 1)
     ]
     try:
         assert [process.wait(timeout=60) for process in running] == [0, 0]
     finally:
         for process in running:
             process.kill()
+
+
+def test_two_processes_that_share_an_input_have_the_votes_of_one(x, tmp_path):
+    run_two(TWO, tmp_path)
     first, second = (np.load(tmp_path / f'votes-{rank}.npz') for rank in (0, 1))
     runs = {
         'plain': votes_of(x, n=301),
         'single': votes_of(x, n0=1, n=1),
         'none': votes_of(x, n0=0),
+        'many': votes_of(x, n0=0, n=300),
         'nodes': votes_of(x, nodes=NODES),
         'looks': looks_of(x),
     }
-    assert len(first.files) == 2 + 3 * 3 + 3 * 2 + 3
+    assert len(first.files) == 2 * 2 + 3 * 3 + 3 * 2 + 3
     for name, votes in runs.items():
         for level, part in enumerate((votes, *votes.coarse)):
             for field in ('guess', 'hits', 'selection_hits'):

@@ -1,0 +1,82 @@
+"""What a base model may return, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from mmcert.sampling.logit_maps import LogitMaps
+
+Output = torch.Tensor | Sequence[torch.Tensor] | LogitMaps
+"""What a base model returns for B inputs: B integer label maps of one shape, or their scores."""
+
+NOT_FINITE = (
+    'the model returned NaN or infinite scores; check the checkpoint and the input, and that half '
+    'precision does not overflow'
+)
+
+
+class SegmentorOutputError(ValueError):
+    """The base model returned something that is not a label map."""
+
+
+def not_finite(scores: torch.Tensor) -> torch.Tensor:
+    """Whether any score is NaN or infinite, as a boolean on the scores' device."""
+    low, high = scores.aminmax()
+    return ~(low.isfinite() & high.isfinite())
+
+
+def require_finite(scores: torch.Tensor) -> None:
+    """Refuses scores that cannot be compared or interpolated.
+
+    Raises:
+        SegmentorOutputError: If one is NaN or infinite.
+    """
+    if bool(not_finite(scores)):
+        raise SegmentorOutputError(NOT_FINITE)
+
+
+def checked_labels(
+    labels: torch.Tensor | Sequence[torch.Tensor], batch: int, num_classes: int
+) -> torch.Tensor:
+    """The label maps as one integer tensor, once they are known to be such.
+
+    Args:
+        labels (torch.Tensor | Sequence[torch.Tensor]): What the model returned.
+        batch (int): Number of inputs it was given.
+        num_classes (int): Labels lie in [0, num_classes).
+
+    Returns:
+        torch.Tensor: Shape (B, ...), integers.
+
+    Raises:
+        SegmentorOutputError: If these are no such label maps.
+    """
+    if not isinstance(labels, torch.Tensor):
+        labels = torch.stack([torch.as_tensor(label) for label in labels])
+    if labels.dtype == torch.bool:
+        labels = labels.long()
+    if labels.is_floating_point() or labels.is_complex():
+        raise SegmentorOutputError(f'label maps must be integers, got {labels.dtype}')
+    if labels.shape[:1] != (batch,):
+        raise SegmentorOutputError(
+            f'{batch} inputs must give {batch} label maps, got shape {tuple(labels.shape)}'
+        )
+    check_range(labels, num_classes)
+    return labels
+
+
+def check_range(labels: torch.Tensor, num_classes: int) -> None:
+    """Refuses labels outside [0, num_classes).
+
+    Raises:
+        SegmentorOutputError: If there is one; the message names it.
+    """
+    if labels.numel():
+        low, high = (int(value) for value in labels.aminmax())
+        if low < 0 or high >= num_classes:
+            raise SegmentorOutputError(
+                f'labels out of range: the base model returned {low if low < 0 else high}, but '
+                f'there are {num_classes} classes, 0 to {num_classes - 1}'
+            )
