@@ -26,8 +26,12 @@ $(VENV)/.installed: requirements/lite.txt requirements/runtime.txt requirements/
 
 venv-test: $(VENV)/.installed-tests
 
-$(VENV)/.installed-tests: $(VENV)/.installed requirements/tests.txt
-	$(BIN)/python -m pip install --quiet --only-binary=:all: -r requirements/tests.txt
+# mmdetection3d's devkits want NumPy 1 and bring the desktop's OpenCV back.
+$(VENV)/.installed-tests: $(VENV)/.installed requirements/tests.txt requirements/mmdet3d.txt
+	$(BIN)/python -m pip install --quiet --only-binary=:all: \
+		-r requirements/tests.txt -r requirements/mmdet3d.txt
+	$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless
+	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps 'opencv-python-headless<4.12'
 	@touch $@
 
 venv-full: .venv-full/.installed  ## build .venv-full with mmcv's compiled operators (several minutes)

@@ -16,6 +16,7 @@ Four things, each inert where it is not needed:
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.machinery
 import importlib.util
 import logging
@@ -114,8 +115,10 @@ def allow_mmengine_checkpoints() -> None:
 
     if tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6):
         return
-    core: Any = np._core if hasattr(np, '_core') else np.core
-    multiarray = core.multiarray
+    # NumPy 1.26 has an empty `_core` as well.
+    multiarray: Any = importlib.import_module(
+        'numpy.core.multiarray' if np.__version__.startswith('1.') else 'numpy._core.multiarray'
+    )
     scalar_types = (np.float64, np.float32, np.int64, np.int32, np.bool_)
     rebuilders = (multiarray._reconstruct, multiarray.scalar)
 

@@ -20,11 +20,12 @@ ALLOWED = {
     'registry': {'compat'},
     'datasets': {'perturbations', 'registry'},
     'models': {'certify', 'perturbations', 'sampling', 'registry'},
+    'pointops': set(),
     'evaluation': {'certify', 'report', 'registry'},
     'visualization': {'registry'},
     'engine': {
         'certify', 'perturbations', 'sampling', 'models', 'evaluation', 'visualization', 'registry',
-        'version', 'report', 'compat',
+        'version', 'report', 'compat', 'pointops',
     },
 }  # fmt: skip
 
@@ -34,6 +35,7 @@ HEAVY = {
     'perturbations': FRAMEWORKS,
     'sampling': FRAMEWORKS,
     'report': FRAMEWORKS | {'torch'},
+    'pointops': FRAMEWORKS,
 }
 
 
@@ -74,6 +76,7 @@ def test_every_subpackage_has_a_layer():
         ('mmcert.certify', ['torch', 'mmengine', 'cv2', 'matplotlib']),
         ('mmcert.sampling', ['mmengine', 'mmcv', 'mmseg', 'cv2']),
         ('mmcert.report', ['torch', 'mmengine']),
+        ('mmcert.pointops', ['mmengine', 'mmcv', 'mmdet3d']),
     ],
 )
 def test_importing_a_layer_loads_nothing_above_it(module, absent):

@@ -96,8 +96,8 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     ]
     rows, points = rows[: len(asked)], rows[len(asked) :]
     space = first.meta['provenance']['certified_space']
-    images = tallies[0].images
-    print(f'{images} images, {perturbation}, {draws_in_words(first)}')
+    images, word = tallies[0].images, 'cloud' if perturbation.domain == 'points' else 'image'
+    print(f'{images} {word}s, {perturbation}, {draws_in_words(first)}')
     print(result_table(rows))
     for term, counts in zip(asked, tallies, strict=False):
         if counts.levels is not None:
@@ -106,10 +106,10 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
             )
             print(level_table(counts))
     print(reference_table(rows[0]))
-    print(f'Each row is valid by itself, per image with confidence 1 - alpha, of {space}.')
+    print(f'Each row is valid by itself, per {word} with confidence 1 - alpha, of {space}.')
     if any(term.k is not None for term in asked):
         print(
-            'Rows of kfwer are count certificates: fewer than k certificates of an image are '
+            f'Rows of kfwer are count certificates: fewer than k certificates of each {word} are '
             'wrong, and k - 1 of them are taken away from accuracy and mIoU.'
         )
     statements = [dataset_statement(images, alpha) for alpha in args.alpha]
@@ -131,7 +131,9 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     if points:
         joint = joint_rows(votes_dir, task, perturbation, args)
         answer['joint_curve'] = joint
-        draw(points + joint, rows[0], out / 'radius_curve.png', space)
+        guarantee = perturbation.guarantee(asked[0].tau)
+        radius = f'radius ({guarantee["norm"]}), {guarantee["unit"]}'
+        draw(points + joint, rows[0], out / 'radius_curve.png', space, radius, word)
     write_json(out / 'offline.json', answer)
     print(f'wrote {out / "offline.json"}')
 
@@ -197,13 +199,13 @@ def joint_rows(
     return rows
 
 
-def draw(points: list[dict], row: dict, path: Path, space: str) -> None:
+def draw(points: list[dict], row: dict, path: Path, space: str, radius: str, word: str) -> None:
     """Draws the curves over the radius."""
     labels = {'base_aAcc': 'accuracy', 'base_mIoU': 'mIoU'}
     references = {
         f'base model, clean: {label}': row[key] for key, label in labels.items() if key in row
     }
-    plot_radius_curve(points, path, references, space)
+    plot_radius_curve(points, path, references, space, radius, word)
     print(f'wrote {path}')
 
 

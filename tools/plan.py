@@ -25,6 +25,7 @@ from mmcert.engine.planner import (  # noqa: E402
     time_draws,
 )
 from mmcert.engine.smoothing_config import SmoothingConfig  # noqa: E402
+from mmcert.engine.smoothing_hook import smoothing_of  # noqa: E402
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -51,9 +52,10 @@ def main() -> int:
                              '--cfg-options smoothing.sigma=0.25')  # fmt: skip
         if args.size and args.checkpoint:
             raise ValueError('give either a checkpoint to time on the data, or --size')
-        plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
         timing = None
-        if args.size and plan.resolution == 'logits':
+        if args.size:
+            plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
+        if args.size and plan.adapter.certifies_cells:
             raise ValueError("resolution='logits' needs the model: leave --size out")
         if args.size:
             height, width = args.size
@@ -63,11 +65,12 @@ def main() -> int:
                 cfg.work_dir, cfg.load_from = folder, args.checkpoint
                 cfg.log_level = 'WARNING'
                 runner = Runner.from_cfg(cfg)
-                data = first_input(runner)
-                components, images = count_components(runner, plan, data), data['images']
+                plan = smoothing_of(runner).plan()
+                first = first_input(runner, plan)
+                components, images = count_components(runner, plan, first), first.inputs
                 if args.checkpoint:
                     runner.load_or_resume()
-                    timing = time_draws(runner, plan, data)
+                    timing = time_draws(runner, plan, first)
         print(report(plan, components, images, args.tau, timing))
         plan.require_feasible(components)
     except (ValueError, OSError) as error:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from mmcert.compat import distributed_cpu, enable_mmcv_lite
+from mmcert.pointops import install_cpu_point_ops
 
 enable_mmcv_lite()
 
@@ -46,6 +47,8 @@ def main() -> int:
     elif not cfg.get('work_dir'):
         cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
     cfg.load_from = args.checkpoint
+    if cfg.get('default_scope') == 'mmdet3d':
+        install_cpu_point_ops()
     if cfg.get('smoothing') is not None:
         cfg.setdefault('default_hooks', {})
         cfg.default_hooks.setdefault('smoothing', dict(type='mmcert.SmoothingHook'))

@@ -10,10 +10,12 @@ import os
 import sys
 from pathlib import Path
 
-from mmcert.compat import distributed_cpu, enable_mmcv_lite
+from mmcert.compat import distributed_cpu, enable_mmcv_lite, reuse_freed_memory
+from mmcert.pointops import install_cpu_point_ops
 
 enable_mmcv_lite()
 
+import torch  # noqa: E402
 from mmengine.config import Config, DictAction  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
@@ -47,6 +49,10 @@ def main() -> int:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     cfg.resume = args.resume
+    if cfg.get('default_scope') == 'mmdet3d':
+        install_cpu_point_ops()
+    if not torch.cuda.is_available():
+        reuse_freed_memory()
     with distributed_cpu(cfg):
         Runner.from_cfg(cfg).train()
     return 0

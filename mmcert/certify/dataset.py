@@ -44,7 +44,7 @@ class DatasetStatement:
     def words(self) -> str:
         """One sentence for a reader."""
         return (
-            f'of all {self.images} images at once: with probability at least {self.all_hold:.4g} '
+            f'of all {self.images} inputs at once: with probability at least {self.all_hold:.4g} '
             f'none has a broken promise, at most {self.expected_failures:.3g} are to be expected, '
             f'and with probability at least {self.confidence:g} at most {self.failures} '
             f'{"has" if self.failures == 1 else "have"} one'

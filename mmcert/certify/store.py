@@ -139,8 +139,9 @@ class VotesStore:
             arrays (Mapping): Any arrays; they replace the ones stored before.
         """
         mark = np.frombuffer(self.fingerprint.encode(), dtype=np.uint8)
+        content: dict[str, Any] = {**arrays, '_fingerprint': mark}
         with atomic_writer(self._partial_path(name)) as file:
-            np.savez(file, **arrays, _fingerprint=mark)  # type: ignore[arg-type]
+            np.savez(file, **content)
 
     def get_partial(self, name: str) -> dict[str, NDArray[Any]] | None:
         """The counts of an image that an earlier run of the same kind has begun.

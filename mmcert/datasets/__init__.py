@@ -1,7 +1,27 @@
 """Datasets of mmcert and the registered transforms of their pipelines."""
 
 from mmcert.datasets.camvid import CamVidDataset
+from mmcert.datasets.part_shapes import PartShapesDataset
+from mmcert.datasets.point_transforms import PerturbPoints
+from mmcert.datasets.shapenet_part import (
+    AppendCategory,
+    CentreAndScale,
+    LoadShape,
+    SampleShapePoints,
+    ShapeNetPartDataset,
+)
 from mmcert.datasets.street_scenes import StreetScenesDataset
 from mmcert.datasets.transforms import AddGaussianNoise
 
-__all__ = ['AddGaussianNoise', 'CamVidDataset', 'StreetScenesDataset']
+__all__ = [
+    'AddGaussianNoise',
+    'AppendCategory',
+    'CamVidDataset',
+    'CentreAndScale',
+    'LoadShape',
+    'PartShapesDataset',
+    'PerturbPoints',
+    'SampleShapePoints',
+    'ShapeNetPartDataset',
+    'StreetScenesDataset',
+]

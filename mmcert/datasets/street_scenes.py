@@ -70,7 +70,7 @@ class _Scene:
     def polygon(self, points: Any) -> NDArray[np.bool_]:
         """Mask of a polygon with corners (x, y)."""
         mask = np.zeros((self.height, self.width), dtype=np.uint8)
-        cv2.fillPoly(mask, [np.round(np.asarray(points)).astype(np.int32)], 1)
+        cv2.fillPoly(mask, [np.round(np.asarray(points)).astype(np.int32)], (1,))
         return mask.astype(bool)
 
     def ellipse(self, x: float, y: float, radius_x: float, radius_y: float) -> NDArray[np.bool_]:

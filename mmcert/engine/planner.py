@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 from prettytable import PrettyTable
 
 from mmcert.certify import InfeasiblePlanError, Terms
@@ -17,7 +19,6 @@ from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import first_hits, first_look, min_draws, outlook
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.sequential import GROWTH, spend
-from mmcert.models.image_segmentor import to_unit_range
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.sampling import BatchSize, collect_votes
 from mmcert.sampling.batching import LARGEST
@@ -53,7 +54,7 @@ def report(
     Args:
         plan (SmoothingPlan): From the config.
         num_components (int): Components of one input, K.
-        images (int): Images of the data set.
+        images (int): Inputs of the data set.
         taus (Sequence[float]): Thresholds to give the smallest n for, beside the configured one.
         timing (Timing | None): How long draws take, if that was measured.
 
@@ -64,9 +65,9 @@ def report(
     n = plan.n if plan.n is not None else plan.most_draws - plan.n0
     tested = _tested(plan, num_components)
     lines = [
-        f'{images} images of {num_components} components; {plan.perturbation}; tau = {terms.tau:g} '
-        f'(radius {plan.perturbation.radius(terms.tau):.4g}), alpha = {terms.alpha:g}, '
-        f'{plan.words()}',
+        f'{images} {plan.adapter.word}s of {num_components} components; {plan.perturbation}; '
+        f'tau = {terms.tau:g} (radius {plan.perturbation.radius(terms.tau):.4g}), '
+        f'alpha = {terms.alpha:g}, {plan.words()}',
         _procedures(plan, tested, n, num_components),
         _smallest(plan, tested, num_components, sorted({terms.tau, *taus})),
         _verdict(plan, num_components),
@@ -165,15 +166,15 @@ def _verdict(plan: SmoothingPlan, num_components: int) -> str:
 
 def _hours(plan: SmoothingPlan, num_components: int, images: int, timing: Timing) -> str:
     least = plan.n if plan.n is not None else first_look(plan.terms, num_components, plan.n0)
-    # One more pass for the base model's prediction on the clean image.
+    # One more pass for the base model's prediction on the clean input.
     counts = sorted({plan.n0 + least + 1, plan.most_draws + 1})
     seconds = [count * timing.seconds_per_draw for count in counts]
     hours = ' to '.join(f'{value * images / 3600:.2f}' for value in seconds)
     each = ' to '.join(f'{value:.1f}' for value in seconds)
     return (
         f'{1000 * timing.seconds_per_draw:.1f} ms per draw on {timing.device} (batches of '
-        f'{plan.batch_size}): about {each} s per image, {hours} hours for {images} images in one '
-        'process'
+        f'{plan.batch_size}): about {each} s per {plan.adapter.word}, {hours} hours '
+        f'for {images} of them in one process'
     )
 
 
@@ -183,70 +184,81 @@ def _like(terms: Terms, procedure: str, selection: str) -> Terms:
     return Terms(terms.tau, terms.alpha, procedure, selection, k)
 
 
-def first_input(runner: Runner) -> dict[str, Any]:
-    """The first batch of the test data, as the model would get it.
+@dataclass(frozen=True)
+class FirstInput:
+    """The first input of the test data.
+
+    Attributes:
+        raw (torch.Tensor): As it reaches the model.
+        sample (BaseDataElement): Its data sample.
+        inputs (int): How many inputs the data set has.
+    """
+
+    raw: torch.Tensor
+    sample: BaseDataElement
+    inputs: int
+
+
+def first_input(runner: Runner, plan: SmoothingPlan) -> FirstInput:
+    """The first input of the test data, on the model's device.
 
     Args:
         runner (Runner): With a test data loader.
+        plan (SmoothingPlan): From the config.
 
     Returns:
-        dict: ``inputs`` and ``data_samples``.
+        FirstInput: Checked as a test run checks it.
     """
     dataset = runner.build_dataloader(runner.cfg.test_dataloader).dataset
-    item = dataset[0]
-    return {
-        'inputs': [item['inputs']],
-        'data_samples': [item['data_samples']],
-        'images': len(dataset),
-    }
+    ((raw, sample),) = plan.adapter.inputs(pseudo_collate([dataset[0]]))
+    plan.adapter.check(raw, sample)
+    return FirstInput(raw.to(next(runner.model.parameters()).device), sample, len(dataset))
 
 
 @torch.no_grad()
-def time_draws(runner: Runner, plan: SmoothingPlan, data: dict[str, Any]) -> Timing:
-    """Times the draws of one image with the configured model and batch size.
+def time_draws(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> Timing:
+    """Times the draws of one input with the configured model and batch size.
 
     Args:
         runner (Runner): With the model to certify, its checkpoint loaded.
         plan (SmoothingPlan): From the config.
-        data (dict): From ``first_input``.
+        first (FirstInput): From ``first_input``.
 
     Returns:
         Timing: The mean over a few batches, after one to warm up.
     """
     base = runner.model
     base.eval()
-    device = next(base.parameters()).device
-    image = to_unit_range(data['inputs'][0].to(device))
-    segment = plan.segmentor(base, data['data_samples'][0])
+    clean = plan.adapter.perturbed_part(first.raw)
+    segment = plan.segmentor(base, first.raw, first.sample)
     batch = BatchSize(plan.batch_size)
     options: dict[str, Any] = {'num_classes': base.num_classes, 'batch_size': batch}
     with plan.numerics.applied_to(base):
         # 'auto' settles on the way.
         warm_up = 2 * LARGEST if batch.searching else batch.size
-        collect_votes(segment, image, plan.perturbation, n0=1, n=warm_up, **options)
+        collect_votes(segment, clean, plan.perturbation, n0=1, n=warm_up, **options)
         n0, n = batch.size, TIMED_BATCHES * batch.size
         started = time.monotonic()
-        collect_votes(segment, image, plan.perturbation, n0=n0, n=n, **options)
-        return Timing((time.monotonic() - started) / (n0 + n), device.type)
+        collect_votes(segment, clean, plan.perturbation, n0=n0, n=n, **options)
+        return Timing((time.monotonic() - started) / (n0 + n), clean.device.type)
 
 
 @torch.no_grad()
-def count_components(runner: Runner, plan: SmoothingPlan, data: dict[str, Any]) -> int:
-    """Components of the first image: its pixels, or with ``resolution='logits'`` the cells.
+def count_components(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> int:
+    """Components of the first input: its pixels or points, or the cells of the head's grid.
 
     Args:
         runner (Runner): With the model to certify.
         plan (SmoothingPlan): From the config.
-        data (dict): From ``first_input``.
+        first (FirstInput): From ``first_input``.
 
     Returns:
         int: K.
     """
-    sample = data['data_samples'][0]
-    if plan.resolution == 'image':
-        return math.prod(sample.ori_shape[:2])
+    if not plan.adapter.certifies_cells:
+        return math.prod(plan.adapter.shape(first.raw, first.sample))
     base = runner.model
     base.eval()
-    image = data['inputs'][0].to(next(base.parameters()).device)
-    labels, _ = plan.segmentor(base, sample).with_margin(to_unit_range(image))
+    segment = plan.segmentor(base, first.raw, first.sample)
+    labels, _ = segment.with_margin(plan.adapter.perturbed_part(first.raw))
     return labels.numel()

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from mmcert.certify import Taxonomy, Terms
 from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import StoppingRule
+from mmcert.models.adapter import Adapter
+from mmcert.models.image_adapter import SPACE_WORDS, ImageAdapter, Space
 from mmcert.models.image_segmentor import RESOLUTION_WORDS, Resolution
 from mmcert.models.numerics import Numerics
-from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothingPlan, Space
+from mmcert.models.smoothed_segmentor import SmoothingPlan
+from mmcert.perturbations import Perturbation
 from mmcert.registry import PERTURBATIONS
 from mmcert.sampling import BatchSize
 
 DISTRIBUTE = ('images', 'draws')
 """What the processes of a run may share."""
+
+Kind = Literal['image', 'cloud']
+"""What a model takes."""
+
+SHORTHAND = {'image': 'mmcert.GaussianNoise', 'cloud': 'mmcert.CoordinateNoise'}
+"""The perturbation that ``sigma`` alone stands for."""
+
+ONLY_FOR = {
+    'image': ('scales', 'flip', 'space', 'resolution', 'channels_last'),
+    'cloud': ('noise_dims', 'runs'),
+}
+"""Keys that mean something for one kind of input only."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +39,9 @@ class SmoothingConfig:
     """The keys of ``smoothing=dict(...)`` in a config.
 
     Attributes:
-        sigma (float | None): Noise level in [0, 1] image units: shorthand for
-            ``perturbation=dict(type='mmcert.GaussianNoise', sigma=sigma)``.
+        sigma (float | None): Noise level, in [0, 1] image units or in the unit of a cloud's
+            coordinates: shorthand for ``perturbation=dict(type='mmcert.GaussianNoise',
+            sigma=sigma)``, for clouds ``mmcert.CoordinateNoise``.
         perturbation (dict | None): Config of the perturbation; this or ``sigma`` is needed.
         tau (float): Probability threshold in [0.5, 1).
         n0 (int): Number of selection draws; may be 0 with ``selection='same_draws'``.
@@ -50,6 +66,9 @@ class SmoothingConfig:
         space (str): 'original' (the default), or 'model' where the test pipeline resizes first.
         resolution (str): 'image' (the default), or 'logits' to smooth the label map on the head's
             own grid: another model, with fewer hypotheses.
+        noise_dims (Sequence[int]): For clouds: the columns that are perturbed.
+        runs (int): For clouds: passes of the base model that are averaged, each with the points
+            in another order.
         precision (str): 'fp32', or 'bf16' or 'fp16' for autocast.
         channels_last (bool): Memory format of images and weights.
         compile (bool | str): Whether ``torch.compile`` compiles backbone and neck, or its mode.
@@ -84,6 +103,8 @@ class SmoothingConfig:
     flip: bool = False
     space: Space = 'original'
     resolution: Resolution = 'image'
+    noise_dims: Sequence[int] = (0, 1, 2)
+    runs: int = 1
     precision: str = 'fp32'
     channels_last: bool = False
     compile: bool | str = False
@@ -95,13 +116,15 @@ class SmoothingConfig:
     draw_every: int = 0
     show_dir: str | None = None
     strict_weights: bool = True
+    kind: Kind = 'image'
 
     @classmethod
-    def from_cfg(cls, cfg: Mapping[str, Any]) -> SmoothingConfig:
+    def from_cfg(cls, cfg: Mapping[str, Any], kind: Kind = 'image') -> SmoothingConfig:
         """Reads the dict of a config.
 
         Args:
             cfg (Mapping): ``smoothing`` as the user wrote it.
+            kind (str): What the model takes, 'image' or 'cloud'.
 
         Returns:
             SmoothingConfig: The same, checked.
@@ -110,14 +133,14 @@ class SmoothingConfig:
             ValueError: If a key is unknown or a value out of range; the message says which and
                 what is legal.
         """
-        legal = [field.name for field in fields(cls)]
+        legal = [field.name for field in fields(cls) if field.name != 'kind']
         unknown = sorted(set(cfg) - set(legal))
         if unknown:
             raise ValueError(
                 f'unknown key{"s" if len(unknown) > 1 else ""} in `smoothing`: '
                 f'{", ".join(unknown)}. Legal keys: {", ".join(legal)}.'
             )
-        config = cls(**cfg)
+        config = cls(**cfg, kind=kind)
         config.plan()
         if isinstance(config.draw_every, bool) or not (
             isinstance(config.draw_every, int) and config.draw_every >= 0
@@ -142,14 +165,11 @@ class SmoothingConfig:
             raise ValueError(
                 '`smoothing` needs either sigma (for example sigma=0.25) or perturbation, not both'
             )
-        perturbation = self.perturbation or {'type': 'mmcert.GaussianNoise', 'sigma': self.sigma}
+        perturbation = PERTURBATIONS.build(
+            {**(self.perturbation or {'type': SHORTHAND[self.kind], 'sigma': self.sigma}),
+             '_scope_': 'mmcert'}
+        )  # fmt: skip
         terms = Terms(self.tau, self.alpha, self.procedure, self.selection, self.k, self.order)
-        if self.space not in SPACE_WORDS:
-            raise ValueError(f'space must be one of {", ".join(SPACE_WORDS)}, got {self.space!r}')
-        if self.resolution not in RESOLUTION_WORDS:
-            raise ValueError(
-                f'resolution must be one of {", ".join(RESOLUTION_WORDS)}, got {self.resolution!r}'
-            )
         if self.distribute not in DISTRIBUTE:
             raise ValueError(
                 f'distribute must be one of {", ".join(DISTRIBUTE)}, got {self.distribute!r}'
@@ -161,21 +181,67 @@ class SmoothingConfig:
         if self.taxonomy is not None and classes is not None:
             taxonomy = Taxonomy.from_config(self.taxonomy, classes)
         return SmoothingPlan(
-            perturbation=PERTURBATIONS.build({**perturbation, '_scope_': 'mmcert'}),
+            perturbation=perturbation,
             terms=terms,
             n0=self._n0(),
             n=self._fixed_n(),
             stopping=self._stopping(),
             batch_size=BatchSize(self.batch_size).spec,
             seed=int(self.seed),
+            adapter=self._adapter(perturbation),
+            taxonomy=taxonomy,
+            numerics=Numerics(self.precision, self.channels_last, self.compile, self.cuda_graphs),
+            save_seconds=self._save_seconds(),
+        )
+
+    def _adapter(self, perturbation: Perturbation) -> Adapter[Any]:
+        """What brings this kind of input to the model."""
+        other: Kind = 'cloud' if self.kind == 'image' else 'image'
+        defaults = {field.name: field.default for field in fields(self)}
+        for key in ONLY_FOR[other]:
+            value = getattr(self, key)
+            if value != defaults[key] and value != [*_tuple(defaults[key])]:
+                raise ValueError(
+                    f'`smoothing.{key}` is for {other}s; this model takes {self.kind}s'
+                )
+        adapter = (
+            self._image_adapter() if self.kind == 'image' else self._cloud_adapter(perturbation)
+        )
+        if perturbation.domain != adapter.domain:
+            raise ValueError(
+                f'{perturbation!r} is for {perturbation.domain}, but this model takes {self.kind}s'
+            )
+        return adapter
+
+    def _image_adapter(self) -> ImageAdapter:
+        if self.space not in SPACE_WORDS:
+            raise ValueError(f'space must be one of {", ".join(SPACE_WORDS)}, got {self.space!r}')
+        if self.resolution not in RESOLUTION_WORDS:
+            raise ValueError(
+                f'resolution must be one of {", ".join(RESOLUTION_WORDS)}, got {self.resolution!r}'
+            )
+        return ImageAdapter(
             scales=_check_scales(self.scales),
             flip=self.flip,
             space=self.space,
-            taxonomy=taxonomy,
-            numerics=Numerics(self.precision, self.channels_last, self.compile, self.cuda_graphs),
             resolution=self.resolution,
-            save_seconds=self._save_seconds(),
         )
+
+    def _cloud_adapter(self, perturbation: Perturbation) -> Adapter[Any]:
+        # mmdetection3d is needed for clouds alone, and takes seconds to import.
+        from mmcert.models.cloud_adapter import CloudAdapter
+
+        dims = tuple(self.noise_dims)
+        legal = all(isinstance(dim, int) and not isinstance(dim, bool) and dim >= 0 for dim in dims)
+        if not dims or not legal or len(set(dims)) < len(dims):
+            raise ValueError(
+                f'noise_dims must be different column numbers >= 0, got {self.noise_dims!r}'
+            )
+        if dims != (0, 1, 2) and type(perturbation).__name__ != 'CoordinateNoise':
+            raise ValueError(
+                f'{perturbation!r} moves points in space: noise_dims must be (0, 1, 2), got {dims}'
+            )
+        return CloudAdapter(dims, check_draws(self.runs, 'runs'), perturbation.normals)
 
     def _save_seconds(self) -> float:
         seconds = self.save_seconds
@@ -211,6 +277,10 @@ class SmoothingConfig:
         if self.budget is not None:
             raise ValueError(f"budget goes with n='auto', got n={self.n!r}")
         return None
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else ()
 
 
 def _check_scales(scales: float | Sequence[float]) -> tuple[float, ...]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,17 +22,20 @@ import torch
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, BaseTTAModel, is_model_wrapper
-from mmengine.runner import Runner
-from mmseg.structures import SegDataSample
+from mmengine.runner import BaseLoop, Runner
+from mmengine.structures import BaseDataElement
 
 from mmcert.certify import VotesStore
 from mmcert.certify.store import fingerprint
 from mmcert.certify.tallies import IGNORE_INDEX
 from mmcert.certify.votes import atomic_writer, remove_leftovers
 from mmcert.compat import reuse_freed_memory
-from mmcert.engine.smoothing_config import SmoothingConfig
+from mmcert.engine.smoothing_config import Kind, SmoothingConfig
 from mmcert.evaluation import CertifiedMetric
-from mmcert.models.smoothed_segmentor import SPACE_WORDS, SmoothedSegmentor, SmoothingPlan
+from mmcert.evaluation.maps import certified_maps
+from mmcert.models.image_adapter import ImageAdapter
+from mmcert.models.smoothed_segmentor import SmoothedSegmentor, SmoothingPlan
+from mmcert.pointops import install_cpu_point_ops, needs_cuda
 from mmcert.registry import HOOKS
 from mmcert.report.files import write_json
 from mmcert.sampling import Team
@@ -83,13 +87,7 @@ class SmoothingHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Reads and checks ``smoothing``."""
-        smoothing = runner.cfg.get('smoothing')
-        if smoothing is None:
-            raise ValueError(
-                'the config has the hook mmcert.SmoothingHook but no `smoothing`; add for example '
-                'smoothing=dict(sigma=0.25, tau=0.75, n0=10, n=100, alpha=1e-3)'
-            )
-        self.config = SmoothingConfig.from_cfg(dict(smoothing))
+        self.config = smoothing_of(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Notes which weights the checkpoint lacks or has too many; mmengine only warns of them."""
@@ -129,7 +127,7 @@ class SmoothingHook(Hook):
         meta = dict(getattr(dataset, 'metainfo', {}))
         classes = meta.get('classes') or [str(index) for index in range(base.num_classes)]
         plan = config.plan(classes)
-        if plan.space == 'original':
+        if isinstance(plan.adapter, ImageAdapter) and plan.adapter.space == 'original':
             _check_pipeline(dataset)
         ignore_index = getattr(dataset, 'ignore_index', IGNORE_INDEX)
         self.out_dir = Path(config.out_dir or Path(runner.work_dir) / 'certified')
@@ -146,11 +144,14 @@ class SmoothingHook(Hook):
         }
         provenance = {
             **identity,
-            'resolution': plan.resolution,
+            **{
+                key: value
+                for key, value in plan.adapter.statement().items()
+                if key in ('resolution', 'certified_space')
+            },
             'classes': list(classes),
             'num_classes': len(classes),
             'ignore_index': ignore_index,
-            'certified_space': SPACE_WORDS[plan.space],
         }
         if next(base.parameters()).device.type == 'cpu':
             reuse_freed_memory()
@@ -173,12 +174,12 @@ class SmoothingHook(Hook):
         runner.test_evaluator.metrics.append(self._metric)
         nodes = {} if plan.taxonomy is None else {'taxonomy': plan.taxonomy.nodes}
         self._visualizer = _visualizer(runner, {**meta, **nodes})
-        self._progress = _ImageProgress(len(runner.test_dataloader))
+        self._progress = _Progress(len(runner.test_dataloader), plan.adapter.word)
         self._images = 0
         guarantee = plan.perturbation.guarantee(plan.terms.tau)
         runner.logger.info(
             f'smoothing: {plan.words()}; to be certified with probability '
-            f'{1 - plan.terms.alpha:g} per image: {guarantee["words"]}'
+            f'{1 - plan.terms.alpha:g} per {plan.adapter.word}: {guarantee["words"]}'
         )
 
     def after_test_iter(
@@ -186,16 +187,17 @@ class SmoothingHook(Hook):
         runner: Runner,
         batch_idx: int,
         data_batch: dict | None = None,
-        outputs: Sequence[SegDataSample] | None = None,
+        outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
         """Writes the certificates, draws pictures, and reports progress."""
         config, metric = self.config, self._metric
-        if outputs is None or config is None or metric is None:
+        if outputs is None or config is None or metric is None or data_batch is None:
             return
-        for sample in outputs:
+        raws = runner.model.plan.adapter.inputs(data_batch)
+        for sample, (raw, _) in zip(outputs, raws, strict=True):
             self._write_certificate(sample)
             if config.draw_every and self._images % config.draw_every == 0:
-                self._draw(sample)
+                self._draw(sample, raw)
             self._images += 1
         rates = metric.running.rates()
         runner.logger.info(
@@ -207,7 +209,7 @@ class SmoothingHook(Hook):
         """Hands the certified metrics to the visualisation backends."""
         if metrics and is_main_process():
             certified = {k: v for k, v in metrics.items() if k.startswith('certified/')}
-            runner.visualizer.add_scalars(certified, step=runner.iter)
+            runner.visualizer.add_scalars(certified, step=_iteration(runner))
 
     def after_test(self, runner: Runner) -> None:
         """Puts the base model back."""
@@ -238,7 +240,7 @@ class SmoothingHook(Hook):
         return team
 
     def _check_weights(self, runner: Runner) -> None:
-        if self._mismatch is None and runner.iter == 0:
+        if self._mismatch is None and _iteration(runner) == 0:
             raise CheckpointMismatchError(
                 'no checkpoint was loaded: the model has its initial weights. Give a checkpoint '
                 '(or load_from), or set smoothing.strict_weights=False to certify it as it is'
@@ -264,41 +266,102 @@ class SmoothingHook(Hook):
         store = VotesStore(folder, sampling, provenance)
         found = len(list(store.folder.glob('*.npz')))
         if found:
-            runner.logger.info(f'{found} images have votes in {folder} already')
+            runner.logger.info(f'{found} {self.config.kind}s have votes in {folder} already')
         return store
 
     @property
     def _certificates(self) -> Path:
         return self.out_dir / f'certificates-{self._run_name}'
 
-    def _write_certificate(self, sample: SegDataSample) -> None:
+    def _write_certificate(self, sample: BaseDataElement) -> None:
         folder = self._certificates
         folder.mkdir(parents=True, exist_ok=True)
         name = sample.metainfo['name']
-        labels = sample.get('cert_sem_seg').data[0].cpu().numpy().astype(np.uint8)
-        with atomic_writer(folder / f'{name}.png') as file:
-            file.write(cv2.imencode('.png', labels)[1].tobytes())
-        maps = {'radius': sample.get('cert_radius').data[0].cpu().numpy()}
-        if 'cert_levels' in sample:
-            level, *nodes = sample.get('cert_levels').data.cpu().numpy().astype(np.uint8)
+        found = certified_maps(sample.to_dict())
+        labels = found['cert'].astype(np.uint8)
+        maps = {'radius': found['radius']}
+        if labels.ndim == 2:
+            with atomic_writer(folder / f'{name}.png') as file:
+                file.write(cv2.imencode('.png', labels)[1].tobytes())
+        else:
+            maps['labels'] = labels
+        if 'levels' in found:
+            level, *nodes = found['levels'].astype(np.uint8)
             maps |= {'level': level, **{f'nodes{i}': node for i, node in enumerate(nodes, 1)}}
         with atomic_writer(folder / f'{name}.npz') as file:
             np.savez_compressed(file, **maps)
         write_json(folder / f'{name}.json', sample.metainfo['certificate'])
 
-    def _draw(self, sample: SegDataSample) -> None:
+    def _draw(self, sample: BaseDataElement, raw: torch.Tensor) -> None:
         assert self._visualizer is not None and self.config is not None
-        image = mmcv.imread(sample.img_path, channel_order='rgb')
+        if self.config.kind == 'cloud':
+            picture = self._visualizer.compose_cloud(raw.cpu().numpy(), sample)
+        else:
+            image = mmcv.imread(sample.get('img_path'), channel_order='rgb')
+            picture = self._visualizer.compose(image, sample)
         folder = Path(self.config.show_dir or self.out_dir / f'vis-{self._run_name}')
-        picture = mmcv.rgb2bgr(self._visualizer.compose(image, sample))
+        picture = mmcv.rgb2bgr(picture)
         mmcv.imwrite(picture, str(folder / f'{sample.metainfo["name"]}.png'))
 
 
-class _ImageProgress:
-    """How fast images are certified; those whose votes were found say nothing of it."""
+def _iteration(runner: Runner) -> int:
+    """The training iteration; ``runner.iter`` would load the training data to find out."""
+    loop = runner._train_loop
+    return loop.iter if isinstance(loop, BaseLoop) else 0
 
-    def __init__(self, batches: int) -> None:
-        self.batches, self.done, self.sampled = batches, 0, 0
+
+def smoothing_of(runner: Runner) -> SmoothingConfig:
+    """The ``smoothing`` of a runner's config, for what its model takes.
+
+    Args:
+        runner (Runner): With its model built.
+
+    Returns:
+        SmoothingConfig: Checked.
+
+    Raises:
+        ValueError: If there is none, or it is not valid.
+    """
+    smoothing = runner.cfg.get('smoothing')
+    if smoothing is None:
+        raise ValueError(
+            'the config has the hook mmcert.SmoothingHook but no `smoothing`; add for example '
+            'smoothing=dict(sigma=0.25, tau=0.75, n0=10, n=100, alpha=1e-3)'
+        )
+    base = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    kind = kind_of(base)
+    if kind == 'cloud':
+        prepare_for_clouds(base)
+    return SmoothingConfig.from_cfg(dict(smoothing), kind)
+
+
+def kind_of(base: torch.nn.Module) -> Kind:
+    """What a model takes: 'cloud' for mmdetection3d's segmentors, else 'image'."""
+    # Not imported for the answer: a model of mmdetection3d has brought it along.
+    segmentors = sys.modules.get('mmdet3d.models.segmentors')
+    three = segmentors is not None and isinstance(base, segmentors.Base3DSegmentor)
+    return 'cloud' if three else 'image'
+
+
+def prepare_for_clouds(base: torch.nn.Module) -> None:
+    """Gives a model of clouds the point operators that mmcv lacks on the CPU.
+
+    Raises:
+        RuntimeError: If the model needs operators that exist for CUDA only.
+    """
+    install_cpu_point_ops()
+    missing = needs_cuda(base)
+    if missing and next(base.parameters()).device.type == 'cpu':
+        raise RuntimeError(
+            f'{type(base).__name__} runs on a CUDA device only: {"; ".join(missing)}'
+        )
+
+
+class _Progress:
+    """How fast inputs are certified; those whose votes were found say nothing of it."""
+
+    def __init__(self, batches: int, word: str) -> None:
+        self.batches, self.word, self.done, self.sampled = batches, word, 0, 0
         self.sampled_batches, self.seconds = 0, 0.0
         self.last = time.monotonic()
 
@@ -306,7 +369,7 @@ class _ImageProgress:
         """Counts a batch.
 
         Args:
-            sampled (int): Images that were sampled since the beginning.
+            sampled (int): Inputs that were sampled since the beginning.
 
         Returns:
             str: Batches done, rate and remaining time, for a log.
@@ -321,11 +384,11 @@ class _ImageProgress:
             return f'{words} from stored votes'
         remaining = self.seconds / self.sampled_batches * (self.batches - self.done)
         each = self.seconds / sampled
-        return f'{words}, {each:.1f} s per image, about {_duration(remaining)} left'
+        return f'{words}, {each:.1f} s per {self.word}, about {_duration(remaining)} left'
 
 
 class _DrawProgress:
-    """Reports the draws of an image that takes long."""
+    """Reports the draws of an input that takes long."""
 
     def __init__(self, logger: Any, draws: int) -> None:
         self.logger, self.draws = logger, draws
@@ -343,12 +406,12 @@ class _DrawProgress:
             rate = max(self.done - self.first, 1) / (now - self.started)
             self.logger.info(
                 f'{name}: {self.done}/{self.draws} draws, {rate:.1f} per second, about '
-                f'{_duration((self.draws - self.done) / rate)} left for this image'
+                f'{_duration((self.draws - self.done) / rate)} left for this one'
             )
 
 
 def _sampling(runner: Runner, base: BaseModel, plan: SmoothingPlan) -> dict[str, Any]:
-    """All that determines the votes of an image, as JSON values."""
+    """All that determines the votes of an input, as JSON values."""
     model = {key: runner.cfg.get(key) for key in MODEL_KEYS}
     device = next(base.parameters()).device
     # Other devices have other generators and other rounding: their votes do not mix.

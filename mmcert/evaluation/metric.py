@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
-from numpy.typing import NDArray
 
 from mmcert.certify import Taxonomy
 from mmcert.certify.dataset import dataset_statement
 from mmcert.certify.tallies import IGNORE_INDEX, Tallier, Tally, total
+from mmcert.evaluation.maps import certified_maps
 from mmcert.registry import METRICS
 from mmcert.report import (
     class_table,
@@ -46,7 +45,7 @@ class CertifiedMetric(BaseMetric):
 
     Args:
         num_classes (int): Number of classes C.
-        ignore_index (int): Label of pixels without ground truth.
+        ignore_index (int): Label of components without ground truth.
         taxonomy (Taxonomy | None): The taxonomy of the samples' ``cert_levels``.
         out_dir (str | None): Folder for ``summary.json`` and ``images.jsonl`` (the figures of each
             image, a line each); None writes nothing.
@@ -75,22 +74,21 @@ class CertifiedMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Counts a batch of certified samples."""
         for sample in data_samples:
-            statement = sample['certificate']
-            guess = _map(sample, 'pred_sem_seg')
+            statement, maps = sample['certificate'], certified_maps(sample)
+            guess = maps['pred']
             tallier = Tallier(
-                _map(sample, 'gt_sem_seg') if 'gt_sem_seg' in sample else None,
+                maps.get('label'),
                 guess,
                 self.num_classes,
-                base=_map(sample, 'base_sem_seg'),
+                base=maps['base'],
                 ignore_index=self.ignore_index,
                 boundaries=True,
             )
             levels = None
-            if self.taxonomy is not None and 'cert_levels' in sample:
-                level, *nodes = sample['cert_levels']['data'].cpu().numpy()
+            if self.taxonomy is not None and 'levels' in maps:
+                level, *nodes = maps['levels']
                 levels = tallier.level_tally(level, guess, nodes, self.taxonomy)
-            certified = _map(sample, 'cert_sem_seg') == guess
-            counts = tallier.tally(certified, statement['wrong_pixels'], levels)
+            counts = tallier.tally(maps['cert'] == guess, statement['wrong_pixels'], levels)
             self.results.append(ImageResult(sample['name'], statement, counts))
             self.running = self.running + counts
 
@@ -113,17 +111,18 @@ class CertifiedMetric(BaseMetric):
         kind, promise = 'certificates', ''
         if counts.allowance:
             kind, promise = 'count certificates', ', for all but fewer than k certificates'
+        word, component = statement['input_kind'], statement['component_kind']
         lines = [
-            f'certified results of {counts.images} images, {kind}: with '
-            f'probability {1 - statement["alpha"]:g} per image{promise}, {statement["words"]} '
+            f'certified results of {counts.images} {word}s, {kind}: with '
+            f'probability {1 - statement["alpha"]:g} per {word}{promise}, {statement["words"]} '
             f'({statement["certified_space"]})',
             class_table(counts, classes),
             region_table(counts),
             level_table(counts),
             result_table([{**statement, **rates}]),
             reference_table(rates),
-            _draws_line(results, draws),
-            f'{everywhere.words}. With alpha = {everywhere.alpha_for_all:.3g} per image, all of '
+            _draws_line(results, draws, word, component),
+            f'{everywhere.words}. With alpha = {everywhere.alpha_for_all:.3g} per {word}, all of '
             f'them together would be right with probability {1 - statement["alpha"]:g}.',
         ]
         print_log('\n'.join(filter(None, lines)), logger=MMLogger.get_current_instance())
@@ -156,12 +155,7 @@ class CertifiedMetric(BaseMetric):
         )
 
 
-def _map(sample: dict, field: str) -> NDArray[np.integer]:
-    """A label map of a sample, shape (H, W)."""
-    return sample[field]['data'].cpu().numpy()[0]
-
-
-def _draws_line(results: list[ImageResult], draws: list[int]) -> str:
+def _draws_line(results: list[ImageResult], draws: list[int], word: str, component: str) -> str:
     """What group-sequential sampling took, and what more of it would bring."""
     gains = [
         result.statement['next_look_would_certify']['share_of_components']
@@ -174,9 +168,10 @@ def _draws_line(results: list[ImageResult], draws: list[int]) -> str:
     stopped = ', '.join(f'{reason} ({count})' for reason, count in reasons.items())
     more = 100 * sum(gains) / len(gains)
     return (
-        f'draws per image: {sum(draws) / len(draws):.0f} on average, {min(draws)} to {max(draws)}; '
+        f'draws per {word}: {sum(draws) / len(draws):.0f} on average, {min(draws)} to '
+        f'{max(draws)}; '
         f'stopped because {stopped}; doubling the draws again would certify about {more:.1f}% of '
-        'the pixels more (an estimate)'
+        f'the {component}s more (an estimate)'
     )
 
 

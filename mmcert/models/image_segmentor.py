@@ -18,6 +18,7 @@ from mmseg.structures import SegDataSample
 from mmcert.certify.votes import Grid
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
 from mmcert.models.numerics import Numerics
+from mmcert.models.overrides import is_untouched
 from mmcert.sampling import LogitMaps
 from mmcert.sampling.logit_maps import resized_scores
 from mmcert.sampling.outputs import require_finite
@@ -242,7 +243,7 @@ class ImageSegmentor:
         preprocessor = self.base.data_preprocessor
         forward = type(preprocessor).forward
         ours = (SegDataPreProcessor.forward, NoisySegDataPreProcessor.forward)
-        stock = forward in ours and _is_untouched(preprocessor, ('forward', 'cast_data'))
+        stock = forward in ours and is_untouched(preprocessor, ('forward', 'cast_data'))
         if stock and not preprocessor.test_cfg:
             inputs = _normalised(batch, unit, preprocessor)
             metas = [self._meta(batch) for _ in batch]
@@ -365,14 +366,6 @@ def nearest_grid(
     return Grid(*axes)
 
 
-def _is_untouched(module: torch.nn.Module, names: Sequence[str]) -> bool:
-    """Whether an object has its class's methods, and no hooks around its call."""
-    own = vars(module)
-    return not any(name in own for name in names) and not (
-        module._forward_hooks or module._forward_pre_hooks
-    )
-
-
 def _is_plain(base: BaseModel) -> bool:
     """Whether labels follow from the last head's logits in the way of mmsegmentation itself."""
     if not isinstance(base, EncoderDecoder) or base.test_cfg.get('mode', 'whole') != 'whole':
@@ -383,7 +376,7 @@ def _is_plain(base: BaseModel) -> bool:
         'forward', 'predict', 'inference', 'whole_inference', 'encode_decode', 'postprocess_result',
     )  # fmt: skip
     return (
-        _is_untouched(base, names)
+        is_untouched(base, names)
         and 'predict_by_feat' not in vars(head)
         and kind.forward is BaseSegmentor.forward
         and kind.predict is EncoderDecoder.predict

@@ -1,18 +1,16 @@
-"""The smoothed model: certifies each image that it is tested on."""
+"""The smoothed model: certifies each input that it is tested on."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.model import BaseModel
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
+from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 
 from mmcert.certify import (
@@ -32,12 +30,7 @@ from mmcert.certify import (
 )
 from mmcert.certify.planning import StoppingRule, can_certify, first_look
 from mmcert.certify.sequential import GROWTH
-from mmcert.models.image_segmentor import (
-    RESOLUTION_WORDS,
-    ImageSegmentor,
-    Resolution,
-    to_unit_range,
-)
+from mmcert.models.adapter import Adapter, Segmentor
 from mmcert.models.numerics import Numerics
 from mmcert.perturbations import Perturbation
 from mmcert.sampling import (
@@ -47,19 +40,7 @@ from mmcert.sampling import (
     Team,
     collect_looks,
     collect_votes,
-    input_digest,
 )
-
-Space = Literal['original', 'model']
-
-SPACE_WORDS = {
-    'original': 'the original image',
-    'model': (
-        'the image as the test pipeline delivers it to the model, after its resizing: the radius '
-        'does not transfer to the original image'
-    ),
-}
-"""Where the certified perturbations live, as every result says it."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +55,10 @@ class SmoothingPlan:
         stopping (StoppingRule | None): When group-sequential sampling stops.
         batch_size (int | str): Draws per forward pass, or 'auto'.
         seed (int): Seed of the draws.
-        scales (tuple[float, ...]): Input scales inside the smoothed function.
-        flip (bool): Whether the smoothed function averages with the mirrored image.
-        space (str): 'original' or 'model', see ``SPACE_WORDS``.
+        adapter (Adapter): What kind of input is smoothed, and how it reaches the base model.
         taxonomy (Taxonomy | None): Coarser levels to certify where the class cannot be.
         numerics (Numerics): How the base model computes.
-        resolution (str): 'image' or 'logits', see ``RESOLUTION_WORDS``.
-        save_seconds (float): How often the votes of an image that takes long are stored.
+        save_seconds (float): How often the votes of an input that takes long are stored.
     """
 
     perturbation: Perturbation
@@ -90,21 +68,18 @@ class SmoothingPlan:
     stopping: StoppingRule | None
     batch_size: int | str
     seed: int
-    scales: tuple[float, ...]
-    flip: bool
-    space: Space
+    adapter: Adapter[Any]
     taxonomy: Taxonomy | None = None
     numerics: Numerics = field(default_factory=Numerics)
-    resolution: Resolution = 'image'
     save_seconds: float = 120.0
 
-    def segmentor(self, base: BaseModel, sample: SegDataSample) -> ImageSegmentor:
-        """The function to smooth, for one image."""
-        return ImageSegmentor(base, sample, self.scales, self.flip, self.numerics, self.resolution)
+    def segmentor(self, base: BaseModel, raw: torch.Tensor, sample: BaseDataElement) -> Segmentor:
+        """The function to smooth, for one input."""
+        return self.adapter.segmentor(base, raw, sample, self.numerics)
 
     @property
     def most_draws(self) -> int:
-        """Most draws that an image can take."""
+        """Most draws that an input can take."""
         if self.n is not None:
             return self.n0 + self.n
         assert self.stopping is not None
@@ -117,16 +92,12 @@ class SmoothingPlan:
             'n0': self.n0,
             'n': 'auto' if self.n is None else self.n,
             'seed': self.seed,
-            'scales': list(self.scales),
-            'flip': self.flip,
-            'space': self.space,
+            **self.adapter.spec(),
             'taxonomy': None if self.taxonomy is None else self.taxonomy.spec(),
         }
         # What is left at its default is left out: votes of earlier versions are found by it.
         if numerics := self.numerics.spec():
             spec['numerics'] = numerics
-        if self.resolution != 'image':
-            spec['resolution'] = self.resolution
         if self.n is None:
             # The looks follow from the terms; the budget only says how many of them are taken.
             spec['looks_for'] = asdict(self.terms)
@@ -157,21 +128,22 @@ class SmoothingPlan:
     def words(self) -> str:
         """The draws, for a log."""
         if self.stopping is None:
-            return f'{self.n0} + {self.n} draws per image'
-        return f'{self.n0} + up to {self.stopping.budget} draws per image, in looks'
+            return f'{self.n0} + {self.n} draws per {self.adapter.word}'
+        return f'{self.n0} + up to {self.stopping.budget} draws per {self.adapter.word}, in looks'
 
 
 class SmoothedSegmentor(BaseModel):
     """Randomized smoothing around a trained segmentor (SegCertify).
 
-    ``test_step`` certifies every image by itself and returns samples with
+    ``test_step`` certifies every input by itself and returns samples with
 
     * ``pred_sem_seg``: the smoothed model's majority class, without abstention,
     * ``cert_sem_seg``: the same with 254 where it abstains,
-    * ``cert_radius``: the certified radius of each pixel, all of them jointly valid (float32),
-    * ``cert_levels``: with a taxonomy, the certified level of each pixel and then the nodes of each
-      level, shape (1 + L, H, W),
-    * ``base_sem_seg``: the base model's prediction on the clean image,
+    * ``cert_radius``: the certified radius of each component, all of them jointly valid (float32),
+    * ``cert_levels``: with a taxonomy, the certified level of each component and then the nodes of
+      each level, shape (1 + L, ...),
+    * ``base_sem_seg``: the base model's prediction on the clean input (for clouds the names end in
+      ``_pts_seg``),
     * metainfo ``certificate``: the terms of the certificate, as JSON values.
 
     Args:
@@ -182,11 +154,11 @@ class SmoothedSegmentor(BaseModel):
         identity (Mapping | None): What the certificates say of the base model, as JSON values.
         on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
         logger (logging.Logger | None): Gets the warnings.
-        team (Team | None): Processes that share the draws of every image: they go through the
-            images of each of them in turn, and must all be given equally many.
+        team (Team | None): Processes that share the draws of every input: they go through the
+            inputs of each of them in turn, and must all be given equally many.
 
     Attributes:
-        sampled (int): Images that were sampled, as opposed to found in the store.
+        sampled (int): Inputs that were sampled, as opposed to found in the store.
 
     Raises:
         ValueError: If there are more classes than a label map with abstentions can tell apart.
@@ -224,44 +196,45 @@ class SmoothedSegmentor(BaseModel):
     def forward(
         self,
         inputs: torch.Tensor,
-        data_samples: Sequence[SegDataSample] | None = None,
+        data_samples: Sequence[BaseDataElement] | None = None,
         mode: str = 'tensor',
     ) -> Any:
         """Runs the base model; smoothing happens in ``test_step`` alone."""
         return self.base(inputs, data_samples, mode=mode)
 
     @torch.no_grad()
-    def test_step(self, data: dict[str, Any]) -> list[SegDataSample]:
-        """Certifies a batch of images, one after the other; their sizes may differ.
+    def test_step(self, data: dict[str, Any]) -> list[BaseDataElement]:
+        """Certifies a batch of inputs, one after the other; their sizes may differ.
 
         Args:
-            data (dict): ``inputs``, a list of raw images (C, H, W) in 0-255, and ``data_samples``.
+            data (dict): From the data loader: ``inputs`` and ``data_samples``.
 
         Returns:
-            list[SegDataSample]: The samples with the fields named above.
+            list[BaseDataElement]: The samples with the fields named above.
 
         Raises:
-            ValueError: If the pipeline resized an image although ``space`` is 'original', or does
-                not deliver raw images.
-            InfeasiblePlanError: If n is too small for the first image, before it is sampled.
+            ValueError: If an input cannot be certified as the pipeline delivers it.
+            InfeasiblePlanError: If n is too small for the first input, before it is sampled.
         """
-        mine = list(zip(data['inputs'], data['data_samples'], strict=True))
+        plan, adapter = self.plan, self.plan.adapter
+        mine = adapter.inputs(data)
 
-        def checked() -> list[tuple[torch.Tensor, SegDataSample]]:
-            for image, sample in mine:
-                self._check_space(image, sample)
+        def checked() -> list[tuple[torch.Tensor, BaseDataElement]]:
+            for raw, sample in mine:
+                adapter.check(raw, sample)
+                plan.perturbation.check(adapter.perturbed_part(raw))
             return mine
 
-        # All processes of a team sample the images of each of them in turn.
+        # All processes of a team sample the inputs of each of them in turn.
         for owner in range(self.team.size):
             theirs = self.team.told(checked, owner)
-            for image, sample in mine if owner == self.team.rank else theirs:
-                record = self._record(image, sample)
+            for raw, sample in mine if owner == self.team.rank else theirs:
+                record = self._record(raw, sample)
                 if owner == self.team.rank:
                     self._certified(record, sample)
         return [sample for _, sample in mine]
 
-    def _certified(self, record: VotesRecord, sample: SegDataSample) -> SegDataSample:
+    def _certified(self, record: VotesRecord, sample: BaseDataElement) -> BaseDataElement:
         """The sample with what its votes certify."""
         plan, votes, terms = self.plan, record.votes, self.plan.terms
         certificate = certify_record(record, terms, plan.taxonomy)
@@ -271,36 +244,26 @@ class SmoothedSegmentor(BaseModel):
             radius=plan.perturbation.radius,
             selection=terms.selection,
         )
-        maps: dict[str, NDArray[Any] | None] = {
-            'pred_sem_seg': votes.guess,
-            'cert_sem_seg': certificate.label_map(),
-            'base_sem_seg': record.base,
+        maps: dict[str, NDArray[Any]] = {
+            'pred': np.asarray(votes.guess, dtype=np.int64),
+            'cert': np.asarray(certificate.label_map(), dtype=np.int64),
+            'base': np.asarray(record.base, dtype=np.int64),
+            'radius': radii,
         }
-        for name, labels in maps.items():
-            data = torch.from_numpy(record.spread(np.asarray(labels, dtype=np.int64)))[None]
-            sample.set_data({name: PixelData(data=data)})
-        sample.set_data(
-            {'cert_radius': PixelData(data=torch.from_numpy(record.spread(radii))[None])}
-        )
+        if record.label is not None:
+            maps['label'] = np.asarray(record.label)
         if certificate.level is not None:
-            levels = np.stack([certificate.level, *certificate.coarse]).astype(np.int64)
-            levels = record.spread(levels)
-            sample.set_data({'cert_levels': PixelData(data=torch.from_numpy(levels))})
+            maps['levels'] = np.stack([certificate.level, *certificate.coarse]).astype(np.int64)
+        spread = {k: m if k == 'label' else record.spread(m) for k, m in maps.items()}
+        plan.adapter.attach(sample, spread)
         statement = {
             **certificate.statement(),
             **plan.perturbation.guarantee(terms.tau),
             **self._further_statements(votes, certificate, radii),
-            'space': plan.space,
-            'certified_space': SPACE_WORDS[plan.space],
-            'resolution': plan.resolution,
-            'components_are': RESOLUTION_WORDS[plan.resolution],
+            **plan.adapter.statement(),
+            'input_kind': plan.adapter.word,
+            'component_kind': plan.adapter.component,
             'wrong_pixels': (certificate.k - 1) * record.pixels_per_component,
-            'stage': (
-                'added to the image as the test pipeline delivers it, before input scaling, '
-                'normalisation and padding, not clipped'
-            ),
-            'scales': list(plan.scales),
-            'flip': plan.flip,
             'seed': plan.seed,
             'arithmetic': 'taken as exact',
             'numerics': record.meta.get('numerics', 'not recorded'),
@@ -355,25 +318,26 @@ class SmoothedSegmentor(BaseModel):
             }
         return statements
 
-    def _record(self, image: torch.Tensor, sample: SegDataSample) -> VotesRecord:
-        """The image's votes, from the store as far as they are there."""
-        plan, team = self.plan, self.team
-        image = image.to(next(self.base.parameters()).device)
-        digest = input_digest(image)
-        name = f'{Path(sample.metainfo.get("img_path") or "image").stem}-{digest.hex()[:8]}'
-        label = sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else None
+    def _record(self, raw: torch.Tensor, sample: BaseDataElement) -> VotesRecord:
+        """The input's votes, from the store as far as they are there."""
+        plan, team, adapter = self.plan, self.team, self.plan.adapter
+        raw = raw.to(next(self.base.parameters()).device)
+        digest = adapter.digest(raw)
+        name = adapter.name(sample, digest)
+        label = adapter.label(sample)
+        shape = adapter.shape(raw, sample)
         # The first process of a team has the store; the others hear what it finds.
-        found = team.told(lambda: self._found(name, digest, label, sample))
+        found = team.told(lambda: self._found(name, digest, label, shape))
         if found is not None:
             self._check_feasible(found.votes.num_components)
             if plan.stopping is None:
                 return found
         self.sampled += 1
-        segment = plan.segmentor(self.base, sample)
-        unit = to_unit_range(image)
+        segment = plan.segmentor(self.base, raw, sample)
+        clean = adapter.perturbed_part(raw)
         meta: dict[str, Any] = {'name': name, 'digest': digest.hex()}
         if found is None:
-            base, margin = (part.cpu().numpy() for part in segment.with_margin(unit))
+            base, margin = (part.cpu().numpy() for part in segment.with_margin(clean))
             base, margin = team.told(lambda: (base, margin))
             self._check_feasible(base.size)
             meta['numerics'] = segment.statement()
@@ -388,7 +352,7 @@ class SmoothedSegmentor(BaseModel):
             'n0': plan.n0,
             'num_classes': self.num_classes,
             'seed': plan.seed,
-            'batch_size': self._batch_size(tuple(image.shape)),
+            'batch_size': self._batch_size(tuple(raw.shape)),
             'digest': digest,
             'on_draws': None if on_draws is None else lambda done: on_draws(name, done),
             'nodes': () if plan.taxonomy is None else plan.taxonomy.nodes,
@@ -396,7 +360,7 @@ class SmoothedSegmentor(BaseModel):
             'team': team,
         }
         if plan.n is not None:
-            votes = collect_votes(segment, unit, plan.perturbation, n=plan.n, **sampling)
+            votes = collect_votes(segment, clean, plan.perturbation, n=plan.n, **sampling)
             team.told(lambda: self._keep(name, record_of(votes)))
             return record_of(votes)
 
@@ -412,7 +376,7 @@ class SmoothedSegmentor(BaseModel):
         wanted = first_look(plan.terms, components, plan.n0)
         votes = collect_looks(
             segment,
-            unit,
+            clean,
             plan.perturbation,
             first=min(wanted, plan.stopping.budget),
             next_look=next_look,
@@ -422,7 +386,7 @@ class SmoothedSegmentor(BaseModel):
         return record_of(votes)
 
     def _batch_size(self, shape: tuple[int, ...]) -> BatchSize:
-        """What was found for images of this size."""
+        """What was found for inputs of this size."""
         if shape not in self._batch_sizes:
             self._batch_sizes[shape] = BatchSize(self.plan.batch_size, self.logger)
         return self._batch_sizes[shape]
@@ -432,26 +396,26 @@ class SmoothedSegmentor(BaseModel):
         name: str,
         digest: bytes,
         label: NDArray[np.integer] | None,
-        sample: SegDataSample,
+        shape: tuple[int, ...],
     ) -> VotesRecord | None:
-        """The image's votes in the store, beside today's label."""
+        """The input's votes in the store, beside today's label."""
         if self.store is None or (found := self.store.get(name)) is None:
             return None
-        self._check_found(found, name, digest, sample)
+        self._check_found(found, name, digest, shape)
         if self.plan.stopping is None:
             # Left by a run that was killed between the two files.
             self.store.drop_partial(name)
         return self._with_label(found, label)
 
     def _keeper(self, name: str, digest: bytes, found: VotesRecord | None) -> Keeper | None:
-        """What keeps the votes of an image that is under way, after those that were found."""
+        """What keeps the votes of an input that is under way, after those that were found."""
         store, team = self.store, self.team
         arrays = team.told(lambda: store.get_partial(name) if store is not None else None)
         if store is None and team.size == 1:
             return None
-        image = np.frombuffer(digest, dtype=np.uint8)
+        mark = np.frombuffer(digest, dtype=np.uint8)
         partial = None
-        if arrays is not None and np.array_equal(arrays.pop('_image', image[:0]), image):
+        if arrays is not None and np.array_equal(arrays.pop('_input', mark[:0]), mark):
             partial = Partial.from_arrays(arrays)
             if found is not None and partial.start < found.votes.n:
                 # Of an earlier look, left in the same way.
@@ -461,7 +425,7 @@ class SmoothedSegmentor(BaseModel):
 
         def save(current: Partial) -> None:
             if store is not None:
-                store.put_partial(name, {**current.to_arrays(), '_image': image})
+                store.put_partial(name, {**current.to_arrays(), '_input': mark})
 
         return Keeper(save, self.plan.save_seconds, partial)
 
@@ -470,13 +434,13 @@ class SmoothedSegmentor(BaseModel):
             self.store.put(name, record)
 
     def _check_found(
-        self, found: VotesRecord, name: str, digest: bytes, sample: SegDataSample
+        self, found: VotesRecord, name: str, digest: bytes, shape: tuple[int, ...]
     ) -> None:
-        expected = tuple(sample.ori_shape[:2])
-        shape = found.spread(found.votes.guess).shape
-        if found.meta.get('digest') != digest.hex() or shape != expected:
+        theirs = found.spread(found.votes.guess).shape
+        if found.meta.get('digest') != digest.hex() or theirs != shape:
+            word = self.plan.adapter.word
             raise VotesFileError(
-                f'the votes stored as {name} are of another image; delete that file and run again'
+                f'the votes stored as {name} are of another {word}; delete that file and run again'
             )
 
     def _with_label(self, found: VotesRecord, label: NDArray[np.integer] | None) -> VotesRecord:
@@ -488,27 +452,16 @@ class SmoothedSegmentor(BaseModel):
         self.store.put(found.meta['name'], current)
         return current
 
-    def _check_space(self, image: torch.Tensor, sample: SegDataSample) -> None:
-        meta = sample.metainfo
-        size, original = tuple(image.shape[-2:]), tuple(meta['ori_shape'][:2])
-        if self.plan.space == 'original' and (size != original or meta.get('flip')):
-            raise ValueError(
-                f'the test pipeline changed the image ({original} originally, {size} at the model, '
-                f'flip={meta.get("flip", False)}) before the noise could be added, so a radius '
-                'would not hold for the original image. Either remove the resizing from the test '
-                'pipeline and move it into the smoothed function (`smoothing.scales`), or set '
-                "`smoothing.space='model'` to certify the resized image, which the result then says"
-            )
-
     def _check_feasible(self, num_components: int) -> None:
         plan = self.plan
         try:
             plan.require_feasible(num_components)
         except InfeasiblePlanError as error:
-            # Later images may be larger: those abstain everywhere, and nothing done is lost.
+            # Later inputs may be larger: those abstain everywhere, and nothing done is lost.
             if not self._feasible:
                 raise
-            self.logger.warning('this image will be abstained from everywhere: %s', error)
+            word = self.plan.adapter.word
+            self.logger.warning('this %s will be abstained from everywhere: %s', word, error)
         if not self._feasible and plan.is_scarce(num_components):
             self.logger.warning(
                 'n=%s is too small for more than what ordered_holm can certify one after the '

@@ -7,11 +7,57 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmcert.perturbations.base import Perturbation
+from mmcert.perturbations.clouds import (
+    AxisRotation,
+    CoordinateNoise,
+    LogScale,
+    PointTransformation,
+    Rotation3D,
+    RotationScale,
+    Shear,
+    Taper,
+    Translation,
+    Twist,
+    TwistRotation,
+    check_scale,
+)
 from mmcert.perturbations.gaussian import GaussianNoise
 
-__all__ = ['CLASSES', 'GaussianNoise', 'Perturbation', 'from_spec']
+__all__ = [
+    'CLASSES',
+    'AxisRotation',
+    'CoordinateNoise',
+    'GaussianNoise',
+    'LogScale',
+    'Perturbation',
+    'PointTransformation',
+    'Rotation3D',
+    'RotationScale',
+    'Shear',
+    'Taper',
+    'Translation',
+    'Twist',
+    'TwistRotation',
+    'check_scale',
+    'from_spec',
+]
 
-CLASSES: dict[str, type[Perturbation]] = {'GaussianNoise': GaussianNoise}
+CLASSES: dict[str, type[Perturbation]] = {
+    cls.__name__: cls
+    for cls in (
+        GaussianNoise,
+        CoordinateNoise,
+        AxisRotation,
+        Rotation3D,
+        Translation,
+        LogScale,
+        Shear,
+        Twist,
+        Taper,
+        TwistRotation,
+        RotationScale,
+    )
+}
 """All perturbations by name: what configs and stored votes may speak of."""
 
 

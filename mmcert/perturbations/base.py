@@ -13,7 +13,25 @@ class Perturbation(ABC):
     """A law of random perturbations together with the guarantee it buys.
 
     The law and its radius live together because one fixes the other.
+
+    Attributes:
+        domain (str): What it perturbs, 'image' or 'points'.
+        normals (bool): Whether it takes the normals of points along, in columns behind the
+            coordinates.
     """
+
+    domain: str = 'image'
+    normals: bool = False
+
+    def check(self, inputs: torch.Tensor) -> None:  # noqa: B027 (most have nothing to refuse)
+        """Refuses an input that this perturbation is evidently not meant for.
+
+        Args:
+            inputs (torch.Tensor): As ``sample`` gets it.
+
+        Raises:
+            ValueError: If there is such a reason; the message says what to do.
+        """
 
     @abstractmethod
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

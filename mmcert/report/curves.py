@@ -23,6 +23,8 @@ def plot_radius_curve(
     path: str | os.PathLike[str],
     references: Mapping[str, float],
     space: str,
+    radius: str = 'l2 radius, [0, 1] image units',
+    word: str = 'image',
 ) -> None:
     """Draws certified accuracy and mIoU over the radius, one line per alpha, procedure, selection.
 
@@ -36,6 +38,8 @@ def plot_radius_curve(
         path (str | os.PathLike): PNG file to write.
         references (Mapping): Rates to draw as horizontal lines, by their label.
         space (str): Where the perturbations live, in words.
+        radius (str): Norm and unit of the radius, in words.
+        word (str): What an input is called.
     """
     from matplotlib.figure import Figure
 
@@ -75,12 +79,12 @@ def plot_radius_curve(
             va='bottom' if value < 0.9 else 'top',
             fontsize='small',
         )
-    axes.set_xlabel('certified l2 radius, [0, 1] image units')
+    axes.set_xlabel(f'certified {radius}')
     axes.set_ylabel('certified rate')
     axes.set_ylim(0, 1)
     axes.set_xlim(left=0)
     figure.legend(loc='outside lower center', ncols=2, fontsize='x-small')
-    title = f'per image, with confidence 1 - alpha; perturbations of {space}'
+    title = f'per {word}, with confidence 1 - alpha; perturbations of {space}'
     axes.set_title('\n'.join(textwrap.wrap(title, 85)), fontsize=9)
     with atomic_writer(Path(path)) as file:
         figure.savefig(file, dpi=130, format='png')

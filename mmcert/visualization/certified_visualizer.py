@@ -9,11 +9,13 @@ import cv2
 import mmcv
 import numpy as np
 from mmengine.dist import master_only
+from mmengine.structures import BaseDataElement
 from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 from numpy.typing import NDArray
 
 from mmcert.registry import VISUALIZERS
+from mmcert.visualization.clouds import draw_cloud
 
 ABSTAIN_COLOR = (255, 255, 255)
 UNLABELLED_COLOR = (0, 0, 0)
@@ -135,6 +137,39 @@ class CertifiedVisualizer(SegLocalVisualizer):
             panels.append((f'joint radius, 0 to {radii.max(initial=0.0):.3g}', heat_map(radii)))
         return _arranged([_titled(title, panel) for title, panel in panels])
 
+    def compose_cloud(
+        self, cloud: NDArray[np.floating], sample: BaseDataElement, draw_gt: bool = True
+    ) -> NDArray[np.uint8]:
+        """The picture of one certified cloud.
+
+        Args:
+            cloud (np.ndarray): The cloud, shape (N, D), coordinates first.
+            sample (BaseDataElement): With ``cert_pts_seg``, ``base_pts_seg`` and maybe a label.
+            draw_gt (bool): Whether to show the label.
+
+        Returns:
+            np.ndarray: RGB picture, uint8: label, base prediction, certified points (abstentions
+            white) and joint radii.
+        """
+        meta = self.dataset_meta
+        palette, up = meta['palette'], meta.get('up_axis', 2)
+        titles = {'gt_pts_seg': 'label', 'base_pts_seg': 'base model', 'cert_pts_seg': 'certified'}
+        certificate = sample.metainfo.get('certificate', {})
+        if certificate.get('norm'):
+            titles['cert_pts_seg'] += f', {certificate["norm"]} {certificate["radius"]:.3g}'
+        panels = []
+        for field, title in titles.items():
+            if field in sample and (draw_gt or field != 'gt_pts_seg'):
+                labels = np.asarray(sample.get(field).pts_semantic_mask)
+                other = self.abstain_color if field == 'cert_pts_seg' else UNLABELLED_COLOR
+                colours = paint(labels, palette, other)
+                panels.append((title, draw_cloud(cloud[:, :3], colours, up)))
+        radii = np.asarray(sample.get('cert_radius').radius)
+        colours = heat_map(radii[None])[0]
+        title = f'joint radius, 0 to {radii.max(initial=0.0):.3g}'
+        panels.append((title, draw_cloud(cloud[:, :3], colours, up)))
+        return _arranged([_titled(title, panel) for title, panel in panels])
+
     def _levels(
         self, certified: NDArray[np.uint8], levels: NDArray[np.integer]
     ) -> NDArray[np.uint8]:
@@ -165,7 +200,8 @@ def heat_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     """
     scale = float(values.max(initial=0.0))
     shades = np.clip(values / max(scale, 1e-12) * 255, 0, 255).astype(np.uint8)
-    colours = cv2.applyColorMap(shades, cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()
+    mapped = cv2.applyColorMap(shades, cv2.COLORMAP_VIRIDIS)
+    colours = np.array(mapped[..., ::-1], dtype=np.uint8)
     colours[values <= 0] = ABSTAIN_COLOR
     return colours
 

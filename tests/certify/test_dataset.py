@@ -12,7 +12,7 @@ def test_what_is_said_of_many_images():
     assert stats.binom.cdf(found.failures, 500, 1e-3) >= 0.999
     assert stats.binom.cdf(found.failures - 1, 500, 1e-3) < 0.999
     assert found.alpha_for_all == 2e-6
-    assert 'of all 500 images at once' in found.words
+    assert 'of all 500 inputs at once' in found.words
 
 
 def test_one_image_is_what_alpha_says():

@@ -240,7 +240,7 @@ def test_plan_tool_says_what_can_be_certified_and_how_long_it_takes(written_conf
     printed = run('tools/plan.py', config, checkpoint)
     assert '3 images of 1536 components' in printed
     assert 'The plan can certify.' in printed
-    assert 'ms per draw on cpu' in printed and 'hours for 3 images' in printed
+    assert 'ms per draw on cpu' in printed and 'hours for 3 of them' in printed
     alone = run('tools/plan.py', config)
     assert 'ms per draw' not in alone
     for name in ('bonferroni', 'kfwer, k=0.001', 'ordered_holm', 'same_draws'):
@@ -271,7 +271,7 @@ def test_certify_tool_answers_with_every_procedure(written_config, tmp_path):
         'tools/certify.py', tmp_path / 'votes', '--tau', 0.55, '--alpha', 0.01, '--procedure',
         'holm', 'kfwer', 'ordered_holm', '--selection', 'holdout', 'same_draws', '--k', 0.01,
     )  # fmt: skip
-    assert 'of all 3 images at once' in printed
+    assert 'of all 3 inputs at once' in printed
     answer = json.loads((tmp_path / 'votes/offline.json').read_text())
     rows = {(row['procedure'], row['selection']): row for row in answer['rows']}
     assert len(rows) == 6

@@ -1,0 +1,185 @@
+"""Part segmentation of the synthetic shapes, in the settings of SegCertify's table 2.
+
+For each model (noise level, with or without normals): trains it if there is no checkpoint,
+certifies shapes with 1000 draws and fewer of them with 10,000, by ``tools/train.py`` and
+``tools/test.py``; what was interrupted continues. Then all thresholds are answered from the stored
+votes, and the results go into one JSON file, for ``benchmarks/update_readme.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import machine
+
+from mmcert.certify import Terms, VotesRecord, certify_record, read_folder
+from mmcert.certify.offline import Task, evaluate
+from mmcert.compat import enable_mmcv_lite
+
+enable_mmcv_lite()
+from mmcert.evaluation.part_iou import part_ious  # noqa: E402
+from mmcert.perturbations import CoordinateNoise  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / 'benchmarks' / 'results' / 'part_shapes.json'
+TAUS = (0.75, 0.85, 0.95, 0.99)
+ALPHA = 1e-3
+PROCEDURES = {'holm': 'holdout', 'ordered_holm': 'same_draws'}
+EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class Model:
+    """One trained model."""
+
+    sigma: float
+    normals: bool
+
+    @property
+    def config(self) -> Path:
+        """Its config."""
+        kind = 'normals' if self.normals else 'xyz'
+        name = f'pointnet2-ssg-light_noise-s{self.sigma:g}-{EPOCHS}e_part-shapes-{kind}-1024.py'
+        return ROOT / 'configs' / 'part_shapes' / name
+
+
+MODELS = [Model(sigma, normals) for sigma in (0.25, 0.5) for normals in (True, False)]
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--work-dirs', type=Path, default=ROOT / 'work_dirs' / 'part_shapes')
+    parser.add_argument('--sigma', type=float, nargs='+', default=[0.25, 0.5])
+    parser.add_argument('--shapes', type=int, default=100, help='certified with 1000 draws')
+    parser.add_argument('--shapes-10000', type=int, default=10, help='with 10,000 draws')
+    parser.add_argument('--gather', action='store_true', help='run nothing, gather the results')
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Runs what is missing and gathers the results."""
+    args = parse_args()
+    models = [model for model in MODELS if model.sigma in args.sigma]
+    counts = {1000: args.shapes, 10000: args.shapes_10000}
+    if not args.gather:
+        for model in models:
+            train(model, args.work_dirs)
+        for n, shapes in counts.items():
+            for model in models:
+                certify(model, n, shapes, args.work_dirs)
+    rows = [row for model in MODELS for n in counts for row in results(model, n, args.work_dirs)]
+    RESULTS.write_text(json.dumps({'machine': machine(), 'rows': rows}, indent=1) + '\n')
+    print(f'wrote {RESULTS.relative_to(ROOT)}: {len(rows)} rows')
+    return 0
+
+
+def checkpoint(model: Model, work_dirs: Path) -> Path:
+    """Where a model's weights are."""
+    return work_dirs / model.config.stem / f'epoch_{EPOCHS}.pth'
+
+
+def train(model: Model, work_dirs: Path) -> None:
+    """Trains a model, once."""
+    if checkpoint(model, work_dirs).exists():
+        return
+    folder = checkpoint(model, work_dirs).parent
+    run('train', model.config, f'--work-dir={folder}', '--resume')
+
+
+def certify(model: Model, n: int, shapes: int, work_dirs: Path) -> None:
+    """Certifies shapes of all categories, evenly."""
+    folder = work_dirs / f'{model.config.stem}-n{n}'
+    if (folder / 'certified' / 'summary.json').exists():
+        return
+    # The test split is ordered by category.
+    total = 16 * 10
+    indices = np.linspace(0, total - 1, shapes).round().astype(int).tolist()
+    started = time.monotonic()
+    run(
+        'test',
+        model.config,
+        str(checkpoint(model, work_dirs)),
+        f'--work-dir={folder}',
+        '--cfg-options',
+        f'smoothing.n={n}',
+        f'smoothing.tau={0.75 if n < 10000 else 0.95}',
+        f'test_dataloader.dataset.indices={indices}'.replace(' ', ''),
+    )
+    seconds = {'seconds': time.monotonic() - started}
+    (folder / 'time.json').write_text(json.dumps(seconds))
+
+
+def run(tool: str, *arguments: object) -> None:
+    """Runs a tool of this repository."""
+    command = [sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *map(str, arguments)]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def results(model: Model, n: int, work_dirs: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one run: all thresholds that its number of draws is meant for."""
+    folder = work_dirs / f'{model.config.stem}-n{n}'
+    votes = list((folder / 'certified').glob('votes-*'))
+    if not (folder / 'time.json').exists() or not votes:
+        print(f'not run yet: {folder.name}')
+        return
+    records = list(read_folder(votes[0]))
+    task = Task(50, 255)
+    seconds = json.loads((folder / 'time.json').read_text())['seconds']
+    radius = CoordinateNoise(model.sigma).radius
+    for procedure, selection in PROCEDURES.items():
+        terms = [Terms(tau, ALPHA, procedure, selection) for tau in TAUS]
+        for term, tally in zip(terms, evaluate(records, terms, task), strict=True):
+            rates = tally.rates()
+            found = [part_miou(record, term) for record in records]
+            yield {
+                'sigma': model.sigma,
+                'normals': model.normals,
+                'n': n,
+                'n0': records[0].votes.n0,
+                'tau': term.tau,
+                'radius': radius(term.tau),
+                'procedure': procedure,
+                'selection': selection,
+                'alpha': ALPHA,
+                'shapes': len(records),
+                'points': records[0].votes.num_components,
+                'certAcc': rates['certAcc'],
+                'abstain': rates['abstain'],
+                'base_aAcc': rates['base_aAcc'],
+                'smoothed_aAcc': rates['smoothed_aAcc'],
+                'certified_instance_mIoU': float(np.mean(found)),
+                'seconds_per_shape': seconds / len(records),
+            }
+
+
+def part_miou(record: VotesRecord, terms: Terms) -> float:
+    """A shape's mean IoU over the parts of its category, abstentions counted as wrong."""
+    labels = certify_record(record, terms).label_map()
+    assert record.label is not None
+    parts = next(parts for parts in CATEGORY_PARTS if int(record.label[0]) in parts)
+    return float(part_ious(labels, record.label, parts).mean())
+
+
+CATEGORY_PARTS = [
+    range(start, stop)
+    for start, stop in zip(
+        (0, 4, 6, 8, 12, 16, 19, 22, 24, 28, 30, 36, 38, 41, 44, 47),
+        (4, 6, 8, 12, 16, 19, 22, 24, 28, 30, 36, 38, 41, 44, 47, 50),
+        strict=True,
+    )
+]
+"""Part labels of the 16 categories."""
+
+
+if __name__ == '__main__':
+    sys.exit(main())

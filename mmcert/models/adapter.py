@@ -1,0 +1,113 @@
+"""The seam between the certification of any input and the kind of input that a model takes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from mmengine.model import BaseModel
+from numpy.typing import NDArray
+
+from mmcert.certify.votes import Grid
+from mmcert.models.numerics import Numerics
+from mmcert.sampling import LogitMaps, input_digest
+
+Sample = TypeVar('Sample')
+
+Maps = Mapping[str, NDArray[Any]]
+
+
+class Segmentor(Protocol):
+    """The function that is smoothed, for one input: perturbed inputs to labels."""
+
+    def __call__(self, inputs: list[torch.Tensor], /) -> LogitMaps | torch.Tensor:
+        """Label maps of a batch, or the logits that give them."""
+
+    def with_margin(self, tensor: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels of one input, and how clear each of them is, uint8; both in the same shape."""
+
+    def statement(self) -> dict[str, Any]:
+        """What certificates say of the arithmetic, once an input was labelled, as JSON values."""
+
+    @property
+    def grid(self) -> Grid | None:
+        """Where components are the cells of a grid: which cell each pixel shows."""
+
+
+@dataclass(frozen=True)
+class Adapter(ABC, Generic[Sample]):
+    """What is particular to a kind of input: how it is fed, smoothed, labelled and handed back.
+
+    Attributes:
+        word (str): What an input is called.
+        component (str): What a component is called.
+        domain (str): The ``Perturbation.domain`` that goes with it.
+    """
+
+    word: ClassVar[str]
+    component: ClassVar[str]
+    domain: ClassVar[str]
+
+    @property
+    def certifies_cells(self) -> bool:
+        """Whether the components are cells that only the model knows the number of."""
+        return False
+
+    @abstractmethod
+    def spec(self) -> dict[str, Any]:
+        """What determines the votes, as JSON values."""
+
+    @abstractmethod
+    def inputs(self, data: dict[str, Any]) -> list[tuple[torch.Tensor, Sample]]:
+        """The raw inputs of a batch from the data loader, each with its data sample."""
+
+    @abstractmethod
+    def check(self, raw: torch.Tensor, sample: Sample) -> None:
+        """Refuses an input that cannot be certified as it is, before anything is sampled.
+
+        Raises:
+            ValueError: If there is such a reason; the message says what to do.
+        """
+
+    @abstractmethod
+    def perturbed_part(self, raw: torch.Tensor) -> torch.Tensor:
+        """The tensor that draws are made of, in the units of the perturbation."""
+
+    @abstractmethod
+    def segmentor(
+        self, base: BaseModel, raw: torch.Tensor, sample: Sample, numerics: Numerics
+    ) -> Segmentor:
+        """The function to smooth, for one input."""
+
+    @abstractmethod
+    def source(self, sample: Sample) -> str:
+        """The file that a sample came from; empty if it does not say."""
+
+    @abstractmethod
+    def label(self, sample: Sample) -> NDArray[np.integer] | None:
+        """The ground truth of the components, if the sample has one."""
+
+    @abstractmethod
+    def shape(self, raw: torch.Tensor, sample: Sample) -> tuple[int, ...]:
+        """The shape of label maps as they are handed back."""
+
+    @abstractmethod
+    def attach(self, sample: Sample, maps: Maps) -> None:
+        """Adds ``pred``, ``cert``, ``base``, ``radius``, ``levels`` and ``label`` to a sample."""
+
+    @abstractmethod
+    def statement(self) -> dict[str, Any]:
+        """What certificates say of the certified space and the components, as JSON values."""
+
+    def name(self, sample: Sample, digest: bytes) -> str:
+        """A name for files: where the sample came from, and what it holds."""
+        return f'{Path(self.source(sample) or self.word).stem}-{digest.hex()[:8]}'
+
+    def digest(self, raw: torch.Tensor) -> bytes:
+        """Address of an input among all inputs."""
+        return input_digest(raw)

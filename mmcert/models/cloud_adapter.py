@@ -1,0 +1,169 @@
+"""Point clouds: mmdetection3d's models and samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from mmdet3d.structures import Det3DDataSample, PointData
+from mmengine.model import BaseModel
+from numpy.typing import NDArray
+
+from mmcert.models.adapter import Adapter, Maps
+from mmcert.models.numerics import Numerics
+from mmcert.models.point_segmentor import PointSegmentor
+
+CERTIFIED_SPACE = (
+    'the coordinates of the cloud as the test pipeline delivers it to the model, after its '
+    'sampling, centring and scaling: the radius does not transfer to what the pipeline was given'
+)
+
+NORMALS = (3, 4, 5)
+"""Columns of the normals, where a perturbation takes them along."""
+
+FIELDS = {
+    'label': ('gt_pts_seg', 'pts_semantic_mask'),
+    'pred': ('pred_pts_seg', 'pts_semantic_mask'),
+    'cert': ('cert_pts_seg', 'pts_semantic_mask'),
+    'base': ('base_pts_seg', 'pts_semantic_mask'),
+    'radius': ('cert_radius', 'radius'),
+    'levels': ('cert_levels', 'levels'),
+}
+
+
+@dataclass(frozen=True)
+class CloudAdapter(Adapter[Det3DDataSample]):
+    """Clouds (N, D) and the labels of their points (N,).
+
+    Attributes:
+        noise_dims (tuple[int, ...]): Columns that are perturbed.
+        runs (int): Passes that are averaged, see ``PointSegmentor``.
+        normals (bool): Whether the perturbation takes the normals in columns 3 to 5 along.
+    """
+
+    word: ClassVar[str] = 'cloud'
+    component: ClassVar[str] = 'point'
+    domain: ClassVar[str] = 'points'
+
+    noise_dims: tuple[int, ...] = (0, 1, 2)
+    runs: int = 1
+    normals: bool = False
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The columns that draws are made of."""
+        return (*self.noise_dims, *(NORMALS if self.normals else ()))
+
+    def spec(self) -> dict[str, Any]:
+        """The columns and the number of runs."""
+        return {'columns': list(self.columns), 'runs': self.runs}
+
+    def inputs(self, data: dict[str, Any]) -> list[tuple[torch.Tensor, Det3DDataSample]]:
+        """Clouds and their samples."""
+        return list(zip(data['inputs']['points'], data['data_samples'], strict=True))
+
+    def check(self, raw: torch.Tensor, sample: Det3DDataSample) -> None:
+        """Refuses clouds that are empty, too narrow, not finite, or other than their labels."""
+        name = self.source(sample) or 'a cloud'
+        if raw.dim() != 2 or len(raw) == 0:
+            raise ValueError(f'{name}: a cloud must have shape (N, D), got {tuple(raw.shape)}')
+        if max(self.columns) >= raw.shape[1]:
+            what = 'the normals' if max(self.noise_dims) < raw.shape[1] else 'noise_dims'
+            raise ValueError(
+                f'{name}: {what} ask for column {max(self.columns)}, but the pipeline delivers '
+                f'points of {raw.shape[1]} columns (use_dim of the loading transform)'
+            )
+        bad = int((~raw.isfinite()).any(dim=1).sum())
+        if bad:
+            raise ValueError(
+                f'{name}: {bad} of {len(raw)} points have a NaN or infinite value; remove these '
+                'points from the file or in the test pipeline'
+            )
+        label = self.label(sample)
+        if label is not None and label.shape != (len(raw),):
+            raise ValueError(
+                f'{name}: {len(raw)} points, but labels of shape {label.shape}: the test pipeline '
+                'must select points and labels alike'
+            )
+
+    def perturbed_part(self, raw: torch.Tensor) -> torch.Tensor:
+        """The perturbed columns, shape (N, k)."""
+        return raw[:, list(self.columns)].float()
+
+    def segmentor(
+        self, base: BaseModel, raw: torch.Tensor, sample: Det3DDataSample, numerics: Numerics
+    ) -> PointSegmentor:
+        """See ``PointSegmentor``.
+
+        Raises:
+            ValueError: If the cloud has fewer points than the model samples.
+        """
+        needed = points_needed(base)
+        if len(raw) < needed and base.test_cfg.get('mode') == 'whole':
+            raise ValueError(
+                f'{self.source(sample) or "a cloud"} has {len(raw)} points, but '
+                f'{type(base.backbone).__name__} samples {needed}: deliver at least so many'
+            )
+        return PointSegmentor(base, raw, sample, self.columns, self.runs, numerics)
+
+    def source(self, sample: Det3DDataSample) -> str:
+        """The cloud's file."""
+        meta = sample.metainfo
+        return str(meta.get('lidar_path') or meta.get('pts_filename') or '')
+
+    def label(self, sample: Det3DDataSample) -> NDArray[np.integer] | None:
+        """The labels of the points, shape (N,)."""
+        if 'gt_pts_seg' in sample and 'pts_semantic_mask' in sample.gt_pts_seg:
+            return np.asarray(torch.as_tensor(sample.gt_pts_seg.pts_semantic_mask).cpu())
+        info = getattr(sample, 'eval_ann_info', None) or {}
+        label = info.get('pts_semantic_mask')
+        return None if label is None else np.asarray(label)
+
+    def shape(self, raw: torch.Tensor, sample: Det3DDataSample) -> tuple[int, ...]:
+        """The number of points."""
+        return (len(raw),)
+
+    def attach(self, sample: Det3DDataSample, maps: Maps) -> None:
+        """As ``PointData``."""
+        for name, array in maps.items():
+            field, key = FIELDS[name]
+            # PointData wants the points in the first axis.
+            data = torch.from_numpy(array)
+            sample.set_data({field: PointData(**{key: data.t() if data.dim() == 2 else data})})
+
+    def statement(self) -> dict[str, Any]:
+        """Space, columns, runs."""
+        columns = ', '.join(map(str, self.columns))
+        return {
+            'space': 'model',
+            'certified_space': CERTIFIED_SPACE,
+            'components_are': "the smoothed model labels the cloud's points",
+            'stage': (
+                f'applied to columns {columns} of the cloud as the test pipeline delivers it, '
+                'before voxelisation and everything else inside the model; all other columns '
+                'stay as they are'
+            ),
+            'columns': list(self.columns),
+            'runs': self.runs,
+        }
+
+
+def points_needed(base: BaseModel) -> int:
+    """How many points the first layers of a model pick from a cloud; 0 if it does not say.
+
+    Args:
+        base (BaseModel): An mmdetection3d segmentor.
+
+    Returns:
+        int: The largest number that a set abstraction layer samples.
+    """
+    counts = [getattr(module, 'num_point', 0) for module in base.backbone.modules()]
+    flat = [
+        int(value)
+        for count in counts
+        for value in (count if isinstance(count, (list, tuple)) else [count])
+        if value
+    ]
+    return max(flat, default=0)

@@ -1,0 +1,143 @@
+"""Images: mmsegmentation's models and samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from numpy.typing import NDArray
+
+from mmcert.models.adapter import Adapter, Maps
+from mmcert.models.image_segmentor import (
+    RESOLUTION_WORDS,
+    ImageSegmentor,
+    Resolution,
+    to_unit_range,
+)
+from mmcert.models.numerics import Numerics
+
+Space = Literal['original', 'model']
+
+SPACE_WORDS = {
+    'original': 'the original image',
+    'model': (
+        'the image as the test pipeline delivers it to the model, after its resizing: the radius '
+        'does not transfer to the original image'
+    ),
+}
+"""Where the certified perturbations live, as every result says it."""
+
+FIELDS = {
+    'pred': 'pred_sem_seg',
+    'cert': 'cert_sem_seg',
+    'base': 'base_sem_seg',
+    'radius': 'cert_radius',
+}
+
+
+@dataclass(frozen=True)
+class ImageAdapter(Adapter[SegDataSample]):
+    """Images (C, H, W) and their label maps (H, W).
+
+    Attributes:
+        scales (tuple[float, ...]): Input scales inside the smoothed function.
+        flip (bool): Whether the smoothed function averages with the mirrored image.
+        space (str): 'original' or 'model', see ``SPACE_WORDS``.
+        resolution (str): 'image' or 'logits', see ``RESOLUTION_WORDS``.
+    """
+
+    word: ClassVar[str] = 'image'
+    component: ClassVar[str] = 'pixel'
+    domain: ClassVar[str] = 'image'
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    space: Space = 'original'
+    resolution: Resolution = 'image'
+
+    @property
+    def certifies_cells(self) -> bool:
+        """Whether the components are the cells of the head's grid."""
+        return self.resolution == 'logits'
+
+    def spec(self) -> dict[str, Any]:
+        """Scales, flip, space, and the resolution where it is not the image's."""
+        spec: dict[str, Any] = {
+            'scales': list(self.scales),
+            'flip': self.flip,
+            'space': self.space,
+        }
+        # Votes of earlier versions are found without it.
+        if self.resolution != 'image':
+            spec['resolution'] = self.resolution
+        return spec
+
+    def inputs(self, data: dict[str, Any]) -> list[tuple[torch.Tensor, SegDataSample]]:
+        """Raw images, 0-255, and their samples."""
+        return list(zip(data['inputs'], data['data_samples'], strict=True))
+
+    def check(self, raw: torch.Tensor, sample: SegDataSample) -> None:
+        """Refuses an image that the pipeline resized although ``space`` is 'original'."""
+        meta = sample.metainfo
+        size, original = tuple(raw.shape[-2:]), tuple(meta['ori_shape'][:2])
+        if self.space == 'original' and (size != original or meta.get('flip')):
+            raise ValueError(
+                f'the test pipeline changed the image ({original} originally, {size} at the model, '
+                f'flip={meta.get("flip", False)}) before the noise could be added, so a radius '
+                'would not hold for the original image. Either remove the resizing from the test '
+                'pipeline and move it into the smoothed function (`smoothing.scales`), or set '
+                "`smoothing.space='model'` to certify the resized image, which the result then says"
+            )
+
+    def perturbed_part(self, raw: torch.Tensor) -> torch.Tensor:
+        """The image in [0, 1] units."""
+        return to_unit_range(raw)
+
+    def segmentor(
+        self, base: BaseModel, raw: torch.Tensor, sample: SegDataSample, numerics: Numerics
+    ) -> ImageSegmentor:
+        """See ``ImageSegmentor``."""
+        return ImageSegmentor(base, sample, self.scales, self.flip, numerics, self.resolution)
+
+    def source(self, sample: SegDataSample) -> str:
+        """The image file."""
+        return sample.metainfo.get('img_path') or ''
+
+    def label(self, sample: SegDataSample) -> NDArray[np.integer] | None:
+        """The annotation, shape (H, W)."""
+        return sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else None
+
+    def shape(self, raw: torch.Tensor, sample: SegDataSample) -> tuple[int, ...]:
+        """Height and width of the original image."""
+        return tuple(sample.ori_shape[:2])
+
+    def attach(self, sample: SegDataSample, maps: Maps) -> None:
+        """As ``PixelData`` of shape (1, H, W); ``cert_levels`` as (1 + L, H, W)."""
+        for name, array in maps.items():
+            if name == 'label':
+                continue  # The sample has it.
+            data = torch.from_numpy(array)
+            if name == 'levels':
+                sample.set_data({'cert_levels': PixelData(data=data)})
+            else:
+                sample.set_data({FIELDS[name]: PixelData(data=data[None])})
+
+    def statement(self) -> dict[str, Any]:
+        """Space, resolution, scales."""
+        return {
+            'space': self.space,
+            'certified_space': SPACE_WORDS[self.space],
+            'resolution': self.resolution,
+            'components_are': RESOLUTION_WORDS[self.resolution],
+            'stage': (
+                'added to the image as the test pipeline delivers it, before input scaling, '
+                'normalisation and padding, not clipped'
+            ),
+            'scales': list(self.scales),
+            'flip': self.flip,
+        }

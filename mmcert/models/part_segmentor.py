@@ -1,0 +1,211 @@
+"""Part segmentation on mmdetection3d's PointNet++: the shape's category is an input.
+
+mmdetection3d 1.4 segments scenes and has no part segmentation. What is added is what the published
+PointNet++ part segmentation does (Qi, Yi, Su, Guibas 2017, section 4 and its public code): the
+category enters as a one-hot vector before the last feature propagation, next to the points' own
+coordinates and normals, and a prediction is one of the parts of that category.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet3d.models.decode_heads import PointNet2Head
+from mmdet3d.models.segmentors import EncoderDecoder3D
+from torch import Tensor
+
+from mmcert.registry import MODELS
+
+FOREIGN_LOGIT = -1e4
+"""Logit of parts of other categories: far below any other, and finite in half precision too."""
+
+
+@MODELS.register_module()
+class PartPointNet2Head(PointNet2Head):
+    """PointNet++'s head with the category and the points' own channels at the last level.
+
+    The last feature propagation module gets, after the interpolated features, the category one-hot
+    (num_categories channels), the coordinates (3) and whatever the backbone was given besides
+    (3 with normals). ``fp_channels[-1][0]`` is the sum of all of these.
+
+    Args:
+        num_categories (int): Number of categories.
+        **kwargs: Passed to ``mmdet3d.models.PointNet2Head``.
+    """
+
+    def __init__(self, num_categories: int = 16, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_categories = num_categories
+
+    def forward(self, feat_dict: dict) -> Tensor:
+        """Computes the logits.
+
+        Args:
+            feat_dict (dict): The backbone's ``sa_xyz`` and ``sa_features``, finest level first,
+                and ``category``, shape (B, num_categories).
+
+        Returns:
+            Tensor: Logits, shape (B, num_classes, N).
+
+        Raises:
+            ValueError: If the last module is not made for the channels that it gets.
+        """
+        xyz, features = self._extract_input(feat_dict)
+        category = feat_dict['category']
+        own = [category[:, :, None].expand(-1, -1, xyz[0].shape[1]), xyz[0].transpose(1, 2)]
+        if features[0] is not None:
+            own.append(features[0])
+        skips = [torch.cat(own, dim=1), *features[1:]]
+        feature = features[-1]
+        for i, module in enumerate(self.FP_modules):
+            if i == self.num_fp - 1:
+                self._check_channels(feature, skips[0], category)
+            feature = module(xyz[-(i + 2)], xyz[-(i + 1)], skips[-(i + 2)], feature)
+        return self.cls_seg(self.pre_seg_conv(feature))
+
+    def _check_channels(self, feature: Tensor, own: Tensor, category: Tensor) -> None:
+        wanted = self.FP_modules[-1].mlps[0].conv.in_channels
+        below, categories = feature.shape[1], category.shape[1]
+        if below + own.shape[1] != wanted or categories != self.num_categories:
+            raise ValueError(
+                f'the last feature propagation module is made for {wanted} channels '
+                f'(fp_channels[-1][0]) and {self.num_categories} categories, and gets '
+                f'{below} channels from below, {categories} of the category and '
+                f'{own.shape[1] - categories} of the points'
+            )
+
+
+@MODELS.register_module()
+class PartSegmentor(EncoderDecoder3D):
+    """A segmentor of single objects into the parts of their category.
+
+    Points come as (N, C + num_categories) with the category one-hot in the last columns, as
+    ``mmcert.AppendCategory`` puts them there. The backbone gets the C others, the head the one-hot.
+    ``predict``, ``inference`` and ``encode_decode`` give parts of other categories the logit -1e4;
+    the loss and ``_forward`` see all of them as they are.
+
+    ``loss``, ``inference`` and ``_forward`` take clouds of one size as one batch; ``predict`` goes
+    through them one by one, as mmdetection3d's does, and may get clouds of different sizes. On the
+    CPU call ``mmcert.pointops.install_cpu_point_ops()`` before the model runs; mmcert's tools do.
+
+    Args:
+        category_parts (Sequence[Sequence[int]]): The part labels of each category, in the order
+            of the category ids.
+        **kwargs: Passed to ``mmdet3d.models.EncoderDecoder3D``. ``test_cfg.mode`` must be 'whole'.
+
+    Raises:
+        ValueError: If a part label is out of range, a category has none, or the test mode is
+            not 'whole'.
+    """
+
+    allowed: Tensor
+
+    def __init__(self, category_parts: Sequence[Sequence[int]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.test_cfg is None or self.test_cfg.get('mode') != 'whole':
+            raise ValueError(f"test_cfg must be dict(mode='whole'), got {self.test_cfg}")
+        allowed = torch.zeros(len(category_parts), self.num_classes, dtype=torch.bool)
+        for category, parts in enumerate(category_parts):
+            if not len(parts) or not all(0 <= part < self.num_classes for part in parts):
+                raise ValueError(
+                    f'the parts of category {category} must be labels in 0 to '
+                    f'{self.num_classes - 1}, at least one, got {list(parts)}'
+                )
+            allowed[category, list(parts)] = True
+        self.register_buffer('allowed', allowed, persistent=False)
+
+    @property
+    def num_categories(self) -> int:
+        """Number of categories."""
+        return len(self.allowed)
+
+    def split_category(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Splits points into the backbone's channels and the category.
+
+        Args:
+            points (Tensor): Clouds, shape (B, N, C + num_categories).
+
+        Returns:
+            tuple[Tensor, Tensor]: Channels of the points (B, N, C) and one-hots
+            (B, num_categories).
+
+        Raises:
+            ValueError: If there are fewer points than the backbone samples first, or the last
+                columns are not a one-hot that is the same for all points of a cloud.
+        """
+        width = points.shape[2] - self.num_categories
+        needed = _first_sample(self.backbone)
+        if points.shape[1] < needed:
+            raise ValueError(
+                f'the backbone samples {needed} points first and got clouds of {points.shape[1]}'
+            )
+        if width < 3:
+            raise ValueError(
+                f'points must have x, y, z and {self.num_categories} columns of their category, '
+                f'got {points.shape[2]} columns; is mmcert.AppendCategory in the pipeline?'
+            )
+        columns = points[:, :, width:]
+        one_hot = columns[:, 0]
+        correct = ((one_hot == 0) | (one_hot == 1)).all() and (one_hot.sum(dim=1) == 1).all()
+        if not correct or not (columns == one_hot[:, None]).all():
+            raise ValueError(
+                f'the last {self.num_categories} columns of the points must be the one-hot of '
+                'their category, the same for all points of a cloud; mmcert.AppendCategory makes '
+                'them, and noise must leave them alone'
+            )
+        return points[:, :, :width].contiguous(), one_hot
+
+    def extract_feat(self, batch_inputs: Tensor) -> dict:
+        """Features of a batch of clouds.
+
+        Args:
+            batch_inputs (Tensor): Clouds, shape (B, N, C + num_categories).
+
+        Returns:
+            dict: What the backbone returns, and the one-hots as ``category``.
+        """
+        points, category = self.split_category(batch_inputs)
+        return {**super().extract_feat(points), 'category': category}
+
+    def encode_decode(self, batch_inputs: Tensor, batch_input_metas: list[dict]) -> Tensor:
+        """Logits of a batch of clouds, parts of other categories ruled out.
+
+        Args:
+            batch_inputs (Tensor): Clouds, shape (B, N, C + num_categories).
+            batch_input_metas (list[dict]): Meta information, not used by PointNet++'s head.
+
+        Returns:
+            Tensor: Logits, shape (B, num_classes, N).
+        """
+        logits = super().encode_decode(batch_inputs, batch_input_metas)
+        category = batch_inputs[:, 0, -self.num_categories :].argmax(dim=1)
+        return logits.masked_fill(~self.allowed[category][:, :, None], FOREIGN_LOGIT)
+
+    def loss(self, batch_inputs_dict: dict, batch_data_samples: list) -> dict[str, Tensor]:
+        """Losses of a batch of clouds of one size, over all classes.
+
+        Args:
+            batch_inputs_dict (dict): Has ``points``, a list of B clouds.
+            batch_data_samples (list): B samples with ``gt_pts_seg``.
+
+        Returns:
+            dict[str, Tensor]: Losses by name.
+
+        Raises:
+            ValueError: If the clouds differ in size.
+        """
+        sizes = [tuple(points.shape) for points in batch_inputs_dict['points']]
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                f'clouds trained in one batch must have the same size, got {sizes}; '
+                'mmcert.SampleShapePoints gives them one'
+            )
+        return super().loss(batch_inputs_dict, batch_data_samples)
+
+
+def _first_sample(backbone: Any) -> int:
+    """How many points a PointNet++ backbone samples first; 1 for other backbones."""
+    modules = getattr(backbone, 'SA_modules', None)
+    return sum(modules[0].num_point or [1]) if modules else 1

@@ -1,0 +1,188 @@
+"""An mmdetection3d segmentor as a function from point coordinates to labels."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet3d.models.data_preprocessors import Det3DDataPreprocessor
+from mmdet3d.models.segmentors import EncoderDecoder3D
+from mmdet3d.structures import Det3DDataSample
+from mmengine.model import BaseModel
+
+from mmcert.models.numerics import Numerics
+from mmcert.models.overrides import is_untouched
+from mmcert.sampling import input_digest
+from mmcert.sampling.outputs import require_finite
+
+
+class PointSegmentor:
+    """The function that is smoothed: the perturbed columns of a cloud to a label for each point.
+
+    Everything behind the perturbed coordinates belongs to it: voxelisation, sliding blocks, random
+    sampling inside the model, averaged runs. Random numbers that the model draws from the global
+    generators, and the orders of the points in averaged runs, are seeded by the perturbed cloud
+    itself. So the base model is a deterministic function of its input, as smoothing assumes, and
+    gives the same labels in any batch.
+
+    Args:
+        base (BaseModel): A trained mmdetection3d segmentor.
+        cloud (torch.Tensor): The cloud as the pipeline delivers it, shape (N, D).
+        data_sample (Det3DDataSample): Its sample; it is not modified.
+        columns (Sequence[int]): Which columns are perturbed; the others stay as they are.
+        runs (int): How many passes are averaged, each with the points in another random order,
+            which decides where farthest point sampling begins and which neighbours a ball holds;
+            1 keeps the order.
+        numerics (Numerics | None): How the model computes.
+    """
+
+    grid = None
+
+    def __init__(
+        self,
+        base: BaseModel,
+        cloud: torch.Tensor,
+        data_sample: Det3DDataSample,
+        columns: Sequence[int] = (0, 1, 2),
+        runs: int = 1,
+        numerics: Numerics | None = None,
+    ) -> None:
+        self.base, self.cloud = base, cloud
+        self.metainfo = data_sample.metainfo
+        self.columns, self.runs = list(columns), runs
+        self.numerics = numerics or Numerics()
+        self._batched = _takes_batches(base)
+
+    def __call__(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        """Labels a batch.
+
+        Args:
+            inputs (list[torch.Tensor]): B times the perturbed columns, shape (N, k).
+
+        Returns:
+            torch.Tensor: Labels, shape (B, N), int64.
+
+        Raises:
+            SegmentorOutputError: If a score is NaN or infinite.
+        """
+        scores = self._scores(inputs)
+        require_finite(scores)
+        return scores.argmax(dim=1)
+
+    def with_margin(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Labels one cloud and says how clear each label is.
+
+        Args:
+            tensor (torch.Tensor): The perturbed columns, shape (N, k).
+
+        Returns:
+            tuple[torch.Tensor, torch.Tensor]: The labels, int64, and the difference between the
+            probabilities of the first and the second class in steps of 1/255, rounded down, uint8;
+            both of shape (N,).
+
+        Raises:
+            SegmentorOutputError: If a score is NaN or infinite.
+        """
+        scores = self._scores([tensor])
+        require_finite(scores)
+        probabilities = scores[0] if self.runs > 1 else scores[0].softmax(dim=0)
+        best = probabilities.topk(2, dim=0).values
+        margin = ((best[0] - best[1]).clamp(0, 1) * 255).to(torch.uint8)
+        return scores[0].argmax(dim=0), margin
+
+    def statement(self) -> dict[str, Any]:
+        """What certificates say of the arithmetic, as JSON values."""
+        return self.numerics.statement(self.cloud.device)
+
+    def _scores(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        """Scores of all classes, (B, C, N): logits, or mean probabilities of several runs."""
+        clouds = self.cloud.expand(len(inputs), -1, -1).clone()
+        clouds[:, :, self.columns] = torch.stack(inputs).to(clouds.dtype)
+        with self.numerics.autocast(clouds.device):
+            if self.runs == 1:
+                return self._logits(clouds).float()
+            total: torch.Tensor | None = None
+            for run in range(self.runs):
+                orders = torch.stack([_order(tensor, run) for tensor in inputs]).to(clouds.device)
+                shuffled = clouds.gather(1, orders[:, :, None].expand_as(clouds))
+                part = self._logits(shuffled).float().softmax(dim=1)
+                back = orders.argsort(dim=1)[:, None].expand_as(part)
+                part = part.gather(2, back)
+                total = part if total is None else total + part
+            assert total is not None
+            return total / self.runs
+
+    def _logits(self, clouds: torch.Tensor) -> torch.Tensor:
+        """Logits of clouds (B, N, D), shape (B, C, N)."""
+        if self._batched:
+            return self.base.inference(clouds, [dict(self.metainfo) for _ in clouds], True)
+        parts = []
+        for cloud in clouds:
+            with _seeded_by(cloud):
+                parts.append(self._predicted(cloud))
+        return torch.stack(parts)
+
+    def _predicted(self, cloud: torch.Tensor) -> torch.Tensor:
+        """Logits of one cloud by the model's own ``predict``, shape (C, N)."""
+        sample = Det3DDataSample(metainfo=dict(self.metainfo))
+        data = {'inputs': {'points': [cloud]}, 'data_samples': [sample]}
+        data = self.base.data_preprocessor(data, False)
+        (output,) = self.base(**data, mode='predict')
+        return output.pts_seg_logits.pts_seg_logits
+
+
+def _takes_batches(base: BaseModel) -> bool:
+    """Whether clouds go through the model together, by its own code, one as any other."""
+    preprocessor = base.data_preprocessor
+    return (
+        isinstance(base, EncoderDecoder3D)
+        and base.test_cfg is not None
+        and base.test_cfg.get('mode') == 'whole'
+        and type(base).predict is EncoderDecoder3D.predict
+        and type(base).inference is EncoderDecoder3D.inference
+        and type(base).postprocess_result is EncoderDecoder3D.postprocess_result
+        and is_untouched(base, ('forward', 'predict', 'inference', 'postprocess_result'))
+        and type(preprocessor) is Det3DDataPreprocessor
+        and not preprocessor.voxel
+        and not _mixes_clouds(base)
+        and is_untouched(preprocessor, ('forward', 'cast_data', 'simple_process'))
+    )
+
+
+def _mixes_clouds(base: BaseModel) -> bool:
+    """Whether a cloud's neighbours depend on what else is in its batch.
+
+    mmcv's CUDA kernel for nearest neighbours takes every point to have 3 coordinates, so in the
+    feature space of DGCNN it reads the numbers of other clouds.
+    """
+    on_cuda = next(base.parameters()).device.type == 'cuda'
+    return on_cuda and any(type(module).__name__ == 'DGCNNGFModule' for module in base.modules())
+
+
+def _number(tensor: torch.Tensor) -> int:
+    """A number that a tensor's content decides."""
+    return int.from_bytes(input_digest(tensor)[:4], 'little')
+
+
+def _order(tensor: torch.Tensor, run: int) -> torch.Tensor:
+    """An order of points that their coordinates decide, shape (N,)."""
+    generator = torch.Generator().manual_seed((_number(tensor) << 8) + run)
+    return torch.randperm(len(tensor), generator=generator)
+
+
+@contextlib.contextmanager
+def _seeded_by(cloud: torch.Tensor) -> Iterator[None]:
+    """Seeds the global generators by a cloud's content, and puts them back."""
+    number = _number(cloud)
+    devices = [cloud.device] if cloud.device.type == 'cuda' else []
+    state = np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(number)
+            np.random.seed(number)
+            yield
+    finally:
+        np.random.set_state(state)
