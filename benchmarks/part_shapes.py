@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -19,15 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from machine import machine
 
 from mmcert.certify import Terms, VotesRecord, certify_record, read_folder
 from mmcert.certify.offline import Task, evaluate
-from mmcert.compat import enable_mmcv_lite
+from mmcert.compat import enable_mmcv_lite, reuse_freed_memory
 
 enable_mmcv_lite()
 from mmcert.evaluation.part_iou import part_ious  # noqa: E402
 from mmcert.perturbations import CoordinateNoise  # noqa: E402
+from mmcert.pointops import install_cpu_point_ops  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results' / 'part_shapes.json'
@@ -35,6 +38,8 @@ TAUS = (0.75, 0.85, 0.95, 0.99)
 ALPHA = 1e-3
 PROCEDURES = {'holm': 'holdout', 'ordered_holm': 'same_draws'}
 EPOCHS = 20
+BATCH = 16
+"""Of ``configs/_base_/smoothing/part_segmentation.py``."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--work-dirs', type=Path, default=ROOT / 'work_dirs' / 'part_shapes')
     parser.add_argument('--sigma', type=float, nargs='+', default=[0.25, 0.5])
+    parser.add_argument('--kind', nargs='+', default=['normals', 'xyz'], choices=['normals', 'xyz'])
     parser.add_argument('--shapes', type=int, default=100, help='certified with 1000 draws')
     parser.add_argument('--shapes-10000', type=int, default=10, help='with 10,000 draws')
     parser.add_argument('--gather', action='store_true', help='run nothing, gather the results')
@@ -69,7 +75,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Runs what is missing and gathers the results."""
     args = parse_args()
-    models = [model for model in MODELS if model.sigma in args.sigma]
+    models = [
+        model
+        for model in MODELS
+        if model.sigma in args.sigma and ('normals' if model.normals else 'xyz') in args.kind
+    ]
     counts = {1000: args.shapes, 10000: args.shapes_10000}
     if not args.gather:
         for model in models:
@@ -104,6 +114,7 @@ def certify(model: Model, n: int, shapes: int, work_dirs: Path) -> None:
     # The test split is ordered by category.
     total = 16 * 10
     indices = np.linspace(0, total - 1, shapes).round().astype(int).tolist()
+    bare = bare_seconds(model, work_dirs)
     started = time.monotonic()
     run(
         'test',
@@ -115,8 +126,38 @@ def certify(model: Model, n: int, shapes: int, work_dirs: Path) -> None:
         f'smoothing.tau={0.75 if n < 10000 else 0.95}',
         f'test_dataloader.dataset.indices={indices}'.replace(' ', ''),
     )
-    seconds = {'seconds': time.monotonic() - started}
-    (folder / 'time.json').write_text(json.dumps(seconds))
+    times = {'seconds': time.monotonic() - started, 'bare_seconds_per_draw': bare}
+    (folder / 'time.json').write_text(json.dumps({**times, 'threads': torch.get_num_threads()}))
+
+
+@torch.no_grad()
+def bare_seconds(model: Model, work_dirs: Path) -> float:
+    """Wall time of a forward pass, per cloud, in the batches that certification uses."""
+    base, dataset = load(model, work_dirs)
+    cloud = dataset[0]['inputs']['points']
+    clouds = cloud.expand(BATCH, -1, -1) + torch.zeros(BATCH, 1, 1)
+    times = []
+    for _ in range(12):
+        started = time.perf_counter()
+        base.inference(clouds, [{}] * BATCH, True)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[2:]) / BATCH
+
+
+def load(model: Model, work_dirs: Path) -> tuple[Any, Any]:
+    """A trained model and its test data."""
+    from mmdet3d.registry import DATASETS, MODELS
+    from mmdet3d.utils import register_all_modules
+    from mmengine.config import Config
+    from mmengine.runner import load_checkpoint
+
+    reuse_freed_memory()
+    install_cpu_point_ops()
+    register_all_modules()
+    cfg = Config.fromfile(model.config)
+    base = MODELS.build(cfg.model).eval()
+    load_checkpoint(base, str(checkpoint(model, work_dirs)), map_location='cpu')
+    return base, DATASETS.build(cfg.test_dataloader.dataset)
 
 
 def run(tool: str, *arguments: object) -> None:
@@ -133,8 +174,9 @@ def results(model: Model, n: int, work_dirs: Path) -> Iterator[dict[str, Any]]:
         print(f'not run yet: {folder.name}')
         return
     records = list(read_folder(votes[0]))
+    draws = records[0].votes.n0 + records[0].votes.n
     task = Task(50, 255)
-    seconds = json.loads((folder / 'time.json').read_text())['seconds']
+    times = json.loads((folder / 'time.json').read_text())
     radius = CoordinateNoise(model.sigma).radius
     for procedure, selection in PROCEDURES.items():
         terms = [Terms(tau, ALPHA, procedure, selection) for tau in TAUS]
@@ -158,7 +200,9 @@ def results(model: Model, n: int, work_dirs: Path) -> Iterator[dict[str, Any]]:
                 'base_aAcc': rates['base_aAcc'],
                 'smoothed_aAcc': rates['smoothed_aAcc'],
                 'certified_instance_mIoU': float(np.mean(found)),
-                'seconds_per_shape': seconds / len(records),
+                'seconds_per_shape': times['seconds'] / len(records),
+                'bare_seconds_per_shape': times['bare_seconds_per_draw'] * draws,
+                'threads': times['threads'],
             }
 
 

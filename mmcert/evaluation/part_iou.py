@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,7 @@ class _ShapeResult:
     miou: float
     correct: int
     points: int
+    certified_miou: float | None = None
 
 
 @METRICS.register_module()
@@ -69,7 +71,9 @@ class PartIoUMetric(BaseMetric):
     A shape's mIoU is the mean over its category's parts (see ``part_ious``). ``instance_mIoU`` is
     the mean over all shapes, ``class_mIoU`` the mean over the categories' means; categories without
     a shape are left out. ``accuracy`` is the share of points with the right label. All values are
-    unrounded fractions in [0, 1]; each category's mean is there under its name.
+    unrounded fractions in [0, 1]; each category's mean is there under its name. Of certified shapes
+    there are ``certified_instance_mIoU`` and ``certified_class_mIoU`` as well, where abstentions
+    count as wrong.
 
     Reads ``pred_pts_seg``, ``category`` and the ground truth (``eval_ann_info`` or ``gt_pts_seg``)
     of each sample, and ``category_parts`` of the data set's metainfo.
@@ -103,26 +107,47 @@ class PartIoUMetric(BaseMetric):
             true = _as_array(_ground_truth(sample))
             ious = part_ious(predicted, true, parts)
             correct = int((predicted == true).sum())
-            self.results.append(_ShapeResult(category, float(ious.mean()), correct, true.size))
+            certified = None
+            if 'cert_pts_seg' in sample:
+                labels = _as_array(sample['cert_pts_seg']['pts_semantic_mask'])
+                certified = float(part_ious(labels, true, parts).mean())
+            mean = float(ious.mean())
+            self.results.append(_ShapeResult(category, mean, correct, true.size, certified))
 
     def compute_metrics(self, results: list[_ShapeResult]) -> dict[str, float]:
         """Averages the shapes and prints a table of the categories."""
         if not results:
             return {}
-        by_category: dict[str, list[float]] = {}
-        for result in results:
-            by_category.setdefault(result.category, []).append(result.miou)
-        means = {name: float(np.mean(values)) for name, values in sorted(by_category.items())}
+        means = _by_category([(r.category, r.miou) for r in results])
         averages = {
             'accuracy': sum(r.correct for r in results) / sum(r.points for r in results),
             'instance_mIoU': float(np.mean([r.miou for r in results])),
             'class_mIoU': float(np.mean(list(means.values()))),
         }
-        table = PrettyTable(['category', 'shapes', 'mIoU'])
+        certified = [
+            (r.category, r.certified_miou) for r in results if r.certified_miou is not None
+        ]
+        of_certified = _by_category(certified)
+        if certified:
+            averages |= {
+                'certified_instance_mIoU': float(np.mean([miou for _, miou in certified])),
+                'certified_class_mIoU': float(np.mean(list(of_certified.values()))),
+            }
+        counts = Counter(result.category for result in results)
+        table = PrettyTable(['category', 'shapes', 'mIoU', *(['certified'] if certified else [])])
         for name, mean in means.items():
-            table.add_row([name, len(by_category[name]), f'{mean:.4f}'])
+            further = [f'{of_certified[name]:.4f}'] if certified else []
+            table.add_row([name, counts[name], f'{mean:.4f}', *further])
         print_log(f'part segmentation\n{table}', logger=MMLogger.get_current_instance())
         return averages | means
+
+
+def _by_category(values: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The mean of each category, by name."""
+    found: dict[str, list[float]] = {}
+    for category, value in values:
+        found.setdefault(category, []).append(value)
+    return {name: float(np.mean(found[name])) for name in sorted(found)}
 
 
 def _ground_truth(sample: dict) -> Any:

@@ -1,0 +1,175 @@
+"""Attacks on certified points of synthetic shapes: none may lose its class inside the radius.
+
+Takes the votes and the checkpoint that ``benchmarks/part_shapes.py`` left, attacks each shape
+within the certified l2 radius, and samples the smoothed model anew at the attacked cloud. A
+certified point counts as broken where its class has less than half of the probability beyond doubt,
+by a binomial test of the new draws at 0.001 over all tested points. The attacks are gradient ascent
+through the smoothed model (PGD, the mean over noise draws), on all certified points or on the ones
+closest to abstention, and a random direction. They look for errors; they prove nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import machine
+from part_shapes import ALPHA, ROOT, Model, load
+
+from mmcert.certify import Terms, VotesRecord, certify_record, read_folder
+from mmcert.certify.binomial import p_values
+from mmcert.models.cloud_adapter import CloudAdapter
+from mmcert.models.numerics import Numerics
+from mmcert.models.point_segmentor import PointSegmentor
+from mmcert.perturbations import CoordinateNoise
+from mmcert.sampling import collect_votes
+
+RESULTS = ROOT / 'benchmarks' / 'results' / 'part_attack.json'
+WEAKEST = 20
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--work-dirs', type=Path, default=ROOT / 'work_dirs' / 'part_shapes')
+    parser.add_argument('--sigma', type=float, default=0.25)
+    parser.add_argument('--tau', type=float, default=0.75)
+    parser.add_argument('--shapes', type=int, default=8)
+    parser.add_argument('--steps', type=int, default=10)
+    parser.add_argument('--draws', type=int, default=8, help='noise draws of each gradient')
+    parser.add_argument('--new-draws', type=int, default=200, help='at each attacked cloud')
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Attacks and writes what happened."""
+    args = parse_args()
+    model = Model(args.sigma, normals=True)
+    base, dataset = load(model, args.work_dirs)
+    folder = args.work_dirs / f'{model.config.stem}-n1000' / 'certified'
+    records = {
+        record.meta['digest']: record for record in read_folder(next(folder.glob('votes-*')))
+    }
+    noise, adapter = CoordinateNoise(args.sigma), CloudAdapter()
+    terms = Terms(args.tau, ALPHA, 'holm', 'holdout')
+    rows: list[dict[str, Any]] = []
+    for index in np.linspace(0, len(dataset) - 1, 10 * args.shapes).round().astype(int):
+        item = dataset[int(index)]
+        raw, sample = item['inputs']['points'], item['data_samples']
+        record = records.get(adapter.digest(raw).hex())
+        if record is None or len(rows) == 3 * args.shapes:
+            continue
+        segment = adapter.segmentor(base, raw, sample, Numerics())
+        rows += attacked(segment, adapter.perturbed_part(raw), record, terms, noise, args)
+        print(rows[-3]['shape'], [(r['attack'], r['changed'], r['broken']) for r in rows[-3:]])
+    broken = sum(row['broken'] for row in rows)
+    content = {
+        'machine': machine(), 'sigma': args.sigma, 'tau': args.tau, 'alpha': ALPHA,
+        'radius': noise.radius(args.tau), 'steps': args.steps, 'gradient_draws': args.draws,
+        'new_draws': args.new_draws, 'broken': broken, 'rows': rows,
+    }  # fmt: skip
+    RESULTS.write_text(json.dumps(content, indent=1) + '\n')
+    print(f'wrote {RESULTS.relative_to(ROOT)}: {broken} certified points broken')
+    return int(broken > 0)
+
+
+def attacked(
+    segment: PointSegmentor,
+    clean: torch.Tensor,
+    record: VotesRecord,
+    terms: Terms,
+    noise: CoordinateNoise,
+    args: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """What the attacks do to one shape."""
+    certificate = certify_record(record, terms)
+    points = np.flatnonzero(certificate.certified)
+    guess = torch.from_numpy(record.votes.guess.astype(np.int64))
+    weakest = points[np.argsort(record.votes.hits[points], kind='stable')[:WEAKEST]]
+    # Inside the open ball, so that rounding cannot lead out of it.
+    radius = noise.radius(terms.tau) * (1 - 1e-6)
+    generator = torch.Generator().manual_seed(1)
+    deltas = {
+        'gradient, all points': ascend(segment, clean, guess, points, radius, noise, args),
+        'gradient, weakest points': ascend(segment, clean, guess, weakest, radius, noise, args),
+        'random direction': onto(torch.randn(clean.shape, generator=generator), radius),
+    }
+    rows = []
+    for name, delta in deltas.items():
+        # One guess for all: the new draws count how often the certified class comes up.
+        hits = count(segment, clean + delta, guess, noise, args.new_draws)[points]
+        fewer = p_values(args.new_draws - hits, args.new_draws, 0.5)
+        tested = max(len(points), 1) * 3 * args.shapes
+        rows.append(
+            {
+                'shape': record.meta['name'],
+                'attack': name,
+                'norm': float(delta.norm()),
+                'certified': len(points),
+                'points': len(guess),
+                'changed': int((hits <= args.new_draws / 2).sum()),
+                'broken': int((fewer < 0.001 / tested).sum()),
+                'least_share': float(hits.min(initial=args.new_draws) / args.new_draws),
+            }
+        )
+    return rows
+
+
+def ascend(
+    segment: PointSegmentor,
+    clean: torch.Tensor,
+    guess: torch.Tensor,
+    points: np.ndarray,
+    radius: float,
+    noise: CoordinateNoise,
+    args: argparse.Namespace,
+) -> torch.Tensor:
+    """Gradient ascent on the mean loss of some points under noise, in the l2 ball."""
+    delta = torch.zeros_like(clean)
+    if not len(points):
+        return delta
+    target = torch.from_numpy(points)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(args.steps):
+        delta.requires_grad_(True)
+        draws = torch.randn((args.draws, *clean.shape), generator=generator) * noise.sigma
+        scores = segment._scores(list(clean + delta + draws)).log_softmax(dim=1)
+        wanted = guess[target].expand(args.draws, -1)
+        loss = -scores[:, :, target].gather(1, wanted[:, None])[:, 0].mean()
+        (gradient,) = torch.autograd.grad(loss, delta)
+        delta = onto(delta.detach() + onto(gradient, radius / 2), radius)
+    return delta
+
+
+def onto(delta: torch.Tensor, radius: float) -> torch.Tensor:
+    """A perturbation of this l2 norm: the loss only grows on the way out."""
+    return delta * (radius / delta.norm().clamp(min=1e-12))
+
+
+@torch.no_grad()
+def count(
+    segment: PointSegmentor,
+    cloud: torch.Tensor,
+    guess: torch.Tensor,
+    noise: CoordinateNoise,
+    n: int,
+) -> np.ndarray:
+    """Hits of given classes among new draws."""
+    hits = torch.zeros(len(guess), dtype=torch.int64)
+
+    def compared(inputs: list[torch.Tensor]) -> torch.Tensor:
+        agree = (segment(inputs) == guess).long()
+        hits.add_(agree.sum(dim=0))
+        return agree
+
+    collect_votes(compared, cloud, noise, n0=0, n=n, num_classes=2, batch_size=16, seed=12345)
+    return hits.numpy()
+
+
+if __name__ == '__main__':
+    sys.exit(main())
