@@ -28,6 +28,7 @@ from mmcert.certify.offline import Task, evaluate
 from mmcert.compat import enable_mmcv_lite, reuse_freed_memory
 
 enable_mmcv_lite()
+from mmcert.datasets.shapenet_part import CATEGORY_PARTS  # noqa: E402
 from mmcert.evaluation.part_iou import part_ious  # noqa: E402
 from mmcert.perturbations import CoordinateNoise  # noqa: E402
 from mmcert.pointops import install_cpu_point_ops  # noqa: E402
@@ -210,19 +211,8 @@ def part_miou(record: VotesRecord, terms: Terms) -> float:
     """A shape's mean IoU over the parts of its category, abstentions counted as wrong."""
     labels = certify_record(record, terms).label_map()
     assert record.label is not None
-    parts = next(parts for parts in CATEGORY_PARTS if int(record.label[0]) in parts)
+    parts = next(parts for parts in CATEGORY_PARTS.values() if int(record.label[0]) in parts)
     return float(part_ious(labels, record.label, parts).mean())
-
-
-CATEGORY_PARTS = [
-    range(start, stop)
-    for start, stop in zip(
-        (0, 4, 6, 8, 12, 16, 19, 22, 24, 28, 30, 36, 38, 41, 44, 47),
-        (4, 6, 8, 12, 16, 19, 22, 24, 28, 30, 36, 38, 41, 44, 47, 50),
-        strict=True,
-    )
-]
-"""Part labels of the 16 categories."""
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmcert.models.adapter import Adapter, Maps
 from mmcert.models.numerics import Numerics
-from mmcert.models.point_segmentor import PointSegmentor
+from mmcert.models.point_segmentor import PointSegmentor, points_needed
 
 CERTIFIED_SPACE = (
     'the coordinates of the cloud as the test pipeline delivers it to the model, after its '
@@ -100,7 +100,7 @@ class CloudAdapter(Adapter[Det3DDataSample]):
         Raises:
             ValueError: If the cloud has fewer points than the model samples.
         """
-        needed = points_needed(base)
+        needed = points_needed(base.backbone)
         if len(raw) < needed and base.test_cfg.get('mode') == 'whole':
             raise ValueError(
                 f'{self.source(sample) or "a cloud"} has {len(raw)} points, but '
@@ -148,22 +148,3 @@ class CloudAdapter(Adapter[Det3DDataSample]):
             'columns': list(self.columns),
             'runs': self.runs,
         }
-
-
-def points_needed(base: BaseModel) -> int:
-    """How many points the first layers of a model pick from a cloud; 0 if it does not say.
-
-    Args:
-        base (BaseModel): An mmdetection3d segmentor.
-
-    Returns:
-        int: The largest number that a set abstraction layer samples.
-    """
-    counts = [getattr(module, 'num_point', 0) for module in base.backbone.modules()]
-    flat = [
-        int(value)
-        for count in counts
-        for value in (count if isinstance(count, (list, tuple)) else [count])
-        if value
-    ]
-    return max(flat, default=0)

@@ -16,6 +16,7 @@ from mmdet3d.models.decode_heads import PointNet2Head
 from mmdet3d.models.segmentors import EncoderDecoder3D
 from torch import Tensor
 
+from mmcert.models.point_segmentor import points_needed
 from mmcert.registry import MODELS
 
 FOREIGN_LOGIT = -1e4
@@ -136,7 +137,7 @@ class PartSegmentor(EncoderDecoder3D):
                 columns are not a one-hot that is the same for all points of a cloud.
         """
         width = points.shape[2] - self.num_categories
-        needed = _first_sample(self.backbone)
+        needed = points_needed(self.backbone)
         if points.shape[1] < needed:
             raise ValueError(
                 f'the backbone samples {needed} points first and got clouds of {points.shape[1]}'
@@ -203,9 +204,3 @@ class PartSegmentor(EncoderDecoder3D):
                 'mmcert.SampleShapePoints gives them one'
             )
         return super().loss(batch_inputs_dict, batch_data_samples)
-
-
-def _first_sample(backbone: Any) -> int:
-    """How many points a PointNet++ backbone samples first; 1 for other backbones."""
-    modules = getattr(backbone, 'SA_modules', None)
-    return sum(modules[0].num_point or [1]) if modules else 1

@@ -134,6 +134,20 @@ class PointSegmentor:
         return output.pts_seg_logits.pts_seg_logits
 
 
+def points_needed(backbone: torch.nn.Module) -> int:
+    """How many points the layers of a backbone pick from a cloud; 0 if it does not say.
+
+    Args:
+        backbone (torch.nn.Module): Backbone of an mmdetection3d segmentor.
+
+    Returns:
+        int: The largest number that a set abstraction layer samples.
+    """
+    counts = [getattr(module, 'num_point', None) for module in backbone.modules()]
+    lists = [count if isinstance(count, (list, tuple)) else [count] for count in counts if count]
+    return max((int(value) for values in lists for value in values if value), default=0)
+
+
 def _takes_batches(base: BaseModel) -> bool:
     """Whether clouds go through the model together, by its own code, one as any other."""
     preprocessor = base.data_preprocessor
