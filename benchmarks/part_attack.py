@@ -56,15 +56,18 @@ def main() -> int:
         record.meta['digest']: record for record in read_folder(next(folder.glob('votes-*')))
     }
     noise, adapter = CoordinateNoise(args.sigma), CloudAdapter()
+
+    def digest_of(item: dict[str, Any]) -> str:
+        return adapter.digest(item['inputs']['points']).hex()
+
     terms = Terms(args.tau, ALPHA, 'holm', 'holdout')
+    items = (dataset[index] for index in range(len(dataset)))
+    known = [item for item in items if digest_of(item) in records]
+    chosen = np.linspace(0, len(known) - 1, min(args.shapes, len(known))).round().astype(int)
     rows: list[dict[str, Any]] = []
-    for index in np.linspace(0, len(dataset) - 1, 10 * args.shapes).round().astype(int):
-        item = dataset[int(index)]
-        raw, sample = item['inputs']['points'], item['data_samples']
-        record = records.get(adapter.digest(raw).hex())
-        if record is None or len(rows) == 3 * args.shapes:
-            continue
-        segment = adapter.segmentor(base, raw, sample, Numerics())
+    for item in (known[index] for index in chosen):
+        raw, record = item['inputs']['points'], records[digest_of(item)]
+        segment = adapter.segmentor(base, raw, item['data_samples'], Numerics())
         rows += attacked(segment, adapter.perturbed_part(raw), record, terms, noise, args)
         print(rows[-3]['shape'], [(r['attack'], r['changed'], r['broken']) for r in rows[-3:]])
     broken = sum(row['broken'] for row in rows)
