@@ -26,7 +26,7 @@ $(VENV)/.installed: requirements/lite.txt requirements/runtime.txt requirements/
 
 venv-test: $(VENV)/.installed-tests
 
-# mmdetection3d's devkits want NumPy 1 and bring the desktop's OpenCV back.
+# mmdetection3d's devkits bring the desktop's OpenCV back.
 $(VENV)/.installed-tests: $(VENV)/.installed requirements/tests.txt requirements/mmdet3d.txt
 	$(BIN)/python -m pip install --quiet --only-binary=:all: \
 		-r requirements/tests.txt -r requirements/mmdet3d.txt

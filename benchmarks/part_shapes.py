@@ -110,7 +110,7 @@ def train(model: Model, work_dirs: Path) -> None:
 def certify(model: Model, n: int, shapes: int, work_dirs: Path) -> None:
     """Certifies shapes of all categories, evenly."""
     folder = work_dirs / f'{model.config.stem}-n{n}'
-    if (folder / 'certified' / 'summary.json').exists():
+    if not shapes or (folder / 'certified' / 'summary.json').exists():
         return
     # The test split is ordered by category.
     total = 16 * 10

@@ -279,7 +279,7 @@ class SmoothingHook(Hook):
         name = sample.metainfo['name']
         found = certified_maps(sample.to_dict())
         labels = found['cert'].astype(np.uint8)
-        maps = {'radius': found['radius']}
+        maps: dict[str, Any] = {'radius': found['radius']}
         if labels.ndim == 2:
             with atomic_writer(folder / f'{name}.png') as file:
                 file.write(cv2.imencode('.png', labels)[1].tobytes())

@@ -8,21 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-IMAGE_FIELDS = {
-    'label': 'gt_sem_seg',
-    'pred': 'pred_sem_seg',
-    'cert': 'cert_sem_seg',
-    'base': 'base_sem_seg',
-    'radius': 'cert_radius',
-}
-
-CLOUD_FIELDS = {
-    'label': ('gt_pts_seg', 'pts_semantic_mask'),
-    'pred': ('pred_pts_seg', 'pts_semantic_mask'),
-    'cert': ('cert_pts_seg', 'pts_semantic_mask'),
-    'base': ('base_pts_seg', 'pts_semantic_mask'),
-    'radius': ('cert_radius', 'radius'),
-}
+from mmcert.fields import CLOUD_FIELDS, IMAGE_FIELDS
 
 
 def certified_maps(sample: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -35,15 +21,17 @@ def certified_maps(sample: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         dict: ``pred``, ``cert``, ``base`` and ``radius``, ``label`` where there is a ground truth,
         of shape (H, W) or (N,); with a taxonomy ``levels``, shape (1 + L, ...).
     """
+    maps = {}
     if 'cert_pts_seg' in sample:
-        fields = {name: field for name, field in CLOUD_FIELDS.items() if field[0] in sample}
-        maps = {name: _array(sample[field][key]) for name, (field, key) in fields.items()}
-        if 'cert_levels' in sample:
-            maps['levels'] = _array(sample['cert_levels']['levels']).T
+        for name, (field, key) in CLOUD_FIELDS.items():
+            if field in sample:
+                array = _array(sample[field][key])
+                maps[name] = array.T if name == 'levels' else array
         return maps
-    maps = {k: _array(sample[f]['data'])[0] for k, f in IMAGE_FIELDS.items() if f in sample}
-    if 'cert_levels' in sample:
-        maps['levels'] = _array(sample['cert_levels']['data'])
+    for name, field in IMAGE_FIELDS.items():
+        if field in sample:
+            array = _array(sample[field]['data'])
+            maps[name] = array if name == 'levels' else array[0]
     return maps
 
 

@@ -11,6 +11,7 @@ from mmdet3d.structures import Det3DDataSample, PointData
 from mmengine.model import BaseModel
 from numpy.typing import NDArray
 
+from mmcert.fields import CLOUD_FIELDS
 from mmcert.models.adapter import Adapter, Maps
 from mmcert.models.numerics import Numerics
 from mmcert.models.point_segmentor import PointSegmentor, points_needed
@@ -22,15 +23,6 @@ CERTIFIED_SPACE = (
 
 NORMALS = (3, 4, 5)
 """Columns of the normals, where a perturbation takes them along."""
-
-FIELDS = {
-    'label': ('gt_pts_seg', 'pts_semantic_mask'),
-    'pred': ('pred_pts_seg', 'pts_semantic_mask'),
-    'cert': ('cert_pts_seg', 'pts_semantic_mask'),
-    'base': ('base_pts_seg', 'pts_semantic_mask'),
-    'radius': ('cert_radius', 'radius'),
-    'levels': ('cert_levels', 'levels'),
-}
 
 
 @dataclass(frozen=True)
@@ -128,7 +120,7 @@ class CloudAdapter(Adapter[Det3DDataSample]):
     def attach(self, sample: Det3DDataSample, maps: Maps) -> None:
         """As ``PointData``."""
         for name, array in maps.items():
-            field, key = FIELDS[name]
+            field, key = CLOUD_FIELDS[name]
             # PointData wants the points in the first axis.
             data = torch.from_numpy(array)
             sample.set_data({field: PointData(**{key: data.t() if data.dim() == 2 else data})})

@@ -12,6 +12,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from numpy.typing import NDArray
 
+from mmcert.fields import IMAGE_FIELDS
 from mmcert.models.adapter import Adapter, Maps
 from mmcert.models.image_segmentor import (
     RESOLUTION_WORDS,
@@ -31,13 +32,6 @@ SPACE_WORDS = {
     ),
 }
 """Where the certified perturbations live, as every result says it."""
-
-FIELDS = {
-    'pred': 'pred_sem_seg',
-    'cert': 'cert_sem_seg',
-    'base': 'base_sem_seg',
-    'radius': 'cert_radius',
-}
 
 
 @dataclass(frozen=True)
@@ -122,10 +116,8 @@ class ImageAdapter(Adapter[SegDataSample]):
             if name == 'label':
                 continue  # The sample has it.
             data = torch.from_numpy(array)
-            if name == 'levels':
-                sample.set_data({'cert_levels': PixelData(data=data)})
-            else:
-                sample.set_data({FIELDS[name]: PixelData(data=data[None])})
+            data = data if name == 'levels' else data[None]
+            sample.set_data({IMAGE_FIELDS[name]: PixelData(data=data)})
 
     def statement(self) -> dict[str, Any]:
         """Space, resolution, scales."""
