@@ -3,6 +3,7 @@
 from mmcert.datasets.camvid import CamVidDataset
 from mmcert.datasets.part_shapes import PartShapesDataset
 from mmcert.datasets.point_transforms import PerturbPoints
+from mmcert.datasets.semantic_transforms import SemanticTransform
 from mmcert.datasets.shapenet_part import (
     AppendCategory,
     CentreAndScale,
@@ -22,6 +23,7 @@ __all__ = [
     'PartShapesDataset',
     'PerturbPoints',
     'SampleShapePoints',
+    'SemanticTransform',
     'ShapeNetPartDataset',
     'StreetScenesDataset',
 ]

@@ -258,9 +258,10 @@ class SmoothedSegmentor(BaseModel):
         plan.adapter.attach(sample, spread)
         statement = {
             **certificate.statement(),
-            **plan.perturbation.guarantee(terms.tau),
             **self._further_statements(votes, certificate, radii),
             **plan.adapter.statement(),
+            # The last word on the stage, where it says one.
+            **plan.perturbation.guarantee(terms.tau),
             'input_kind': plan.adapter.word,
             'component_kind': plan.adapter.component,
             'wrong_pixels': (certificate.k - 1) * record.pixels_per_component,

@@ -22,12 +22,40 @@ from mmcert.perturbations.clouds import (
     check_scale,
 )
 from mmcert.perturbations.gaussian import GaussianNoise
+from mmcert.perturbations.images import (
+    BrightnessContrast,
+    CyclicTranslation,
+    GaussianBlur,
+    ImageTransformation,
+    LaplaceNoise,
+)
+from mmcert.perturbations.laws import (
+    LAWS,
+    Exponential,
+    FoldedNormal,
+    Gaussian,
+    Laplace,
+    Law,
+    Uniform,
+    build_law,
+)
 
 __all__ = [
     'CLASSES',
+    'LAWS',
     'AxisRotation',
+    'BrightnessContrast',
     'CoordinateNoise',
+    'CyclicTranslation',
+    'Exponential',
+    'FoldedNormal',
+    'Gaussian',
+    'GaussianBlur',
     'GaussianNoise',
+    'ImageTransformation',
+    'Laplace',
+    'LaplaceNoise',
+    'Law',
     'LogScale',
     'Perturbation',
     'PointTransformation',
@@ -38,6 +66,8 @@ __all__ = [
     'Translation',
     'Twist',
     'TwistRotation',
+    'Uniform',
+    'build_law',
     'check_scale',
     'from_spec',
 ]
@@ -46,6 +76,10 @@ CLASSES: dict[str, type[Perturbation]] = {
     cls.__name__: cls
     for cls in (
         GaussianNoise,
+        LaplaceNoise,
+        GaussianBlur,
+        BrightnessContrast,
+        CyclicTranslation,
         CoordinateNoise,
         AxisRotation,
         Rotation3D,

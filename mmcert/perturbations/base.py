@@ -18,10 +18,14 @@ class Perturbation(ABC):
         domain (str): What it perturbs, 'image' or 'points'.
         normals (bool): Whether it takes the normals of points along, in columns behind the
             coordinates.
+        frame (str): 'output' if a component is a position of the label map; 'content' if it is a
+            position of the clean input's content, which the perturbation moves: then each label map
+            must be carried back before it is counted, and ``sample`` is refused.
     """
 
     domain: str = 'image'
     normals: bool = False
+    frame: str = 'output'
 
     def check(self, inputs: torch.Tensor) -> None:  # noqa: B027 (most have nothing to refuse)
         """Refuses an input that this perturbation is evidently not meant for.

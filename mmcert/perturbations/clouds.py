@@ -22,6 +22,7 @@ from scipy.special import ndtri
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import Perturbation
 from mmcert.perturbations.gaussian import GaussianNoise
+from mmcert.perturbations.noise_level import validate_positive
 
 UNIT = 'units of the coordinates as the pipeline delivers them'
 
@@ -74,7 +75,7 @@ class CoordinateNoise(GaussianNoise):
     domain = 'points'
 
     def __init__(self, sigma: float) -> None:
-        self.sigma = _positive(sigma)
+        self.sigma = validate_positive(sigma)
 
     def check(self, inputs: torch.Tensor) -> None:
         """Refuses a cloud smaller than sigma: see ``check_scale``."""
@@ -256,7 +257,7 @@ class AxisRotation(PointTransformation):
     unit = 'radians'
 
     def __init__(self, sigma: float, axis: Axis = 'z', normals: bool = False) -> None:
-        super().__init__(_positive(sigma))
+        super().__init__(validate_positive(sigma))
         self.axis, self.normals = _checked_axis(axis), _flag(normals, 'normals')
 
     def spec(self) -> dict[str, Any]:
@@ -319,7 +320,7 @@ class Rotation3D(PointTransformation):
     unit = 'radians'
 
     def __init__(self, sigma: float, normals: bool = False) -> None:
-        if _positive(sigma) > 1:
+        if validate_positive(sigma) > 1:
             raise ValueError(
                 f'Rotation3D takes sigma (radians) up to 1, got {sigma}: larger angles wrap around '
                 'too often'
@@ -381,7 +382,7 @@ class Translation(PointTransformation):
     norm = 'l2'
 
     def __init__(self, sigma: float) -> None:
-        super().__init__(*[_positive(sigma)] * 3)
+        super().__init__(*[validate_positive(sigma)] * 3)
 
     def spec(self) -> dict[str, Any]:
         """Class name and sigma."""
@@ -412,7 +413,7 @@ class LogScale(PointTransformation):
     unit = 'natural logarithm of the factor'
 
     def __init__(self, sigma: float) -> None:
-        super().__init__(_positive(sigma))
+        super().__init__(validate_positive(sigma))
 
     def spec(self) -> dict[str, Any]:
         """Class name and sigma."""
@@ -458,7 +459,7 @@ class Shear(PointTransformation):
                 f'along must be {others[0]!r}, {others[1]!r} or {"".join(others)!r} for a shear in '
                 f'proportion to {axis}, got {along!r}'
             )
-        super().__init__(*[_positive(sigma)] * len(along))
+        super().__init__(*[validate_positive(sigma)] * len(along))
         self.law = f'N(0, sigma^2 I_{len(along)})'
         self.along, self.axis = along, axis
 
@@ -508,7 +509,7 @@ class Twist(PointTransformation):
     unit = 'radians per unit of the coordinates as the pipeline delivers them'
 
     def __init__(self, sigma: float, axis: Axis = 'z') -> None:
-        super().__init__(_positive(sigma))
+        super().__init__(validate_positive(sigma))
         self.axis = _checked_axis(axis)
 
     def spec(self) -> dict[str, Any]:
@@ -541,7 +542,7 @@ class Taper(PointTransformation):
     unit = '1 / unit of the coordinates as the pipeline delivers them'
 
     def __init__(self, sigma: float, axis: Axis = 'z') -> None:
-        super().__init__(_positive(sigma))
+        super().__init__(validate_positive(sigma))
         self.axis = _checked_axis(axis)
 
     def spec(self) -> dict[str, Any]:
@@ -615,7 +616,8 @@ class TwistRotation(_TwoParameters):
 
     def __init__(self, sigma_twist: float, sigma_rotation: float, axis: Axis = 'z') -> None:
         super().__init__(
-            _positive(sigma_twist, 'sigma_twist'), _positive(sigma_rotation, 'sigma_rotation')
+            validate_positive(sigma_twist, 'sigma_twist'),
+            validate_positive(sigma_rotation, 'sigma_rotation'),
         )
         self.axis = _checked_axis(axis)
 
@@ -667,7 +669,8 @@ class RotationScale(_TwoParameters):
         self, sigma_rotation: float, sigma_scale: float, axis: Axis = 'z', normals: bool = False
     ) -> None:
         super().__init__(
-            _positive(sigma_rotation, 'sigma_rotation'), _positive(sigma_scale, 'sigma_scale')
+            validate_positive(sigma_rotation, 'sigma_rotation'),
+            validate_positive(sigma_scale, 'sigma_scale'),
         )
         self.axis, self.normals = _checked_axis(axis), _flag(normals, 'normals')
 
@@ -728,15 +731,6 @@ def _axis_words(axis: str | list[float]) -> str:
 def _repr(spec: dict[str, Any]) -> str:
     arguments = ', '.join(f'{name}={value!r}' for name, value in spec.items() if name != 'type')
     return f'{spec["type"]}({arguments})'
-
-
-def _positive(value: float, name: str = 'sigma') -> float:
-    """Checks a positive finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f'{name} must be a finite number, got {value!r}')
-    if value <= 0:
-        raise ValueError(f'{name} must be positive, got {value}')
-    return float(value)
 
 
 def _flag(value: bool, name: str) -> bool:

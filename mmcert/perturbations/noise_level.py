@@ -9,11 +9,32 @@ MAX_SIGMA = 5.0
 """Largest noise level taken for [0, 1] image units; the papers go to 2."""
 
 
-def validate_sigma(sigma: float) -> float:
+def validate_positive(value: float, name: str = 'sigma') -> float:
+    """Checks a positive finite number.
+
+    Args:
+        value (float): The number.
+        name (str): What the message calls it.
+
+    Returns:
+        float: The same number.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f'{name} must be a finite number, got {value!r}')
+    if value <= 0:
+        raise ValueError(f'{name} must be positive, got {value}')
+    return float(value)
+
+
+def validate_sigma(sigma: float, name: str = 'sigma') -> float:
     """Checks a noise level in [0, 1] image units.
 
     Args:
-        sigma (float): Standard deviation of the noise.
+        sigma (float): Standard deviation, or another scale, of the noise.
+        name (str): What the message calls it.
 
     Returns:
         float: The same number.
@@ -21,14 +42,10 @@ def validate_sigma(sigma: float) -> float:
     Raises:
         ValueError: If it is not a positive finite number, or evidently in 0-255 units.
     """
-    if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not math.isfinite(sigma):
-        raise ValueError(f'sigma must be a finite number, got {sigma!r}')
-    if sigma <= 0:
-        raise ValueError(f'sigma must be positive, got {sigma}')
-    if sigma > MAX_SIGMA:
+    if validate_positive(sigma, name) > MAX_SIGMA:
         raise ValueError(
-            f'sigma={sigma} looks like 0-255 units; mmcert takes [0, 1] image units: did you mean '
-            f'sigma={sigma / 255:.4g}?'
+            f'{name}={sigma} looks like 0-255 units; mmcert takes [0, 1] image units: did you mean '
+            f'{name}={sigma / 255:.4g}?'
         )
     return float(sigma)
 

@@ -18,7 +18,7 @@ from mmcert.certify import (
     load_votes,
     save_votes,
 )
-from mmcert.engine import smoothing_hook
+from mmcert.engine import SmoothingConfig, smoothing_hook
 from mmcert.engine.smoothing_hook import CheckpointMismatchError
 from mmcert.models import SmoothedSegmentor
 from mmcert.sampling import SegmentorOutputError
@@ -285,6 +285,25 @@ def test_the_long_form_of_sigma_is_the_same_perturbation(make_config, tmp_path):
     long = dict(sigma=None, perturbation=dict(type='mmcert.GaussianNoise', sigma=0.25))
     run_test(make_config(images=1, smoothing=long | dict(votes_dir=str(tmp_path / 'b'))))
     assert votes_files(tmp_path / 'a') == votes_files(tmp_path / 'b')
+
+
+@pytest.mark.parametrize(
+    'perturbation',
+    [
+        dict(type='mmcert.GaussianBlur', law=dict(type='Exponential', mean=2.0)),
+        dict(type='mmcert.BrightnessContrast', sigma_k=0.2, sigma_b=0.2),
+        dict(type='mmcert.LaplaceNoise', b=0.2),
+    ],
+    ids=lambda cfg: cfg['type'].split('.')[1],
+)
+def test_semantic_perturbations_are_certified_from_a_config(make_config, tmp_path, perturbation):
+    run_test(make_config(images=1, smoothing=dict(sigma=None, perturbation=perturbation)))
+    (file,) = (tmp_path / 'work' / 'certified').glob('certificates-*/*.json')
+    statement = json.loads(file.read_text())
+    built = SmoothingConfig.from_cfg(dict(perturbation=perturbation)).plan().perturbation
+    for key, value in built.guarantee(0.6).items():
+        assert statement[key] == json.loads(json.dumps(value)), key
+    assert statement['components'] == 32 * 48
 
 
 def test_too_few_draws_are_refused_before_sampling(make_config, tmp_path):

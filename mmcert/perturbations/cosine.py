@@ -1,0 +1,76 @@
+"""The cosine transform of images (DCT-II): its filters are blurs with a mirrored border."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def frequencies(size: int, like: torch.Tensor) -> torch.Tensor:
+    """Frequencies of the coefficients along one axis: pi k / size radians per pixel.
+
+    Args:
+        size (int): Number of pixels N along the axis.
+        like (torch.Tensor): Gives type and device.
+
+    Returns:
+        torch.Tensor: Shape (N,).
+    """
+    return torch.arange(size, dtype=like.dtype, device=like.device) * (math.pi / size)
+
+
+def dct(images: torch.Tensor) -> torch.Tensor:
+    """Cosine transform (DCT-II) over the last two axes.
+
+    The coefficient at the frequencies (u, v) is 4 sum_yx image[y, x] cos(u (y + 1/2)) cos(v (x +
+    1/2)). They belong to the image continued without end by mirroring, with the border pixels
+    doubled (... c b a | a b c | c b a ...): multiplying them by m(w) is the convolution of that
+    continuation with the even kernel of frequency response m.
+
+    Args:
+        images (torch.Tensor): Shape (..., H, W), float32 or float64.
+
+    Returns:
+        torch.Tensor: Coefficients, of the same shape and type.
+    """
+    return _forward(_forward(images).mT).mT
+
+
+def idct(coefficients: torch.Tensor) -> torch.Tensor:
+    """The inverse of ``dct``.
+
+    Args:
+        coefficients (torch.Tensor): Shape (..., H, W), float32 or float64.
+
+    Returns:
+        torch.Tensor: Images, of the same shape and type.
+    """
+    return _backward(_backward(coefficients).mT).mT
+
+
+def _forward(values: torch.Tensor) -> torch.Tensor:
+    # By a Fourier transform of the same length: Makhoul, "A fast cosine transform in one and two
+    # dimensions", IEEE Trans. Acoustics, Speech, and Signal Processing 28 (1980).
+    reordered = torch.cat([values[..., ::2], values[..., 1::2].flip(-1)], dim=-1)
+    return 2 * (torch.fft.fft(reordered) * _turn(values).conj()).real
+
+
+def _backward(values: torch.Tensor) -> torch.Tensor:
+    size = values.shape[-1]
+    mirrored = torch.cat([torch.zeros_like(values[..., :1]), values[..., 1:].flip(-1)], dim=-1)
+    spectrum = 0.5 * torch.complex(values, -mirrored) * _turn(values)
+    reordered = torch.fft.irfft(spectrum[..., : size // 2 + 1], n=size)
+    even = (size + 1) // 2
+    images = torch.empty_like(values)
+    images[..., ::2] = reordered[..., :even]
+    images[..., 1::2] = reordered[..., even:].flip(-1)
+    return images
+
+
+def _turn(values: torch.Tensor) -> torch.Tensor:
+    """The factors exp(i w_k / 2), shape (N,)."""
+    # In double precision, as their rounding would count N times over.
+    angles = frequencies(values.shape[-1], values.new_empty(0, dtype=torch.float64)) / 2
+    complex_type = torch.complex64 if values.dtype == torch.float32 else torch.complex128
+    return torch.polar(torch.ones_like(angles), angles).to(complex_type)

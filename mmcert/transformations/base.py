@@ -1,0 +1,337 @@
+"""What a semantic transformation of images is."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from numpy.typing import NDArray
+
+IGNORE_INDEX = 255
+"""Label of a component that has none, as in mmseg."""
+
+RANGE_TOLERANCE = 1e-3
+"""How far outside [0, 1] a value of an image may lie, for rounding of earlier arithmetic."""
+
+BENCHMARK_SIDE = 224
+"""Side in pixels of the images for which the corruption benchmark chose its severities."""
+
+Values = torch.Tensor | NDArray[Any] | Sequence[Any] | float
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a transformation.
+
+    Attributes:
+        name (str): What it is.
+        unit (str): 'px', 'px^2', 'degrees', 'log', 'factor', 'quality' or 'image' ([0, 1] units).
+        low (float): Smallest legal value.
+        high (float): Largest legal value.
+        identity (float | None): Value that leaves the image as it is; None if there is none.
+        integer (bool): Whether only whole numbers are legal.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    identity: float | None
+    integer: bool = False
+
+
+class Transformation(ABC):
+    """A family of maps of images to images of the same size, indexed by a parameter vector.
+
+    Calling it checks images and parameters and then applies ``transform``, which takes any real
+    image (an attacked and smoothed one may leave [0, 1]). Nothing is clipped, before or after,
+    unless a class says so. Items of a batch do not influence each other.
+
+    Attributes:
+        name (str): Name in ``TRANSFORMATIONS``.
+        parameters (tuple[Parameter, ...]): What the P columns of a parameter tensor mean.
+        frame (str): 'output' where labels stay in place, 'content' where they move with the image.
+        differentiable (bool): Whether gradients flow to the images.
+        differentiable_parameters (bool): Whether gradients flow to the parameters; they exist
+            almost everywhere (bilinear interpolation and kernel edges have kinks).
+        severities (tuple[tuple[float, ...], ...]): Parameters of severities 1 to 5 for images whose
+            shorter side has 224 pixels.
+    """
+
+    name: ClassVar[str]
+    parameters: ClassVar[tuple[Parameter, ...]]
+    frame: ClassVar[Literal['output', 'content']] = 'output'
+    differentiable: ClassVar[bool] = True
+    differentiable_parameters: ClassVar[bool] = True
+    severities: ClassVar[tuple[tuple[float, ...], ...]]
+
+    def __call__(self, images: torch.Tensor, parameters: Values) -> torch.Tensor:
+        """Transforms images.
+
+        Args:
+            images (torch.Tensor): Shape (B, C, H, W), floating point, in [0, 1].
+            parameters (torch.Tensor | Sequence | float): Shape (B, P) or, for all the images
+                alike, (P,); a number if P = 1.
+
+        Returns:
+            torch.Tensor: Shape (B, C, H, W), of the images' dtype, not clipped.
+
+        Raises:
+            ValueError: If shapes do not fit, an image is not in [0, 1] up to 0.001, or a
+                parameter is out of its range.
+        """
+        check_images(images)
+        return self.transform(images, self.per_image(parameters, images))
+
+    @abstractmethod
+    def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Transforms images of any real values, unchecked.
+
+        Args:
+            images (torch.Tensor): Shape (B, C, H, W), floating point.
+            parameters (torch.Tensor): Shape (B, P), float64, on the images' device.
+
+        Returns:
+            torch.Tensor: Shape (B, C, H, W), of the images' dtype.
+        """
+
+    def per_image(self, parameters: Values, images: torch.Tensor) -> torch.Tensor:
+        """One checked row of parameters for each image.
+
+        Args:
+            parameters (torch.Tensor | Sequence | float): Shape (B, P), (P,), or a number if P = 1.
+            images (torch.Tensor): Images or label maps, B along the first axis.
+
+        Returns:
+            torch.Tensor: Shape (B, P), float64, on the images' device.
+
+        Raises:
+            ValueError: If the shape does not fit or a value is out of its range.
+        """
+        rows = self.check_parameters(parameters).to(images.device)
+        if rows.dim() == 1:
+            return rows.expand(len(images), -1)
+        if len(rows) != len(images):
+            raise ValueError(f'{self.name}: {len(rows)} parameters for {len(images)} images')
+        return rows
+
+    def check_parameters(self, parameters: Values) -> torch.Tensor:
+        """Checks parameters.
+
+        Args:
+            parameters (torch.Tensor | Sequence | float): Shape (..., P), or a number if P = 1.
+
+        Returns:
+            torch.Tensor: The same values, float64, shape (P,) or (N, P).
+
+        Raises:
+            ValueError: If the shape does not fit, or a value is NaN, out of its range or should
+                be a whole number and is not. The message gives value and range.
+        """
+        values = torch.as_tensor(parameters, dtype=torch.float64)
+        width = len(self.parameters)
+        if values.dim() == 0 and width == 1:
+            values = values[None]
+        if values.dim() not in (1, 2) or values.shape[-1] != width:
+            names = ', '.join(p.name for p in self.parameters)
+            raise ValueError(
+                f'{self.name} takes parameters of shape ({width},) or (B, {width}): {names}; got '
+                f'shape {tuple(values.shape)}'
+            )
+        for column, parameter in zip(values.detach().unbind(-1), self.parameters, strict=True):
+            outside = column[~((column >= parameter.low) & (column <= parameter.high))]
+            if outside.numel():
+                raise ValueError(
+                    f'{self.name}: {parameter.name} must lie in [{parameter.low:g}, '
+                    f'{parameter.high:g}] ({parameter.unit}), got {outside[0].item():g}'
+                )
+            if parameter.integer and not torch.equal(column, column.round()):
+                raise ValueError(f'{self.name}: {parameter.name} must be whole, got {parameters}')
+        return values
+
+    @property
+    def identity(self) -> torch.Tensor | None:
+        """Parameters that leave images as they are, shape (P,), float64, or None."""
+        values = [p.identity for p in self.parameters]
+        known = [v for v in values if v is not None]
+        return torch.tensor(known, dtype=torch.float64) if len(known) == len(values) else None
+
+    def severity(self, severity: int, size: tuple[int, int] | None = None) -> torch.Tensor:
+        """Parameters of a severity of the corruption benchmark.
+
+        Hendrycks and Dietterich, 'Benchmarking neural network robustness to common corruptions
+        and perturbations', ICLR 2019: the values for images of 224 x 224 (each class names those
+        that are not theirs). Lengths scale with the shorter side, so that a small image suffers
+        as a large one does: 'px' by min(H, W) / 224, 'px^2' by its square; the rest stays.
+
+        Args:
+            severity (int): 1 to 5.
+            size (tuple[int, int] | None): Height and width in pixels; None for 224 x 224.
+
+        Returns:
+            torch.Tensor: Shape (P,), float64.
+
+        Raises:
+            ValueError: If the severity is not one of 1 to 5.
+        """
+        if severity not in range(1, 6):
+            raise ValueError(f'severity must be one of 1 to 5, got {severity!r}')
+        values = self.severities[severity - 1]
+        scale = 1.0 if size is None else min(size) / BENCHMARK_SIDE
+        return self.check_parameters(self.rescale(values, scale))
+
+    def rescale(self, values: Sequence[float], scale: float) -> list[float]:
+        """Parameters that do to an image ``scale`` times as large what ``values`` do to one."""
+        powers = {'px': 1, 'px^2': 2}
+        return [
+            min(value * scale ** powers.get(p.unit, 0), p.high)
+            for value, p in zip(values, self.parameters, strict=True)
+        ]
+
+    def finite(self, values: torch.Tensor | NDArray[Any] | Sequence[Any]) -> torch.Tensor:
+        """A finite attack set.
+
+        Args:
+            values (Sequence | torch.Tensor): N parameter vectors, shape (N, P), or N numbers if
+                P = 1.
+
+        Returns:
+            torch.Tensor: Shape (N, P), float64, in the order given.
+
+        Raises:
+            ValueError: If there is none, or one is out of range.
+        """
+        rows = torch.as_tensor(values, dtype=torch.float64)
+        if rows.numel() == 0:
+            raise ValueError(f'{self.name}: an attack set needs at least one parameter')
+        if rows.dim() == 1 and len(self.parameters) == 1:
+            rows = rows[:, None]
+        if rows.dim() != 2:
+            raise ValueError(
+                f'{self.name}: an attack set has shape (N, {len(self.parameters)}), got '
+                f'{tuple(rows.shape)}'
+            )
+        return self.check_parameters(rows)
+
+    def grid(
+        self, low: Values, high: Values, count: int | Sequence[int], *, whole: bool = False
+    ) -> torch.Tensor:
+        """A regular grid of parameters, ends included; the last parameter varies fastest.
+
+        Args:
+            low (torch.Tensor | Sequence | float): Lower ends, shape (P,), or a number if P = 1.
+            high (torch.Tensor | Sequence | float): Upper ends, likewise.
+            count (int | Sequence[int]): Values of each parameter, at least 1; with one value, it
+                is the lower end.
+            whole (bool): Whether to round to whole numbers and drop repetitions; parameters that
+                must be whole are rounded anyway.
+
+        Returns:
+            torch.Tensor: Shape (N, P), float64.
+
+        Raises:
+            ValueError: If an end is out of range, low > high or a count is below 1.
+        """
+        first, last = self.check_parameters(low), self.check_parameters(high)
+        counts = [count] * len(self.parameters) if isinstance(count, int) else list(count)
+        if first.dim() != 1 or last.dim() != 1 or bool((first > last).any()):
+            raise ValueError(f'{self.name}: a grid needs one low <= high, got {low} and {high}')
+        if len(counts) != len(self.parameters) or min(counts) < 1:
+            raise ValueError(f'{self.name}: a grid needs counts of at least 1, got {count}')
+        axes = []
+        for parameter, start, stop, number in zip(
+            self.parameters, first.tolist(), last.tolist(), counts, strict=True
+        ):
+            axis = torch.linspace(start, stop, number, dtype=torch.float64)
+            axes.append(torch.unique(axis.round()) if whole or parameter.integer else axis)
+        rows = torch.stack([a.flatten() for a in torch.meshgrid(*axes, indexing='ij')], dim=1)
+        return self.check_parameters(rows)
+
+    def labels(
+        self, label_map: torch.Tensor, parameters: Values, ignore_index: int = IGNORE_INDEX
+    ) -> torch.Tensor:
+        """Label maps of the transformed images.
+
+        Args:
+            label_map (torch.Tensor): Shape (B, H, W), integers.
+            parameters (torch.Tensor | Sequence | float): As for the images.
+            ignore_index (int): Label for what comes from outside the frame.
+
+        Returns:
+            torch.Tensor: Shape (B, H, W), of the same dtype; the same map in the 'output' frame.
+
+        Raises:
+            ValueError: If shapes do not fit or a parameter is out of its range.
+        """
+        check_labels(label_map)
+        self.per_image(parameters, label_map)
+        return label_map
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of the class that give an equal transformation, as JSON values."""
+        return {}
+
+    def spec(self) -> dict[str, Any]:
+        """What determines the operator, as JSON values: ``build(spec())`` gives an equal one."""
+        return {'type': self.name, **self.options()}
+
+    @abstractmethod
+    def operator(self) -> str:
+        """The definition in words: kernel, padding, interpolation, clipping."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a certificate has to say about the transformation, as JSON values."""
+        return {
+            'transformation': self.spec(),
+            'operator': self.operator(),
+            'parameters': [asdict(p) for p in self.parameters],
+            'frame': self.frame,
+        }
+
+    def __repr__(self) -> str:
+        options = ', '.join(f'{key}={value!r}' for key, value in self.options().items())
+        return f'{type(self).__name__}({options})'
+
+
+def check_images(images: torch.Tensor) -> None:
+    """Checks a batch of images.
+
+    Args:
+        images (torch.Tensor): To be of shape (B, C, H, W), floating point, in [0, 1].
+
+    Raises:
+        ValueError: If they are not; the message says what they are.
+    """
+    if images.dim() != 4 or not images.is_floating_point():
+        raise ValueError(
+            f'images must be floating point of shape (B, C, H, W), got {images.dtype} of shape '
+            f'{tuple(images.shape)}'
+        )
+    if images.numel() == 0:
+        raise ValueError(f'images are empty: shape {tuple(images.shape)}')
+    low, high = (float(v) for v in images.detach().aminmax())
+    if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE and math.isfinite(low + high)):
+        raise ValueError(
+            f'images must lie in [0, 1], got values from {low:g} to {high:g}; divide 0-255 images '
+            'by 255, and transform before normalising or adding noise'
+        )
+
+
+def check_labels(label_map: torch.Tensor) -> None:
+    """Checks a batch of label maps.
+
+    Args:
+        label_map (torch.Tensor): To be of shape (B, H, W) and of an integer dtype.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if label_map.dim() != 3 or label_map.is_floating_point() or label_map.is_complex():
+        raise ValueError(
+            f'label maps must be integers of shape (B, H, W), got {label_map.dtype} of shape '
+            f'{tuple(label_map.shape)}'
+        )

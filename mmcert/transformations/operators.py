@@ -1,0 +1,150 @@
+"""Linear maps of images that the transformations are made of.
+
+One border rule for all of them: an image continues by reflection about its outer pixels' edges
+(... b a | a b c ... y z | z y ...), the rule under which the Gaussian blur is exactly additive and
+kernels that are symmetric in x and in y keep an image's mean.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def reflected_index(size: int, margin: int, device: torch.device) -> torch.Tensor:
+    """Where the pixels of an axis continued by reflection come from.
+
+    Args:
+        size (int): Pixels along the axis.
+        margin (int): Pixels to add on each side; it may exceed the size.
+        device (torch.device): Where the result lies.
+
+    Returns:
+        torch.Tensor: Shape (size + 2 * margin,), integers in [0, size).
+    """
+    place = torch.arange(-margin, size + margin, device=device) % (2 * size)
+    return torch.minimum(place, 2 * size - 1 - place)
+
+
+def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Filters each image with its own kernel; the border is reflected.
+
+    Args:
+        images (torch.Tensor): Shape (B, C, H, W).
+        kernels (torch.Tensor): Shape (B, h, w), h and w odd, the same under a half turn (so that
+            convolution and correlation agree).
+
+    Returns:
+        torch.Tensor: Shape (B, C, H, W), of the images' dtype.
+    """
+    batch, channels, height, width = images.shape
+    rows = reflected_index(height, kernels.shape[1] // 2, images.device)
+    columns = reflected_index(width, kernels.shape[2] // 2, images.device)
+    padded = images[:, :, rows][..., columns].reshape(1, batch * channels, len(rows), len(columns))
+    weights = kernels.to(images.dtype).repeat_interleave(channels, dim=0)[:, None]
+    return F.conv2d(padded, weights, groups=batch * channels).reshape(images.shape)
+
+
+def apply_separable(
+    images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+) -> torch.Tensor:
+    """Multiplies each image by a matrix from either side.
+
+    Args:
+        images (torch.Tensor): Shape (B, C, H, W).
+        rows (torch.Tensor): Shape (B, H, H): acts along the height.
+        columns (torch.Tensor): Shape (B, W, W): acts along the width.
+
+    Returns:
+        torch.Tensor: Shape (B, C, H, W), of the images' dtype.
+    """
+    left, right = rows.to(images.dtype)[:, None], columns.to(images.dtype)[:, None]
+    return left @ images @ right.mT
+
+
+def gaussian_matrices(variance: torch.Tensor, size: int) -> torch.Tensor:
+    """The Gaussian blur of a reflected axis, exactly additive in the variance.
+
+    In the orthonormal DCT-II basis it multiplies the coefficient of frequency w = pi k / size by
+    exp(-variance w^2 / 2).
+
+    Args:
+        variance (torch.Tensor): Shape (B,), in squared pixels, float64.
+        size (int): Pixels along the axis.
+
+    Returns:
+        torch.Tensor: Shape (B, size, size), float64.
+    """
+    place = torch.arange(size, dtype=variance.dtype, device=variance.device)
+    frequency = torch.pi * place / size
+    basis = torch.cos(frequency[:, None] * (place + 0.5)) * (2 / size) ** 0.5
+    basis[0] /= 2**0.5
+    multiplier = torch.exp(-0.5 * variance[:, None] * frequency**2)
+    return basis.T @ (multiplier[:, :, None] * basis)
+
+
+def pixel_grid(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """Positions of the pixels relative to the image's centre.
+
+    Args:
+        height (int): Rows.
+        width (int): Columns.
+        device (torch.device): Where the result lies.
+
+    Returns:
+        torch.Tensor: Shape (H, W, 2): x to the right and y downwards, in pixels, float64.
+    """
+    y = torch.arange(height, dtype=torch.float64, device=device) - (height - 1) / 2
+    x = torch.arange(width, dtype=torch.float64, device=device) - (width - 1) / 2
+    return torch.stack(torch.meshgrid(x, y, indexing='xy'), dim=-1)
+
+
+def read_bilinear(images: torch.Tensor, positions: torch.Tensor, padding: str) -> torch.Tensor:
+    """Images at given positions, by bilinear interpolation.
+
+    Args:
+        images (torch.Tensor): Shape (B, C, H, W).
+        positions (torch.Tensor): Shape (B, H', W', 2): (x, y) in pixels from the centre, float64.
+        padding (str): What lies outside: 'reflection' (about the outer pixels' edges), 'zeros' or
+            'cyclic'.
+
+    Returns:
+        torch.Tensor: Shape (B, C, H', W'), of the images' dtype.
+    """
+    height, width = images.shape[-2:]
+    extent = positions.new_tensor([width, height])
+    if padding == 'cyclic':
+        wrapped = torch.remainder(positions + (extent - 1) / 2, extent)
+        images, padding = F.pad(images, (0, 1, 0, 1), mode='circular'), 'border'
+        grid = (2 * wrapped + 1) / (extent + 1) - 1
+    else:
+        grid = 2 * positions / extent
+    return F.grid_sample(
+        images, grid.to(images.dtype), mode='bilinear', padding_mode=padding, align_corners=False
+    )
+
+
+def read_nearest(
+    label_map: torch.Tensor, positions: torch.Tensor, ignore_index: int, cyclic: bool = False
+) -> torch.Tensor:
+    """Label maps at given positions, from the nearest pixel.
+
+    Args:
+        label_map (torch.Tensor): Shape (B, H, W).
+        positions (torch.Tensor): Shape (B, H', W', 2): (x, y) in pixels from the centre.
+        ignore_index (int): Label for positions outside the frame (beyond the pixels' edges).
+        cyclic (bool): Whether the frame's opposite edges meet, so that nothing is outside.
+
+    Returns:
+        torch.Tensor: Shape (B, H', W'), of the same dtype.
+    """
+    batch, height, width = label_map.shape
+    # Nearest, and a position half-way (up to rounding) goes right and down.
+    x = torch.floor(positions[..., 0] + (width - 1) / 2 + 0.5 + 1e-9).long()
+    y = torch.floor(positions[..., 1] + (height - 1) / 2 + 0.5 + 1e-9).long()
+    if cyclic:
+        x, y = x % width, y % height
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    found = label_map.reshape(batch, -1).gather(1, index.reshape(batch, -1)).reshape(index.shape)
+    return torch.where(inside, found, torch.full_like(found, ignore_index))

@@ -1,0 +1,192 @@
+"""Transformations of colours and of the way an image is stored: labels stay in place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+
+from mmcert.transformations.base import Parameter, Transformation
+from mmcert.transformations.operators import apply_separable
+
+
+class Brightness(Transformation):
+    """Adds a number to every channel of every pixel: x + b.
+
+    Not clipped, so additive in b (the corruption benchmark adds its number to the V channel of
+    HSV and clips). Severities: its numbers, 0.1 to 0.5.
+    """
+
+    name = 'brightness'
+    parameters = (Parameter('shift', 'image', -1, 1, 0),)
+    severities = ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,))
+
+    def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Adds the shift of each image; see the base class."""
+        return images + parameters[:, 0, None, None, None].to(images.dtype)
+
+    def operator(self) -> str:
+        """The definition in words."""
+        return 'x + shift on every channel, not clipped'
+
+
+class Contrast(Transformation):
+    """Multiplies the distance from a pivot by e^k: p + e^k (x - p).
+
+    Not clipped, so additive in k. With the default pivot, each image's mean in each channel, this
+    is the corruption benchmark's contrast of factor e^k before its clipping. With pivot 'zero' it
+    is e^k x, the contrast of the direct brightness-contrast certificate. Severities: the
+    benchmark's factors 0.4, 0.3, 0.2, 0.1, 0.05.
+
+    Args:
+        pivot (str): 'mean' or 'zero'.
+
+    Raises:
+        ValueError: If the pivot is neither.
+    """
+
+    name = 'contrast'
+    parameters = (Parameter('log_factor', 'log', -4, 4, 0),)
+    severities = tuple((math.log(factor),) for factor in (0.4, 0.3, 0.2, 0.1, 0.05))
+
+    def __init__(self, pivot: str = 'mean') -> None:
+        if pivot not in ('mean', 'zero'):
+            raise ValueError(f"contrast: pivot must be 'mean' or 'zero', got {pivot!r}")
+        self.pivot = pivot
+
+    def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Stretches each image about its pivot; see the base class."""
+        factor = torch.exp(parameters[:, 0, None, None, None]).to(images.dtype)
+        if self.pivot == 'zero':
+            return images * factor
+        # Written so that k = 0 gives the image back to the last bit.
+        mean = images.mean(dim=(2, 3), keepdim=True)
+        return images * factor + mean * (1 - factor)
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of the class."""
+        return {'pivot': self.pivot}
+
+    def operator(self) -> str:
+        """The definition in words."""
+        if self.pivot == 'zero':
+            return 'exp(log_factor) * x, not clipped'
+        return 'p + exp(log_factor) * (x - p), p the mean per image and channel, not clipped'
+
+
+class Pixelate(Transformation):
+    """Averages blocks and repeats the averages: fewer and larger pixels.
+
+    An image of H x W becomes h x w with h = floor(H / factor), w = floor(W / factor), at least 1
+    (a quotient within 0.0001 below a whole number counts as that number), by exact area averages,
+    and each pixel then takes the block in which its centre lies. The corruption benchmark does
+    the same with Pillow's box filter; its factors are the severities: 1/0.6, 2, 2.5, 1/0.3, 4. On
+    images of another size, factor - 1 scales as a length. Piecewise constant in the factor.
+    """
+
+    name = 'pixelate'
+    parameters = (Parameter('factor', 'factor', 1, 256, 1),)
+    differentiable_parameters: ClassVar[bool] = False
+    severities = ((1 / 0.6,), (2,), (2.5,), (1 / 0.3,), (4,))
+
+    def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Replaces each image's blocks by their means; see the base class."""
+        height, width = images.shape[-2:]
+        factors = parameters[:, 0].tolist()
+        return apply_separable(
+            images,
+            torch.stack([block_means(height, f) for f in factors]).to(images.device),
+            torch.stack([block_means(width, f) for f in factors]).to(images.device),
+        )
+
+    def rescale(self, values: Any, scale: float) -> list[float]:
+        """Scales what the factor exceeds 1 by, so that it stays legal."""
+        return [min(1 + (values[0] - 1) * scale, self.parameters[0].high)]
+
+    def operator(self) -> str:
+        """The definition in words."""
+        return (
+            'area averages of floor(H / factor) x floor(W / factor) blocks, each pixel takes the '
+            'block of its centre'
+        )
+
+
+def block_means(size: int, factor: float) -> torch.Tensor:
+    """Pixelation of an axis.
+
+    Args:
+        size (int): Pixels along the axis.
+        factor (float): Pixels that a block has about, at least 1.
+
+    Returns:
+        torch.Tensor: Shape (size, size), float64; rows sum to 1.
+    """
+    blocks = max(math.floor(size / factor + 1e-4), 1)
+    edges = torch.arange(blocks + 1, dtype=torch.float64) * (size / blocks)
+    pixel = torch.arange(size, dtype=torch.float64)
+    reach = torch.minimum(pixel + 1, edges[1:, None]) - torch.maximum(pixel, edges[:-1, None])
+    block_of = ((2 * torch.arange(size) + 1) * blocks) // (2 * size)
+    return (reach.clamp(min=0) / (size / blocks))[block_of]
+
+
+class JPEG(Transformation):
+    """Stores the image as JPEG and reads it again, with OpenCV.
+
+    The only transformation that rounds and clips, as the format does: values are clipped to
+    [0, 1] and rounded to whole 0-255 ones. Chroma is stored at half resolution, OpenCV's default
+    and Pillow's, which the corruption benchmark uses. No quality leaves an image as it is.
+    Severities: the benchmark's, 25, 18, 15, 10, 7. Not differentiable.
+
+    Args:
+        channels (str): Order of three channels, 'bgr' (as mmseg's pipelines have it) or 'rgb'; an
+            image of one channel is stored in grey.
+
+    Raises:
+        ValueError: If the order is neither.
+    """
+
+    name = 'jpeg'
+    parameters = (Parameter('quality', 'quality', 1, 100, None, integer=True),)
+    differentiable: ClassVar[bool] = False
+    differentiable_parameters: ClassVar[bool] = False
+    severities = ((25,), (18,), (15,), (10,), (7,))
+
+    def __init__(self, channels: str = 'bgr') -> None:
+        if channels not in ('bgr', 'rgb'):
+            raise ValueError(f"jpeg: channels must be 'bgr' or 'rgb', got {channels!r}")
+        self.channels = channels
+
+    def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Encodes and decodes each image; see the base class.
+
+        Raises:
+            ValueError: If the images have neither one nor three channels.
+        """
+        import cv2
+
+        if images.shape[1] not in (1, 3):
+            raise ValueError(f'jpeg stores 1 or 3 channels, got images of {images.shape[1]}')
+        flip = images.shape[1] == 3 and self.channels == 'rgb'
+        pixels = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8)
+        decoded = []
+        for image, quality in zip(pixels, parameters[:, 0].tolist(), strict=True):
+            image = (image.flip(0) if flip else image).permute(1, 2, 0).contiguous()
+            stored = cv2.imencode(
+                '.jpg', image.cpu().numpy(), [cv2.IMWRITE_JPEG_QUALITY, round(quality)]
+            )[1]
+            read = torch.from_numpy(cv2.imdecode(stored, cv2.IMREAD_UNCHANGED))
+            read = read.reshape(image.shape).permute(2, 0, 1)
+            decoded.append(read.flip(0) if flip else read)
+        return torch.stack(decoded).to(images) / 255
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of the class."""
+        return {'channels': self.channels}
+
+    def operator(self) -> str:
+        """The definition in words."""
+        return (
+            f'clipped to [0, 1], rounded to 0-255, JPEG by OpenCV with 4:2:0 chroma, decoded; '
+            f'{self.channels.upper()} order'
+        )
