@@ -108,11 +108,10 @@ def train(model: Model, work_dirs: Path) -> None:
 
 
 def certify(model: Model, n: int, shapes: int, work_dirs: Path) -> None:
-    """Certifies shapes of all categories, evenly."""
+    """Certifies shapes from all over the test split, whose categories are shuffled."""
     folder = work_dirs / f'{model.config.stem}-n{n}'
     if not shapes or (folder / 'certified' / 'summary.json').exists():
         return
-    # The test split is ordered by category.
     total = 16 * 10
     indices = np.linspace(0, total - 1, shapes).round().astype(int).tolist()
     bare = bare_seconds(model, work_dirs)

@@ -111,6 +111,7 @@ class ShapeNetPartDataset(BaseDataset):
         'category_parts': CATEGORY_PARTS,
         'label2cat': dict(enumerate(CLASSES)),
         'ignore_index': 255,
+        'up_axis': 1,
     }
 
     def __init__(
