@@ -225,7 +225,7 @@ def point_ops(results: dict) -> list[str]:
         *_table(rows),
         '',
         f"{results['clouds']} clouds of {results['points']} points, mmdetection3d's models with "
-        f'random weights, {results["threads"]} threads, {_machine(results)}, without a GPU: '
+        f'random weights, {results["threads"]} thread(s), {_machine(results)}, without a GPU: '
         '`benchmarks/point_ops.py`.',
     ]
 
@@ -271,8 +271,9 @@ def part_shapes(results: dict) -> list[str]:
         f'{first["alpha"]:g} per shape, procedure holm with selection holdout, as in the paper; '
         'the column "by ordered_holm" has certified accuracy and abstention of the recommended '
         'procedure from the same votes. A shape takes '
-        f'{min(ratios):.2f} to {max(ratios):.2f} times as long as '
-        'n0 + n bare forward passes in batches of the same size. Computed on '
+        f'{min(ratios):.2f} to {max(ratios):.2f} times as long as n0 + n bare forward passes in '
+        'batches of the same size, timed before each run on a machine whose speed varied by more '
+        'than that: read it as about 1. A part that is nowhere counts as IoU 1. Computed on '
         f'{_machine(results)}, {first["threads"]} thread a run, two runs at once, without a GPU.',
     ]
 
