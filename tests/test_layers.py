@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / 'mmcert'
 # What each subpackage may import of mmcert, and of the heavy packages.
 ALLOWED = {
     'certify': set(),
-    'perturbations': {'certify'},
+    'perturbations': {'certify', 'transformations'},
     'transformations': set(),
     'sampling': {'certify', 'perturbations'},
     'report': {'certify'},

@@ -19,8 +19,8 @@ class Perturbation(ABC):
         normals (bool): Whether it takes the normals of points along, in columns behind the
             coordinates.
         frame (str): 'output' if a component is a position of the label map; 'content' if it is a
-            position of the clean input's content, which the perturbation moves: then each label map
-            must be carried back before it is counted, and ``sample`` is refused.
+            position of the clean input's content, which the perturbation moves: then whoever
+            samples must count the label maps ``carried_back``, as mmcert's sampler does.
     """
 
     domain: str = 'image'
@@ -63,6 +63,22 @@ class Perturbation(ABC):
             (B, ...).
         """
         return [self.sample(inputs, generator) for generator in generators]
+
+    def carried_back(
+        self, labels: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """Label maps of perturbed inputs in the frame of the clean one.
+
+        Args:
+            labels (torch.Tensor): Label maps predicted for what ``sample_many`` gave, shape (B,
+                H, W), one label for each pixel of the input.
+            generators (Sequence[torch.Generator]): B of them, in the state in which they drew.
+
+        Returns:
+            torch.Tensor: The same maps with ``frame='output'``; with 'content', at v the label
+            of what lay at v before the perturbation moved it.
+        """
+        return labels
 
     @abstractmethod
     def radius(self, tau: float, floor: float = 0.5) -> float:

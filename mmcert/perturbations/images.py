@@ -18,9 +18,9 @@ from scipy.special import ndtr, ndtri
 
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import Perturbation
-from mmcert.perturbations.cosine import dct, frequencies, idct
 from mmcert.perturbations.laws import Gaussian, Laplace, Law, build_law
 from mmcert.perturbations.noise_level import validate_positive, validate_sigma
+from mmcert.transformations.cosine import blurred, dct
 
 STAGE = (
     'attack and smoothing act at the same stage, on the image in [0, 1] units as the test pipeline '
@@ -241,7 +241,7 @@ class GaussianBlur(ImageTransformation):
         _check_image(inputs)
         coefficients = dct(_computable(inputs))
         parameters = [self._checked(self.draw(generator), inputs) for generator in generators]
-        return [_damped(coefficients, a).to(inputs.dtype) for a in parameters]
+        return [blurred(coefficients, a).to(inputs.dtype) for a in parameters]
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """Largest variance of an attacking blur: the radius of the law, in pixels^2."""
@@ -258,7 +258,7 @@ class GaussianBlur(ImageTransformation):
         return parameter
 
     def _transform(self, inputs: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-        return _damped(dct(_computable(inputs)), parameter).to(inputs.dtype)
+        return blurred(dct(_computable(inputs)), parameter).to(inputs.dtype)
 
     def _attack_set(self, tau: float) -> str:
         return '{Gaussian blur of kernel variance xi : 0 <= xi <= radius}'
@@ -438,10 +438,9 @@ class CyclicTranslation(ImageTransformation):
 
     Labels move with the content, so ``frame`` is 'content': a component is a position v of the
     clean image, and the base model's class there under the shift theta is what it predicts at
-    v + theta. ``carry_back`` turns the label map of a shifted image into that frame; **whoever
-    samples must apply it to each label map before counting**, and ``sample`` is refused, as it
-    hides the shift. A certificate then says: after the attack xi, the class of the content at v is
-    found at v + xi.
+    v + theta. ``carry_back`` turns the label map of a shifted image into that frame, and the
+    sampler counts no other. A certificate says: after the attack xi, the class of the content at v
+    is found at v + xi.
 
     Args:
         sigma (float): Standard deviation of each entry of t, in pixels.
@@ -465,16 +464,12 @@ class CyclicTranslation(ImageTransformation):
         # Rounding halves up commutes with whole shifts; torch.round rounds halves to even.
         return (self.law.draw((2,), generator) + 0.5).floor()
 
-    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Refused: draw the shift, ``apply`` it, and ``carry_back`` the label map.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError(
-            'CyclicTranslation moves the labels with the content: use draw and apply, and '
-            'carry_back on each label map before counting it'
-        )
+    def carried_back(
+        self, labels: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """Label maps of shifted images in the frame of the clean one; see ``Perturbation``."""
+        shifts = map(self.draw, generators)
+        return torch.stack([self.carry_back(*pair) for pair in zip(labels, shifts, strict=True)])
 
     def carry_back(self, labels: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """Brings the label map of a shifted image into the frame of the clean image.
@@ -534,15 +529,6 @@ def _words(attack: str) -> str:
     return (
         f'{attack} changes the class that the smoothed model gives a certified component; {STAGE}'
     )
-
-
-def _damped(coefficients: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
-    """The image of these coefficients, blurred by a variance of shape (1,)."""
-    factors = [
-        torch.exp(-0.5 * variance * frequencies(size, variance).square()).to(coefficients)
-        for size in coefficients.shape[-2:]
-    ]
-    return idct(coefficients * factors[0][:, None] * factors[1])
 
 
 def _computable(inputs: torch.Tensor) -> torch.Tensor:

@@ -423,6 +423,8 @@ class _Sampler:
         def one_pass(draws: int) -> torch.Tensor | LogitMaps:
             chosen = indices[position : position + draws]
             output = self._checked(self.segment(self._draws(stage, chosen)), draws)
+            if self.perturbation.frame == 'content':
+                return self._carried_back(self._labels(output), stage, chosen)
             # What takes memory belongs to the pass, which may be repeated with fewer draws.
             reads_in_place = isinstance(output, LogitMaps) and has_kernel(output)
             return output if reads_in_place else self._labels(output)
@@ -439,12 +441,25 @@ class _Sampler:
         A CUDA device has them queued before the pass that needs them. On the CPU, threads that
         make draws while the model computes cost the model more than they save.
         """
+        return list(self.perturbation.sample_many(self.image, self._generators(stage, indices)))
+
+    def _generators(self, stage: int, indices: range) -> list[torch.Generator]:
         generators = []
         for index in indices:
             generator = torch.Generator(self.device)
             generator.manual_seed(draw_seed(self.seed, self.digest, stage, index))
             generators.append(generator)
-        return list(self.perturbation.sample_many(self.image, generators))
+        return generators
+
+    def _carried_back(self, labels: torch.Tensor, stage: int, indices: range) -> torch.Tensor:
+        """Label maps in the frame of the clean input, where the content moved with the draws."""
+        if labels.shape[-2:] != self.image.shape[-2:]:
+            raise SegmentorOutputError(
+                f'{self.perturbation!r} moves the content, so label maps must have the size of the '
+                f'image, {tuple(self.image.shape[-2:])}; got {tuple(labels.shape[-2:])}. Leave out '
+                "resolution='logits', and any resizing in the test pipeline"
+            )
+        return self.perturbation.carried_back(labels, self._generators(stage, indices))
 
     def _report(self, draws: int) -> None:
         if self.on_draws is not None:

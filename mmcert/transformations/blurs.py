@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from mmcert.transformations.base import Parameter, Transformation
+from mmcert.transformations.cosine import blurred, dct
 from mmcert.transformations.geometry import move_bilinear, rotation_matrices, scaling_matrices
-from mmcert.transformations.operators import apply_separable, convolve, gaussian_matrices
+from mmcert.transformations.operators import convolve
 
 
 class GaussianBlur(Transformation):
@@ -31,11 +32,9 @@ class GaussianBlur(Transformation):
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Blurs each image; see the base class."""
-        height, width = images.shape[-2:]
-        variance = parameters[:, 0]
-        return apply_separable(
-            images, gaussian_matrices(variance, height), gaussian_matrices(variance, width)
-        )
+        # There are no Fourier transforms below single precision.
+        precise = images if images.dtype == torch.float64 else images.float()
+        return blurred(dct(precise), parameters).to(images.dtype)
 
     def operator(self) -> str:
         """The definition in words."""

@@ -62,27 +62,6 @@ def apply_separable(
     return left @ images @ right.mT
 
 
-def gaussian_matrices(variance: torch.Tensor, size: int) -> torch.Tensor:
-    """The Gaussian blur of a reflected axis, exactly additive in the variance.
-
-    In the orthonormal DCT-II basis it multiplies the coefficient of frequency w = pi k / size by
-    exp(-variance w^2 / 2).
-
-    Args:
-        variance (torch.Tensor): Shape (B,), in squared pixels, float64.
-        size (int): Pixels along the axis.
-
-    Returns:
-        torch.Tensor: Shape (B, size, size), float64.
-    """
-    place = torch.arange(size, dtype=variance.dtype, device=variance.device)
-    frequency = torch.pi * place / size
-    basis = torch.cos(frequency[:, None] * (place + 0.5)) * (2 / size) ** 0.5
-    basis[0] /= 2**0.5
-    multiplier = torch.exp(-0.5 * variance[:, None] * frequency**2)
-    return basis.T @ (multiplier[:, :, None] * basis)
-
-
 def pixel_grid(height: int, width: int, device: torch.device) -> torch.Tensor:
     """Positions of the pixels relative to the image's centre.
 

@@ -28,9 +28,9 @@ from mmcert.perturbations import (
     Uniform,
     from_spec,
 )
-from mmcert.perturbations.cosine import dct, frequencies, idct
-from mmcert.sampling import collect_votes
+from mmcert.sampling import SegmentorOutputError, collect_votes
 from mmcert.sampling.draws import ESTIMATION, SELECTION, draw_seed, input_digest
+from mmcert.transformations.cosine import dct, frequencies, idct
 
 BLURS = [
     GaussianBlur(Exponential(4.0)),
@@ -185,11 +185,6 @@ def test_attacks_by_gradient_reach_the_parameter():
 
 
 def test_draws_depend_on_the_generator_alone(perturbation):
-    if perturbation is SHIFT:
-        with pytest.raises(NotImplementedError, match='carry_back on each label map'):
-            SHIFT.sample(image(), generator())
-        assert torch.equal(SHIFT.draw(generator(5)), SHIFT.draw(generator(5)))
-        return
     x = image(dtype=torch.float32)
     kept = x.clone()
     first = perturbation.sample(x, generator(5))
@@ -564,9 +559,34 @@ def test_an_equivariant_base_model_is_certified_everywhere_in_the_frame_of_the_c
     assert np.array_equal(attacked.guess, np.roll(votes.guess, (2, -3), (0, 1)))
 
 
-def test_a_sampler_that_would_count_the_wrong_pixels_is_refused():
-    with pytest.raises(NotImplementedError, match='moves the labels'):
-        votes_of(lambda batch: torch.stack([item[0] > 0.5 for item in batch]), image(), SHIFT, 0)
+@pytest.mark.parametrize('batch_size', [1, 7])
+def test_the_sampler_counts_in_the_frame_of_the_content(batch_size):
+    x = image(1, 8, 16)
+
+    def bright(item):
+        return (item[0] > 0.5).long()
+
+    def position(item):
+        return (torch.arange(16) < 8).long().expand(8, 16)
+
+    for segment in (bright, position):
+        expected = votes_in_the_frame_of_the_content(segment, x, SHIFT, 0, n=60)
+        found = collect_votes(
+            lambda batch, one=segment: torch.stack([one(item) for item in batch]),
+            x, SHIFT, n0=10, n=60, num_classes=2, batch_size=batch_size,
+        )  # fmt: skip
+        assert np.array_equal(found.guess, expected.guess)
+        assert np.array_equal(found.hits, expected.hits)
+        # A model of the content alone agrees with itself in every draw.
+        assert (found.hits == 60).all() == (segment is bright)
+
+
+def test_label_maps_of_another_size_cannot_be_carried_back():
+    with pytest.raises(SegmentorOutputError, match='must have the size of the image'):
+        collect_votes(
+            lambda batch: torch.zeros(len(batch), 4, 4, dtype=torch.long), image(1, 8, 16), SHIFT,
+            n0=2, n=4, num_classes=2,
+        )  # fmt: skip
 
 
 # Statements, specs, bad inputs

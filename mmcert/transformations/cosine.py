@@ -49,6 +49,25 @@ def idct(coefficients: torch.Tensor) -> torch.Tensor:
     return _backward(_backward(coefficients).mT).mT
 
 
+def blurred(coefficients: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """The images of some coefficients, blurred by Gaussian kernels: exactly additive in variance.
+
+    Args:
+        coefficients (torch.Tensor): From ``dct``, shape (..., H, W).
+        variance (torch.Tensor): Variance of the kernels in squared pixels, at least 0, of a shape
+            that broadcasts with the leading axes of the coefficients.
+
+    Returns:
+        torch.Tensor: Images, of the shape and type of the coefficients.
+    """
+    rows, columns = (
+        torch.exp(-0.5 * variance[..., None] * frequencies(size, variance).square())
+        for size in coefficients.shape[-2:]
+    )
+    factors = rows.to(coefficients)[..., :, None] * columns.to(coefficients)[..., None, :]
+    return idct(coefficients * factors)
+
+
 def _forward(values: torch.Tensor) -> torch.Tensor:
     # By a Fourier transform of the same length: Makhoul, "A fast cosine transform in one and two
     # dimensions", IEEE Trans. Acoustics, Speech, and Signal Processing 28 (1980).
