@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from machine import machine
@@ -38,6 +40,8 @@ RESULTS = ROOT / 'benchmarks' / 'results' / 'part_shapes.json'
 TAUS = (0.75, 0.85, 0.95, 0.99)
 ALPHA = 1e-3
 PROCEDURES = {'holm': 'holdout', 'ordered_holm': 'same_draws'}
+PICTURES = ROOT / 'docs' / 'images'
+TEST_SHAPES = 160
 EPOCHS = 20
 BATCH = 16
 """Of ``configs/_base_/smoothing/part_segmentation.py``."""
@@ -69,6 +73,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--kind', nargs='+', default=['normals', 'xyz'], choices=['normals', 'xyz'])
     parser.add_argument('--shapes', type=int, default=100, help='certified with 1000 draws')
     parser.add_argument('--shapes-10000', type=int, default=10, help='with 10,000 draws')
+    parser.add_argument(
+        '--pictures', action='store_true', help='only draw the pictures of the docs'
+    )
     parser.add_argument('--gather', action='store_true', help='run nothing, gather the results')
     return parser.parse_args()
 
@@ -76,6 +83,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Runs what is missing and gathers the results."""
     args = parse_args()
+    if args.pictures:
+        illustrate(args.work_dirs)
+        return 0
     models = [
         model
         for model in MODELS
@@ -112,22 +122,27 @@ def certify(model: Model, n: int, shapes: int, work_dirs: Path) -> None:
     folder = work_dirs / f'{model.config.stem}-n{n}'
     if not shapes or (folder / 'certified' / 'summary.json').exists():
         return
-    total = 16 * 10
-    indices = np.linspace(0, total - 1, shapes).round().astype(int).tolist()
     bare = bare_seconds(model, work_dirs)
     started = time.monotonic()
+    test(model, n, shapes, work_dirs)
+    times = {'seconds': time.monotonic() - started, 'bare_seconds_per_draw': bare}
+    (folder / 'time.json').write_text(json.dumps({**times, 'threads': torch.get_num_threads()}))
+
+
+def test(model: Model, n: int, shapes: int, work_dirs: Path, *further: str) -> None:
+    """Runs the test tool; what has votes is not sampled again."""
+    indices = np.linspace(0, TEST_SHAPES - 1, shapes).round().astype(int).tolist()
     run(
         'test',
         model.config,
         str(checkpoint(model, work_dirs)),
-        f'--work-dir={folder}',
+        f'--work-dir={work_dirs / f"{model.config.stem}-n{n}"}',
+        *further,
         '--cfg-options',
         f'smoothing.n={n}',
         f'smoothing.tau={0.75 if n < 10000 else 0.95}',
         f'test_dataloader.dataset.indices={indices}'.replace(' ', ''),
     )
-    times = {'seconds': time.monotonic() - started, 'bare_seconds_per_draw': bare}
-    (folder / 'time.json').write_text(json.dumps({**times, 'threads': torch.get_num_threads()}))
 
 
 @torch.no_grad()
@@ -158,6 +173,23 @@ def load(model: Model, work_dirs: Path) -> tuple[Any, Any]:
     base = MODELS.build(cfg.model).eval()
     load_checkpoint(base, str(checkpoint(model, work_dirs)), map_location='cpu')
     return base, DATASETS.build(cfg.test_dataloader.dataset)
+
+
+def illustrate(work_dirs: Path) -> None:
+    """Draws the curve over the radius and three shapes of the first model, from its votes."""
+    model = MODELS[0]
+    folder = work_dirs / f'{model.config.stem}-n1000'
+    (votes,) = (folder / 'certified').glob('votes-*')
+    taus = [f'{tau:g}' for tau in TAUS]
+    procedures = ['--procedure', *PROCEDURES, '--selection', 'holdout']
+    run('certify', votes, '--tau', *taus, *procedures, '--out', folder / 'curve')
+    shutil.copy(folder / 'curve' / 'radius_curve.png', PICTURES / 'part_shapes_curve.png')
+    shapes = len(list(votes.glob('*.npz')))
+    test(model, 1000, shapes, work_dirs, f'--show-dir={folder / "pictures"}')
+    files = sorted((folder / 'pictures').glob('*.png'))
+    shown = [cv2.imread(str(files[round(part * (len(files) - 1))])) for part in (0.2, 0.3, 0.8)]
+    joined = cv2.resize(np.concatenate(shown), None, fx=0.62, fy=0.62, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(PICTURES / 'part_shapes.png'), joined, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def run(tool: str, *arguments: object) -> None:

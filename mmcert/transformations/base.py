@@ -251,6 +251,26 @@ class Transformation(ABC):
         rows = torch.stack([a.flatten() for a in torch.meshgrid(*axes, indexing='ij')], dim=1)
         return self.check_parameters(rows)
 
+    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        """Proven Lipschitz constants of the transformed image as a function of the parameter.
+
+        Args:
+            images (torch.Tensor): Shape (B, C, H, W), floating point.
+            low (float): Lower end of an interval of parameters.
+            high (float): Upper end.
+
+        Returns:
+            torch.Tensor: L of each image, shape (B,), float64, such that the l2 distance (over all
+            values of the image) of the images at parameters a and b is at most L |a - b| for all a
+            and b in [low, high]. Arithmetic is taken as exact.
+
+        Raises:
+            ValueError: If the class has no such bound, or an end is out of range.
+        """
+        raise ValueError(
+            f'{self.name} has no proven Lipschitz constant: use a finite set of parameters'
+        )
+
     def labels(
         self, label_map: torch.Tensor, parameters: Values, ignore_index: int = IGNORE_INDEX
     ) -> torch.Tensor:
