@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parent.parent / 'mmcert'
 # What each subpackage may import of mmcert, and of the heavy packages.
 ALLOWED = {
     'certify': set(),
-    'perturbations': {'certify', 'transformations'},
+    'perturbations': {'certify', 'surrogates', 'transformations'},
+    'surrogates': {'transformations'},
     'transformations': set(),
     'sampling': {'certify', 'perturbations'},
     'report': {'certify'},
@@ -35,6 +36,7 @@ FRAMEWORKS = {'mmengine', 'mmcv', 'mmseg', 'mmdet3d'}
 HEAVY = {
     'certify': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib'},
     'perturbations': FRAMEWORKS,
+    'surrogates': FRAMEWORKS,
     'transformations': FRAMEWORKS,
     'sampling': FRAMEWORKS,
     'report': FRAMEWORKS | {'torch'},

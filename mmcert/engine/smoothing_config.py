@@ -43,7 +43,9 @@ class SmoothingConfig:
             coordinates: shorthand for ``perturbation=dict(type='mmcert.GaussianNoise',
             sigma=sigma)``, for clouds ``mmcert.CoordinateNoise``.
         perturbation (dict | None): Config of the perturbation; this or ``sigma`` is needed.
-        tau (float): Probability threshold in [0.5, 1).
+        tau (float | None): Probability threshold in [0.5, 1); by default 0.75. Where the
+            perturbation is given an attack set, each image has a threshold of its own, and this is
+            the least, by default 0.5.
         n0 (int): Number of selection draws; may be 0 with ``selection='same_draws'``.
         n (int | str): Number of estimation draws, or 'auto' to sample in looks until more draws
             would add little.
@@ -86,7 +88,7 @@ class SmoothingConfig:
 
     sigma: float | None = None
     perturbation: Mapping[str, Any] | None = None
-    tau: float = 0.75
+    tau: float | None = None
     n0: int = 10
     n: int | str = 100
     budget: int | None = None
@@ -169,7 +171,15 @@ class SmoothingConfig:
             {**(self.perturbation or {'type': SHORTHAND[self.kind], 'sigma': self.sigma}),
              '_scope_': 'mmcert'}
         )  # fmt: skip
-        terms = Terms(self.tau, self.alpha, self.procedure, self.selection, self.k, self.order)
+        if perturbation.sets_tau and self.n == 'auto':
+            raise ValueError(
+                "n='auto' needs one threshold for all images, but with an attack set each has its "
+                'own: give n as a number'
+            )
+        tau = self.tau
+        if tau is None:
+            tau = 0.5 if perturbation.sets_tau else 0.75
+        terms = Terms(tau, self.alpha, self.procedure, self.selection, self.k, self.order)
         if self.distribute not in DISTRIBUTE:
             raise ValueError(
                 f'distribute must be one of {", ".join(DISTRIBUTE)}, got {self.distribute!r}'

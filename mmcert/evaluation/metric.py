@@ -108,9 +108,9 @@ class CertifiedMetric(BaseMetric):
             str(index) for index in range(self.num_classes)
         ]
         everywhere = dataset_statement(counts.images, statement['alpha'])
-        kind, promise = 'certificates', ''
+        kind, promise = f'{statement.get("kind", "certificate")}s', ''
         if counts.allowance:
-            kind, promise = 'count certificates', ', for all but fewer than k certificates'
+            promise = ', for all but fewer than k certificates'
         word, component = statement['input_kind'], statement['component_kind']
         lines = [
             f'certified results of {counts.images} {word}s, {kind}: with '
@@ -122,6 +122,7 @@ class CertifiedMetric(BaseMetric):
             result_table([{**statement, **rates}]),
             reference_table(rates),
             _draws_line(results, draws, word, component),
+            _attack_line(results, word),
             f'{everywhere.words}. With alpha = {everywhere.alpha_for_all:.3g} per {word}, all of '
             f'them together would be right with probability {1 - statement["alpha"]:g}.',
         ]
@@ -172,6 +173,21 @@ def _draws_line(results: list[ImageResult], draws: list[int], word: str, compone
         f'{max(draws)}; '
         f'stopped because {stopped}; doubling the draws again would certify about {more:.1f}% of '
         f'the {component}s more (an estimate)'
+    )
+
+
+def _attack_line(results: list[ImageResult], word: str) -> str:
+    """Which thresholds an attack set took, where it is given."""
+    taus = sorted(
+        result.statement['tau'] for result in results if 'attack_on_this_input' in result.statement
+    )
+    if not taus:
+        return ''
+    mode = results[0].statement['attack_on_this_input'].get('supremum_mode', 'finite')
+    note = ': sampled, so the results are an ESTIMATE and no certificate' * (mode == 'sampled')
+    return (
+        f'threshold tau that the attack takes: {taus[len(taus) // 2]:.4g} for the median {word}, '
+        f'{taus[0]:.4g} to {taus[-1]:.4g}; supremum over the attack set: {mode}{note}'
     )
 
 

@@ -32,7 +32,7 @@ from mmcert.certify.planning import StoppingRule, can_certify, first_look
 from mmcert.certify.sequential import GROWTH
 from mmcert.models.adapter import Adapter, Segmentor
 from mmcert.models.numerics import Numerics
-from mmcert.perturbations import Perturbation
+from mmcert.perturbations import Perturbation, Requirement
 from mmcert.sampling import (
     BatchSize,
     Keeper,
@@ -103,18 +103,25 @@ class SmoothingPlan:
             spec['looks_for'] = asdict(self.terms)
         return spec
 
-    def require_feasible(self, num_components: int) -> None:
+    def terms_for(self, requirement: Requirement | None) -> Terms:
+        """The terms for an input: its own threshold, where it has one and that is larger."""
+        if requirement is None:
+            return self.terms
+        return replace(self.terms, tau=max(self.terms.tau, requirement.tau))
+
+    def require_feasible(self, num_components: int, requirement: Requirement | None = None) -> None:
         """Refuses a plan that cannot certify anything.
 
         Args:
             num_components (int): Components of one input, K.
+            requirement (Requirement | None): What the perturbation says of that input.
 
         Raises:
             InfeasiblePlanError: If nothing can be certified; the message says what could.
         """
         if self.stopping is None:
             assert self.n is not None
-            require_feasible(self.n, self.terms, num_components, self.n0)
+            require_feasible(self.n, self.terms_for(requirement), num_components, self.n0)
         else:
             self.stopping.require_look(first_look(self.terms, num_components, self.n0))
 
@@ -229,14 +236,18 @@ class SmoothedSegmentor(BaseModel):
         for owner in range(self.team.size):
             theirs = self.team.told(checked, owner)
             for raw, sample in mine if owner == self.team.rank else theirs:
-                record = self._record(raw, sample)
+                raw = raw.to(next(self.base.parameters()).device)
+                requirement = plan.perturbation.requirement(adapter.perturbed_part(raw))
+                record = self._record(raw, sample, requirement)
                 if owner == self.team.rank:
-                    self._certified(record, sample)
+                    self._certified(record, sample, requirement)
         return [sample for _, sample in mine]
 
-    def _certified(self, record: VotesRecord, sample: BaseDataElement) -> BaseDataElement:
+    def _certified(
+        self, record: VotesRecord, sample: BaseDataElement, requirement: Requirement | None
+    ) -> BaseDataElement:
         """The sample with what its votes certify."""
-        plan, votes, terms = self.plan, record.votes, self.plan.terms
+        plan, votes, terms = self.plan, record.votes, self.plan.terms_for(requirement)
         certificate = certify_record(record, terms, plan.taxonomy)
         radii = joint_radii(
             votes,
@@ -271,6 +282,10 @@ class SmoothedSegmentor(BaseModel):
             'input': record.meta['digest'],
             'model': self.identity,
         }
+        if requirement is not None:
+            statement['attack_on_this_input'] = {'tau': requirement.tau, **requirement.statement}
+            if requirement.kind == 'estimate':
+                statement['kind'] = 'estimate'
         sample.set_metainfo({'name': record.meta['name'], 'certificate': statement})
         return sample
 
@@ -319,10 +334,11 @@ class SmoothedSegmentor(BaseModel):
             }
         return statements
 
-    def _record(self, raw: torch.Tensor, sample: BaseDataElement) -> VotesRecord:
+    def _record(
+        self, raw: torch.Tensor, sample: BaseDataElement, requirement: Requirement | None
+    ) -> VotesRecord:
         """The input's votes, from the store as far as they are there."""
         plan, team, adapter = self.plan, self.team, self.plan.adapter
-        raw = raw.to(next(self.base.parameters()).device)
         digest = adapter.digest(raw)
         name = adapter.name(sample, digest)
         label = adapter.label(sample)
@@ -330,7 +346,7 @@ class SmoothedSegmentor(BaseModel):
         # The first process of a team has the store; the others hear what it finds.
         found = team.told(lambda: self._found(name, digest, label, shape))
         if found is not None:
-            self._check_feasible(found.votes.num_components)
+            self._check_feasible(found.votes.num_components, requirement)
             if plan.stopping is None:
                 return found
         self.sampled += 1
@@ -340,7 +356,7 @@ class SmoothedSegmentor(BaseModel):
         if found is None:
             base, margin = (part.cpu().numpy() for part in segment.with_margin(clean))
             base, margin = team.told(lambda: (base, margin))
-            self._check_feasible(base.size)
+            self._check_feasible(base.size, requirement)
             meta['numerics'] = segment.statement()
 
         def record_of(votes: Votes) -> VotesRecord:
@@ -453,17 +469,19 @@ class SmoothedSegmentor(BaseModel):
         self.store.put(found.meta['name'], current)
         return current
 
-    def _check_feasible(self, num_components: int) -> None:
+    def _check_feasible(self, num_components: int, requirement: Requirement | None) -> None:
         plan = self.plan
         try:
-            plan.require_feasible(num_components)
+            plan.require_feasible(num_components, requirement)
         except InfeasiblePlanError as error:
-            # Later inputs may be larger: those abstain everywhere, and nothing done is lost.
-            if not self._feasible:
+            # Later inputs may be larger: those abstain everywhere, and nothing done is lost. And
+            # where an attack moves an input too far, its votes still answer for smaller attacks.
+            if not self._feasible and requirement is None:
                 raise
             word = self.plan.adapter.word
             self.logger.warning('this %s will be abstained from everywhere: %s', word, error)
-        if not self._feasible and plan.is_scarce(num_components):
+            return
+        if not self._feasible and requirement is None and plan.is_scarce(num_components):
             self.logger.warning(
                 'n=%s is too small for more than what ordered_holm can certify one after the '
                 'other: Holm needs at least %d draws to begin',

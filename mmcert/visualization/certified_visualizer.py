@@ -125,7 +125,9 @@ class CertifiedVisualizer(SegLocalVisualizer):
             panels.append(('base model', paint(_array(sample, 'base_sem_seg'), palette)))
         certificate = sample.metainfo.get('certificate', {})
         title = 'certified'
-        if 'radius' in certificate:
+        if 'attack_on_this_input' in certificate:
+            title += f', {certificate["attack_set"]}'
+        elif 'radius' in certificate:
             title += f', {certificate["norm"]} {certificate["radius"]:.3g}'
         certified = paint(_array(sample, 'cert_sem_seg'), palette, self.abstain_color)
         panels.append((title, certified))

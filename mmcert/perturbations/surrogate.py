@@ -1,0 +1,272 @@
+"""Smoothing through a surrogate of a semantic transformation (GSmooth)."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from scipy.special import ndtr, ndtri
+
+from mmcert.certify.checks import check_tau
+from mmcert.perturbations.base import Perturbation, Requirement
+from mmcert.perturbations.noise_level import validate_positive
+from mmcert.perturbations.standard import fill_normal
+from mmcert.surrogates import (
+    AttackSet,
+    Displacement,
+    Surrogate,
+    build_attack_set,
+    load_surrogate,
+    paper_coefficient,
+)
+from mmcert.surrogates.displacement import ABSOLUTE_MARGIN, RELATIVE_MARGIN
+from mmcert.transformations import check_images
+from mmcert.transformations.geometry import Geometric, Rotation, Translation
+
+LARGEST_TAU = math.nextafter(1.0, 0.0)
+"""Where the latent moves so far that the threshold rounds to 1: no number of draws certifies it."""
+
+PAPER_POINTS = 9
+"""Parameters of a range at which the paper's coefficient is looked at."""
+
+ADDITIVE = (Rotation, Translation)
+"""Geometric transformations whose parameters add up when one follows the other."""
+
+
+class SurrogateTransform(Perturbation):
+    """Noise in the latent of a surrogate: certificates against the transformation it imitates.
+
+    The smoothed model is E f(H(F1(theta) + theta' + F2(x))) with f the base model, theta ~ N(0,
+    sigma1^2 I) in units of the surrogate's range and theta' ~ N(0, sigma2^2 I) in its latent layer.
+    It is a Gaussian smoothing of the latent, so an attack on the image counts by how far it moves
+    the latent: see ``mmcert.surrogates.displacement`` for D(xi) and why D(xi) < Phi^{-1}(tau)
+    suffices. The attack is the real transformation: the surrogate's error does not enter.
+
+    With ``attack``, each image x is tested at the threshold that it needs, tau(x) = Phi(sup D),
+    which depends on the image alone. ``radius`` speaks of the latent: the largest Mahalanobis
+    distance that its mean may move.
+
+    The draws do not depend on ``attack``: votes that were sampled once are found again for another.
+
+    Args:
+        surrogate (Surrogate | str | Mapping): A surrogate, the file of one (from
+            ``tools/train_surrogate.py``), or what ``spec`` said of one, which is enough for
+            answers from stored votes.
+        sigma1 (float): Scale of theta, in units of the surrogate's range.
+        sigma2 (float): Scale of theta', in the units of the latent.
+        attack (AttackSet | Mapping | None): What the certificates speak of, see
+            ``mmcert.surrogates.build_attack_set``; None for the latent itself.
+
+    Raises:
+        ValueError: If a scale is not positive, the attack set not valid for the surrogate, its F1
+            not linear, or the transformation moves the labels and its parameters do not add up.
+    """
+
+    def __init__(
+        self,
+        surrogate: Surrogate | str | os.PathLike[str] | Mapping[str, Any],
+        sigma1: float,
+        sigma2: float,
+        attack: AttackSet | Mapping[str, Any] | None = None,
+    ) -> None:
+        self.sigma1 = validate_positive(sigma1, 'sigma1')
+        self.sigma2 = validate_positive(sigma2, 'sigma2')
+        self.surrogate: Surrogate | None = None
+        self.attack: AttackSet | None = None
+        if isinstance(surrogate, Mapping):
+            self._identity = dict(surrogate)
+            if attack is not None:
+                raise ValueError('an attack set needs the surrogate itself, not its description')
+            return
+        # A copy: it is moved to the images' device, and must not be trained on.
+        made = copy.deepcopy(surrogate) if isinstance(surrogate, Surrogate) else None
+        self.surrogate = (made or load_surrogate(surrogate)).eval().requires_grad_(False)  # type: ignore[arg-type]
+        self._identity = {**self.surrogate.spec(), 'digest': self.surrogate.digest()}
+        self._displacement = Displacement(self.surrogate, self.sigma1, self.sigma2)
+        transformation = self.surrogate.transformation
+        self.frame = transformation.frame
+        if isinstance(transformation, Geometric) and not isinstance(transformation, ADDITIVE):
+            raise ValueError(
+                f'{transformation.name} moves the labels, and its parameters do not add up when '
+                'one follows the other: use its certificate by slices'
+            )
+        if attack is not None:
+            self.attack = build_attack_set(attack, transformation)
+            self.surrogate.check_within(self.attack.values)
+            self.sets_tau = True
+        self._encoded: tuple[weakref.ref[torch.Tensor], torch.Tensor] | None = None
+
+    def check(self, inputs: torch.Tensor) -> None:
+        """Refuses what is no image (C, H, W) in [0, 1] of the surrogate's channels."""
+        check_images(inputs[None])
+        surrogate = self._needed()
+        if len(inputs) != surrogate.channels:
+            raise ValueError(
+                f'the surrogate was made for {surrogate.channels} channels, the image has '
+                f'{len(inputs)}'
+            )
+
+    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draws one image from the surrogate, shape (C, H, W); see ``sample_many``."""
+        return self.sample_many(inputs, [generator])[0]
+
+    @torch.no_grad()
+    def sample_many(
+        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """Draws images from the surrogate.
+
+        Args:
+            inputs (torch.Tensor): Image, shape (C, H, W), in [0, 1].
+            generators (Sequence[torch.Generator]): One for each draw: theta first, then theta'.
+
+        Returns:
+            torch.Tensor: Shape (B, C, H, W), not clipped.
+        """
+        surrogate = self._needed()
+        latent = self._latent(inputs)
+        u = self._thetas(generators).to(latent)
+        noise = fill_normal(latent.new_empty((len(generators), *latent.shape)), generators)
+        latents = noise.mul_(self.sigma2).add_(latent).add_(surrogate.shift(u))
+        return surrogate.decode(latents, (inputs.shape[-2], inputs.shape[-1]))
+
+    def carried_back(
+        self, labels: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """Label maps in the frame of the clean image; see ``Perturbation``."""
+        surrogate = self._needed()
+        transformation = surrogate.transformation
+        if not isinstance(transformation, Geometric):
+            return labels
+        u = self._thetas(generators)
+        parameters = surrogate.anchor.to(u.device) + surrogate.scale.to(u.device) * u
+        return transformation.labels_of_content(labels, parameters)
+
+    def requirement(self, inputs: torch.Tensor) -> Requirement | None:
+        """The threshold that the attack set takes on an image; see ``Perturbation``."""
+        if self.attack is None:
+            return None
+        surrogate, attack = self._needed(), self.attack
+        found = self._displacement.supremum(inputs, attack)
+        statement: dict[str, Any] = {
+            'supremum_mode': attack.mode,
+            'displacement': found.value,
+            'largest_found': found.found,
+            'worst_parameter': list(found.worst),
+            'parameters_looked_at': found.looked_at,
+            'margin': f'{RELATIVE_MARGIN:g} of the supremum and {ABSOLUTE_MARGIN:g}',
+        }
+        if paper := self._of_the_paper(surrogate, inputs, attack):
+            statement['paper'] = paper
+        tau = min(max(float(ndtr(found.value)), 0.5), LARGEST_TAU)
+        return Requirement(tau, attack.kind, statement)
+
+    def radius(self, tau: float, floor: float = 0.5) -> float:
+        """Largest Mahalanobis distance of the latent's mean: Phi^{-1}(tau) - Phi^{-1}(floor)."""
+        return max(float(ndtri(check_tau(tau)) - ndtri(check_tau(floor))), 0.0)
+
+    def guarantee(self, tau: float) -> dict[str, Any]:
+        """What a certificate at ``tau`` speaks of; see ``Perturbation``."""
+        radius = self.radius(tau)
+        guarantee = {
+            'perturbation': 'SurrogateTransform',
+            'law': "theta ~ N(0, sigma1^2 I) and theta' ~ N(0, sigma2^2 I) in the latent layer",
+            'sigma1': self.sigma1,
+            'sigma2': self.sigma2,
+            'surrogate': self._identity,
+            'norm': 'Mahalanobis distance of the latent, under the law of its noise',
+            'radius': radius,
+            'unit': 'standard deviations',
+            'frame': self.frame,
+            'stage': (
+                'the transformation acts on the image in [0, 1] units as the test pipeline '
+                'delivers it, and the surrogate on what comes of that, unclipped; input scaling, '
+                'normalisation and padding follow'
+            ),
+        }
+        if self.attack is None:
+            guarantee['attack_set'] = 'whatever moves the latent by less than the radius'
+            guarantee['words'] = (
+                f"no change of the image that moves the surrogate's latent by less than "
+                f'{radius:.4g} (Mahalanobis distance under its noise) changes the class that the '
+                'smoothed model gives a certified component'
+            )
+            return guarantee
+        transformation = self._needed().transformation
+        words = self.attack.words(transformation)
+        moved = ' at the place to which its content moves' if self.frame == 'content' else ''
+        return {
+            **guarantee,
+            'attack_set': words,
+            'attack': self.attack.spec(),
+            **transformation.describe(),
+            'words': (
+                f'no {words} changes the class that the smoothed model gives a certified '
+                f'component{moved}'
+            ),
+        }
+
+    def spec(self) -> dict[str, Any]:
+        """Class name, surrogate and scales; the attack does not matter to the draws."""
+        return {
+            'type': 'SurrogateTransform',
+            'surrogate': self._identity,
+            'sigma1': self.sigma1,
+            'sigma2': self.sigma2,
+        }
+
+    def __repr__(self) -> str:
+        """Class name, transformation, scales and attack."""
+        name = self._identity['transformation']['type']
+        attack = '' if self.attack is None else f', attack={self.attack.spec()}'
+        return f'SurrogateTransform({name}, sigma1={self.sigma1}, sigma2={self.sigma2}{attack})'
+
+    def _needed(self) -> Surrogate:
+        if self.surrogate is None:
+            raise ValueError('sampling needs the surrogate itself, not its description')
+        return self.surrogate
+
+    def _latent(self, inputs: torch.Tensor) -> torch.Tensor:
+        """F2 of the image, computed once while it is the same tensor."""
+        if self._encoded is not None and self._encoded[0]() is inputs:
+            return self._encoded[1]
+        surrogate = self._needed().to(inputs.device)
+        latent = surrogate.encode(inputs[None])[0]
+        self._encoded = (weakref.ref(inputs), latent)
+        return latent
+
+    def _thetas(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """The first thing that each generator draws: theta in units of the range, (B, P)."""
+        width = len(self._needed().low)
+        drawn = [
+            torch.randn(width, generator=generator, dtype=torch.float64, device=generator.device)
+            for generator in generators
+        ]
+        return torch.stack(drawn) * self.sigma1
+
+    def _of_the_paper(
+        self, surrogate: Surrogate, inputs: torch.Tensor, attack: AttackSet
+    ) -> dict[str, Any] | None:
+        """GSmooth's own bound for this image, an estimate."""
+        values = attack.values
+        if attack.mode != 'finite':
+            values = surrogate.transformation.grid(values[0], values[1], PAPER_POINTS)
+        coefficient = paper_coefficient(surrogate, inputs, values, self.sigma1, self.sigma2)
+        if coefficient is None:
+            return None
+        reach = float(surrogate.normalized(values).norm(dim=1).max())
+        return {
+            'kind': 'estimate',
+            'coefficient': coefficient,
+            'radius_needed': reach,
+            'tau': float(ndtr(coefficient * reach)),
+            'words': (
+                "GSmooth's bound: M* from sampled parameters, the surrogate taken for the "
+                'transformation; radius z(tau) / M* in units of the range'
+            ),
+        }

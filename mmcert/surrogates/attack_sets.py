@@ -1,0 +1,133 @@
+"""The parameters of a transformation that an attacker may choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mmcert.transformations import Transformation
+
+MODES = ('finite', 'lipschitz', 'sampled')
+"""How a supremum over the set is found."""
+
+POINTS = {'lipschitz': 400, 'sampled': 50}
+"""How many parameters are looked at by default."""
+
+
+@dataclass(frozen=True, eq=False)
+class AttackSet:
+    """Parameters of a transformation, and how a supremum over them is found.
+
+    Attributes:
+        mode (str): 'finite' looks at each of ``values``: exact. 'lipschitz' looks at points of an
+            interval and bounds what lies between them by a proven Lipschitz constant: exact.
+            'sampled' looks at points of a range alone, which bounds a supremum from below: what
+            follows from it is an estimate.
+        values (torch.Tensor): For 'finite' the set itself, else the ends (low, high) of the range;
+            shape (N, P), float64.
+        points (int): Most parameters that are looked at in a range.
+    """
+
+    mode: str
+    values: torch.Tensor
+    points: int
+
+    @property
+    def kind(self) -> str:
+        """'certificate' or, where the supremum is only sampled, 'estimate'."""
+        return 'estimate' if self.mode == 'sampled' else 'certificate'
+
+    def spec(self) -> dict[str, Any]:
+        """As in a config, as JSON values."""
+        if self.mode == 'finite':
+            return {'mode': self.mode, 'values': _plain(self.values)}
+        return {'mode': self.mode, 'range': _plain(self.values.T), 'points': self.points}
+
+    def words(self, transformation: Transformation) -> str:
+        """The set in words, for example 'defocus_blur with radius (px) in {1, 2, 3}'."""
+        names = ', '.join(f'{p.name} ({p.unit})' for p in transformation.parameters)
+        if self.mode == 'finite':
+            shown = ', '.join(_number(row) for row in self.values.tolist())
+            return f'{transformation.name} with {names} in {{{shown}}}'
+        ends = [f'[{low:g}, {high:g}]' for low, high in self.values.T.tolist()]
+        return f'{transformation.name} with {names} in {" x ".join(ends)}'
+
+
+def build_attack_set(
+    attack: AttackSet | Mapping[str, Any], transformation: Transformation
+) -> AttackSet:
+    """Reads the attack set of a config.
+
+    Args:
+        attack (AttackSet | Mapping): ``values``, a list of parameters (lists of P numbers where P >
+            1), for a finite set; or ``range``, (low, high) (a pair for each parameter where P > 1)
+            with ``mode`` 'lipschitz' (one parameter) or 'sampled' and maybe ``points``. With
+            ``transformation``, its name or config, the set is checked to be of that one.
+        transformation (Transformation): Whose parameters they are.
+
+    Returns:
+        AttackSet: Checked.
+
+    Raises:
+        ValueError: If the set is empty, a parameter is out of range, a key is unknown, the mode
+            does not go with it, or it is of another transformation.
+    """
+    if isinstance(attack, AttackSet):
+        return attack
+    if not isinstance(attack, Mapping):
+        raise ValueError(f'an attack set is a dict such as dict(values=[1, 2, 3]), got {attack!r}')
+    given = dict(attack)
+    meant = given.pop('transformation', transformation.name)
+    name = meant.get('type') if isinstance(meant, Mapping) else meant
+    if name != transformation.name:
+        raise ValueError(
+            f'the attack is {name}, but the surrogate was made for {transformation.name}'
+        )
+    unknown = sorted(set(given) - {'values', 'range', 'mode', 'points'})
+    if unknown or ('values' in given) == ('range' in given):
+        raise ValueError(
+            f'an attack set needs either values or range (with mode and points), got {attack}'
+        )
+    mode = given.get('mode', 'finite' if 'values' in given else None)
+    if mode not in MODES or (mode == 'finite') != ('values' in given):
+        raise ValueError(
+            "an attack set with values is 'finite'; one with a range needs mode='lipschitz' (a "
+            f"certificate) or mode='sampled' (an estimate), got mode={mode!r}"
+        )
+    if mode == 'finite':
+        return AttackSet(mode, transformation.finite(given['values']), 0)
+    width = len(transformation.parameters)
+    if mode == 'lipschitz' and width > 1:
+        raise ValueError(
+            f"mode='lipschitz' takes one parameter, {transformation.name} has {width}: give values"
+        )
+    points = given.get('points', POINTS[mode])
+    if isinstance(points, bool) or not isinstance(points, int) or points < 2:
+        raise ValueError(f'points must be an integer of at least 2, got {points!r}')
+    return AttackSet(mode, _ends(given['range'], transformation), points)
+
+
+def _ends(bounds: Sequence[Any], transformation: Transformation) -> torch.Tensor:
+    pairs = torch.as_tensor(bounds, dtype=torch.float64)
+    pairs = pairs[None] if pairs.dim() == 1 else pairs
+    if pairs.shape != (len(transformation.parameters), 2) or bool(
+        (pairs[:, 0] > pairs[:, 1]).any()
+    ):
+        raise ValueError(
+            f'{transformation.name} takes a range of {len(transformation.parameters)} pairs '
+            f'low <= high, got {bounds}'
+        )
+    return transformation.check_parameters(pairs.T)
+
+
+def _plain(rows: torch.Tensor) -> list[Any]:
+    values = rows.tolist()
+    return [row[0] for row in values] if rows.shape[1] == 1 else values
+
+
+def _number(row: Sequence[float]) -> str:
+    shown = ', '.join(f'{value:g}' for value in row)
+    return shown if len(row) == 1 else f'({shown})'
