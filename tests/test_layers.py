@@ -23,7 +23,7 @@ ALLOWED = {
     'version': set(),
     'registry': {'compat'},
     'datasets': {'perturbations', 'registry', 'transformations'},
-    'models': {'certify', 'perturbations', 'sampling', 'registry', 'fields'},
+    'models': {'certify', 'perturbations', 'sampling', 'surrogates', 'registry', 'fields'},
     'pointops': set(),
     'evaluation': {'certify', 'report', 'registry', 'fields'},
     'visualization': {'registry'},
