@@ -1,0 +1,149 @@
+"""Rotation and scaling of images, certified slice by slice of their parameter."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from scipy.special import ndtr
+
+from mmcert.certify.checks import check_draws
+from mmcert.perturbations.base import Perturbation, Requirement
+from mmcert.perturbations.gaussian import GaussianNoise
+from mmcert.perturbations.images import NOT_CLIPPED, STAGE
+from mmcert.transformations import AboutCentre, build, check_images
+
+STEPS = 4
+"""Parts of a slice between whose ends distances are bounded; even, so that one end is its middle."""
+
+
+class SlicedTransformation(Perturbation):
+    r"""Gaussian noise on moved images: certificates against rotation or scaling.
+
+    Interpolated moves do not compose, so smoothing over their parameter proves nothing. Instead the
+    attack set [low, high] is covered by S slices of half-width d about the parameters a_1 ... a_S,
+    and the model is smoothed with N(0, sigma^2 I) on the values of each T_{a_j} x. If a class has
+    probability above tau there, it keeps more than 1/2 at every T_xi x of the slice, provided that
+    ||T_xi x - T_{a_j} x||_2 <= sigma Phi^{-1}(tau), as for ``GaussianNoise``. ``requirement`` is
+    the tau from which on this is so in all slices of an image.
+
+    A component is the content at a position v of the clean image. A draw of slice j counts for a
+    class c if c is the label at every pixel that may be the nearest one to where the slice takes
+    that content, all of them in the frame; so P[hit] > tau implies P > tau at each of them. In
+    every slice the draws are tested alone, and what is certified needs them all: its null
+    hypothesis is that P[hit] <= tau in some slice, and its p-value is the largest of the slices'
+    own, that of the fewest hits. No alpha is divided. The threshold depends on the image alone, not
+    on the draws, so testing at it is valid.
+
+    A certificate says: the smoothed model (N(0, sigma^2 I) on the image) gives the class of the
+    content at v to the pixel nearest to A_xi v, on T_xi x, for all xi in [low, high].
+
+    Draws, taken by ``sample`` and its like, are of one slice, ``home``; ``part(j)`` is the same
+    perturbation at home in slice j, and votes need draws of all of them, as mmcert's sampler takes.
+
+    Args:
+        transformation (Mapping | AboutCentre): Rotation or scaling, or its config, such as
+            dict(type='rotation', padding='reflection').
+        low (float): Lower end of the attack set, in degrees, or a factor.
+        high (float): Upper end.
+        slices (int): Their number S, at least 1.
+        sigma (float): Noise level, in [0, 1] image units.
+
+    Raises:
+        ValueError: If an argument is out of range, or the transformation is another one.
+    """
+
+    frame = 'content'
+
+    def __init__(
+        self,
+        transformation: Mapping[str, Any] | AboutCentre,
+        low: float,
+        high: float,
+        slices: int,
+        sigma: float,
+    ) -> None:
+        found = build(transformation) if isinstance(transformation, Mapping) else transformation
+        if not isinstance(found, AboutCentre):
+            raise ValueError(f'only rotation and scaling are certified by slices, got {found!r}')
+        found.check_parameters([[low], [high]])
+        if low >= high:
+            raise ValueError(f'slices need low < high, got {low} and {high}')
+        self.transformation, self.low, self.high = found, float(low), float(high)
+        self.parts, self.noise = check_draws(slices, 'slices'), GaussianNoise(sigma)
+        assert found.identity is not None
+        place = (float(found.identity) - low) / (high - low) * slices
+        self.home = min(max(int(place), 0), slices - 1)
+
+    def part(self, index: int) -> SlicedTransformation:
+        """The same perturbation with its draws in another slice; see ``Perturbation``."""
+        other = copy.copy(self)
+        other.home = range(self.parts)[index]
+        return other
+
+    def check(self, inputs: torch.Tensor) -> None:
+        """Refuses what is no image (C, H, W) of floating point numbers in [0, 1]."""
+        check_images(inputs[None])
+
+    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draws a noisy copy of the image, shape (C, H, W), moved to the middle of the slice."""
+        return self.noise.sample(self._moved(inputs), generator)
+
+    def sample_many(
+        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """Draws noisy copies of the moved image, shape (B, C, H, W)."""
+        return self.noise.sample_many(self._moved(inputs), generators)
+
+    def carried_back(
+        self, labels: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """What label maps say of the content, wherever in the slice it is; see ``Perturbation``.
+
+        Args:
+            labels (torch.Tensor): Shape (B, H, W), integers of at least 0.
+            generators (Sequence[torch.Generator]): Not needed: the slice is known.
+
+        Returns:
+            torch.Tensor: Shape (B, H, W), int32: the label of all pixels that the content at v may
+            be nearest to, or -1 if they differ or one is out of the frame.
+        """
+        ends = self._grid(1)[self.home : self.home + 2].tolist()
+        pixels = self.transformation.reached(*ends, *labels.shape[-2:]).to(labels.device)
+        flat = labels.flatten(1).to(torch.int32)
+        first = flat[:, pixels[0]]
+        agreed = (pixels >= 0).all(dim=0).expand_as(first)
+        for others in pixels[1:]:
+            agreed = agreed & (flat[:, others] == first)
+        return torch.where(agreed, first, -1)
+
+    def displacements(self, inputs: torch.Tensor) -> torch.Tensor:
+        """How far the image moves within each slice from the slice's middle, at most.
+
+        The slice is cut into parts. Within one, at whose ends the distances are D and D', no
+        distance exceeds (D + D' + L step) / 2, with L the proven Lipschitz constant on that part.
+        Computed in double precision.
+
+        Args:
+            inputs (torch.Tensor): Image, shape (C, H, W).
+
+        Returns:
+            torch.Tensor: Upper bounds of sup ||T_xi x - T_a x||_2, shape (S,), float64, in [0, 1]
+            image units.
+        """
+        image = inputs[None].double()
+        bounds, grid = [], self._grid(STEPS).to(image.device)
+        for start in range(0, self.parts * STEPS, STEPS):
+            points = grid[start : start + STEPS + 1]
+            moved = self.transformation.transform(image.expand(len(points), -1, -1, -1), points)
+            far = (moved - moved[STEPS // 2]).flatten(1).norm(dim=1)
+            bounds.append(
+                max(
+                    (far[i] + far[i + 1] + self._lipschitz(image, *ends)) / 2
+                    for i, ends in enumerate(pairwise(points.tolist()))
+                )
+            )
+        return torch.stack(bounds)
