@@ -6,7 +6,7 @@ torch only; the OpenMMLab registry meets these classes in ``mmcert.engine``.
 from collections.abc import Mapping
 from typing import Any
 
-from mmcert.perturbations.base import Perturbation
+from mmcert.perturbations.base import Perturbation, Requirement
 from mmcert.perturbations.clouds import (
     AxisRotation,
     CoordinateNoise,
@@ -39,6 +39,7 @@ from mmcert.perturbations.laws import (
     Uniform,
     build_law,
 )
+from mmcert.perturbations.slices import SlicedTransformation
 
 __all__ = [
     'CLASSES',
@@ -59,9 +60,11 @@ __all__ = [
     'LogScale',
     'Perturbation',
     'PointTransformation',
+    'Requirement',
     'Rotation3D',
     'RotationScale',
     'Shear',
+    'SlicedTransformation',
     'Taper',
     'Translation',
     'Twist',
@@ -80,6 +83,7 @@ CLASSES: dict[str, type[Perturbation]] = {
         GaussianBlur,
         BrightnessContrast,
         CyclicTranslation,
+        SlicedTransformation,
         CoordinateNoise,
         AxisRotation,
         Rotation3D,

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What an input asks of a certificate, where that depends on the input.
+
+    Attributes:
+        tau (float): Smallest threshold in [0.5, 1) whose certificates cover the attack set on this
+            input; the largest number below 1 where none does.
+        kind (str): 'certificate', or 'estimate' where the threshold is not proven to suffice.
+        statement (dict): How it was found, as JSON values.
+    """
+
+    tau: float
+    kind: str
+    statement: dict[str, Any]
 
 
 class Perturbation(ABC):
@@ -21,11 +38,31 @@ class Perturbation(ABC):
         frame (str): 'output' if a component is a position of the label map; 'content' if it is a
             position of the clean input's content, which the perturbation moves: then whoever
             samples must count the label maps ``carried_back``, as mmcert's sampler does.
+        sets_tau (bool): Whether the attack set is given, and each input has a threshold of its own,
+            its ``requirement``.
+        parts (int): How many laws make up the perturbation. With several, a certificate is a
+            conjunction over them: whoever samples must take the estimation draws of every ``part``
+            and count, for each component, the fewest hits of any, as mmcert's sampler does.
+        home (int): The part that ``sample`` draws from, and that chooses the guess.
     """
 
     domain: str = 'image'
     normals: bool = False
     frame: str = 'output'
+    sets_tau: bool = False
+    parts: int = 1
+    home: int = 0
+
+    def part(self, index: int) -> Perturbation:
+        """One of the laws that make up the perturbation.
+
+        Args:
+            index (int): In [0, ``parts``).
+
+        Returns:
+            Perturbation: One whose draws are of this part.
+        """
+        return self
 
     def check(self, inputs: torch.Tensor) -> None:  # noqa: B027 (most have nothing to refuse)
         """Refuses an input that this perturbation is evidently not meant for.
@@ -76,9 +113,25 @@ class Perturbation(ABC):
 
         Returns:
             torch.Tensor: The same maps with ``frame='output'``; with 'content', at v the label
-            of what lay at v before the perturbation moved it.
+            of what lay at v before the perturbation moved it, or one outside
+            [0, C), such as -1, if there is none.
         """
         return labels
+
+    def requirement(self, inputs: torch.Tensor) -> Requirement | None:
+        """What a certificate takes on this input, where the attack set is given beforehand.
+
+        Args:
+            inputs (torch.Tensor): As ``sample`` gets it.
+
+        Returns:
+            Requirement | None: Determined by the input, never by the draws; None where ``radius``
+            says what a threshold buys on every input.
+
+        Raises:
+            ValueError: If the attack set is not legal for this input.
+        """
+        return None
 
     @abstractmethod
     def radius(self, tau: float, floor: float = 0.5) -> float:

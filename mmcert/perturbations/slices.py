@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,10 @@ from mmcert.perturbations.images import NOT_CLIPPED, STAGE
 from mmcert.transformations import AboutCentre, build, check_images
 
 STEPS = 4
-"""Parts of a slice between whose ends distances are bounded; even, so that one end is its middle."""
+"""Parts of a slice, an even number, in which distances are bounded by those at their ends."""
+
+LARGEST_TAU = math.nextafter(1.0, 0.0)
+"""The threshold where the image moves so far that Phi rounds to 1: no draws attain it."""
 
 
 class SlicedTransformation(Perturbation):
@@ -57,6 +61,7 @@ class SlicedTransformation(Perturbation):
     """
 
     frame = 'content'
+    sets_tau = True
 
     def __init__(
         self,
@@ -136,14 +141,109 @@ class SlicedTransformation(Perturbation):
         """
         image = inputs[None].double()
         bounds, grid = [], self._grid(STEPS).to(image.device)
-        for start in range(0, self.parts * STEPS, STEPS):
+        for start in range(0, len(grid) - 1, STEPS):
             points = grid[start : start + STEPS + 1]
             moved = self.transformation.transform(image.expand(len(points), -1, -1, -1), points)
             far = (moved - moved[STEPS // 2]).flatten(1).norm(dim=1)
-            bounds.append(
-                max(
-                    (far[i] + far[i + 1] + self._lipschitz(image, *ends)) / 2
-                    for i, ends in enumerate(pairwise(points.tolist()))
-                )
-            )
+            ways = [
+                self.transformation.lipschitz(image, a, b)[0] * (b - a)
+                for a, b in pairwise(points[:, 0].tolist())
+            ]
+            bounds.append(((far[1:] + far[:-1] + torch.stack(ways)) / 2).max())
         return torch.stack(bounds)
+
+    def requirement(self, inputs: torch.Tensor) -> Requirement:
+        """The tau from which on a certificate covers all of [low, high]; see ``Perturbation``.
+
+        tau = Phi(B / sigma), B the largest of the ``displacements``, plus a margin of the square
+        root of the number of values times the spacing of the image's floating point numbers at 1:
+        twice what rounding two images to these numbers can move them apart.
+
+        Args:
+            inputs (torch.Tensor): Image, shape (C, H, W), in [0, 1].
+
+        Returns:
+            Requirement: Rounded up, of kind 'certificate': the bound is proven.
+        """
+        margin = torch.finfo(inputs.dtype).eps * inputs.numel() ** 0.5
+        bounds = self.displacements(inputs)
+        bound = float(bounds.max()) + margin
+        return Requirement(
+            tau=min(float(ndtr(bound / self.noise.sigma)) + 2**-52, LARGEST_TAU),
+            kind='certificate',
+            statement={
+                **self._attack(),
+                'supremum': bound,
+                'supremum_of': 'l2 distance of the moved image to that at the middle of its slice',
+                'supremum_by': f'{STEPS} parts of each slice, and a proven Lipschitz constant',
+                'margin_for_rounding': margin,
+                'worst_slice': int(bounds.argmax()),
+            },
+        )
+
+    def radius(self, tau: float, floor: float = 0.5) -> float:
+        """The l2 distance that the image may move within a slice, in [0, 1] image units."""
+        return self.noise.radius(tau, floor)
+
+    def guarantee(self, tau: float) -> dict[str, Any]:
+        """The moves that a certificate at ``tau`` speaks of; see ``Perturbation``."""
+        radius, attack = self.radius(tau), self._attack()
+        return {
+            'perturbation': 'SlicedTransformation',
+            'law': 'N(0, sigma^2 I) on the image moved to the middle of each slice',
+            'parameters': {name: value for name, value in self.spec().items() if name != 'type'},
+            **attack,
+            'norm': 'l2 distance of the moved image to that at the middle of its slice',
+            'radius': radius,
+            'unit': '[0, 1] image units',
+            'frame': self.frame,
+            'stage': STAGE,
+            'padding': self.transformation.options()['padding'],
+            'clipping': NOT_CLIPPED,
+            'words': (
+                f'no {self.transformation.name} from {self.low:g} to {self.high:g} '
+                f'({attack["unit_of_xi"]}) that moves the image by no more than {radius:.4g} (l2, '
+                '[0, 1] image units) within a slice changes the class that the smoothed model '
+                f'gives a certified component, read where its content has moved; {STAGE}'
+            ),
+        }
+
+    def spec(self) -> dict[str, Any]:
+        """Class name and arguments."""
+        return {
+            'type': 'SlicedTransformation',
+            'transformation': self.transformation.spec(),
+            'low': self.low,
+            'high': self.high,
+            'slices': self.parts,
+            'sigma': self.noise.sigma,
+        }
+
+    def __repr__(self) -> str:
+        """Class name and arguments."""
+        spec = self.spec()
+        arguments = ', '.join(f'{name}={value!r}' for name, value in spec.items() if name != 'type')
+        return f'{spec["type"]}({arguments})'
+
+    def _grid(self, steps: int) -> torch.Tensor:
+        """Ends of equal parts of the slices, ``steps`` of each, shape (S steps + 1, 1), float64."""
+        return self.transformation.grid(self.low, self.high, self.parts * steps + 1)
+
+    def _moved(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The image at the middle of the slice, computed in double precision."""
+        middle = self._grid(2)[2 * self.home + 1].to(inputs.device)
+        return self.transformation.transform(inputs[None].double(), middle[None])[0].to(
+            inputs.dtype
+        )
+
+    def _attack(self) -> dict[str, Any]:
+        """The attack set, for statements."""
+        return {
+            'attack_set': '{T_xi x : low <= xi <= high}, the class read at the pixel nearest to '
+            'where the content has moved',
+            'low': self.low,
+            'high': self.high,
+            'unit_of_xi': self.transformation.parameters[0].unit,
+            'operator': self.transformation.operator(),
+            'slices': self.parts,
+        }

@@ -275,7 +275,8 @@ class AboutCentre(Geometric):
         Raises:
             ValueError: If an end is out of range or low > high.
         """
-        edges = self._pieces(*self.grid(low, high, 2)[:, 0].tolist(), 0.9, (height, width))
+        first, last = self.grid(low, high, 2)[:, 0].tolist()
+        edges = self._pieces(first, last, 0.9, (height, width))
         places = (self.moved(u[None, None], height, width)[0] for u in edges)
         extent, sets = torch.tensor([width, height]), []
         for ends in pairwise(places):
