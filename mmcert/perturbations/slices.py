@@ -116,7 +116,7 @@ class SlicedTransformation(Perturbation):
             torch.Tensor: Shape (B, H, W), int32: the label of all pixels that the content at v may
             be nearest to, or -1 if they differ or one is out of the frame.
         """
-        ends = self._grid(1)[self.home : self.home + 2].tolist()
+        ends = self._grid(1)[self.home : self.home + 2, 0].tolist()
         pixels = self.transformation.reached(*ends, *labels.shape[-2:]).to(labels.device)
         flat = labels.flatten(1).to(torch.int32)
         first = flat[:, pixels[0]]
