@@ -36,11 +36,12 @@ class SlicedTransformation(Perturbation):
 
     A component is the content at a position v of the clean image. A draw of slice j counts for a
     class c if c is the label at every pixel that may be the nearest one to where the slice takes
-    that content, all of them in the frame; so P[hit] > tau implies P > tau at each of them. In
-    every slice the draws are tested alone, and what is certified needs them all: its null
-    hypothesis is that P[hit] <= tau in some slice, and its p-value is the largest of the slices'
-    own, that of the fewest hits. No alpha is divided. The threshold depends on the image alone, not
-    on the draws, so testing at it is valid.
+    that content, all of them in the frame; so P[hit] > tau implies P > tau at each of them. A
+    certificate needs this in every slice. Its null hypothesis is that P[hit] <= tau in some slice,
+    and its p-value is the largest of the slices' own, that of the fewest hits among n in each: no
+    alpha is divided (Berger, "Multiparameter hypothesis testing and acceptance sampling",
+    Technometrics 1982). tau depends on the image alone, not on the draws, so testing at it is
+    valid.
 
     A certificate says: the smoothed model (N(0, sigma^2 I) on the image) gives the class of the
     content at v to the pixel nearest to A_xi v, on T_xi x, for all xi in [low, high].
@@ -82,11 +83,12 @@ class SlicedTransformation(Perturbation):
         assert found.identity is not None
         place = (float(found.identity) - low) / (high - low) * slices
         self.home = min(max(int(place), 0), slices - 1)
+        self._reached: torch.Tensor | None = None
 
     def part(self, index: int) -> SlicedTransformation:
         """The same perturbation with its draws in another slice; see ``Perturbation``."""
         other = copy.copy(self)
-        other.home = range(self.parts)[index]
+        other.home, other._reached = range(self.parts)[index], None
         return other
 
     def check(self, inputs: torch.Tensor) -> None:
@@ -116,8 +118,7 @@ class SlicedTransformation(Perturbation):
             torch.Tensor: Shape (B, H, W), int32: the label of all pixels that the content at v may
             be nearest to, or -1 if they differ or one is out of the frame.
         """
-        ends = self._grid(1)[self.home : self.home + 2, 0].tolist()
-        pixels = self.transformation.reached(*ends, *labels.shape[-2:]).to(labels.device)
+        pixels = self._pixels(labels)
         flat = labels.flatten(1).to(torch.int32)
         first = flat[:, pixels[0]]
         agreed = (pixels >= 0).all(dim=0).expand_as(first)
@@ -235,6 +236,14 @@ class SlicedTransformation(Perturbation):
         return self.transformation.transform(inputs[None].double(), middle[None])[0].to(
             inputs.dtype
         )
+
+    def _pixels(self, labels: torch.Tensor) -> torch.Tensor:
+        """What ``reached`` gives for the slice and label maps of this size, computed once."""
+        if self._reached is None or self._reached.shape[1:] != labels.shape[-2:]:
+            low, high = self._grid(1)[self.home : self.home + 2, 0].tolist()
+            self._reached = self.transformation.reached(low, high, *labels.shape[-2:])
+        self._reached = self._reached.to(labels.device)
+        return self._reached
 
     def _attack(self) -> dict[str, Any]:
         """The attack set, for statements."""

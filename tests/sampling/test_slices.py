@@ -175,6 +175,13 @@ def test_votes_do_not_depend_on_the_batch_size_and_every_draw_is_used_once(batch
     assert len({input_digest(one) for one in seen}) == len(seen) == 7 + 3 * 30
 
 
+def test_draws_made_at_once_are_those_made_one_by_one():
+    x, part = image(), perturbation_of('scaling').part(4)
+    one_by_one = [part.sample(x, generator(seed)) for seed in range(3)]
+    many = part.sample_many(x, [generator(seed) for seed in range(3)])
+    assert many.dtype == x.dtype and torch.equal(many, torch.stack(one_by_one))
+
+
 def test_one_slice_is_counted_at_once():
     votes = collect(perturbation_of('scaling', slices=1), image())
     assert votes.hits.max() == 30
