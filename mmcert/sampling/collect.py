@@ -71,7 +71,9 @@ def collect_votes(
     Of a perturbation of several parts, the home part chooses the guess. Draws of any part would do,
     since only a class that is most frequent in all of them can be certified; those of the home part
     also predict the class of the input as it is. Every part then has n estimation draws of its own,
-    numbers part * n to part * n + n - 1, and a component's hits are its fewest in any part.
+    numbers part * n to part * n + n - 1, and a component's hits are its fewest in any part. The
+    selection draws are of one part alone and must not count for another, so the votes keep no
+    selection hits: they are for ``selection='holdout'``.
 
     Args:
         segment (Callable): The base model; takes a list of B perturbed inputs, each of the shape of
@@ -398,13 +400,19 @@ class _Sampler:
                 output = self._labels(output)
             add_hits(hits[0], output, guesses[0])
             for level, node in enumerate(nodes, 1):
-                add_hits(hits[level], node[output.long()], guesses[level])  # type: ignore[union-attr]
+                add_hits(hits[level], _nodes_of(output, node), guesses[level])  # type: ignore[arg-type]
 
         arguments = (ESTIMATION, start, names, empty, add, against)
         counter = _Count(*arguments) if parts == 1 else _FewestHits(count, *arguments)
         hits = self._run(counter, parts * count)[-len(levels) :]
         found = [
-            Votes(part.guess, _array(total), count, part.n0, part.selection_hits)
+            Votes(
+                part.guess,
+                _array(total),
+                count,
+                part.n0,
+                part.selection_hits if parts == 1 else None,
+            )
             for part, total in zip(levels, hits, strict=True)
         ]
         return replace(found[0], coarse=tuple(found[1:]))
@@ -576,6 +584,12 @@ def _check_shape(output: torch.Tensor | LogitMaps, shape: torch.Size) -> None:
         raise SegmentorOutputError(
             f'the label maps changed shape from {tuple(shape)} to {tuple(_shape(output))}'
         )
+
+
+def _nodes_of(labels: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+    """Nodes of some labels; -1 for a label that is no class, as of content that left the frame."""
+    inside = (labels >= 0) & (labels < len(nodes))
+    return torch.where(inside, nodes[labels.long().clamp(0, len(nodes) - 1)], -1)
 
 
 def _add_classes(counts: torch.Tensor, labels: torch.Tensor) -> None:

@@ -160,7 +160,10 @@ def test_hits_are_the_fewest_of_any_slice(attack):
     np.testing.assert_array_equal(votes.hits, hits.amin(dim=0).numpy())
     assert (hits.amin(dim=0) < hits[perturbation.home]).any() and votes.hits.max() == 30
     assert (votes.n, votes.n0) == (30, 7)
-    assert votes.selection_hits.max() == 7
+    # They are of one slice, and must not count for another.
+    assert votes.selection_hits is None
+    with pytest.raises(ValueError, match='selection_hits'):
+        votes.stages('same_draws')
 
 
 @pytest.mark.parametrize('batch_size', [1, 13, 1000])
