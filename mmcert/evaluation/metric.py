@@ -183,11 +183,11 @@ def _attack_line(results: list[ImageResult], word: str) -> str:
     )
     if not taus:
         return ''
-    mode = results[0].statement['attack_on_this_input'].get('supremum_mode', 'finite')
-    note = ': sampled, so the results are an ESTIMATE and no certificate' * (mode == 'sampled')
+    estimated = any(result.statement['kind'] == 'estimate' for result in results)
+    note = '; it was only sampled: these results are an ESTIMATE, no certificate' * estimated
     return (
-        f'threshold tau that the attack takes: {taus[len(taus) // 2]:.4g} for the median {word}, '
-        f'{taus[0]:.4g} to {taus[-1]:.4g}; supremum over the attack set: {mode}{note}'
+        f'threshold tau that the attack set takes: {taus[len(taus) // 2]:.4g} for the median '
+        f'{word}, {taus[0]:.4g} to {taus[-1]:.4g}{note}'
     )
 
 
