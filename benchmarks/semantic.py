@@ -95,7 +95,7 @@ BROKEN_LEVEL = 0.001
 FEW_IMAGES = 10
 """Test images for the scales and the laws."""
 FEW_SLICED_IMAGES = 5
-SIGMA1, SIGMA2 = (0.1, 0.25, 0.5), (0.4, 0.5, 0.6)
+SIGMA1, SIGMA2 = (0.1, 0.25, 0.5), (0.45, 0.55, 0.65)
 BLUR_RADIUS = 4.0
 """Variance in squared pixels that every law is scaled to certify."""
 
@@ -282,13 +282,16 @@ class Study:
             return
         name = f'gsmooth-{SURROGATES[0]}'
         few, rows = Study(self.work_dirs, FEW_IMAGES), []
+        perturbation = Config.fromfile(CONFIGS / f'{full_name(name)}.py').perturbation
+        trained = {key: perturbation[key] for key in ('sigma1', 'sigma2')}
         for sigma1, sigma2 in product(SIGMA1, SIGMA2):
             folder = self.work_dirs / 'semantic' / f'{name}-s{sigma1}-{sigma2}'
             few.test(
                 name, folder, f'smoothing.perturbation.sigma1={sigma1}',
                 f'smoothing.perturbation.sigma2={sigma2}',
             )  # fmt: skip
-            rows.append({'sigma1': sigma1, 'sigma2': sigma2, **summary(folder)})
+            row = {'sigma1': sigma1, 'sigma2': sigma2, 'trained': trained, **summary(folder)}
+            rows.append(row)
         path.write_text(json.dumps(rows, indent=1) + '\n')
 
     def laws(self) -> None:

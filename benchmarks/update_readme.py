@@ -400,8 +400,9 @@ def semantic_noise(results: dict) -> list[str]:
     return [
         *_table(rows),
         '',
-        f'{_attack_set(one)}, {one["images"]} test images; one surrogate and one base model, both '
-        'trained at sigma1 = 0.1 and sigma2 = 0.5; in brackets the median threshold.',
+        f'{_attack_set(one)}, {one["images"]} test images; one surrogate and one base model, which '
+        f'was trained at sigma1 = {one["trained"]["sigma1"]:g} and sigma2 = '
+        f'{one["trained"]["sigma2"]:g}; in brackets the median threshold.',
     ]
 
 
