@@ -1,6 +1,6 @@
 """What lets the OpenMMLab packages run in the environments that mmcert supports.
 
-Four things, each inert where it is not needed:
+Five things, each inert where it is not needed:
 
 * ``enable_mmcv_lite``: mmsegmentation 1.2 and mmdetection3d 1.4 import ``mmcv.ops`` without a
   guard, which fails on ``mmcv-lite`` (mmcv without its compiled extension). A stand-in for the
@@ -11,6 +11,8 @@ Four things, each inert where it is not needed:
   looking whether there is one.
 * ``reuse_freed_memory``: glibc hands large blocks back to the system after every layer of a model
   on the CPU, and asks for them again, page by page.
+* ``resume_from_work_dir``: mmengine resumes from ``load_from`` where there is one, although that
+  is what a fine-tuned model starts from.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 _EXTENSION = 'mmcv._ext'
@@ -168,3 +171,22 @@ def distributed_cpu(cfg: Any) -> Iterator[None]:
         torch.distributed.barrier()
     finally:
         torch.distributed.destroy_process_group()
+
+
+def resume_from_work_dir(cfg: Any) -> None:
+    """Has a run continue from its work folder, or start if there is nothing to continue.
+
+    mmengine takes ``resume`` together with ``load_from`` for continuing from the *latter*, which is
+    what a fine-tuned model starts from.
+
+    Args:
+        cfg (mmengine.config.Config): With ``work_dir``; changed in place.
+    """
+    from mmengine.runner import find_latest_checkpoint
+
+    # It warns where there is no record yet.
+    recorded = (Path(cfg.work_dir) / 'last_checkpoint').exists()
+    latest = find_latest_checkpoint(cfg.work_dir) if recorded else None
+    cfg.resume = latest is not None
+    if latest is not None:
+        cfg.load_from = latest

@@ -11,7 +11,12 @@ import json
 import sys
 from pathlib import Path
 
-from mmcert.compat import distributed_cpu, enable_mmcv_lite, reuse_freed_memory
+from mmcert.compat import (
+    distributed_cpu,
+    enable_mmcv_lite,
+    resume_from_work_dir,
+    reuse_freed_memory,
+)
 
 enable_mmcv_lite()
 
@@ -45,7 +50,9 @@ def main() -> int:
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    cfg.resume, cfg.launcher = args.resume, 'none'
+    cfg.launcher = 'none'
+    if args.resume:
+        resume_from_work_dir(cfg)
     if not torch.cuda.is_available():
         reuse_freed_memory()
     try:
