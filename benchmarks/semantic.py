@@ -14,6 +14,7 @@ the tables of docs/semantic-transformations.md. The steps:
 * ``corruptions``: accuracy at severities 1 to 5, vanilla, base and smoothed.
 * ``noise``: the scales sigma1 and sigma2, one model.
 * ``laws``: the law of the parameter of Gaussian blur, certified directly.
+* ``pictures``: one certified image of each transformation, and the noise of images and latents.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ from mmcert.models.numerics import Numerics  # noqa: E402
 from mmcert.perturbations import (  # noqa: E402
     CyclicTranslation,
     GaussianBlur,
+    GaussianNoise,
     SlicedTransformation,
     SurrogateTransform,
     build_law,
@@ -63,6 +65,8 @@ from mmcert.transformations import (  # noqa: E402
     Transformation,
     build,
 )
+
+from mmcert.visualization.surrogates import beside, panel  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs' / 'semantic'
@@ -78,7 +82,7 @@ DIRECT = ('gaussian-blur', 'brightness-contrast', 'translation')
 """Those that are certified directly."""
 SLICED = ('rotation', 'scaling')
 """Those that are certified by slices, on a few images: every slice takes n draws."""
-STEPS = ('data', 'train', 'certify', 'attack', 'corruptions', 'noise', 'laws')
+STEPS = ('data', 'train', 'certify', 'attack', 'corruptions', 'noise', 'laws', 'pictures')
 VANILLA = 'vanilla-1.2k_fast-scnn_camvid-180x240'
 TEST_IMAGES = 233
 ATTACK_DRAWS, SURE_DRAWS = 100, 1000
@@ -95,6 +99,7 @@ BROKEN_LEVEL = 0.001
 FEW_IMAGES = 10
 """Test images for the scales and the laws."""
 FEW_SLICED_IMAGES = 5
+IMAGE_NOISE = (0.25, 0.5)
 SIGMA1, SIGMA2 = (0.1, 0.25, 0.5), (0.45, 0.55, 0.65)
 BLUR_RADIUS = 4.0
 """Variance in squared pixels that every law is scaled to certify."""
@@ -121,7 +126,7 @@ def main() -> int:
     chosen = [name for name in names if args.only is None or name in args.only]
     study = Study(args.work_dirs, args.images)
     for step in [] if args.gather else args.steps:
-        if step in ('data', 'noise', 'laws'):
+        if step in ('data', 'noise', 'laws', 'pictures'):
             getattr(study, step)()
             continue
         for name in chosen:
@@ -315,9 +320,34 @@ class Study:
             few.test(
                 name, folder,
                 *(f'smoothing.perturbation.law.{k}={v}' for k, v in options.items()),
+                'smoothing.perturbation.law._delete_=True',
             )  # fmt: skip
             rows.append({'law': options, **summary(folder)})
         path.write_text(json.dumps(rows, indent=1) + '\n')
+
+    def pictures(self) -> None:
+        """The pictures of the docs."""
+        rows = []
+        for name in (f'gsmooth-{transformation}' for transformation in SURROGATES):
+            drawn = sorted((self.folder(name) / 'pictures').glob('*.png'))
+            if drawn:
+                rows.append(cv2.imread(str(drawn[len(drawn) // 2])))
+        if rows:
+            width = min(row.shape[1] for row in rows)
+            joined = np.concatenate([row[:, :width] for row in rows])
+            write_picture('semantic_certified.png', joined)
+        model = Model(self, full_name(f'gsmooth-{SURROGATES[0]}'))
+        image = next(model.items()).image
+        panels = [panel(image, 'image')]
+        for sigma in IMAGE_NOISE:
+            noisy = GaussianNoise(sigma).sample(image, torch.Generator().manual_seed(0))
+            panels.append(panel(noisy, f'image noise {sigma:g}'))
+        surrogate, sigma1 = model.perturbation.surrogate, model.perturbation.sigma1
+        for sigma2 in SIGMA2:
+            draw = SurrogateTransform(surrogate, sigma1, sigma2)
+            noisy = draw.sample(image, torch.Generator().manual_seed(0))
+            panels.append(panel(noisy, f'latent noise {sigma2:g}'))
+        write_picture('semantic_noise.png', beside(panels))
 
     def row(self, name: str) -> Iterator[dict[str, Any]]:
         """What is known of a transformation, if it was certified."""
@@ -542,6 +572,12 @@ class Tally:
                 fewer = p_values(SURE_DRAWS - hits, SURE_DRAWS, 0.5)
                 most = max(most, int((doubtful & (fewer < level)).sum()))
         return most
+
+
+def write_picture(name: str, picture: np.ndarray) -> None:
+    """Writes a picture of the docs."""
+    path = ROOT / 'docs' / 'images' / name
+    cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def full_name(name: str) -> str:
