@@ -65,7 +65,6 @@ from mmcert.transformations import (  # noqa: E402
     Transformation,
     build,
 )
-
 from mmcert.visualization.surrogates import beside, panel  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
