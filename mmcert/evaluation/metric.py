@@ -178,16 +178,18 @@ def _draws_line(results: list[ImageResult], draws: list[int], word: str, compone
 
 def _attack_line(results: list[ImageResult], word: str) -> str:
     """Which thresholds an attack set took, where it is given."""
-    taus = sorted(
-        result.statement['tau'] for result in results if 'attack_on_this_input' in result.statement
-    )
-    if not taus:
+    attacks = [
+        result.statement['attack_on_this_input']
+        for result in results
+        if 'attack_on_this_input' in result.statement
+    ]
+    if not attacks:
         return ''
-    mode = results[0].statement['attack_on_this_input'].get('supremum_mode', 'finite')
+    taus, mode = sorted(attack['tau'] for attack in attacks), attacks[0]['supremum_mode']
     note = ': sampled, so the results are an ESTIMATE and no certificate' * (mode == 'sampled')
     return (
-        f'threshold tau that the attack takes: {taus[len(taus) // 2]:.4g} for the median {word}, '
-        f'{taus[0]:.4g} to {taus[-1]:.4g}; supremum over the attack set: {mode}{note}'
+        f'threshold tau that the attack takes: {taus[len(taus) // 2]:.6g} for the median {word}, '
+        f'{taus[0]:.6g} to {taus[-1]:.6g}; supremum over the attack set: {mode}{note}'
     )
 
 

@@ -269,7 +269,7 @@ class SmoothedSegmentor(BaseModel):
         plan.adapter.attach(sample, spread)
         statement = {
             **certificate.statement(),
-            **self._further_statements(votes, certificate, radii),
+            **self._further_statements(votes, certificate, radii, terms.tau),
             **plan.adapter.statement(),
             # The last word on the stage, where it says one.
             **plan.perturbation.guarantee(terms.tau),
@@ -290,10 +290,10 @@ class SmoothedSegmentor(BaseModel):
         return sample
 
     def _further_statements(
-        self, votes: Votes, certificate: Certificate, radii: NDArray[np.float32]
+        self, votes: Votes, certificate: Certificate, radii: NDArray[np.float32], tau: float
     ) -> dict[str, Any]:
         """What the certificate says beside its procedure: radii, nodes, and how sampling ended."""
-        plan, terms = self.plan, self.plan.terms
+        plan = self.plan
         statements: dict[str, Any] = {
             'joint_radius': {
                 'words': (
@@ -316,8 +316,8 @@ class SmoothedSegmentor(BaseModel):
                     {
                         name: {
                             'classes': members,
-                            'radius': radius(terms.tau),
-                            'argmax_radius': radius(terms.tau, len(members) / (len(members) + 1)),
+                            'radius': radius(tau),
+                            'argmax_radius': radius(tau, len(members) / (len(members) + 1)),
                         }
                         for name, members in level.items()
                     }
@@ -476,8 +476,8 @@ class SmoothedSegmentor(BaseModel):
         except InfeasiblePlanError as error:
             # Later inputs may be larger: those abstain everywhere, and nothing done is lost. And
             # where an attack moves an input too far, its votes still answer for smaller attacks.
-            if not self._feasible and requirement is None:
-                raise
+            if not self._feasible:
+                plan.require_feasible(num_components)
             word = self.plan.adapter.word
             self.logger.warning('this %s will be abstained from everywhere: %s', word, error)
             return

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 
 from mmcert.certify.checks import check_draws
@@ -320,7 +321,8 @@ class _Sampler:
         # Bytes, where they suffice, are compared fastest.
         kind = torch.uint8 if self.num_classes <= 256 else torch.int32
         guesses = [torch.from_numpy(part.guess.copy()).to(self.device, kind) for part in levels]
-        nodes = [level.to(self.device) for level in self.nodes]
+        # Label -1, of content that left the frame, lies in node -1, which no guess is.
+        nodes = [F.pad(level, (0, 1), value=-1).to(self.device) for level in self.nodes]
         names = [f'hits{level}' for level in range(len(levels))]
         against: dict[str, NDArray] = {}
         for level, part in enumerate(levels):
@@ -517,7 +519,8 @@ def _add_classes(counts: torch.Tensor, labels: torch.Tensor) -> None:
             count += (labels == index).sum(dim=0, dtype=counts.dtype)
     else:
         labels = labels.long()
-        counts.scatter_add_(0, labels, counts.new_ones(()).expand_as(labels))
+        # Content that left the frame, -1, is of no class.
+        counts.scatter_add_(0, labels.clamp(min=0), (labels >= 0).to(counts.dtype))
 
 
 def _most_frequent(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

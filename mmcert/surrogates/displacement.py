@@ -65,7 +65,9 @@ def mahalanobis_norm(
 ) -> torch.Tensor:
     """||S^{-1/2} delta||_2 of displacements of the latent.
 
-    By Woodbury, S^{-1} = (I - A1 (A1^T A1 + (sigma2 / sigma1)^2 I)^{-1} A1^T) / sigma2^2.
+    It is the least ``split_norm`` over all u (ridge regression; the Woodbury identity gives the
+    same number as a difference, which cancels where A1 is large). A u that rounding moved from the
+    best one makes it larger, never smaller.
 
     Args:
         delta (torch.Tensor): Shape (N, L, h, w).
@@ -80,9 +82,8 @@ def mahalanobis_norm(
     inner = places * matrix.T @ matrix
     inner = inner + (sigma2 / sigma1) ** 2 * torch.eye(len(inner)).to(inner)
     along = delta.flatten(2).sum(2) @ matrix
-    absorbed = (along * torch.linalg.solve(inner, along.T).T).sum(1)
-    squares = delta.flatten(1).square().sum(1) - absorbed
-    return squares.clamp_min(0).sqrt() / sigma2
+    u = torch.linalg.solve(inner, along.T).T
+    return split_norm(delta, u, matrix, sigma1, sigma2)
 
 
 def split_norm(
@@ -106,10 +107,13 @@ class Displacement:
         sigma2 (float): Scale of theta'.
 
     Raises:
-        ValueError: If F1 is not linear.
+        ValueError: If F1 is not linear or a scale not positive.
     """
 
     def __init__(self, surrogate: Surrogate, sigma1: float, sigma2: float) -> None:
+        for name, sigma in (('sigma1', sigma1), ('sigma2', sigma2)):
+            if not (math.isfinite(sigma) and sigma > 0):
+                raise ValueError(f'{name} must be positive and finite, got {sigma}')
         self.surrogate, self.sigma1, self.sigma2 = surrogate, sigma1, sigma2
         self.matrix = surrogate.matrix()
         self.encoder = copy.deepcopy(surrogate.image_encoder).double()
@@ -126,7 +130,8 @@ class Displacement:
             torch.Tensor: Shape (N,), float64.
 
         Raises:
-            ValueError: If a parameter is outside the range, or the image not in [0, 1].
+            ValueError: If a parameter is outside the range, the image not in [0, 1], or D not
+                finite: no threshold follows from that.
         """
         rows = self.surrogate.check_within(parameters).to(image.device)
         clean = image.double()[None]
@@ -136,12 +141,28 @@ class Displacement:
         for part in rows.split(CHUNK):
             attacked = self.surrogate.transformation(clean.expand(len(part), -1, -1, -1), part)
             found.append(self._norm(self.encoder(attacked) - at_clean, part))
-        return torch.cat(found)
+        values = torch.cat(found)
+        if not bool(values.isfinite().all()):
+            at = rows[~values.isfinite()][0].tolist()
+            raise ValueError(
+                f'{self.surrogate.transformation.name} at {at} moves the latent by '
+                f'{float(values[~values.isfinite()][0])}: the surrogate or the attacked image '
+                'overflows'
+            )
+        return values
+
+    @torch.no_grad()
+    def latent(self, image: torch.Tensor) -> torch.Tensor:
+        """F2 of an image (C, H, W) in double precision, shape (L, h, w): what D speaks of."""
+        return self.encoder.to(image.device)(image.double()[None])[0]
 
     def _norm(self, delta: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         matrix = self.matrix.to(delta.device)
         if self.surrogate.transformation.frame == 'content':
-            u = self.surrogate.normalized(parameters)
+            # The attack's distance from the identity, where an anchor may not be.
+            identity = self.surrogate.transformation.identity
+            assert identity is not None, 'what moves labels has an identity'
+            u = (parameters - identity.to(parameters)) / self.surrogate.scale.to(parameters)
             return split_norm(delta, u, matrix, self.sigma1, self.sigma2)
         return mahalanobis_norm(delta, matrix, self.sigma1, self.sigma2)
 
@@ -240,7 +261,7 @@ def paper_coefficient(
 
     Returns:
         float | None: In units of the range; None where the transformation is not differentiable in
-        its parameters.
+        its parameters, as a class or at one of these.
     """
     transformation = surrogate.transformation
     if not transformation.differentiable_parameters:
@@ -261,6 +282,9 @@ def paper_coefficient(
 
             column = torch.func.jvp(latent, (row,), (tangent,))[1]
             columns.append((column - matrix[:, index, None, None]).flatten().detach())
-        norm = float(torch.linalg.matrix_norm(torch.stack(columns, 1), 2))
+        jacobian = torch.stack(columns, 1)
+        if not bool(jacobian.isfinite().all()):
+            return None
+        norm = float(torch.linalg.matrix_norm(jacobian, 2))
         largest = max(largest, math.sqrt(1 / sigma1**2 + (norm / sigma2) ** 2))
     return largest
