@@ -346,7 +346,7 @@ class SmoothedSegmentor(BaseModel):
         # The first process of a team has the store; the others hear what it finds.
         found = team.told(lambda: self._found(name, digest, label, shape))
         if found is not None:
-            self._check_feasible(found.votes.num_components, requirement)
+            self._check_feasible(name, found.votes.num_components, requirement)
             if plan.stopping is None:
                 return found
         self.sampled += 1
@@ -356,7 +356,7 @@ class SmoothedSegmentor(BaseModel):
         if found is None:
             base, margin = (part.cpu().numpy() for part in segment.with_margin(clean))
             base, margin = team.told(lambda: (base, margin))
-            self._check_feasible(base.size, requirement)
+            self._check_feasible(name, base.size, requirement)
             meta['numerics'] = segment.statement()
 
         def record_of(votes: Votes) -> VotesRecord:
@@ -469,7 +469,9 @@ class SmoothedSegmentor(BaseModel):
         self.store.put(found.meta['name'], current)
         return current
 
-    def _check_feasible(self, num_components: int, requirement: Requirement | None) -> None:
+    def _check_feasible(
+        self, name: str, num_components: int, requirement: Requirement | None
+    ) -> None:
         plan = self.plan
         try:
             plan.require_feasible(num_components, requirement)
@@ -477,9 +479,12 @@ class SmoothedSegmentor(BaseModel):
             # Later inputs may be larger: those abstain everywhere, and nothing done is lost. And
             # where an attack moves an input too far, its votes still answer for smaller attacks.
             if not self._feasible:
+                if requirement is None:
+                    raise
                 plan.require_feasible(num_components)
             word = self.plan.adapter.word
-            self.logger.warning('this %s will be abstained from everywhere: %s', word, error)
+            # mmengine's logger shows a message once, and compares them before they are formatted.
+            self.logger.warning(f'{name}: this {word} will be abstained from everywhere: {error}')
             return
         if not self._feasible and requirement is None and plan.is_scarce(num_components):
             self.logger.warning(

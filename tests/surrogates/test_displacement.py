@@ -265,6 +265,16 @@ def test_what_lies_between_the_points_is_bounded():
     assert bounded.value <= bounded.found * (1 + TOLERANCE) * (1 + 2e-4) + 2e-4
 
 
+def test_two_points_are_joined_by_the_constants():
+    surrogate = make(Steady(), hidden=(4,))
+    displacement = Displacement(surrogate, 0.5, 0.125)
+    at = displacement(image(), column(-0.1, 0.3)).sum().item()
+    steepest = surrogate.image_encoder.lipschitz() * math.sqrt(image().numel()) / 0.125
+    bound = (at + 0.4 * steepest) / 2
+    found = displacement.supremum(image(), AttackSet('lipschitz', column(-0.1, 0.3), 2)).value
+    assert found == pytest.approx(bound * (1 + RELATIVE_MARGIN) + ABSOLUTE_MARGIN)
+
+
 def test_more_points_never_loosen_the_bound():
     surrogate = make(Wave(), 0, 2)
     displacement, bounds = Displacement(surrogate, 0.5, 0.25), []
