@@ -182,7 +182,7 @@ class Displacement:
 
         Raises:
             ValueError: If the set lies outside the surrogate's range, or the mode is 'lipschitz'
-                and the transformation has no proven Lipschitz constant.
+                and the transformation has no proven Lipschitz constant, or an infinite one.
         """
         if attack.mode == 'lipschitz':
             return self._bounded(image, attack)
@@ -217,6 +217,11 @@ class Displacement:
 
         def bound(a: float, at_a: float, b: float, at_b: float) -> float:
             constant = encoder * float(transformation.lipschitz(clean, a, b))
+            if not math.isfinite(constant):
+                raise ValueError(
+                    f'{transformation.name} has the Lipschitz constant {constant} on [{a}, {b}]: '
+                    'use a finite set of parameters'
+                )
             return (at_a + at_b + constant * (b - a)) / 2
 
         low, high = attack.values[:, 0].tolist()
@@ -251,10 +256,9 @@ def paper_coefficient(
 
     M(xi) = sqrt(1 / sigma1^2 + ||dF2(T_xi x) / du - A1||_2^2 / sigma2^2), with the derivative by
     forward differentiation (by differences where images are read by bilinear interpolation) and
-    the spectral norm of its few columns, exact at each parameter. The
-    radius that the paper gives is Phi^{-1}(tau) / M* (its Theorem 3). A maximum over sampled
-    parameters bounds M* from below, and the surrogate is taken for the transformation, so this is
-    an estimate.
+    the spectral norm of its few columns, exact at each parameter. The radius that the paper gives
+    is Phi^{-1}(tau) / M* (its Theorem 3). A maximum over sampled parameters bounds M* from below,
+    and the surrogate is taken for the transformation, so this is an estimate.
 
     Args:
         surrogate (Surrogate): The surrogate.

@@ -60,6 +60,9 @@ class Root(Brightness):
     def transform(self, images, parameters):
         return images + parameters[:, 0, None, None, None].sqrt().to(images.dtype)
 
+    def lipschitz(self, images, low, high):
+        return torch.full((len(images),), math.nan)
+
 
 class Overflow(Brightness):
     """Divides by 0 at 0.2."""
@@ -496,6 +499,9 @@ def test_the_lipschitz_mode_needs_a_constant_and_labels_that_stay():
     with pytest.raises(ValueError, match='jpeg has no proven Lipschitz constant'):
         surrogate = make('jpeg', 20, 90, channels=3)
         Displacement(surrogate, 0.5, 0.25).supremum(image(3, 8, 8), attack)
+    attack = AttackSet('lipschitz', column(0.0, 0.2), 10)
+    with pytest.raises(ValueError, match=r'Lipschitz constant nan on \[0.0, 0.2\]'):
+        Displacement(make(Root(), 0, 0.3), 0.5, 0.25).supremum(image(), attack)
     attack = AttackSet('lipschitz', column(-5.0, 5.0), 10)
     with pytest.raises(ValueError, match='leave labels in place'):
         Displacement(make('rotation', -5, 5), 0.5, 0.25).supremum(image(), attack)
