@@ -3,7 +3,7 @@
 from mmcert.datasets.camvid import CamVidDataset
 from mmcert.datasets.part_shapes import PartShapesDataset
 from mmcert.datasets.point_transforms import PerturbPoints
-from mmcert.datasets.semantic_transforms import SemanticTransform
+from mmcert.datasets.semantic_transforms import PerturbImage, SemanticTransform
 from mmcert.datasets.shapenet_part import (
     AppendCategory,
     CentreAndScale,
@@ -21,6 +21,7 @@ __all__ = [
     'CentreAndScale',
     'LoadShape',
     'PartShapesDataset',
+    'PerturbImage',
     'PerturbPoints',
     'SampleShapePoints',
     'SemanticTransform',

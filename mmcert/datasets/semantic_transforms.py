@@ -1,4 +1,4 @@
-"""Pipeline transforms that train a model to withstand a semantic transformation."""
+"""Pipeline transforms that train a model on transformed, and on smoothed, images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
+from numpy.typing import NDArray
 
-from mmcert.registry import TRANSFORMS
+from mmcert.registry import PERTURBATIONS, TRANSFORMS
 from mmcert.transformations import Transformation, build
 
 
@@ -80,11 +81,8 @@ class SemanticTransform(BaseTransform):
         parameters = self._draw_parameters()
         if parameters is None:
             return results
-        image = results['img']
-        if image.ndim != 3:
-            raise ValueError(f'img must have shape (H, W, C), got {image.shape}')
-        scaled = image.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
-        moved = self.transformation(torch.from_numpy(scaled), parameters)[0] * 255
+        image = torch.from_numpy(scaled(results['img']))[None]
+        moved = self.transformation(image, parameters)[0] * 255
         results['img'] = np.ascontiguousarray(moved.permute(1, 2, 0).numpy())
         if self.transformation.frame == 'content':
             for key in {'gt_seg_map', *results.get('seg_fields', ())} & results.keys():
@@ -98,6 +96,66 @@ class SemanticTransform(BaseTransform):
             f'{type(self).__name__}(transformation={self.transformation}, {drawn}, '
             f'prob={self.prob})'
         )
+
+
+@TRANSFORMS.register_module()
+class PerturbImage(BaseTransform):
+    """Perturbs the image as randomized smoothing will at test time.
+
+    Place it where the certificate's perturbation acts: on the image as the test pipeline delivers
+    it. With ``mmcert.SurrogateTransform`` the image becomes what the surrogate makes of it, under
+    both of its noises. The result is float32 and not clipped.
+
+    Required and modified key: ``img`` (uint8 or float array (H, W, C) in 0-255).
+
+    Args:
+        perturbation (Mapping): Config of a perturbation of images, as for ``smoothing``.
+        prob (float): Share of the images that are perturbed; the others stay as they are.
+
+    Raises:
+        ValueError: If the perturbation is not one of images, it moves the labels, or ``prob`` is
+            out of range.
+    """
+
+    def __init__(self, perturbation: Mapping[str, Any], prob: float = 1.0) -> None:
+        self.perturbation = PERTURBATIONS.build({**perturbation, '_scope_': 'mmcert'})
+        if self.perturbation.domain != 'image':
+            raise ValueError(f'PerturbImage needs a perturbation of images, got {perturbation}')
+        if self.perturbation.frame != 'output':
+            raise ValueError(
+                f'{self.perturbation} moves the labels: train with mmcert.SemanticTransform, which '
+                'moves them along'
+            )
+        if not 0 <= prob <= 1:
+            raise ValueError(f'prob must lie in [0, 1], got {prob}')
+        self.prob = prob
+
+    @cache_randomness
+    def _draw_seed(self) -> int | None:
+        # mmengine seeds the legacy NumPy generator of each worker.
+        if np.random.random() >= self.prob:
+            return None
+        return int(np.random.randint(2**31))
+
+    def transform(self, results: dict) -> dict:
+        """Perturbs ``results['img']``."""
+        seed = self._draw_seed()
+        if seed is None:
+            return results
+        image = torch.from_numpy(scaled(results['img']))
+        noisy = self.perturbation.sample(image, torch.Generator().manual_seed(seed)) * 255
+        results['img'] = np.ascontiguousarray(noisy.permute(1, 2, 0).numpy())
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(perturbation={self.perturbation}, prob={self.prob})'
+
+
+def scaled(image: NDArray[Any]) -> NDArray[np.float32]:
+    """An image (H, W, C) in 0-255 as float32 (C, H, W) in [0, 1] units."""
+    if image.ndim != 3:
+        raise ValueError(f'img must have shape (H, W, C), got {image.shape}')
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
 
 
 def check_range(

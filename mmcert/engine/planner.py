@@ -167,7 +167,7 @@ def _verdict(plan: SmoothingPlan, num_components: int) -> str:
 def _hours(plan: SmoothingPlan, num_components: int, images: int, timing: Timing) -> str:
     least = plan.n if plan.n is not None else first_look(plan.terms, num_components, plan.n0)
     # One more pass for the base model's prediction on the clean input.
-    counts = sorted({plan.n0 + least + 1, plan.most_draws + 1})
+    counts = sorted({plan.n0 + least * plan.perturbation.parts + 1, plan.most_draws + 1})
     seconds = [count * timing.seconds_per_draw for count in counts]
     hours = ' to '.join(f'{value * images / 3600:.2f}' for value in seconds)
     each = ' to '.join(f'{value:.1f}' for value in seconds)
@@ -240,7 +240,8 @@ def time_draws(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> Timing
         n0, n = batch.size, TIMED_BATCHES * batch.size
         started = time.monotonic()
         collect_votes(segment, clean, plan.perturbation, n0=n0, n=n, **options)
-        return Timing((time.monotonic() - started) / (n0 + n), clean.device.type)
+        seconds = time.monotonic() - started
+        return Timing(seconds / (n0 + n * plan.perturbation.parts), clean.device.type)
 
 
 @torch.no_grad()

@@ -176,6 +176,12 @@ class SmoothingConfig:
                 "n='auto' needs one threshold for all images, but with an attack set each has its "
                 'own: give n as a number'
             )
+        if perturbation.parts > 1 and self.selection != 'holdout':
+            raise ValueError(
+                f'{perturbation!r} has {perturbation.parts} parts, each with estimation draws of '
+                'its own, for which the selection draws of one of them cannot count: set '
+                "selection='holdout'"
+            )
         tau = self.tau
         if tau is None:
             tau = 0.5 if perturbation.sets_tau else 0.75

@@ -134,7 +134,7 @@ class SmoothingHook(Hook):
         sampling = _sampling(runner, base, plan)
         guarantee = plan.perturbation.guarantee(plan.terms.tau)
         # One set of votes answers several attack sets, each in a folder of its own.
-        asked = {'attack': guarantee['attack']} if plan.perturbation.sets_tau else {}
+        asked = {key: value for key, value in guarantee.items() if key == 'attack'}
         self._run_name = fingerprint({**sampling, **asked, 'terms': asdict(plan.terms)})
         remove_leftovers(self._certificates)
         identity = {

@@ -2,5 +2,6 @@
 
 from mmcert.evaluation.metric import CertifiedMetric
 from mmcert.evaluation.part_iou import PartIoUMetric
+from mmcert.evaluation.surrogate_metric import SurrogateMetric
 
-__all__ = ['CertifiedMetric', 'PartIoUMetric']
+__all__ = ['CertifiedMetric', 'PartIoUMetric', 'SurrogateMetric']

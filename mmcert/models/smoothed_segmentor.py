@@ -81,7 +81,7 @@ class SmoothingPlan:
     def most_draws(self) -> int:
         """Most draws that an input can take."""
         if self.n is not None:
-            return self.n0 + self.n
+            return self.n0 + self.n * self.perturbation.parts
         assert self.stopping is not None
         return self.n0 + self.stopping.budget
 
@@ -135,7 +135,8 @@ class SmoothingPlan:
     def words(self) -> str:
         """The draws, for a log."""
         if self.stopping is None:
-            return f'{self.n0} + {self.n} draws per {self.adapter.word}'
+            parts = f'{self.perturbation.parts} x ' * (self.perturbation.parts > 1)
+            return f'{self.n0} + {parts}{self.n} draws per {self.adapter.word}'
         return f'{self.n0} + up to {self.stopping.budget} draws per {self.adapter.word}, in looks'
 
 

@@ -39,6 +39,7 @@ from mmcert.perturbations.laws import (
     Uniform,
     build_law,
 )
+from mmcert.perturbations.slices import SlicedTransformation
 from mmcert.perturbations.surrogate import SurrogateTransform
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     'Rotation3D',
     'RotationScale',
     'Shear',
+    'SlicedTransformation',
     'SurrogateTransform',
     'Taper',
     'Translation',
@@ -84,6 +86,7 @@ CLASSES: dict[str, type[Perturbation]] = {
         BrightnessContrast,
         CyclicTranslation,
         SurrogateTransform,
+        SlicedTransformation,
         CoordinateNoise,
         AxisRotation,
         Rotation3D,

@@ -51,12 +51,29 @@ class Perturbation(ABC):
             samples must count the label maps ``carried_back``, as mmcert's sampler does.
         sets_tau (bool): Whether the attack set is given, and each input has a threshold of its own,
             its ``requirement``.
+        parts (int): How many laws make up the perturbation. With several, a certificate is a
+            conjunction over them: whoever samples must take the estimation draws of every ``part``
+            and count, for each component, the fewest hits of any, as mmcert's sampler does.
+        home (int): The part that ``sample`` draws from, and that chooses the guess.
     """
 
     domain: str = 'image'
     normals: bool = False
     frame: str = 'output'
     sets_tau: bool = False
+    parts: int = 1
+    home: int = 0
+
+    def part(self, index: int) -> Perturbation:
+        """One of the laws that make up the perturbation.
+
+        Args:
+            index (int): In [0, ``parts``).
+
+        Returns:
+            Perturbation: One whose draws are of this part.
+        """
+        return self
 
     def check(self, inputs: torch.Tensor) -> None:  # noqa: B027 (most have nothing to refuse)
         """Refuses an input that this perturbation is evidently not meant for.
@@ -107,7 +124,8 @@ class Perturbation(ABC):
 
         Returns:
             torch.Tensor: The same maps with ``frame='output'``; with 'content', at v the label
-            of what lay at v before the perturbation moved it, -1 where that left the frame.
+            of what lay at v before the perturbation moved it, or one outside
+            [0, C), such as -1, if there is none.
         """
         return labels
 

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 
 from mmcert.certify.checks import check_draws
@@ -68,6 +68,13 @@ def collect_votes(
     With n0 = 0 the guess is the most frequent class of the n draws themselves, which takes a count
     per class and component; such votes are for ``selection='same_draws'`` only.
 
+    Of a perturbation of several parts, the home part chooses the guess. Draws of any part would do,
+    since only a class that is most frequent in all of them can be certified; those of the home part
+    also predict the class of the input as it is. Every part then has n estimation draws of its own,
+    numbers part * n to part * n + n - 1, and a component's hits are its fewest in any part. The
+    selection draws are of one part alone and must not count for another, so the votes keep no
+    selection hits: they are for ``selection='holdout'``.
+
     Args:
         segment (Callable): The base model; takes a list of B perturbed inputs, each of the shape of
             ``image``, and returns B integer label maps of one shape, as a tensor (B, ...) or list,
@@ -96,7 +103,8 @@ def collect_votes(
         Votes: Guess and hits of each component as NumPy arrays, in the shape of the label maps.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or n0 is 0 or ``nodes`` are given with a
+            perturbation of several parts.
         SegmentorOutputError: If the base model's labels are not integers in [0, C) of one shape.
     """
     sampler = _Sampler(
@@ -156,13 +164,14 @@ def collect_looks(
         Votes: With one look or more.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or the perturbation has several parts.
         SegmentorOutputError: If the base model's labels are not integers in [0, C) of one shape.
     """
     sampler = _Sampler(
         segment, image, perturbation, num_classes, seed, batch_size, digest, on_draws, nodes,
         keeper, team,
     )  # fmt: skip
+    sampler.require_one_part("looks (n='auto')")
     votes = start
     if votes is None:
         chosen = sampler.guesses(check_draws(n0, 'n0'))
@@ -225,7 +234,7 @@ class _Count:
         """Counts a batch."""
         self.consistent = False
         self.add(self.totals, output)
-        self.done += len(output)
+        self._passed(len(output))
         self.consistent = True
 
     def take_sums(self, sums: Counts, draws: int) -> None:
@@ -236,13 +245,52 @@ class _Count:
         else:
             for total, part in zip(self.totals, sums, strict=True):
                 total += part
-        self.done += draws
+        self._passed(draws)
         self.consistent = True
+
+    def law(self, perturbation: Perturbation) -> Perturbation:
+        """What the next draws are of."""
+        return perturbation
+
+    def stop(self, draws: int) -> int:
+        """How far the next draws are of the same law, of ``draws`` in all."""
+        return draws
+
+    def _passed(self, draws: int) -> None:
+        self.done += draws
 
     def partial(self) -> Partial:
         """The counts so far, as they are kept."""
         arrays = {name: _array(total) for name, total in zip(self.names, self.totals, strict=True)}
         return Partial(self.stage, self.start, self.done, {**self.against, **arrays})
+
+
+class _FewestHits(_Count):
+    """Hits of one part of a perturbation after the other, and the fewest in those that are done.
+
+    Args:
+        size (int): Draws of each part.
+        *arguments: As for ``_Count``; the counts are the hits and the fewest.
+    """
+
+    def __init__(self, size: int, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.size = size
+
+    def law(self, perturbation: Perturbation) -> Perturbation:
+        """The part under way."""
+        return perturbation.part(self.done // self.size)
+
+    def stop(self, draws: int) -> int:
+        """The end of the part under way."""
+        return (self.done // self.size + 1) * self.size
+
+    def _passed(self, draws: int) -> None:
+        super()._passed(draws)
+        if self.done % self.size == 0:
+            hits, fewest = self.totals
+            fewest.copy_(hits if self.done == self.size else torch.minimum(hits, fewest))
+            hits.zero_()
 
 
 class _Sampler:
@@ -281,11 +329,22 @@ class _Sampler:
         self.image, self.perturbation, self.seed = image.contiguous(), perturbation, seed
         self.digest = input_digest(image) if digest is None else digest
         self._bad: torch.Tensor | None = None
+        if self.nodes:
+            self.require_one_part('a taxonomy')
+
+    def require_one_part(self, what: str) -> None:
+        """Refuses what is not counted for perturbations of several parts."""
+        if self.perturbation.parts > 1:
+            raise ValueError(
+                f'{self.perturbation!r} has {self.perturbation.parts} parts, which does not go '
+                f'with {what}: give n and n0 >= 1 as numbers, and no taxonomy'
+            )
 
     def most_frequent(self, n: int) -> Votes:
         """Votes whose guess is the most frequent class of the counted draws themselves."""
         if self.nodes:
             raise ValueError('a taxonomy needs selection draws: n0 must be at least 1')
+        self.require_one_part('n0 = 0')
         guess, hits = _most_frequent(self._class_counts(ESTIMATION, n))
         return Votes(_array(guess), _array(hits), n, 0)
 
@@ -321,9 +380,11 @@ class _Sampler:
         # Bytes, where they suffice, are compared fastest.
         kind = torch.uint8 if self.num_classes <= 256 else torch.int32
         guesses = [torch.from_numpy(part.guess.copy()).to(self.device, kind) for part in levels]
-        # Label -1, of content that left the frame, lies in node -1, which no guess is.
-        nodes = [F.pad(level, (0, 1), value=-1).to(self.device) for level in self.nodes]
+        nodes = [level.to(self.device) for level in self.nodes]
         names = [f'hits{level}' for level in range(len(levels))]
+        parts = self.perturbation.parts
+        if parts > 1:
+            names.append('fewest0')
         against: dict[str, NDArray] = {}
         for level, part in enumerate(levels):
             against[f'guess{level}'] = part.guess
@@ -331,7 +392,7 @@ class _Sampler:
                 against[f'selection_hits{level}'] = part.selection_hits
 
         def empty(_: torch.Size | None) -> Counts:
-            return [torch.zeros(shape, dtype=torch.int32, device=self.device) for _ in levels]
+            return [torch.zeros(shape, dtype=torch.int32, device=self.device) for _ in names]
 
         def add(hits: Counts, output: torch.Tensor | LogitMaps) -> None:
             _check_shape(output, shape)
@@ -339,14 +400,22 @@ class _Sampler:
                 output = self._labels(output)
             add_hits(hits[0], output, guesses[0])
             for level, node in enumerate(nodes, 1):
-                add_hits(hits[level], node[output.long()], guesses[level])  # type: ignore[union-attr]
+                add_hits(hits[level], _nodes_of(output, node), guesses[level])  # type: ignore[arg-type]
 
-        hits = self._run(_Count(ESTIMATION, start, names, empty, add, against), count)
-        parts = [
-            Votes(part.guess, _array(total), count, part.n0, part.selection_hits)
+        arguments = (ESTIMATION, start, names, empty, add, against)
+        counter = _Count(*arguments) if parts == 1 else _FewestHits(count, *arguments)
+        hits = self._run(counter, parts * count)[-len(levels) :]
+        found = [
+            Votes(
+                part.guess,
+                _array(total),
+                count,
+                part.n0,
+                part.selection_hits if parts == 1 else None,
+            )
             for part, total in zip(levels, hits, strict=True)
         ]
-        return replace(parts[0], coarse=tuple(parts[1:]))
+        return replace(found[0], coarse=tuple(found[1:]))
 
     def _class_counts(self, stage: int, count: int) -> torch.Tensor:
         """Votes of each class, shape (C, ...), in the smallest type that holds them."""
@@ -391,19 +460,20 @@ class _Sampler:
         return count.totals
 
     def _advance(self, count: _Count, draws: int, so_far: Callable[[], Partial]) -> None:
-        """Counts all draws that are left, or with a team the next round of them."""
+        """Counts all draws that are left of a law, or with a team the next round of them."""
+        law, stop = count.law(self.perturbation), count.stop(draws)
         if self.team.size == 1:
-            left = range(count.start + count.done, count.start + draws)
-            for output in self._outputs(count.stage, left):
+            left = range(count.start + count.done, count.start + stop)
+            for output in self._outputs(law, count.stage, left):
                 count.take(output)
                 self._keep(count, draws, so_far)
             return
-        size = min(ROUND * self.team.size, draws - count.done)
+        size = min(ROUND * self.team.size, stop - count.done)
         shape, mine = None, count.empty(None)
         share = self.team.share(count.start + count.done, size)
         # A process that fails tells the others, which would wait for its counts in vain.
         with self.team.all_or_none(self.device):
-            for output in self._outputs(count.stage, share):
+            for output in self._outputs(law, count.stage, share):
                 shape = _shape(output)
                 count.add(mine, output)
             self._check_finite()
@@ -418,15 +488,17 @@ class _Sampler:
         if self.keeper is not None and count.done < draws:
             self.keeper.passed(so_far)
 
-    def _outputs(self, stage: int, indices: range) -> Iterator[torch.Tensor | LogitMaps]:
+    def _outputs(
+        self, law: Perturbation, stage: int, indices: range
+    ) -> Iterator[torch.Tensor | LogitMaps]:
         """Outputs of the model for some draws, batch by batch."""
         position = 0
 
         def one_pass(draws: int) -> torch.Tensor | LogitMaps:
             chosen = indices[position : position + draws]
-            output = self._checked(self.segment(self._draws(stage, chosen)), draws)
-            if self.perturbation.frame == 'content':
-                return self._carried_back(self._labels(output), stage, chosen)
+            output = self._checked(self.segment(self._draws(law, stage, chosen)), draws)
+            if law.frame == 'content':
+                return self._carried_back(law, self._labels(output), stage, chosen)
             # What takes memory belongs to the pass, which may be repeated with fewer draws.
             reads_in_place = isinstance(output, LogitMaps) and has_kernel(output)
             return output if reads_in_place else self._labels(output)
@@ -437,13 +509,13 @@ class _Sampler:
             yield output
             self._report(len(output) * self.team.size)
 
-    def _draws(self, stage: int, indices: range) -> list[torch.Tensor]:
+    def _draws(self, law: Perturbation, stage: int, indices: range) -> list[torch.Tensor]:
         """Some draws, each by a generator of its own on the input's device.
 
         A CUDA device has them queued before the pass that needs them. On the CPU, threads that
         make draws while the model computes cost the model more than they save.
         """
-        return list(self.perturbation.sample_many(self.image, self._generators(stage, indices)))
+        return list(law.sample_many(self.image, self._generators(stage, indices)))
 
     def _generators(self, stage: int, indices: range) -> list[torch.Generator]:
         generators = []
@@ -453,15 +525,17 @@ class _Sampler:
             generators.append(generator)
         return generators
 
-    def _carried_back(self, labels: torch.Tensor, stage: int, indices: range) -> torch.Tensor:
+    def _carried_back(
+        self, law: Perturbation, labels: torch.Tensor, stage: int, indices: range
+    ) -> torch.Tensor:
         """Label maps in the frame of the clean input, where the content moved with the draws."""
         if labels.shape[-2:] != self.image.shape[-2:]:
             raise SegmentorOutputError(
-                f'{self.perturbation!r} moves the content, so label maps must have the size of the '
+                f'{law!r} moves the content, so label maps must have the size of the '
                 f'image, {tuple(self.image.shape[-2:])}; got {tuple(labels.shape[-2:])}. Leave out '
                 "resolution='logits', and any resizing in the test pipeline"
             )
-        return self.perturbation.carried_back(labels, self._generators(stage, indices))
+        return law.carried_back(labels, self._generators(stage, indices))
 
     def _report(self, draws: int) -> None:
         if self.on_draws is not None:
@@ -512,15 +586,20 @@ def _check_shape(output: torch.Tensor | LogitMaps, shape: torch.Size) -> None:
         )
 
 
+def _nodes_of(labels: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+    """Nodes of some labels; -1 for a label that is no class, as of content that left the frame."""
+    inside = (labels >= 0) & (labels < len(nodes))
+    return torch.where(inside, nodes[labels.long().clamp(0, len(nodes) - 1)], -1)
+
+
 def _add_classes(counts: torch.Tensor, labels: torch.Tensor) -> None:
-    """Counts the classes of B label maps (B, ...) into (C, ...)."""
+    """Counts the classes of B label maps (B, ...) into (C, ...); other labels do not count."""
     if len(counts) <= FEW_CLASSES:
         for index, count in enumerate(counts):
             count += (labels == index).sum(dim=0, dtype=counts.dtype)
     else:
-        labels = labels.long()
-        # Content that left the frame, -1, is of no class.
-        counts.scatter_add_(0, labels.clamp(min=0), (labels >= 0).to(counts.dtype))
+        inside = (labels >= 0) & (labels < len(counts))
+        counts.scatter_add_(0, labels.long().clamp(0, len(counts) - 1), inside.to(counts.dtype))
 
 
 def _most_frequent(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

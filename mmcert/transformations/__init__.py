@@ -22,13 +22,20 @@ from mmcert.transformations.blurs import (
     RotationalBlur,
     ZoomBlur,
 )
-from mmcert.transformations.geometry import Geometric, Rotation, Scaling, Translation
+from mmcert.transformations.geometry import (
+    AboutCentre,
+    Geometric,
+    Rotation,
+    Scaling,
+    Translation,
+)
 from mmcert.transformations.photometric import JPEG, Brightness, Contrast, Pixelate
 
 __all__ = [
     'IGNORE_INDEX',
     'JPEG',
     'TRANSFORMATIONS',
+    'AboutCentre',
     'Brightness',
     'Contrast',
     'DefocusBlur',

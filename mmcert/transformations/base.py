@@ -251,6 +251,24 @@ class Transformation(ABC):
         rows = torch.stack([a.flatten() for a in torch.meshgrid(*axes, indexing='ij')], dim=1)
         return self.check_parameters(rows)
 
+    def check_interval(self, low: Values, high: Values) -> tuple[float, float]:
+        """Checks an interval of the only parameter.
+
+        Args:
+            low (torch.Tensor | Sequence | float): Lower end.
+            high (torch.Tensor | Sequence | float): Upper end.
+
+        Returns:
+            tuple[float, float]: The ends.
+
+        Raises:
+            ValueError: If there are several parameters, an end is out of range or low > high.
+        """
+        first, last = self.check_parameters(low), self.check_parameters(high)
+        if first.shape != (1,) or last.shape != (1,) or first > last:
+            raise ValueError(f'{self.name}: an interval needs low <= high, got {low} and {high}')
+        return float(first), float(last)
+
     def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
         """Proven Lipschitz constants of the transformed image as a function of the parameter.
 

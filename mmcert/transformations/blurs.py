@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -10,9 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from mmcert.transformations.base import Parameter, Transformation
-from mmcert.transformations.cosine import blurred, dct
+from mmcert.transformations.cosine import blurred, dct, frequencies, power
 from mmcert.transformations.geometry import move_bilinear, rotation_matrices, scaling_matrices
-from mmcert.transformations.operators import convolve
+from mmcert.transformations.operators import convolve, pixel_grid, slope_ranges
+
+REACH = 0.5
+"""How far (in pixels, at most 1) positions move in the parts in which speeds are bounded."""
 
 
 class GaussianBlur(Transformation):
@@ -35,6 +39,19 @@ class GaussianBlur(Transformation):
         # There are no Fourier transforms below single precision.
         precise = images if images.dtype == torch.float64 else images.float()
         return blurred(dct(precise), parameters).to(images.dtype)
+
+    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        """Exact: the speed at the lower end.
+
+        The coefficient c_w of frequency w, times exp(-a |w|^2 / 2), moves at the speed
+        |c_w| |w|^2 / 2 exp(-a |w|^2 / 2), which falls in a; the speed of the image is the root of
+        the sum of their squares (Parseval). Arguments, result and errors as in the base class.
+        """
+        first, _ = self.check_interval(low, high)
+        energy = power(images.to(torch.float64))
+        rows, columns = (frequencies(size, energy).square() / 2 for size in energy.shape[1:])
+        rates = rows[:, None] + columns
+        return ((rates * torch.exp(-first * rates)).square() * energy).sum(dim=(1, 2)).sqrt()
 
     def operator(self) -> str:
         """The definition in words."""
@@ -104,6 +121,38 @@ class DefocusBlur(KernelBlur):
         half = max(math.ceil(float(radius.detach().max()) + 0.5) - 1, 0)
         weights = (radius[:, None, None] + 0.5 - distances(half, parameters.device)).clamp(0, 1)
         return weights / weights.sum(dim=(1, 2), keepdim=True)
+
+    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        """Exact for the kernel 'disk'; the other one jumps.
+
+        Between two radii at which some pixel's weight starts or stops to grow, all weights are
+        affine in r, so the image is (M + r N) / (c + r s) with fixed images M, N and s >= 0. Its
+        derivative (c N - s M) / (c + r s)^2 is a fixed image times a number that falls in r: the
+        speed is largest at the left end of such a piece, and L is the largest of these speeds.
+        They are computed by frequency: a kernel that is even in x and in y multiplies the
+        coefficients of the DCT-II by sum_yx k(y, x) cos(v y) cos(w x). Arguments, result and
+        errors as in the base class.
+        """
+        if self.kernel != 'disk':
+            return super().lipschitz(images, low, high)
+        first, last = self.check_interval(low, high)
+        energy = power(images.to(torch.float64))
+        half = math.ceil(last + 0.5)
+        away = distances(half, images.device)
+        offset = torch.arange(-half, half + 1, dtype=torch.float64, device=images.device)
+        down, across = (
+            torch.cos(frequencies(size, energy)[:, None] * offset) for size in energy.shape[1:]
+        )
+        ends = torch.cat([away.flatten() - 0.5, away.flatten() + 0.5, offset.new_tensor([last])])
+        ends = torch.unique(ends[(ends > first) & (ends <= last)]).tolist()
+        fastest = energy.new_zeros(len(images))
+        for left, right in zip([first, *ends], ends, strict=False):
+            weights = (left + 0.5 - away).clamp(0, 1)
+            growth = (((left + right) / 2 - away).abs() < 0.5).to(torch.float64)
+            change = (growth - weights * (growth.sum() / weights.sum())) / weights.sum()
+            multiplier = down @ change @ across.mT
+            fastest = torch.maximum(fastest, (multiplier.square() * energy).sum(dim=(1, 2)))
+        return fastest.sqrt()
 
     def options(self) -> dict[str, Any]:
         """Arguments of the class."""
@@ -211,11 +260,16 @@ class MeanOfMoves(Transformation):
     Args:
         steps (int): K, at least 2.
 
+    Attributes:
+        speed_limit (float): No copy's positions move faster than this times their distance from the
+            centre, per unit of the parameter.
+
     Raises:
         ValueError: If ``steps`` is below 2.
     """
 
     default_steps: ClassVar[int]
+    speed_limit: ClassVar[float]
 
     def __init__(self, steps: int | None = None) -> None:
         self.steps = check_steps(self.name, self.default_steps if steps is None else steps, 2)
@@ -240,6 +294,55 @@ class MeanOfMoves(Transformation):
             total = total + move_bilinear(images, backward)
         return total / self.steps
 
+    @abstractmethod
+    def path(
+        self, grid: torch.Tensor, low: float, high: float, part: float
+    ) -> tuple[torch.Tensor, ...]:
+        """Ranges of where pixels' content comes from in one of the copies, and of its velocity.
+
+        Args:
+            grid (torch.Tensor): Positions of the pixels, shape (H, W, 2).
+            low (float): Lower end of an interval of parameters.
+            high (float): Upper end.
+            part (float): Place of the copy, from 0 (first) to 1 (last).
+
+        Returns:
+            tuple[torch.Tensor, ...]: Least and largest position, least and largest velocity
+            (pixels per unit of the parameter), each of shape (H, W, 2).
+        """
+
+    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        """An upper bound, by interval arithmetic for each value of the image.
+
+        A value is the mean over the copies of I(q(u)), I the bilinear interpolant, which is
+        continuous, of each image continued without end. So it is absolutely continuous in u, and
+        its derivative, the mean of dI/dx dx/du + dI/dy dy/du, lies almost everywhere in the range
+        that follows from those of the four factors, signs kept: copies that move against each
+        other cancel. The interval is cut into parts in which no position moves more than
+        ``REACH``; in each, the l2 norm of the values' largest absolute derivatives bounds the
+        speed, and L is the largest of them. The bound tends to the largest speed with smaller
+        parts. Arguments, result and errors as in the base class.
+        """
+        first, last = self.check_interval(low, high)
+        values = images.to(torch.float64)
+        grid = pixel_grid(images.shape[-2], images.shape[-1], images.device)
+        farthest = float(torch.linalg.vector_norm(grid, dim=-1).max())
+        parts = max(math.ceil((last - first) * self.speed_limit * farthest / REACH), 1)
+        ends = torch.linspace(first, last, parts + 1, dtype=torch.float64)
+        fastest = values.new_zeros(len(images))
+        for left, right in itertools.pairwise(ends.tolist()):
+            least, largest = torch.zeros_like(values), torch.zeros_like(values)
+            for step in range(self.steps):
+                *box, slow, fast = self.path(grid, left, right, step / (self.steps - 1))
+                for axis, (down, up) in enumerate(slope_ranges(values, box[0], box[1])):
+                    v, w = slow[..., axis], fast[..., axis]
+                    products = torch.stack([down * v, down * w, up * v, up * w])
+                    least += products.amin(dim=0)
+                    largest += products.amax(dim=0)
+            speed = torch.linalg.vector_norm(torch.maximum(-least, largest), dim=(1, 2, 3))
+            fastest = torch.maximum(fastest, speed / self.steps)
+        return fastest
+
     def options(self) -> dict[str, Any]:
         """Arguments of the class."""
         return {'steps': self.steps}
@@ -260,11 +363,34 @@ class RotationalBlur(MeanOfMoves):
     name = 'rotational_blur'
     parameters = (Parameter('angle', 'degrees', 0, 90, 0),)
     default_steps = 15
+    speed_limit = math.pi / 180
     severities = ((1,), (2,), (3,), (5,), (8,))
 
     def backward_map(self, parameter: torch.Tensor, part: float) -> torch.Tensor:
         """The inverse rotation of a copy; see the base class."""
         return rotation_matrices(-parameter * (2 * part - 1))
+
+    def path(
+        self, grid: torch.Tensor, low: float, high: float, part: float
+    ) -> tuple[torch.Tensor, ...]:
+        """Boxes around arcs; see the base class.
+
+        Between its ends, an arc of less than half a turn has an extreme coordinate only where the
+        other one is 0. The velocity is a quarter turn of the position, times the turn's speed.
+        """
+        ends = self.backward_map(grid.new_tensor([low, high]), part)
+        start, stop = torch.einsum('eij,hwj->ehwi', ends, grid)
+        least, largest = torch.minimum(start, stop), torch.maximum(start, stop)
+        radius = torch.linalg.vector_norm(grid, dim=-1, keepdim=True)
+        crossed = (start * stop < 0).flip(-1)
+        least = torch.where(crossed & (start + stop < 0), -radius, least)
+        largest = torch.where(crossed & (start + stop > 0), radius, largest)
+        speed = math.radians(1 - 2 * part)
+        velocities = [
+            torch.stack([speed * end[..., 1], -speed * end[..., 0]], dim=-1)
+            for end in (least, largest)
+        ]
+        return least, largest, torch.minimum(*velocities), torch.maximum(*velocities)
 
     def operator(self) -> str:
         """The definition in words."""
@@ -291,11 +417,30 @@ class ZoomBlur(MeanOfMoves):
     name = 'zoom_blur'
     parameters = (Parameter('factor', 'factor', 1, 4, 1),)
     default_steps = 16
+    speed_limit = 1.0
     severities = ((1.11,), (1.15,), (1.2,), (1.24,), (1.3,))
 
     def backward_map(self, parameter: torch.Tensor, part: float) -> torch.Tensor:
         """The inverse enlargement of a copy; see the base class."""
         return scaling_matrices(1 / (1 + (parameter - 1) * part))
+
+    def path(
+        self, grid: torch.Tensor, low: float, high: float, part: float
+    ) -> tuple[torch.Tensor, ...]:
+        """Segments towards the centre; see the base class.
+
+        A copy of factor f = 1 + (u - 1) part reads v / f, which moves by -v part / f^2: both are
+        monotone in u.
+        """
+        start, stop = 1 + (low - 1) * part, 1 + (high - 1) * part
+        places = grid / start, grid / stop
+        velocities = grid * (-part / start**2), grid * (-part / stop**2)
+        return (
+            torch.minimum(*places),
+            torch.maximum(*places),
+            torch.minimum(*velocities),
+            torch.maximum(*velocities),
+        )
 
     def operator(self) -> str:
         """The definition in words."""

@@ -37,6 +37,27 @@ def dct(images: torch.Tensor) -> torch.Tensor:
     return _forward(_forward(images).mT).mT
 
 
+def power(images: torch.Tensor) -> torch.Tensor:
+    """What each frequency contributes to the squared l2 norm of an image.
+
+    The rows cos(w_k (x + 1/2)) of the DCT-II are orthogonal, with squares that sum to N for k = 0
+    and to N / 2 for the others (Rao and Yip, 'Discrete cosine transform', 1990, section 2.2).
+
+    Args:
+        images (torch.Tensor): Shape (B, C, H, W), float32 or float64.
+
+    Returns:
+        torch.Tensor: Shape (B, H, W), the sum over the channels; summed, ||image||^2. An image
+        whose coefficients are multiplied by m has the squared norm sum m^2 power.
+    """
+    squares = dct(images).square().sum(dim=1)
+    for axis in (-2, -1):
+        size = images.shape[axis]
+        squares = squares / (2 * size)
+        squares.select(axis, 0).div_(2)
+    return squares
+
+
 def idct(coefficients: torch.Tensor) -> torch.Tensor:
     """The inverse of ``dct``.
 

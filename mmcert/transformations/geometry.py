@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from itertools import pairwise, product
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 
 from mmcert.transformations.base import (
     IGNORE_INDEX,
@@ -15,6 +18,12 @@ from mmcert.transformations.base import (
     check_labels,
 )
 from mmcert.transformations.operators import pixel_grid, read_bilinear, read_nearest
+
+PATH = 0.125
+"""Longest way of a pixel, in pixels, over which its speed is bounded at once."""
+
+NEAR = 1e-6
+"""How near, in pixels, to the line between two pixels a place counts as either's."""
 
 
 def rotation_matrices(degrees: torch.Tensor) -> torch.Tensor:
@@ -184,7 +193,112 @@ class Translation(Geometric):
         return scaling_matrices(torch.ones_like(parameters[:, 0])), parameters
 
 
-class Rotation(Geometric):
+class AboutCentre(Geometric):
+    """A linear map of the content about the centre, u -> A_u v, by one parameter u.
+
+    As u grows the content of a pixel runs along an arc about the centre or a ray from it, and so
+    does the place A_u^{-1} v that a pixel reads.
+    """
+
+    @abstractmethod
+    def matrices(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The maps A of the content, shape (B, 2, 2), for parameters of shape (B,), float64."""
+
+    @abstractmethod
+    def rate(self, low: float) -> torch.Tensor:
+        """How fast the place q = A_u^{-1} v that a pixel reads moves with the parameter.
+
+        Args:
+            low (float): Lower end of the interval of parameters.
+
+        Returns:
+            torch.Tensor: G of shape (2, 2), float64: for u >= low, dq/du is G q times a number in
+            [-1, 1].
+        """
+
+    @abstractmethod
+    def fastest(self, low: float) -> float:
+        """Most pixels that A_u v and A_u^{-1} v move for u >= low, per unit of u and of |v|."""
+
+    def affine(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The map of the content; see the base class."""
+        return self.matrices(parameters[:, 0]), torch.zeros_like(parameters).expand(-1, 2)
+
+    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        """Proven Lipschitz constants of the transformed image; see the base class.
+
+        T_u x has at the pixel v the value I(q_v(u)), where q_v(u) = A_u^{-1} v and I is the
+        bilinear interpolant of the image, continued by the padding over the whole plane: by
+        reflection as the pixels are (so that it is constant within half a pixel beyond the outer
+        pixels' centres), or by zeros (so that it falls to 0 over one pixel). I is continuous, and
+        in the closed cell between four pixels it is a bilinear polynomial. So u -> I(q_v(u)) is
+        absolutely continuous, at almost every u with the derivative grad I(q) . dq/du of a cell
+        that holds q, and ||T_a x - T_b x||_2 is at most the integral of ||d/du T_u x||_2 over
+        [a, b].
+
+        [low, high] is cut into pieces in which no q_v moves by more than ``PATH`` pixels. In a
+        piece q_v runs through a box that is known exactly. For each cell that the box meets,
+        |grad I . dq/du| is bounded over the part of the box in it: with g and w the gradient and
+        dq/du at the part's middle, dg and dw the most that they change within it, by |w . g| +
+        |w| . dg + dw . (|g| + dg), channel by channel. L is the root of the sum of squares over
+        channels and pixels, at each pixel of the worst cell, in the worst piece.
+        """
+        first, last = (float(self.check_parameters(end)) for end in (low, high))
+        if first > last:
+            raise ValueError(f'{self.name}: an interval needs low <= high, got {low} and {high}')
+        edges = self._pieces(first, last, PATH, images.shape)
+        # At the identity all pixels reach the edges of their cells.
+        assert self.identity is not None
+        edges = torch.cat([edges, self.identity.clamp(first, last)]).unique().to(images.device)
+        worst = images.new_zeros(len(images), dtype=torch.float64)
+        rate = self.rate(first).to(images.device)
+        places = (self.origins(u[None, None], *images.shape[-2:])[0] for u in edges)
+        for ends in pairwise(places):
+            boxes = swept_boxes(*ends)
+            worst = torch.maximum(worst, _squared_speeds(images, boxes, rate, self.padding))
+        return worst.sqrt()
+
+    def reached(self, low: float, high: float, height: int, width: int) -> torch.Tensor:
+        """All pixels at which content may be found as the parameter runs through an interval.
+
+        Args:
+            low (float): Lower end of the interval.
+            high (float): Upper end.
+            height (int): Rows.
+            width (int): Columns.
+
+        Returns:
+            torch.Tensor: Shape (K, H, W), integers: for the content of each pixel the numbers y W +
+            x of pixels, some repeated, and -1 for any outside the frame. The nearest pixel to A_u v
+            is among them for all u in [low, high], either one where two are equally near.
+
+        Raises:
+            ValueError: If an end is out of range or low > high.
+        """
+        first, last = self.grid(low, high, 2)[:, 0].tolist()
+        edges = self._pieces(first, last, 0.9, (height, width))
+        places = (self.moved(u[None, None], height, width)[0] for u in edges)
+        extent, sets = torch.tensor([width, height]), []
+        for ends in pairwise(places):
+            boxes = [box + extent / 2 for box in swept_boxes(*ends)]
+            # No longer than a pixel, so that its corners lie in all pixels that it meets.
+            corners = torch.floor(torch.stack([boxes[0] - NEAR, boxes[1] + NEAR])).long()
+            for right, down in product((0, 1), repeat=2):
+                pixel = torch.stack([corners[right, ..., 0], corners[down, ..., 1]], dim=-1)
+                inside = ((pixel >= 0) & (pixel < extent)).all(dim=-1)
+                sets.append(torch.where(inside, pixel[..., 1] * width + pixel[..., 0], -1))
+        return torch.stack(sets)
+
+    def _pieces(
+        self, low: float, high: float, path: float, shape: torch.Size | tuple[int, ...]
+    ) -> torch.Tensor:
+        """Ends of parts of [low, high] in which no pixel or its place moves farther than a path."""
+        farthest = max(math.hypot(shape[-2] - 1, shape[-1] - 1) / 2, 1.0)
+        count = max(1, math.ceil((high - low) * self.fastest(low) * farthest / path))
+        return torch.linspace(low, high, count + 1, dtype=torch.float64)
+
+
+class Rotation(AboutCentre):
     """Rotates the content about the centre, anticlockwise as seen for positive angles.
 
     Severities (ours: the corruption benchmark has none): 2, 5, 10, 15, 25 degrees.
@@ -200,12 +314,20 @@ class Rotation(Geometric):
     parameters = (Parameter('angle', 'degrees', -360, 360, 0),)
     severities = ((2,), (5,), (10,), (15,), (25,))
 
-    def affine(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The map of the content; see the base class."""
-        return rotation_matrices(parameters[:, 0]), torch.zeros_like(parameters).expand(-1, 2)
+    def matrices(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The rotations; see the base class."""
+        return rotation_matrices(parameter)
+
+    def rate(self, low: float) -> torch.Tensor:
+        """A quarter turn per radian; see the base class."""
+        return torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64) * (math.pi / 180)
+
+    def fastest(self, low: float) -> float:
+        """One pixel per radian; see the base class."""
+        return math.pi / 180
 
 
-class Scaling(Geometric):
+class Scaling(AboutCentre):
     """Scales the content about the centre; a factor above 1 enlarges it.
 
     Plain bilinear interpolation: reducing does not average first. Severities (ours: the
@@ -222,6 +344,88 @@ class Scaling(Geometric):
     parameters = (Parameter('factor', 'factor', 0.1, 10, 1),)
     severities = ((1.05,), (1.1,), (1.2,), (1.35,), (1.5,))
 
-    def affine(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The map of the content; see the base class."""
-        return scaling_matrices(parameters[:, 0]), torch.zeros_like(parameters).expand(-1, 2)
+    def matrices(self, parameter: torch.Tensor) -> torch.Tensor:
+        """The enlargements; see the base class."""
+        return scaling_matrices(parameter)
+
+    def rate(self, low: float) -> torch.Tensor:
+        """Towards the centre: dq/du = -q / u; see the base class."""
+        return torch.eye(2, dtype=torch.float64) / low
+
+    def fastest(self, low: float) -> float:
+        """1 for the content, 1 / u^2 for the place that is read; see the base class."""
+        return max(1.0, low**-2)
+
+
+def swept_boxes(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smallest boxes about paths that are arcs about the centre, or parts of rays from it.
+
+    Args:
+        first (torch.Tensor): One end of each path, shape (..., 2): (x, y) from the centre.
+        last (torch.Tensor): The other end, less than a quarter turn apart.
+
+    Returns:
+        tuple[torch.Tensor, torch.Tensor]: Lowest and highest (x, y), both of the same shape.
+    """
+    low, high = torch.minimum(first, last), torch.maximum(first, last)
+    # An arc that crosses an axis reaches its radius there; a ray crosses none.
+    radius = torch.hypot(first[..., 0], first[..., 1])[..., None]
+    crosses, side = (first * last < 0).flip(-1), first + last
+    high = torch.where(crosses & (side > 0), torch.maximum(high, radius), high)
+    return torch.where(crosses & (side < 0), torch.minimum(low, -radius), low), high
+
+
+def _squared_speeds(
+    images: torch.Tensor,
+    boxes: tuple[torch.Tensor, torch.Tensor],
+    rate: torch.Tensor,
+    padding: str,
+) -> torch.Tensor:
+    """Bounds of ||d/du T_u x||_2^2 while each pixel reads within a box; see ``lipschitz``.
+
+    Args:
+        images (torch.Tensor): Shape (B, C, H, W).
+        boxes (tuple[torch.Tensor, torch.Tensor]): Lowest and highest (x, y) that each pixel reads,
+            from the centre, shape (H, W, 2) each, at most a pixel apart.
+        rate (torch.Tensor): G of shape (2, 2), float64.
+        padding (str): 'reflection' or 'zeros'.
+
+    Returns:
+        torch.Tensor: Shape (B,), float64.
+    """
+    height, width = images.shape[-2:]
+    # A ring of zeros stands for all that lies outside.
+    values = F.pad(images.double(), (1, 1, 1, 1)).flatten(2)
+    middle = rate.new_tensor([width - 1, height - 1]) / 2
+    low, high = (box.reshape(-1, 2) + middle for box in boxes)
+    first = low.floor()
+    last = torch.maximum(high.ceil() - 1, first)
+    worst = values.new_zeros(len(images), len(low))
+    for step in product((0, 1), repeat=2):
+        cell = first + rate.new_tensor(step)
+        met = (cell <= last).all(dim=1).nonzero()[:, 0]
+        cell = cell[met]
+        bottom, top = torch.maximum(low[met], cell), torch.minimum(high[met], cell + 1)
+        centre, (rx, ry) = (bottom + top) / 2, ((top - bottom) / 2).unbind(1)
+        (wx, wy), (ex, ey) = (rate @ (centre - middle).mT), rate.abs() @ torch.stack([rx, ry])
+        s, t = (centre - cell).unbind(1)
+        columns = _padded_index(cell[:, 0], width, padding)
+        rows = _padded_index(cell[:, 1], height, padding)
+        v00, v01, v10, v11 = (
+            values[:, :, row * (width + 2) + column] for row, column in product(rows, columns)
+        )
+        twist = v11 - v10 - v01 + v00
+        gx, gy, twist = v01 - v00 + t * twist, v10 - v00 + s * twist, twist.abs()
+        bound = (wx * gx + wy * gy).abs() + twist * (wx.abs() * ry + wy.abs() * rx)
+        bound += ex * (gx.abs() + ry * twist) + ey * (gy.abs() + rx * twist)
+        worst[:, met] = torch.maximum(worst[:, met], bound.square().sum(dim=1))
+    return worst.sum(dim=1)
+
+
+def _padded_index(cell: torch.Tensor, size: int, padding: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a cell's two neighbours along an axis lie, behind a ring of one pixel of zeros."""
+    left = cell.long()
+    if padding == 'zeros':
+        return left.clamp(-1, size) + 1, (left + 1).clamp(-1, size) + 1
+    places = (left % (2 * size), (left + 1) % (2 * size))
+    return tuple(torch.minimum(p, 2 * size - 1 - p) + 1 for p in places)  # type: ignore[return-value]

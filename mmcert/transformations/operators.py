@@ -103,6 +103,63 @@ def read_bilinear(images: torch.Tensor, positions: torch.Tensor, padding: str) -
     )
 
 
+def slope_ranges(
+    images: torch.Tensor, low: torch.Tensor, high: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Ranges of the slopes of an image in boxes, as ``read_bilinear`` interpolates it.
+
+    The image is continued by reflection. Between four pixels, dI/dx does not depend on x and is
+    affine in y, and the other way round, so it is extreme at the box's ends or at a row of pixels
+    in between. Where I has a kink, both sides count; a side that the box only touches does not, as
+    a path in the box can be there for some time only without moving in that direction.
+
+    Args:
+        images (torch.Tensor): Shape (B, C, H, W).
+        low (torch.Tensor): Corners of boxes, shape (H', W', 2): least (x, y) in pixels from the
+            centre, of the images' dtype.
+        high (torch.Tensor): Largest (x, y), at most 1 above ``low``.
+
+    Returns:
+        list[tuple[torch.Tensor, torch.Tensor]]: Least and largest dI/dx, and the same of dI/dy,
+        each of shape (B, C, H', W').
+    """
+    sizes = low.new_tensor([images.shape[-1], images.shape[-2]])
+    low, high = low + (sizes - 1) / 2, high + (sizes - 1) / 2
+    return [
+        _slope_range(images, low, high),
+        _slope_range(images.mT, low.flip(-1), high.flip(-1)),
+    ]
+
+
+def _slope_range(
+    images: torch.Tensor, low: torch.Tensor, high: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Range of dI/dx in boxes whose corners are given in pixels from the first pixel's centre."""
+    height, width = images.shape[-2:]
+    column, row = low.floor().long().unbind(-1)
+    columns = torch.stack([column, torch.maximum(high[..., 0].ceil().long() - 1, column)])
+    rows = torch.stack([row, row + 1, row + 2])
+    rows, left, right = (
+        torch.minimum(place % (2 * size), 2 * size - 1 - place % (2 * size))
+        for place, size in ((rows, height), (columns, width), (columns + 1, width))
+    )
+    flat = images.flatten(-2)
+    # Rows (3), columns (2).
+    slopes = (
+        flat[..., rows[:, None] * width + right] - flat[..., rows[:, None] * width + left]
+    ).unbind(2)
+    first, last = low[..., 1] - row, high[..., 1] - row
+    found = torch.stack(
+        [
+            slopes[0]
+            + (slopes[1] - slopes[0]) * at.clamp(max=1)
+            + (slopes[2] - slopes[1]) * (at - 1).clamp(min=0)
+            for at in (first, last.clamp(max=1), last)
+        ]
+    )
+    return found.amin(dim=(0, 3)), found.amax(dim=(0, 3))
+
+
 def read_nearest(
     label_map: torch.Tensor, positions: torch.Tensor, ignore_index: int, cyclic: bool = False
 ) -> torch.Tensor:

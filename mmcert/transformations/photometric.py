@@ -26,6 +26,15 @@ class Brightness(Transformation):
         """Adds the shift of each image; see the base class."""
         return images + parameters[:, 0, None, None, None].to(images.dtype)
 
+    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        """Exact: each of the N values changes by |a - b|, the image by sqrt(N) |a - b|.
+
+        Arguments, result and errors as in the base class.
+        """
+        self.check_interval(low, high)
+        root = math.sqrt(images[0].numel())
+        return images.new_full((len(images),), root, dtype=torch.float64)
+
     def operator(self) -> str:
         """The definition in words."""
         return 'x + shift on every channel, not clipped'
@@ -63,6 +72,17 @@ class Contrast(Transformation):
         # Written so that k = 0 gives the image back to the last bit.
         mean = images.mean(dim=(2, 3), keepdim=True)
         return images * factor + mean * (1 - factor)
+
+    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        """Exact: e^high ||x - p||, as the image at k is p + e^k (x - p) and e^k is convex.
+
+        Arguments, result and errors as in the base class.
+        """
+        _, last = self.check_interval(low, high)
+        values = images.to(torch.float64)
+        if self.pivot == 'mean':
+            values = values - values.mean(dim=(2, 3), keepdim=True)
+        return math.exp(last) * torch.linalg.vector_norm(values, dim=(1, 2, 3))
 
     def options(self) -> dict[str, Any]:
         """Arguments of the class."""

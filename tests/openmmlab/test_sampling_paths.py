@@ -379,10 +379,10 @@ def test_a_run_continues_inside_a_later_look(make_config, tmp_path):
     assert len(record.votes.looks) > 1, 'the test needs a second look'
     first, real = record.votes.looks[0], collect._Sampler._draws
 
-    def stopping(self, stage, indices):
+    def stopping(self, law, stage, indices):
         if stage == ESTIMATION and indices[0] == first + 8:
             raise KeyboardInterrupt
-        return real(self, stage, indices)
+        return real(self, law, stage, indices)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(collect._Sampler, '_draws', stopping)

@@ -621,3 +621,93 @@ def test_jpeg_stores_grey_and_rounds():
     assert (coded - grey).abs().max() < 2 / 255
     torch.testing.assert_close(coded * 255, (coded * 255).round())
     assert not build('jpeg')(grey.requires_grad_(), 50).requires_grad
+
+
+# --- Lipschitz constants, and where content goes ---
+
+MOVES = [
+    dict(type=name, padding=padding)
+    for name in ('rotation', 'scaling')
+    for padding in ('reflection', 'zeros')
+]
+SHAPES = [(1, 1), (1, 6), (8, 5), (21, 34)]
+
+
+def fastest(transformation, image, ends, steps=160):
+    """Largest difference quotient on a grid, by the transformation itself."""
+    grid = torch.linspace(*ends, steps + 1, dtype=torch.float64)[:, None]
+    moved = transformation.transform(image.expand(len(grid), -1, -1, -1), grid)
+    return float((moved[1:] - moved[:-1]).flatten(1).norm(dim=1).max() / (grid[1] - grid[0]))
+
+
+@pytest.mark.parametrize('cfg', MOVES, ids=label)
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+@pytest.mark.parametrize('make', [rough_image, smooth_image])
+def test_no_move_is_faster_than_its_lipschitz_constant(cfg, shape, make):
+    transformation = build(cfg)
+    image = rough_image(*shape) if max(shape) == 1 else make(*shape)
+    short = [(0.3, 0.35), (-2.0, -1.9), (44.9, 45.1), (0.0, 0.1), (89.8, 90.2)]
+    if cfg['type'] == 'scaling':
+        short = [(0.97, 1.03), (1.0, 1.02), (0.5, 0.52), (2.0, 2.05), (0.1, 0.101)]
+    for ends in [*short, (-3, 4) if cfg['type'] == 'rotation' else (0.7, 1.4)]:
+        bound = float(transformation.lipschitz(image, *ends))
+        assert fastest(transformation, image, ends) <= bound * (1 + 1e-9) + 1e-9
+    wide = (-3, 4) if cfg['type'] == 'rotation' else (0.7, 1.4)
+    for ends in (wide, short[0]):
+        true = fastest(transformation, image, ends, 1200)
+        assert float(transformation.lipschitz(image, *ends)) <= 1.8 * true + 1e-9
+
+
+def test_the_lipschitz_constant_of_a_smooth_image_is_nearly_its_speed():
+    image = smooth_image(60, 80)
+    for cfg, ends in ((MOVES[0], (-1.0, 1.0)), (MOVES[2], (0.98, 1.02))):
+        true = fastest(build(cfg), image, ends)
+        assert true <= float(build(cfg).lipschitz(image, *ends)) <= 1.05 * true
+
+
+def test_lipschitz_constants_are_those_of_each_image_and_scale_with_it():
+    rotation, images = build('rotation'), torch.cat([rough_image(seed=k) for k in range(2)])
+    both = rotation.lipschitz(images, -0.2, 0.3)
+    assert both.shape == (2,) and both.dtype == torch.float64
+    torch.testing.assert_close(both[1:], rotation.lipschitz(images[1:], -0.2, 0.3))
+    torch.testing.assert_close(2 * both, rotation.lipschitz(2 * images, -0.2, 0.3))
+    torch.testing.assert_close(
+        rotation.lipschitz(images.float(), -0.2, 0.3), both, rtol=1e-5, atol=0
+    )
+    assert (rotation.lipschitz(torch.full_like(images, 0.7), -2, 2) < 1e-12).all()
+    assert (rotation.lipschitz(images, 0.1, 0.1) == 0).all()
+
+
+def test_intervals_and_classes_without_a_lipschitz_constant_are_refused():
+    for cfg, ends, message in [
+        ('rotation', (1.0, -1.0), 'low <= high, got 1.0 and -1.0'),
+        ('scaling', (0.0, 1.0), r'\[0.1, 10\]'),
+        ('translation', (0.0, 1.0), 'no proven Lipschitz constant'),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            build(cfg).lipschitz(rough_image(), *ends)
+
+
+@pytest.mark.parametrize('cfg', [MOVES[0], MOVES[2]], ids=label)
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_content_is_found_among_the_pixels_that_it_may_reach(cfg, shape):
+    transformation, (height, width) = build(cfg), shape
+    numbers = torch.arange(height * width).reshape(1, height, width)
+    intervals = [(-0.4, 0.3), (0.0, 0.2), (44.0, 46.5), (-20.0, 15.0)]
+    if cfg['type'] == 'scaling':
+        intervals = [(0.99, 1.005), (1.0, 1.03), (0.1, 0.3), (0.8, 1.7)]
+    for low, high in intervals:
+        reached = transformation.reached(low, high, height, width)
+        assert reached.shape[1:] == shape and reached.min() >= -1
+        found = set()
+        for u in torch.linspace(low, high, 300, dtype=torch.float64):
+            at = transformation.labels_of_content(numbers, u, ignore_index=-1)[0]
+            assert (reached == at).any(dim=0).all()
+            found |= set(zip(at.flatten().tolist(), range(numbers.numel()), strict=True))
+        # And hardly any others.
+        claimed = {
+            (pixel, v) for layer in reached for v, pixel in enumerate(layer.flatten().tolist())
+        }
+        assert len(claimed) <= 1.35 * len(found) + 4
+    with pytest.raises(ValueError, match='low <= high'):
+        transformation.reached(1.2, 1.1, height, width)

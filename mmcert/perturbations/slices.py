@@ -1,0 +1,258 @@
+"""Rotation and scaling of images, certified slice by slice of their parameter."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from scipy.special import ndtr
+
+from mmcert.certify.checks import check_draws
+from mmcert.perturbations.base import Perturbation, Requirement
+from mmcert.perturbations.gaussian import GaussianNoise
+from mmcert.perturbations.images import NOT_CLIPPED, STAGE
+from mmcert.transformations import AboutCentre, build, check_images
+
+STEPS = 4
+"""Parts of a slice, an even number, in which distances are bounded by those at their ends."""
+
+LARGEST_TAU = math.nextafter(1.0, 0.0)
+"""The threshold where the image moves so far that Phi rounds to 1: no draws attain it."""
+
+
+class SlicedTransformation(Perturbation):
+    r"""Gaussian noise on moved images: certificates against rotation or scaling.
+
+    Interpolated moves do not compose, so smoothing over their parameter proves nothing. Instead the
+    attack set [low, high] is covered by S slices of half-width d about the parameters a_1 ... a_S,
+    and the model is smoothed with N(0, sigma^2 I) on the values of each T_{a_j} x. If a class has
+    probability above tau there, it keeps more than 1/2 at every T_xi x of the slice, provided that
+    ||T_xi x - T_{a_j} x||_2 <= sigma Phi^{-1}(tau), as for ``GaussianNoise``. ``requirement`` is
+    the tau from which on this is so in all slices of an image.
+
+    A component is the content at a position v of the clean image. A draw of slice j counts for a
+    class c if c is the label at every pixel that may be the nearest one to where the slice takes
+    that content, all of them in the frame; so P[hit] > tau implies P > tau at each of them. A
+    certificate needs this in every slice. Its null hypothesis is that P[hit] <= tau in some slice,
+    and its p-value is the largest of the slices' own, that of the fewest hits among n in each: no
+    alpha is divided (Berger, "Multiparameter hypothesis testing and acceptance sampling",
+    Technometrics 1982). tau depends on the image alone, not on the draws, so testing at it is
+    valid.
+
+    A certificate says: the smoothed model (N(0, sigma^2 I) on the image) gives the class of the
+    content at v to the pixel nearest to A_xi v, on T_xi x, for all xi in [low, high].
+
+    Draws, taken by ``sample`` and its like, are of one slice, ``home``; ``part(j)`` is the same
+    perturbation at home in slice j, and votes need draws of all of them, as mmcert's sampler takes.
+
+    Args:
+        transformation (Mapping | AboutCentre): Rotation or scaling, or its config, such as
+            dict(type='rotation', padding='reflection').
+        low (float): Lower end of the attack set, in degrees, or a factor.
+        high (float): Upper end.
+        slices (int): Their number S, at least 1.
+        sigma (float): Noise level, in [0, 1] image units.
+
+    Raises:
+        ValueError: If an argument is out of range, or the transformation is another one.
+    """
+
+    frame = 'content'
+    sets_tau = True
+
+    def __init__(
+        self,
+        transformation: Mapping[str, Any] | AboutCentre,
+        low: float,
+        high: float,
+        slices: int,
+        sigma: float,
+    ) -> None:
+        found = build(transformation) if isinstance(transformation, Mapping) else transformation
+        if not isinstance(found, AboutCentre):
+            raise ValueError(f'only rotation and scaling are certified by slices, got {found!r}')
+        found.check_parameters([[low], [high]])
+        if low >= high:
+            raise ValueError(f'slices need low < high, got {low} and {high}')
+        self.transformation, self.low, self.high = found, float(low), float(high)
+        self.parts, self.noise = check_draws(slices, 'slices'), GaussianNoise(sigma)
+        assert found.identity is not None
+        place = (float(found.identity) - low) / (high - low) * slices
+        self.home = min(max(int(place), 0), slices - 1)
+        self._reached: torch.Tensor | None = None
+
+    def part(self, index: int) -> SlicedTransformation:
+        """The same perturbation with its draws in another slice; see ``Perturbation``."""
+        other = copy.copy(self)
+        other.home, other._reached = range(self.parts)[index], None
+        return other
+
+    def check(self, inputs: torch.Tensor) -> None:
+        """Refuses what is no image (C, H, W) of floating point numbers in [0, 1]."""
+        check_images(inputs[None])
+
+    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Draws a noisy copy of the image, shape (C, H, W), moved to the middle of the slice."""
+        return self.noise.sample(self._moved(inputs), generator)
+
+    def sample_many(
+        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """Draws noisy copies of the moved image, shape (B, C, H, W)."""
+        return self.noise.sample_many(self._moved(inputs), generators)
+
+    def carried_back(
+        self, labels: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """What label maps say of the content, wherever in the slice it is; see ``Perturbation``.
+
+        Args:
+            labels (torch.Tensor): Shape (B, H, W), integers of at least 0.
+            generators (Sequence[torch.Generator]): Not needed: the slice is known.
+
+        Returns:
+            torch.Tensor: Shape (B, H, W), int32: the label of all pixels that the content at v may
+            be nearest to, or -1 if they differ or one is out of the frame.
+        """
+        pixels = self._pixels(labels)
+        flat = labels.flatten(1).to(torch.int32)
+        first = flat[:, pixels[0]]
+        agreed = (pixels >= 0).all(dim=0).expand_as(first)
+        for others in pixels[1:]:
+            agreed = agreed & (flat[:, others] == first)
+        return torch.where(agreed, first, -1)
+
+    def displacements(self, inputs: torch.Tensor) -> torch.Tensor:
+        """How far the image moves within each slice from the slice's middle, at most.
+
+        The slice is cut into parts. Within one, at whose ends the distances are D and D', no
+        distance exceeds (D + D' + L step) / 2, with L the proven Lipschitz constant on that part.
+        Computed in double precision.
+
+        Args:
+            inputs (torch.Tensor): Image, shape (C, H, W).
+
+        Returns:
+            torch.Tensor: Upper bounds of sup ||T_xi x - T_a x||_2, shape (S,), float64, in [0, 1]
+            image units.
+        """
+        image = inputs[None].double()
+        bounds, grid = [], self._grid(STEPS).to(image.device)
+        for start in range(0, len(grid) - 1, STEPS):
+            points = grid[start : start + STEPS + 1]
+            moved = self.transformation.transform(image.expand(len(points), -1, -1, -1), points)
+            far = (moved - moved[STEPS // 2]).flatten(1).norm(dim=1)
+            ways = [
+                self.transformation.lipschitz(image, a, b)[0] * (b - a)
+                for a, b in pairwise(points[:, 0].tolist())
+            ]
+            bounds.append(((far[1:] + far[:-1] + torch.stack(ways)) / 2).max())
+        return torch.stack(bounds)
+
+    def requirement(self, inputs: torch.Tensor) -> Requirement:
+        """The tau from which on a certificate covers all of [low, high]; see ``Perturbation``.
+
+        tau = Phi(B / sigma), B the largest of the ``displacements``, plus a margin of the square
+        root of the number of values times the spacing of the image's floating point numbers at 1:
+        twice what rounding two images to these numbers can move them apart.
+
+        Args:
+            inputs (torch.Tensor): Image, shape (C, H, W), in [0, 1].
+
+        Returns:
+            Requirement: Rounded up, of kind 'certificate': the bound is proven.
+        """
+        margin = torch.finfo(inputs.dtype).eps * inputs.numel() ** 0.5
+        bounds = self.displacements(inputs)
+        bound = float(bounds.max()) + margin
+        return Requirement(
+            tau=min(float(ndtr(bound / self.noise.sigma)) + 2**-52, LARGEST_TAU),
+            kind='certificate',
+            statement={
+                **self._attack(),
+                'supremum': bound,
+                'supremum_of': 'l2 distance of the moved image to that at the middle of its slice',
+                'supremum_by': f'{STEPS} parts of each slice, and a proven Lipschitz constant',
+                'margin_for_rounding': margin,
+                'worst_slice': int(bounds.argmax()),
+            },
+        )
+
+    def radius(self, tau: float, floor: float = 0.5) -> float:
+        """The l2 distance that the image may move within a slice, in [0, 1] image units."""
+        return self.noise.radius(tau, floor)
+
+    def guarantee(self, tau: float) -> dict[str, Any]:
+        """The moves that a certificate at ``tau`` speaks of; see ``Perturbation``."""
+        radius, attack = self.radius(tau), self._attack()
+        return {
+            'perturbation': 'SlicedTransformation',
+            'law': 'N(0, sigma^2 I) on the image moved to the middle of each slice',
+            'parameters': {name: value for name, value in self.spec().items() if name != 'type'},
+            **attack,
+            'norm': 'l2 distance of the moved image to that at the middle of its slice',
+            'radius': radius,
+            'unit': '[0, 1] image units',
+            'frame': self.frame,
+            'stage': STAGE,
+            'padding': self.transformation.options()['padding'],
+            'clipping': NOT_CLIPPED,
+            'words': (
+                f'no {self.transformation.name} from {self.low:g} to {self.high:g} '
+                f'({attack["unit_of_xi"]}) that moves the image by no more than {radius:.4g} (l2, '
+                '[0, 1] image units) within a slice changes the class that the smoothed model '
+                f'gives a certified component, read where its content has moved; {STAGE}'
+            ),
+        }
+
+    def spec(self) -> dict[str, Any]:
+        """Class name and arguments."""
+        return {
+            'type': 'SlicedTransformation',
+            'transformation': self.transformation.spec(),
+            'low': self.low,
+            'high': self.high,
+            'slices': self.parts,
+            'sigma': self.noise.sigma,
+        }
+
+    def __repr__(self) -> str:
+        """Class name and arguments."""
+        spec = self.spec()
+        arguments = ', '.join(f'{name}={value!r}' for name, value in spec.items() if name != 'type')
+        return f'{spec["type"]}({arguments})'
+
+    def _grid(self, steps: int) -> torch.Tensor:
+        """Ends of equal parts of the slices, ``steps`` of each, shape (S steps + 1, 1), float64."""
+        return self.transformation.grid(self.low, self.high, self.parts * steps + 1)
+
+    def _moved(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The image at the middle of the slice, computed in double precision."""
+        middle = self._grid(2)[2 * self.home + 1].to(inputs.device)
+        return self.transformation.transform(inputs[None].double(), middle[None])[0].to(
+            inputs.dtype
+        )
+
+    def _pixels(self, labels: torch.Tensor) -> torch.Tensor:
+        """What ``reached`` gives for the slice and label maps of this size, computed once."""
+        if self._reached is None or self._reached.shape[1:] != labels.shape[-2:]:
+            low, high = self._grid(1)[self.home : self.home + 2, 0].tolist()
+            self._reached = self.transformation.reached(low, high, *labels.shape[-2:])
+        self._reached = self._reached.to(labels.device)
+        return self._reached
+
+    def _attack(self) -> dict[str, Any]:
+        """The attack set, for statements."""
+        return {
+            'attack_set': '{T_xi x : low <= xi <= high}, the class read at the pixel nearest to '
+            'where the content has moved',
+            'low': self.low,
+            'high': self.high,
+            'unit_of_xi': self.transformation.parameters[0].unit,
+            'operator': self.transformation.operator(),
+            'slices': self.parts,
+        }

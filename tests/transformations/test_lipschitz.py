@@ -1,0 +1,197 @@
+"""Lipschitz constants of transformations in their parameter, against densely sampled speeds."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+
+from mmcert.transformations import build
+from mmcert.transformations.blurs import REACH
+from mmcert.transformations.cosine import power
+from mmcert.transformations.operators import pixel_grid, read_bilinear, slope_ranges
+
+SIZES = [(12, 18), (13, 11)]
+
+
+def rough(height, width, count=1, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).random((count, 2, height, width)))
+
+
+def smooth(height, width, count=1, seed=0):
+    noise = scipy.ndimage.gaussian_filter(rough(height, width, count, seed), (0, 0, 2, 2))
+    return torch.from_numpy((noise - noise.min()) / (noise.max() - noise.min()))
+
+
+def distances(transformation, image, a, b):
+    copies = image.expand(len(a), -1, -1, -1)
+    apart = transformation(copies, a[:, None]) - transformation(copies, b[:, None])
+    return apart.flatten(1).norm(dim=1)
+
+
+# Transformation, interval, and what the constant over the largest observed speed may be at most.
+# All but the last six are exact; their excess is that of the samples, which miss the fastest place.
+CASES = [
+    ('brightness', -0.7, 0.4, 1 + 1e-9),
+    ('contrast', -1.0, 0.5, 1.005),
+    (dict(type='contrast', pivot='zero'), -3.0, -2.9, 1.0005),
+    ('gaussian_blur', 0.0, 2.0, 1.03),
+    ('gaussian_blur', 1.5, 9.0, 1.02),
+    ('gaussian_blur', 0.1, 0.11, 1.0005),
+    ('defocus_blur', 0.0, 4.0, 1.1),
+    ('defocus_blur', 0.5, 0.51, 1.0005),
+    ('defocus_blur', 2.2, 2.25, 1.0005),
+    ('defocus_blur', 6.0, 10.0, 1.03),
+    ('rotational_blur', 0.0, 2.0, 1.1),
+    (dict(type='rotational_blur', steps=4), 20.0, 20.1, 1.05),
+    (dict(type='rotational_blur', steps=2), 85.0, 90.0, 1.1),
+    ('zoom_blur', 1.0, 1.1, 1.05),
+    (dict(type='zoom_blur', steps=4), 1.7, 1.701, 1.02),
+    (dict(type='zoom_blur', steps=2), 3.0, 4.0, 1.05),
+]
+
+
+@pytest.mark.parametrize('make', [rough, smooth])
+@pytest.mark.parametrize(('cfg', 'low', 'high', 'factor'), CASES)
+def test_no_pair_is_faster_and_some_pair_is_nearly_as_fast(cfg, low, high, factor, make):
+    transformation = build(cfg)
+    grid = torch.linspace(low, high, 240, dtype=torch.float64)
+    ends = torch.from_numpy(np.random.default_rng(1).uniform(low, high, (2, 60)))
+    for size in SIZES:
+        image = make(*size)
+        found = float(transformation.lipschitz(image, low, high))
+        steps = distances(transformation, image, grid[:-1], grid[1:]) / (grid[1] - grid[0])
+        jumps = distances(transformation, image, *ends) / (ends[0] - ends[1]).abs()
+        fastest = float(torch.cat([steps, jumps]).max())
+        assert fastest * (1 - 1e-9) <= found <= fastest * factor
+
+
+@pytest.mark.parametrize('name', ['brightness', 'contrast', 'gaussian_blur', 'defocus_blur',
+                                  'rotational_blur', 'zoom_blur'])  # fmt: skip
+def test_every_image_of_a_batch_has_its_own_constant(name):
+    low, high = 1.0, 1.03 if name.endswith('_blur') else 1.0
+    images = torch.cat([rough(5, 6), smooth(5, 6)]).float()
+    found = build(name).lipschitz(images, low, high)
+    assert found.shape == (2,)
+    assert found.dtype == torch.float64
+    alone = [build(name).lipschitz(image[None].double(), low, high) for image in images]
+    torch.testing.assert_close(found, torch.cat(alone))
+    constant = build(name).lipschitz(torch.full((1, 3, 5, 6), 0.4).double(), low, high)
+    assert float(constant) == pytest.approx(math.sqrt(90) if name == 'brightness' else 0, abs=1e-9)
+
+
+def test_larger_intervals_have_no_smaller_constants():
+    for name in ('contrast', 'gaussian_blur', 'defocus_blur'):
+        image, transformation = rough(9, 12), build(name)
+        constants = [float(transformation.lipschitz(image, 1.2, h)) for h in (1.3, 1.9, 3.6)]
+        assert constants == sorted(constants)
+
+
+def test_a_pair_of_turns_that_hardly_moves_has_a_small_constant():
+    # The two copies turn against each other: their speeds cancel to first order about angle 0.
+    image = smooth(31, 31)
+    blur = build(dict(type='rotational_blur', steps=2))
+    near, far = (float(blur.lipschitz(image, *ends)) for ends in ((0, 0.02), (8, 8.02)))
+    assert near < 0.5 * far
+
+
+def test_what_has_no_constant_asks_for_a_finite_set():
+    for cfg, ends in [
+        ('pixelate', (2, 3)),
+        ('jpeg', (30, 40)),
+        (dict(type='defocus_blur', kernel='benchmark'), (1, 2)),
+        ('motion_blur', (1, 2)),
+    ]:
+        with pytest.raises(ValueError, match='finite set'):
+            build(cfg).lipschitz(rough(5, 6), *ends)
+
+
+@pytest.mark.parametrize('name', ['brightness', 'contrast', 'gaussian_blur', 'defocus_blur',
+                                  'rotational_blur', 'zoom_blur'])  # fmt: skip
+def test_intervals_that_are_none_are_refused(name):
+    with pytest.raises(ValueError, match='low <= high, got 1 and 0.999|must lie in'):
+        build(name).lipschitz(rough(5, 6), 1, 0.999)
+    with pytest.raises(ValueError, match='must lie in'):
+        build(name).lipschitz(rough(5, 6), 1, 1e6)
+
+
+# --- what the bounds are made of ---
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_the_powers_of_the_frequencies_add_up_to_the_squared_norm(size):
+    from scipy.fft import dctn
+
+    images = rough(*size, count=2)
+    torch.testing.assert_close(power(images).sum((1, 2)), images.square().sum((1, 2, 3)))
+    expected = (dctn(images.numpy(), axes=(2, 3), norm='ortho') ** 2).sum(1)
+    np.testing.assert_allclose(power(images).numpy(), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_slopes_in_boxes_lie_in_their_ranges_and_reach_them(size):
+    generator = torch.Generator().manual_seed(0)
+    images, low, high = rough(*size, count=2), *boxes(size, generator)
+    ranges = slope_ranges(images, low, high)
+    reached = [[torch.full_like(r[0], s * math.inf) for s in (1, -1)] for r in ranges]
+    for _ in range(60):
+        # Beside the corners and inside.
+        part = torch.rand(low.shape, generator=generator, dtype=torch.float64)
+        part = torch.where(part < 0.3, 1e-9, torch.where(part > 0.7, 1 - 1e-9, part))
+        place = (low + part * (high - low)).requires_grad_()
+        for image in range(2):
+            for channel in range(2):
+                read = read_bilinear(images[image : image + 1], place[None], 'reflection')
+                (slope,) = torch.autograd.grad(read[0, channel].sum(), place)
+                for axis, (least, largest) in enumerate(ranges):
+                    found = slope[..., axis]
+                    assert (found >= least[image, channel] - 1e-7).all()
+                    assert (found <= largest[image, channel] + 1e-7).all()
+                    down, up = (r[image, channel] for r in reached[axis])
+                    torch.minimum(down, found, out=down)
+                    torch.maximum(up, found, out=up)
+    for (least, largest), (down, up) in zip(ranges, reached, strict=True):
+        assert float((down - least).mean()) < 0.1
+        assert float((largest - up).mean()) < 0.1
+        torch.testing.assert_close(down[..., 0, :], least[..., 0, :], rtol=0, atol=1e-6)
+
+
+def boxes(size, generator):
+    """Boxes inside and outside of the frame; those of the first row lie within cells."""
+    places = torch.rand(6, 30, 2, generator=generator, dtype=torch.float64) - 0.5
+    low = (places * 3 * torch.tensor(size[::-1])).floor() + torch.tensor(size[::-1]) / 2 - 0.5
+    sides = torch.rand(6, 30, 2, generator=generator, dtype=torch.float64)
+    start = torch.rand(6, 30, 2, generator=generator, dtype=torch.float64)
+    start[0] = 0.1
+    sides[0] *= 0.8
+    return low + start, low + start + sides
+
+
+@pytest.mark.parametrize(('name', 'low', 'high'), [
+    ('rotational_blur', 0, 3), ('rotational_blur', 40, 46), ('rotational_blur', 0, 90),
+    ('zoom_blur', 1, 1.1), ('zoom_blur', 2, 4),
+])  # fmt: skip
+@pytest.mark.parametrize('part', [0, 0.3, 1])
+def test_positions_and_velocities_keep_to_their_boxes(name, low, high, part):
+    blur, grid = build(name), pixel_grid(7, 10, torch.device('cpu'))
+    at = torch.linspace(low, high, 101, dtype=torch.float64, requires_grad=True)
+    places = torch.einsum('eij,hwj->ehwi', blur.backward_map(at, part), grid)
+    limit = blur.speed_limit * grid.norm(dim=-1)
+    least, largest, slow, fast = blur.path(grid, low, high, part)
+    assert (places >= least - 1e-9).all()
+    assert (places <= largest + 1e-9).all()
+    torch.testing.assert_close(places.amin(0), least, rtol=0, atol=0.01)
+    torch.testing.assert_close(places.amax(0), largest, rtol=0, atol=0.01)
+    for y, x in np.ndindex(7, 10):
+        velocity = torch.stack(
+            [
+                torch.autograd.grad(places[:, y, x, k].sum(), at, retain_graph=True)[0]
+                for k in (0, 1)
+            ],
+            dim=-1,
+        )
+        assert (velocity >= slow[y, x] - 1e-9).all()
+        assert (velocity <= fast[y, x] + 1e-9).all()
+        assert (velocity.norm(dim=-1) <= limit[y, x] + 1e-9).all()
+    assert 0 < REACH <= 1
