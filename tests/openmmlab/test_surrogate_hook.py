@@ -350,3 +350,26 @@ def test_slices_of_a_rotation_have_thresholds_of_their_own_as_well(make_config, 
     found = statements(tmp_path)
     assert len({statement['tau'] for statement in found.values()}) == 2
     assert 'threshold tau that the attack set takes' in log(tmp_path)
+
+
+def test_two_processes_that_share_draws_answer_as_one(make_config, tmp_path, smoothing):
+    cfg = make_config(smoothing=smoothing())
+    expected = run_test(cfg)
+    cfg.dump(tmp_path / 'config.py')
+    done = subprocess.run(
+        [
+            sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc-per-node=2',
+            '--master-port=29541', 'tools/test.py', tmp_path / 'config.py', cfg.load_from,
+            '--launcher=pytorch', '--work-dir', tmp_path / 'work2', '--cfg-options',
+            'smoothing.distribute=draws',
+        ],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = json.loads((tmp_path / 'work2/certified/summary.json').read_text())
+    for name, value in summary['rates'].items():
+        assert value == pytest.approx(expected[f'certified/{name}'], nan_ok=True), name
+    one = {name: (s['tau'], s['certified']) for name, s in statements(tmp_path).items()}
+    paths = (tmp_path / 'work2/certified').glob('certificates-*/*.json')
+    two = {path.stem: json.loads(path.read_text()) for path in paths}
+    assert one == {name: (s['tau'], s['certified']) for name, s in two.items()}

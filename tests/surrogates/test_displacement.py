@@ -278,6 +278,28 @@ def test_two_points_are_joined_by_the_constants():
     assert found == pytest.approx(bound * (1 + RELATIVE_MARGIN) + ABSOLUTE_MARGIN)
 
 
+@pytest.mark.parametrize(
+    ('name', 'low', 'high'),
+    [
+        ('brightness', -0.2, 0.3),
+        ('contrast', -0.5, 0.4),
+        ('gaussian_blur', 0.1, 4),
+        ('defocus_blur', 0.4, 2.5),
+        ('rotational_blur', 0, 5),
+        ('zoom_blur', 1, 1.2),
+    ],
+)
+def test_the_constants_of_the_transformations_bound_what_lies_between(name, low, high):
+    surrogate = make(name, low, high)
+    displacement = Displacement(surrogate, 0.5, 0.25)
+    dense = torch.linspace(low, high, 301, dtype=torch.float64)[:, None]
+    largest = displacement(image(), dense).max().item()
+    for points in (2, 9, 40):
+        attack = dict(range=(low, high), mode='lipschitz', points=points)
+        attack = build_attack_set(attack, surrogate.transformation)
+        assert displacement.supremum(image(), attack).value >= largest
+
+
 def test_more_points_never_loosen_the_bound():
     surrogate = make(Wave(), 0, 2)
     displacement, bounds = Displacement(surrogate, 0.5, 0.25), []
