@@ -26,7 +26,7 @@ ALLOWED = {
     'models': {'certify', 'perturbations', 'sampling', 'surrogates', 'registry', 'fields'},
     'pointops': set(),
     'evaluation': {'certify', 'report', 'registry', 'fields'},
-    'visualization': {'registry'},
+    'visualization': {'registry', 'surrogates'},
     'engine': {
         'certify', 'perturbations', 'sampling', 'models', 'evaluation', 'visualization', 'registry',
         'version', 'report', 'compat', 'pointops',
