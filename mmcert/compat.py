@@ -1,6 +1,6 @@
 """What lets the OpenMMLab packages run in the environments that mmcert supports.
 
-Four things, each inert where it is not needed:
+Five things, each inert where it is not needed:
 
 * ``enable_mmcv_lite``: mmsegmentation 1.2 and mmdetection3d 1.4 import ``mmcv.ops`` without a
   guard, which fails on ``mmcv-lite`` (mmcv without its compiled extension). A stand-in for the
@@ -11,6 +11,8 @@ Four things, each inert where it is not needed:
   looking whether there is one.
 * ``reuse_freed_memory``: glibc hands large blocks back to the system after every layer of a model
   on the CPU, and asks for them again, page by page.
+* ``resume_from_work_dir``: mmengine resumes from the checkpoint that a training started from, where
+  the config names one, and takes its iterations for done.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 _EXTENSION = 'mmcv._ext'
@@ -141,6 +144,22 @@ def allow_mmengine_checkpoints() -> None:
             (statistics_method, 'builtins.getattr'),
         ]
     )
+
+
+def resume_from_work_dir(cfg: Any) -> None:
+    """Has a training continue from its work folder, or begin where there is nothing to continue.
+
+    With ``resume`` and ``load_from``, mmengine continues the training that left ``load_from``, its
+    iteration number included: a fine-tuning would be over before it began, and leave the weights
+    that it was to start from.
+
+    Args:
+        cfg (mmengine.config.Config): Config with ``work_dir``; its ``resume`` and ``load_from``
+            are set.
+    """
+    cfg.resume = (Path(cfg.work_dir) / 'last_checkpoint').exists()
+    if cfg.resume:
+        cfg.load_from = None
 
 
 @contextlib.contextmanager

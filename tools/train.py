@@ -10,7 +10,12 @@ import os
 import sys
 from pathlib import Path
 
-from mmcert.compat import distributed_cpu, enable_mmcv_lite, reuse_freed_memory
+from mmcert.compat import (
+    distributed_cpu,
+    enable_mmcv_lite,
+    resume_from_work_dir,
+    reuse_freed_memory,
+)
 from mmcert.pointops import install_cpu_point_ops
 
 enable_mmcv_lite()
@@ -48,7 +53,8 @@ def main() -> int:
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    cfg.resume = args.resume
+    if args.resume:
+        resume_from_work_dir(cfg)
     if cfg.get('default_scope') == 'mmdet3d':
         install_cpu_point_ops()
     if not torch.cuda.is_available():

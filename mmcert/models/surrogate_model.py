@@ -14,6 +14,7 @@ from mmcert.perturbations.noise_level import validate_positive
 from mmcert.registry import MODELS
 from mmcert.surrogates import AttackSet, Displacement, Surrogate, build_attack_set
 from mmcert.surrogates.displacement import mahalanobis_norm, split_norm
+from mmcert.transformations import check_images
 
 HELD_OUT_PARAMETERS = 5
 """Parameters, evenly over the range, at which the error on held-out images is measured."""
@@ -80,7 +81,11 @@ class SurrogateModel(BaseModel):
                 absolute difference from the real transformation, without noise, over the range),
                 ``noisy_error`` (with it) and ``displacement`` (the supremum of D); 'tensor' for the
                 surrogate at random parameters.
+
+        Raises:
+            ValueError: If the images are not in [0, 1].
         """
+        check_images(inputs)
         if mode == 'loss':
             return self.losses(inputs)
         if mode == 'predict':
