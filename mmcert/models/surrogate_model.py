@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,8 +61,8 @@ class SurrogateModel(BaseModel):
         self.sigma1 = validate_positive(sigma1, 'sigma1')
         self.sigma2 = validate_positive(sigma2, 'sigma2')
         self.target = validate_positive(target, 'target')
-        if weight < 0:
-            raise ValueError(f'weight must not be negative, got {weight}')
+        if not 0 <= weight < math.inf:
+            raise ValueError(f'weight must be a number of at least 0, got {weight}')
         self.weight = weight
         self.attack: AttackSet = build_attack_set(attack, self.surrogate.transformation)
         self.surrogate.check_within(self.attack.values)
