@@ -157,7 +157,8 @@ class Perturbation(ABC):
 
         Returns:
             dict: At least ``perturbation``, ``law``, ``attack_set``, ``norm``, ``radius``, ``unit``
-            and ``words``, one sentence for a reader.
+            and ``words``, one sentence for a reader; with ``sets_tau`` the same one for every
+            ``tau``, as it is to speak of all inputs.
         """
 
     @abstractmethod

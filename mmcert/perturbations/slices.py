@@ -50,8 +50,8 @@ class SlicedTransformation(Perturbation):
     perturbation at home in slice j, and votes need draws of all of them, as mmcert's sampler takes.
 
     Args:
-        transformation (Mapping | AboutCentre): Rotation or scaling, or its config, such as
-            dict(type='rotation', padding='reflection').
+        transformation (Mapping | str | AboutCentre): Rotation or scaling, its name, or its config,
+            such as dict(type='rotation', padding='reflection').
         low (float): Lower end of the attack set, in degrees, or a factor.
         high (float): Upper end.
         slices (int): Their number S, at least 1.
@@ -66,13 +66,14 @@ class SlicedTransformation(Perturbation):
 
     def __init__(
         self,
-        transformation: Mapping[str, Any] | AboutCentre,
+        transformation: Mapping[str, Any] | str | AboutCentre,
         low: float,
         high: float,
         slices: int,
         sigma: float,
     ) -> None:
-        found = build(transformation) if isinstance(transformation, Mapping) else transformation
+        named = isinstance(transformation, (str, Mapping))
+        found = build(transformation) if named else transformation  # type: ignore[arg-type]
         if not isinstance(found, AboutCentre):
             raise ValueError(f'only rotation and scaling are certified by slices, got {found!r}')
         found.check_parameters([[low], [high]])
@@ -203,7 +204,7 @@ class SlicedTransformation(Perturbation):
             'clipping': NOT_CLIPPED,
             'words': (
                 f'no {self.transformation.name} from {self.low:g} to {self.high:g} '
-                f'({attack["unit_of_xi"]}) that moves the image by no more than {radius:.4g} (l2, '
+                f'({attack["unit_of_xi"]}) that moves the image by no more than the radius (l2, '
                 '[0, 1] image units) within a slice changes the class that the smoothed model '
                 f'gives a certified component, read where its content has moved; {STAGE}'
             ),
