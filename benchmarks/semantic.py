@@ -14,6 +14,7 @@ the tables of docs/semantic-transformations.md. The steps:
 * ``corruptions``: accuracy at severities 1 to 5, vanilla, base and smoothed.
 * ``noise``: the scales sigma1 and sigma2, one model.
 * ``laws``: the law of the parameter of Gaussian blur, certified directly.
+* ``pictures``: one certified image of each transformation, and the noise of images and latents.
 """
 
 from __future__ import annotations
@@ -52,11 +53,19 @@ from mmcert.models.numerics import Numerics  # noqa: E402
 from mmcert.perturbations import (  # noqa: E402
     CyclicTranslation,
     GaussianBlur,
+    GaussianNoise,
+    SlicedTransformation,
     SurrogateTransform,
     build_law,
 )
-from mmcert.sampling import collect_votes  # noqa: E402
-from mmcert.transformations import IGNORE_INDEX, Parameter, Transformation, build  # noqa: E402
+from mmcert.transformations import (  # noqa: E402
+    IGNORE_INDEX,
+    Geometric,
+    Parameter,
+    Transformation,
+    build,
+)
+from mmcert.visualization.surrogates import beside, panel  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs' / 'semantic'
@@ -70,7 +79,9 @@ SURROGATES = (
 """Transformations with a surrogate; the first is the one that the others start from."""
 DIRECT = ('gaussian-blur', 'brightness-contrast', 'translation')
 """Those that are certified directly."""
-STEPS = ('data', 'train', 'certify', 'attack', 'corruptions', 'noise', 'laws')
+SLICED = ('rotation', 'scaling')
+"""Those that are certified by slices, on a few images: every slice takes n draws."""
+STEPS = ('data', 'train', 'certify', 'attack', 'corruptions', 'noise', 'laws', 'pictures')
 VANILLA = 'vanilla-1.2k_fast-scnn_camvid-180x240'
 TEST_IMAGES = 233
 ATTACK_DRAWS, SURE_DRAWS = 100, 1000
@@ -79,13 +90,16 @@ CORRUPTION_DRAWS = 50
 """Draws of the smoothed model at each severity."""
 RANGE_POINTS = 9
 """Parameters of an interval that an attack tries."""
+BATCH = 16
 SEED = 20260000
 """Of the draws under attack."""
 BROKEN_LEVEL = 0.001
 """Of the binomial tests, all together."""
 FEW_IMAGES = 10
 """Test images for the scales and the laws."""
-SIGMA1, SIGMA2 = (0.1, 0.25, 0.5), (0.4, 0.5, 0.6)
+FEW_SLICED_IMAGES = 5
+IMAGE_NOISE = (0.25, 0.5)
+SIGMA1, SIGMA2 = (0.1, 0.25, 0.5), (0.45, 0.55, 0.65)
 BLUR_RADIUS = 4.0
 """Variance in squared pixels that every law is scaled to certify."""
 
@@ -106,11 +120,12 @@ def main() -> int:
     args = parse_args()
     reuse_freed_memory()
     register_all_modules()
-    names = [f'gsmooth-{name}' for name in SURROGATES] + [f'direct-{name}' for name in DIRECT]
+    names = [f'gsmooth-{name}' for name in SURROGATES]
+    names += [f'direct-{name}' for name in DIRECT + SLICED]
     chosen = [name for name in names if args.only is None or name in args.only]
     study = Study(args.work_dirs, args.images)
     for step in [] if args.gather else args.steps:
-        if step in ('data', 'noise', 'laws'):
+        if step in ('data', 'noise', 'laws', 'pictures'):
             getattr(study, step)()
             continue
         for name in chosen:
@@ -169,7 +184,13 @@ class Study:
         """Votes, certificates and pictures of the test images."""
         folder = self.folder(name)
         if not (folder / 'certified' / 'summary.json').exists():
-            self.test(name, folder)
+            self.of(name).test(name, folder)
+
+    def of(self, name: str) -> Study:
+        """The study of as many images as a transformation is certified on."""
+        if name.partition('-')[2] in SLICED:
+            return Study(self.work_dirs, min(FEW_SLICED_IMAGES, len(self.indices)))
+        return self
 
     def test(self, name: str, folder: Path, *options: str) -> None:
         """Runs the test tool on the chosen images."""
@@ -185,7 +206,8 @@ class Study:
         path = self.folder(name) / 'attack.json'
         if path.exists():
             return
-        vanilla, model = Model(self, VANILLA), Model(self, full_name(name))
+        study = self.of(name)
+        vanilla, model = Model(study, VANILLA), Model(study, full_name(name))
         values = model.attack_values
         records = {r.meta['digest']: r for r in read_folder(self.votes(name))}
         images = []
@@ -222,7 +244,7 @@ class Study:
                     'certified_but_wrong_under_attack': int(
                         (certified & right & ~found['smoothed'].robust).sum()
                     ),
-                    'broken': tally.broken(certified, len(values) * len(self.indices)),
+                    'broken': tally.broken(certified, len(values) * len(study.indices)),
                 }
             )
             print(name, images[-1])
@@ -264,13 +286,16 @@ class Study:
             return
         name = f'gsmooth-{SURROGATES[0]}'
         few, rows = Study(self.work_dirs, FEW_IMAGES), []
+        perturbation = Config.fromfile(CONFIGS / f'{full_name(name)}.py').perturbation
+        trained = {key: perturbation[key] for key in ('sigma1', 'sigma2')}
         for sigma1, sigma2 in product(SIGMA1, SIGMA2):
             folder = self.work_dirs / 'semantic' / f'{name}-s{sigma1}-{sigma2}'
             few.test(
                 name, folder, f'smoothing.perturbation.sigma1={sigma1}',
                 f'smoothing.perturbation.sigma2={sigma2}',
             )  # fmt: skip
-            rows.append({'sigma1': sigma1, 'sigma2': sigma2, **summary(folder)})
+            row = {'sigma1': sigma1, 'sigma2': sigma2, 'trained': trained, **summary(folder)}
+            rows.append(row)
         path.write_text(json.dumps(rows, indent=1) + '\n')
 
     def laws(self) -> None:
@@ -294,9 +319,34 @@ class Study:
             few.test(
                 name, folder,
                 *(f'smoothing.perturbation.law.{k}={v}' for k, v in options.items()),
+                'smoothing.perturbation.law._delete_=True',
             )  # fmt: skip
             rows.append({'law': options, **summary(folder)})
         path.write_text(json.dumps(rows, indent=1) + '\n')
+
+    def pictures(self) -> None:
+        """The pictures of the docs."""
+        rows = []
+        for name in (f'gsmooth-{transformation}' for transformation in SURROGATES):
+            drawn = sorted((self.folder(name) / 'pictures').glob('*.png'))
+            if drawn:
+                rows.append(cv2.imread(str(drawn[len(drawn) // 2])))
+        if rows:
+            width = min(row.shape[1] for row in rows)
+            joined = np.concatenate([row[:, :width] for row in rows])
+            write_picture('semantic_certified.png', joined)
+        model = Model(self, full_name(f'gsmooth-{SURROGATES[0]}'))
+        image = next(model.items()).image
+        panels = [panel(image, 'image')]
+        for sigma in IMAGE_NOISE:
+            noisy = GaussianNoise(sigma).sample(image, torch.Generator().manual_seed(0))
+            panels.append(panel(noisy, f'image noise {sigma:g}'))
+        surrogate, sigma1 = model.perturbation.surrogate, model.perturbation.sigma1
+        for sigma2 in SIGMA2:
+            draw = SurrogateTransform(surrogate, sigma1, sigma2)
+            noisy = draw.sample(image, torch.Generator().manual_seed(0))
+            panels.append(panel(noisy, f'latent noise {sigma2:g}'))
+        write_picture('semantic_noise.png', beside(panels))
 
     def row(self, name: str) -> Iterator[dict[str, Any]]:
         """What is known of a transformation, if it was certified."""
@@ -365,6 +415,9 @@ class Model:
         if cfg.get('smoothing'):
             self.plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
             self.perturbation = self.plan.perturbation
+            sliced = isinstance(self.perturbation, SlicedTransformation)
+            # With slices, the smoothed model is the one under noise; they are the certificate's.
+            self.smoothing = self.perturbation.noise if sliced else self.perturbation
             self._set_attack()
 
     def _set_attack(self) -> None:
@@ -377,6 +430,9 @@ class Model:
             values = perturbation.attack.values
             if perturbation.attack.mode != 'finite':
                 values = self.transformation.grid(values[0], values[1], RANGE_POINTS)
+        elif isinstance(perturbation, SlicedTransformation):
+            self.transformation = perturbation.transformation
+            values = self.transformation.grid(perturbation.low, perturbation.high, RANGE_POINTS)
         elif isinstance(perturbation, GaussianBlur):
             self.transformation = build('gaussian_blur')
             values = self.transformation.grid(0, perturbation.radius(tau), RANGE_POINTS)
@@ -457,27 +513,44 @@ class Tally:
         self.images: list[torch.Tensor] = []
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """The majority label at an attacked image, shape (H, W)."""
-        majority, hits = self.sampled(image, self.draws)
+        """The majority label at an attacked image, shape (H, W), in its own frame."""
+        counts, hits = self.sampled(image, len(self.images), self.draws)
         self.images.append(image)
         self.hits.append(hits)
-        return majority
+        return counts.argmax(dim=0)
 
-    def sampled(self, image: torch.Tensor, draws: int) -> tuple[torch.Tensor, np.ndarray]:
-        """Majority and hits of the given classes, in the frame of the attacked image."""
+    @torch.no_grad()
+    def sampled(
+        self, image: torch.Tensor, number: int, draws: int
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """Counts of each class, and of the given ones where their content went.
+
+        Args:
+            image (torch.Tensor): The attacked image.
+            number (int): Which of the attack set's parameters it has.
+            draws (int): How many.
+
+        Returns:
+            tuple[torch.Tensor, np.ndarray]: Shapes (C, H, W) and (H, W).
+        """
         model, segment = self.model, self.model.segmentor(self.item)
+        law = model.smoothing
+        counts = torch.zeros((model.classes, *self.guess.shape), dtype=torch.int64)
         hits = torch.zeros(self.guess.shape, dtype=torch.int64)
-
-        def counted(images: list[torch.Tensor]) -> torch.Tensor:
-            labels = segment.labels(images)
-            hits.add_((labels == self.guess).sum(dim=0))
-            return labels
-
-        votes = collect_votes(
-            counted, image, model.perturbation, n0=0, n=draws, batch_size=16,
-            num_classes=model.classes, seed=SEED,
-        )  # fmt: skip
-        return torch.from_numpy(votes.guess.astype(np.int64)), hits.numpy()
+        for start in range(0, draws, BATCH):
+            seeds = range(SEED + start, SEED + min(start + BATCH, draws))
+            generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+            labels = segment.labels(list(law.sample_many(image, generators))).long()
+            if law.frame == 'content':
+                again = [torch.Generator().manual_seed(seed) for seed in seeds]
+                labels = law.carried_back(labels, again)
+            for index in range(model.classes):
+                counts[index] += (labels == index).sum(dim=0)
+            if isinstance(model.transformation, Geometric):
+                values = model.attack_values[number]
+                labels = model.transformation.labels_of_content(labels, values)
+            hits += (labels == self.guess).sum(dim=0)
+        return counts, hits.numpy()
 
     def broken(self, certified: torch.Tensor, families: int) -> int:
         """Certified pixels whose class has less than half of the probability beyond doubt.
@@ -491,13 +564,19 @@ class Tally:
         """
         mask, most = certified.numpy(), 0
         level = BROKEN_LEVEL / max(int(mask.sum()) * families, 1)
-        for image, hits in zip(self.images, self.hits, strict=True):
+        for number, (image, hits) in enumerate(zip(self.images, self.hits, strict=True)):
             doubtful = mask & (hits * 2 <= self.draws)
             if doubtful.any():
-                _, hits = self.sampled(image, SURE_DRAWS)
+                _, hits = self.sampled(image, number, SURE_DRAWS)
                 fewer = p_values(SURE_DRAWS - hits, SURE_DRAWS, 0.5)
                 most = max(most, int((doubtful & (fewer < level)).sum()))
         return most
+
+
+def write_picture(name: str, picture: np.ndarray) -> None:
+    """Writes a picture of the docs."""
+    path = ROOT / 'docs' / 'images' / name
+    cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def full_name(name: str) -> str:

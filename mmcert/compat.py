@@ -11,8 +11,8 @@ Five things, each inert where it is not needed:
   looking whether there is one.
 * ``reuse_freed_memory``: glibc hands large blocks back to the system after every layer of a model
   on the CPU, and asks for them again, page by page.
-* ``resume_from_work_dir``: mmengine resumes from the checkpoint that a training started from, where
-  the config names one, and takes its iterations for done.
+* ``resume_from_work_dir``: mmengine resumes from ``load_from`` where there is one, although that
+  is what a fine-tuned model starts from.
 """
 
 from __future__ import annotations
@@ -146,22 +146,6 @@ def allow_mmengine_checkpoints() -> None:
     )
 
 
-def resume_from_work_dir(cfg: Any) -> None:
-    """Has a training continue from its work folder, or begin where there is nothing to continue.
-
-    With ``resume`` and ``load_from``, mmengine continues the training that left ``load_from``, its
-    iteration number included: a fine-tuning would be over before it began, and leave the weights
-    that it was to start from.
-
-    Args:
-        cfg (mmengine.config.Config): Config with ``work_dir``; its ``resume`` and ``load_from``
-            are set.
-    """
-    cfg.resume = (Path(cfg.work_dir) / 'last_checkpoint').exists()
-    if cfg.resume:
-        cfg.load_from = None
-
-
 @contextlib.contextmanager
 def distributed_cpu(cfg: Any) -> Iterator[None]:
     """Lets several processes (``--launcher pytorch``) run on a machine without a GPU.
@@ -187,3 +171,22 @@ def distributed_cpu(cfg: Any) -> Iterator[None]:
         torch.distributed.barrier()
     finally:
         torch.distributed.destroy_process_group()
+
+
+def resume_from_work_dir(cfg: Any) -> None:
+    """Has a run continue from its work folder, or start if there is nothing to continue.
+
+    mmengine takes ``resume`` together with ``load_from`` for continuing from the *latter*, which is
+    what a fine-tuned model starts from.
+
+    Args:
+        cfg (mmengine.config.Config): With ``work_dir``; changed in place.
+    """
+    from mmengine.runner import find_latest_checkpoint
+
+    # It warns where there is no record yet.
+    recorded = (Path(cfg.work_dir) / 'last_checkpoint').exists()
+    latest = find_latest_checkpoint(cfg.work_dir) if recorded else None
+    cfg.resume = latest is not None
+    if latest is not None:
+        cfg.load_from = latest

@@ -24,11 +24,12 @@ ALLOWED = {
     'registry': {'compat'},
     'datasets': {'perturbations', 'registry', 'transformations'},
     'models': {
-        'certify', 'perturbations', 'sampling', 'surrogates', 'transformations', 'registry', 'fields',
+        'certify', 'perturbations', 'sampling', 'surrogates', 'transformations', 'registry',
+        'fields',
     },
     'pointops': set(),
     'evaluation': {'certify', 'report', 'registry', 'fields'},
-    'visualization': {'registry'},
+    'visualization': {'registry', 'surrogates'},
     'engine': {
         'certify', 'perturbations', 'sampling', 'models', 'evaluation', 'visualization', 'registry',
         'version', 'report', 'compat', 'pointops',

@@ -3,7 +3,7 @@ perturbation = dict(
     type='mmcert.SurrogateTransform',
     surrogate='work_dirs/surrogates/rotational-blur_camvid-180x240/surrogate.pth',
     sigma1=0.1,
-    sigma2=0.5,
+    sigma2=0.55,
 )
 # Half of the images are really transformed first; all then pass the surrogate, under its noise.
 train_pipeline = [

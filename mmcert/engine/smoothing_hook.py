@@ -132,7 +132,10 @@ class SmoothingHook(Hook):
         ignore_index = getattr(dataset, 'ignore_index', IGNORE_INDEX)
         self.out_dir = Path(config.out_dir or Path(runner.work_dir) / 'certified')
         sampling = _sampling(runner, base, plan)
-        self._run_name = fingerprint({**sampling, 'terms': asdict(plan.terms)})
+        guarantee = plan.perturbation.guarantee(plan.terms.tau)
+        # One set of votes answers several attack sets, each in a folder of its own.
+        asked = {key: value for key, value in guarantee.items() if key == 'attack'}
+        self._run_name = fingerprint({**sampling, **asked, 'terms': asdict(plan.terms)})
         remove_leftovers(self._certificates)
         identity = {
             'weights': sampling['weights'],
@@ -176,7 +179,6 @@ class SmoothingHook(Hook):
         self._visualizer = _visualizer(runner, {**meta, **nodes})
         self._progress = _Progress(len(runner.test_dataloader), plan.adapter.word)
         self._images = 0
-        guarantee = plan.perturbation.guarantee(plan.terms.tau)
         runner.logger.info(
             f'smoothing: {plan.words()}; to be certified with probability '
             f'{1 - plan.terms.alpha:g} per {plan.adapter.word}: {guarantee["words"]}'

@@ -115,9 +115,14 @@ class CertifiedMetric(BaseMetric):
         if counts.allowance:
             promise = ', for all but fewer than k certificates'
         word, component = statement['input_kind'], statement['component_kind']
+        # Where each image has a radius of its own, the words may differ.
+        words = statement.get('words') or (
+            f'the attack that the certificate of each {word} states changes no class that the '
+            'smoothed model gives a certified component of it'
+        )
         lines = [
             f'certified results of {counts.images} {word}s, {kind}: with '
-            f'probability {1 - statement["alpha"]:g} per {word}{promise}, {statement["words"]} '
+            f'probability {1 - statement["alpha"]:g} per {word}{promise}, {words} '
             f'({statement["certified_space"]})',
             class_table(counts, classes),
             region_table(counts),
@@ -181,16 +186,19 @@ def _draws_line(results: list[ImageResult], draws: list[int], word: str, compone
 
 def _attack_line(results: list[ImageResult], word: str) -> str:
     """Which thresholds an attack set took, where it is given."""
-    taus = sorted(
-        result.statement['tau'] for result in results if 'attack_on_this_input' in result.statement
-    )
-    if not taus:
+    attacks = [
+        result.statement['attack_on_this_input']
+        for result in results
+        if 'attack_on_this_input' in result.statement
+    ]
+    if not attacks:
         return ''
+    taus = sorted(attack['tau'] for attack in attacks)
     estimated = any(result.statement['kind'] == 'estimate' for result in results)
     note = '; it was only sampled: these results are an ESTIMATE, no certificate' * estimated
     return (
-        f'threshold tau that the attack set takes: {taus[len(taus) // 2]:.4g} for the median '
-        f'{word}, {taus[0]:.4g} to {taus[-1]:.4g}{note}'
+        f'threshold tau that the attack set takes: {taus[len(taus) // 2]:.6g} for the median '
+        f'{word}, {taus[0]:.6g} to {taus[-1]:.6g}{note}'
     )
 
 

@@ -270,7 +270,7 @@ class SmoothedSegmentor(BaseModel):
         plan.adapter.attach(sample, spread)
         statement = {
             **certificate.statement(),
-            **self._further_statements(votes, certificate, radii),
+            **self._further_statements(votes, certificate, radii, terms.tau),
             **plan.adapter.statement(),
             # The last word on the stage, where it says one.
             **plan.perturbation.guarantee(terms.tau),
@@ -294,10 +294,10 @@ class SmoothedSegmentor(BaseModel):
         return sample
 
     def _further_statements(
-        self, votes: Votes, certificate: Certificate, radii: NDArray[np.float32]
+        self, votes: Votes, certificate: Certificate, radii: NDArray[np.float32], tau: float
     ) -> dict[str, Any]:
         """What the certificate says beside its procedure: radii, nodes, and how sampling ended."""
-        plan, terms = self.plan, self.plan.terms
+        plan = self.plan
         statements: dict[str, Any] = {
             'joint_radius': {
                 'words': (
@@ -320,8 +320,8 @@ class SmoothedSegmentor(BaseModel):
                     {
                         name: {
                             'classes': members,
-                            'radius': radius(terms.tau),
-                            'argmax_radius': radius(terms.tau, len(members) / (len(members) + 1)),
+                            'radius': radius(tau),
+                            'argmax_radius': radius(tau, len(members) / (len(members) + 1)),
                         }
                         for name, members in level.items()
                     }
@@ -350,7 +350,7 @@ class SmoothedSegmentor(BaseModel):
         # The first process of a team has the store; the others hear what it finds.
         found = team.told(lambda: self._found(name, digest, label, shape))
         if found is not None:
-            self._check_feasible(found.votes.num_components, requirement)
+            self._check_feasible(name, found.votes.num_components, requirement)
             if plan.stopping is None:
                 return found
         self.sampled += 1
@@ -360,7 +360,7 @@ class SmoothedSegmentor(BaseModel):
         if found is None:
             base, margin = (part.cpu().numpy() for part in segment.with_margin(clean))
             base, margin = team.told(lambda: (base, margin))
-            self._check_feasible(base.size, requirement)
+            self._check_feasible(name, base.size, requirement)
             meta['numerics'] = segment.statement()
 
         def record_of(votes: Votes) -> VotesRecord:
@@ -473,17 +473,22 @@ class SmoothedSegmentor(BaseModel):
         self.store.put(found.meta['name'], current)
         return current
 
-    def _check_feasible(self, num_components: int, requirement: Requirement | None) -> None:
+    def _check_feasible(
+        self, name: str, num_components: int, requirement: Requirement | None
+    ) -> None:
         plan = self.plan
         try:
             plan.require_feasible(num_components, requirement)
         except InfeasiblePlanError as error:
             # Later inputs may be larger: those abstain everywhere, and nothing done is lost. And
             # where an attack moves an input too far, its votes still answer for smaller attacks.
-            if not self._feasible and requirement is None:
-                raise
+            if not self._feasible:
+                if requirement is None:
+                    raise
+                plan.require_feasible(num_components)
             word = self.plan.adapter.word
-            self.logger.warning('this %s will be abstained from everywhere: %s', word, error)
+            # mmengine's logger shows a message once, and compares them before they are formatted.
+            self.logger.warning(f'{name}: this {word} will be abstained from everywhere: {error}')
             return
         if not self._feasible and requirement is None and plan.is_scarce(num_components):
             self.logger.warning(

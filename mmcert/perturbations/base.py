@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from mmcert.certify.checks import check_tau
+
 
 @dataclass(frozen=True)
 class Requirement:
@@ -19,11 +21,20 @@ class Requirement:
             input; the largest number below 1 where none does.
         kind (str): 'certificate', or 'estimate' where the threshold is not proven to suffice.
         statement (dict): How it was found, as JSON values.
+
+    Raises:
+        ValueError: If the threshold is none, or the kind not one of these.
     """
 
     tau: float
     kind: str
     statement: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        # NaN would pass through max() and leave the smallest threshold of all.
+        check_tau(self.tau)
+        if self.kind not in ('certificate', 'estimate'):
+            raise ValueError(f"kind must be 'certificate' or 'estimate', got {self.kind!r}")
 
 
 class Perturbation(ABC):
@@ -157,8 +168,7 @@ class Perturbation(ABC):
 
         Returns:
             dict: At least ``perturbation``, ``law``, ``attack_set``, ``norm``, ``radius``, ``unit``
-            and ``words``, one sentence for a reader; with ``sets_tau`` the same one for every
-            ``tau``, as it is to speak of all inputs.
+            and ``words``, one sentence for a reader.
         """
 
     @abstractmethod

@@ -204,7 +204,7 @@ class SlicedTransformation(Perturbation):
             'clipping': NOT_CLIPPED,
             'words': (
                 f'no {self.transformation.name} from {self.low:g} to {self.high:g} '
-                f'({attack["unit_of_xi"]}) that moves the image by no more than the radius (l2, '
+                f'({attack["unit_of_xi"]}) that moves the image by no more than {radius:.4g} (l2, '
                 '[0, 1] image units) within a slice changes the class that the smoothed model '
                 f'gives a certified component, read where its content has moved; {STAGE}'
             ),

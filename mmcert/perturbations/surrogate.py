@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import math
 import os
-import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from scipy.special import ndtr, ndtri
 
 from mmcert.certify.checks import check_tau
@@ -25,14 +26,25 @@ from mmcert.surrogates import (
     paper_coefficient,
 )
 from mmcert.surrogates.displacement import ABSOLUTE_MARGIN, RELATIVE_MARGIN
-from mmcert.transformations import check_images
+from mmcert.transformations import build, check_images
 from mmcert.transformations.geometry import Geometric, Rotation, Translation
+from mmcert.transformations.operators import read_nearest
 
 LARGEST_TAU = math.nextafter(1.0, 0.0)
 """Where the latent moves so far that the threshold rounds to 1: no number of draws certifies it."""
 
 PAPER_POINTS = 9
 """Parameters of a range at which the paper's coefficient is looked at."""
+
+NORMS = {
+    'output': 'Mahalanobis distance of the latent, under the law of its noise',
+    'content': (
+        'of content moved by u and a latent moved by Delta: sqrt(|u|^2 / sigma1^2 + '
+        '|Delta - A1 u|^2 / sigma2^2)'
+    ),
+}
+"""What a radius measures, by frame. Where labels are read at the place to which theta moves them,
+theta does not absorb what moves the latent alone."""
 
 ADDITIVE = (Rotation, Translation)
 """Geometric transformations whose parameters add up when one follows the other."""
@@ -48,8 +60,8 @@ class SurrogateTransform(Perturbation):
     suffices. The attack is the real transformation: the surrogate's error does not enter.
 
     With ``attack``, each image x is tested at the threshold that it needs, tau(x) = Phi(sup D),
-    which depends on the image alone. ``radius`` speaks of the latent: the largest Mahalanobis
-    distance that its mean may move.
+    which depends on the image alone. ``radius`` speaks of the latent: the largest distance that its
+    mean may move, in the norm that the guarantee names.
 
     The draws do not depend on ``attack``: votes that were sampled once are found again for another.
 
@@ -64,7 +76,8 @@ class SurrogateTransform(Perturbation):
 
     Raises:
         ValueError: If a scale is not positive, the attack set not valid for the surrogate, its F1
-            not linear, or the transformation moves the labels and its parameters do not add up.
+            not linear, or the transformation moves the labels and its parameters do not add up or
+            do not extend to both sides of the identity.
     """
 
     def __init__(
@@ -80,6 +93,7 @@ class SurrogateTransform(Perturbation):
         self.attack: AttackSet | None = None
         if isinstance(surrogate, Mapping):
             self._identity = dict(surrogate)
+            self.frame = build(self._identity['transformation']).frame
             if attack is not None:
                 raise ValueError('an attack set needs the surrogate itself, not its description')
             return
@@ -90,16 +104,23 @@ class SurrogateTransform(Perturbation):
         self._displacement = Displacement(self.surrogate, self.sigma1, self.sigma2)
         transformation = self.surrogate.transformation
         self.frame = transformation.frame
-        if isinstance(transformation, Geometric) and not isinstance(transformation, ADDITIVE):
-            raise ValueError(
-                f'{transformation.name} moves the labels, and its parameters do not add up when '
-                'one follows the other: use its certificate by slices'
-            )
+        if self.frame == 'content':
+            if not isinstance(transformation, ADDITIVE):
+                raise ValueError(
+                    f'{transformation.name} moves the labels, and its parameters do not add up '
+                    'when one follows the other: use its certificate by slices'
+                )
+            if not bool(((self.surrogate.low < 0) & (self.surrogate.high > 0)).all()):
+                raise ValueError(
+                    f'{transformation.name} moves the labels by as much as each draw says, to '
+                    'either side: train the surrogate for a range that has 0 in its middle, got '
+                    f'{self.surrogate.low.tolist()} to {self.surrogate.high.tolist()}'
+                )
         if attack is not None:
             self.attack = build_attack_set(attack, transformation)
             self.surrogate.check_within(self.attack.values)
             self.sets_tau = True
-        self._encoded: tuple[weakref.ref[torch.Tensor], torch.Tensor] | None = None
+        self._encoded: _Encoded | None = None
 
     def check(self, inputs: torch.Tensor) -> None:
         """Refuses what is no image (C, H, W) in [0, 1] of the surrogate's channels."""
@@ -129,11 +150,11 @@ class SurrogateTransform(Perturbation):
             torch.Tensor: Shape (B, C, H, W), not clipped.
         """
         surrogate = self._needed()
-        latent = self._latent(inputs)
-        u = self._thetas(generators).to(latent)
+        latent, shift = self._latent(inputs), self._shift(self._thetas(generators))
         noise = fill_normal(latent.new_empty((len(generators), *latent.shape)), generators)
-        latents = noise.mul_(self.sigma2).add_(latent).add_(surrogate.shift(u))
-        return surrogate.decode(latents, (inputs.shape[-2], inputs.shape[-1]))
+        latents = noise.mul_(self.sigma2).add_(latent).add_(shift.to(latent))
+        decoded = surrogate.decode(latents, (inputs.shape[-2], inputs.shape[-1]))
+        return decoded.to(inputs.dtype)
 
     def carried_back(
         self, labels: torch.Tensor, generators: Sequence[torch.Generator]
@@ -145,7 +166,9 @@ class SurrogateTransform(Perturbation):
             return labels
         u = self._thetas(generators)
         parameters = surrogate.anchor.to(u.device) + surrogate.scale.to(u.device) * u
-        return transformation.labels_of_content(labels, parameters)
+        # Unchecked: the noise may leave the range in which the transformation is defined.
+        moved = transformation.moved(parameters, *labels.shape[1:])
+        return read_nearest(labels.long(), moved, -1, transformation.padding == 'cyclic')
 
     def requirement(self, inputs: torch.Tensor) -> Requirement | None:
         """The threshold that the attack set takes on an image; see ``Perturbation``."""
@@ -167,19 +190,20 @@ class SurrogateTransform(Perturbation):
         return Requirement(tau, attack.kind, statement)
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
-        """Largest Mahalanobis distance of the latent's mean: Phi^{-1}(tau) - Phi^{-1}(floor)."""
+        """Largest distance of the latent's mean: Phi^{-1}(tau) - Phi^{-1}(floor)."""
         return max(float(ndtri(check_tau(tau)) - ndtri(check_tau(floor))), 0.0)
 
     def guarantee(self, tau: float) -> dict[str, Any]:
         """What a certificate at ``tau`` speaks of; see ``Perturbation``."""
         radius = self.radius(tau)
+        moved = ' at the place to which its content moves' if self.frame == 'content' else ''
         guarantee = {
             'perturbation': 'SurrogateTransform',
             'law': "theta ~ N(0, sigma1^2 I) and theta' ~ N(0, sigma2^2 I) in the latent layer",
             'sigma1': self.sigma1,
             'sigma2': self.sigma2,
             'surrogate': self._identity,
-            'norm': 'Mahalanobis distance of the latent, under the law of its noise',
+            'norm': NORMS[self.frame],
             'radius': radius,
             'unit': 'standard deviations',
             'frame': self.frame,
@@ -193,21 +217,22 @@ class SurrogateTransform(Perturbation):
             guarantee['attack_set'] = 'whatever moves the latent by less than the radius'
             guarantee['words'] = (
                 f"no change of the image that moves the surrogate's latent by less than "
-                f'{radius:.4g} (Mahalanobis distance under its noise) changes the class that the '
-                'smoothed model gives a certified component'
+                f'{radius:.4g} ({NORMS[self.frame]}) changes the class that the smoothed model '
+                f'gives a certified component{moved}'
             )
             return guarantee
         transformation = self._needed().transformation
         words = self.attack.words(transformation)
-        moved = ' at the place to which its content moves' if self.frame == 'content' else ''
+        estimate = self.attack.kind == 'estimate'
+        sampled = 'an estimate, from parameters that were sampled: ' if estimate else ''
         return {
             **guarantee,
             'attack_set': words,
             'attack': self.attack.spec(),
             **transformation.describe(),
             'words': (
-                f'no {words} changes the class that the smoothed model gives a certified '
-                f'component{moved}'
+                f'{sampled}no {words} changes the class that the smoothed model gives a certified '
+                f'component{moved}, each image being tested at the threshold that this takes on it'
             ),
         }
 
@@ -232,13 +257,21 @@ class SurrogateTransform(Perturbation):
         return self.surrogate
 
     def _latent(self, inputs: torch.Tensor) -> torch.Tensor:
-        """F2 of the image, computed once while it is the same tensor."""
-        if self._encoded is not None and self._encoded[0]() is inputs:
-            return self._encoded[1]
-        surrogate = self._needed().to(inputs.device)
-        latent = surrogate.encode(inputs[None])[0]
-        self._encoded = (weakref.ref(inputs), latent)
-        return latent
+        """F2 of the image, computed once while the image is the same.
+
+        In double precision, as for D: in the precision of a model, F2 would be another function
+        than the one whose displacement is bounded.
+        """
+        if self._encoded is None or not self._encoded.is_of(inputs):
+            surrogate = self._needed().to(inputs.device)
+            latent = self._displacement.latent(inputs).to(surrogate.parameter_encoder.weight.dtype)
+            self._encoded = _Encoded(inputs, _version(inputs), inputs.clone(), latent)
+        return self._encoded.latent
+
+    def _shift(self, u: torch.Tensor) -> torch.Tensor:
+        """F1 in double precision, shape (B, L, 1, 1)."""
+        bias = self._needed().parameter_encoder.bias.double().to(u.device)
+        return F.linear(u, self._displacement.matrix.to(u.device), bias)[..., None, None]
 
     def _thetas(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """The first thing that each generator draws: theta in units of the range, (B, P)."""
@@ -259,7 +292,9 @@ class SurrogateTransform(Perturbation):
         coefficient = paper_coefficient(surrogate, inputs, values, self.sigma1, self.sigma2)
         if coefficient is None:
             return None
-        reach = float(surrogate.normalized(values).norm(dim=1).max())
+        identity = surrogate.transformation.identity
+        assert identity is not None, 'what is differentiable in its parameters has an identity'
+        reach = float(((values - identity) / surrogate.scale).norm(dim=1).max())
         return {
             'kind': 'estimate',
             'coefficient': coefficient,
@@ -270,3 +305,27 @@ class SurrogateTransform(Perturbation):
                 'transformation; radius z(tau) / M* in units of the range'
             ),
         }
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """An image and its latent."""
+
+    image: torch.Tensor
+    version: int
+    content: torch.Tensor
+    latent: torch.Tensor
+
+    def is_of(self, inputs: torch.Tensor) -> bool:
+        """Whether an image is the same in all its values."""
+        if inputs.is_cuda and inputs is self.image and _version(inputs) == self.version >= 0:
+            # Comparing the values would hold up the device's queue.
+            return True
+        content = self.content
+        alike = (inputs.device, inputs.dtype) == (content.device, content.dtype)
+        return alike and torch.equal(inputs, content)
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """How often a tensor was changed in place; -1 where torch does not count."""
+    return -1 if tensor.is_inference() else tensor._version

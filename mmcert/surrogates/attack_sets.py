@@ -29,11 +29,34 @@ class AttackSet:
         values (torch.Tensor): For 'finite' the set itself, else the ends (low, high) of the range;
             shape (N, P), float64.
         points (int): Most parameters that are looked at in a range.
+
+    Raises:
+        ValueError: If the mode is not known, or the values are not what it takes.
     """
 
     mode: str
     values: torch.Tensor
     points: int
+
+    def __post_init__(self) -> None:
+        values = torch.as_tensor(self.values, dtype=torch.float64).clone()
+        object.__setattr__(self, 'values', values)  # Ours alone: nobody changes it afterwards.
+        if self.mode not in MODES:
+            raise ValueError(f'mode must be one of {", ".join(MODES)}, got {self.mode!r}')
+        if values.dim() != 2 or values.numel() == 0 or not bool(values.isfinite().all()):
+            raise ValueError(
+                f'an attack set needs finite parameters of shape (N, P), got {self.values}'
+            )
+        if self.mode == 'finite':
+            return
+        if len(values) != 2 or bool((values[0] > values[1]).any()):
+            raise ValueError(f'mode={self.mode!r} takes a range low <= high, got {values.tolist()}')
+        if self.mode == 'lipschitz' and values.shape[1] > 1:
+            raise ValueError(
+                f"mode='lipschitz' takes one parameter, got {values.shape[1]}: give values"
+            )
+        if isinstance(self.points, bool) or not isinstance(self.points, int) or self.points < 2:
+            raise ValueError(f'points must be an integer of at least 2, got {self.points!r}')
 
     @property
     def kind(self) -> str:
@@ -52,7 +75,7 @@ class AttackSet:
         if self.mode == 'finite':
             shown = ', '.join(_number(row) for row in self.values.tolist())
             return f'{transformation.name} with {names} in {{{shown}}}'
-        ends = [f'[{low:g}, {high:g}]' for low, high in self.values.T.tolist()]
+        ends = [f'[{low:.15g}, {high:.15g}]' for low, high in self.values.T.tolist()]
         return f'{transformation.name} with {names} in {" x ".join(ends)}'
 
 
@@ -76,6 +99,7 @@ def build_attack_set(
             does not go with it, or it is of another transformation.
     """
     if isinstance(attack, AttackSet):
+        transformation.check_parameters(attack.values)
         return attack
     if not isinstance(attack, Mapping):
         raise ValueError(f'an attack set is a dict such as dict(values=[1, 2, 3]), got {attack!r}')
@@ -98,15 +122,10 @@ def build_attack_set(
             f"certificate) or mode='sampled' (an estimate), got mode={mode!r}"
         )
     if mode == 'finite':
+        if 'points' in given:
+            raise ValueError('points belong to a range: of values, each is looked at')
         return AttackSet(mode, transformation.finite(given['values']), 0)
-    width = len(transformation.parameters)
-    if mode == 'lipschitz' and width > 1:
-        raise ValueError(
-            f"mode='lipschitz' takes one parameter, {transformation.name} has {width}: give values"
-        )
     points = given.get('points', POINTS[mode])
-    if isinstance(points, bool) or not isinstance(points, int) or points < 2:
-        raise ValueError(f'points must be an integer of at least 2, got {points!r}')
     return AttackSet(mode, _ends(given['range'], transformation), points)
 
 
@@ -129,5 +148,5 @@ def _plain(rows: torch.Tensor) -> list[Any]:
 
 
 def _number(row: Sequence[float]) -> str:
-    shown = ', '.join(f'{value:g}' for value in row)
+    shown = ', '.join(f'{value:.15g}' for value in row)
     return shown if len(row) == 1 else f'({shown})'

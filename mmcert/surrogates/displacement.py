@@ -41,6 +41,9 @@ is computed in double precision."""
 TOLERANCE = 0.02
 """How far above the largest value found a bound over an interval may stay, as a share of it."""
 
+STEP = 1e-5
+"""Of a difference that stands for a derivative, in units of the range."""
+
 
 @dataclass(frozen=True)
 class Supremum:
@@ -65,7 +68,9 @@ def mahalanobis_norm(
 ) -> torch.Tensor:
     """||S^{-1/2} delta||_2 of displacements of the latent.
 
-    By Woodbury, S^{-1} = (I - A1 (A1^T A1 + (sigma2 / sigma1)^2 I)^{-1} A1^T) / sigma2^2.
+    It is the least ``split_norm`` over all u (ridge regression; the Woodbury identity gives the
+    same number as a difference, which cancels where A1 is large). A u that rounding moved from the
+    best one makes it larger, never smaller.
 
     Args:
         delta (torch.Tensor): Shape (N, L, h, w).
@@ -80,9 +85,8 @@ def mahalanobis_norm(
     inner = places * matrix.T @ matrix
     inner = inner + (sigma2 / sigma1) ** 2 * torch.eye(len(inner)).to(inner)
     along = delta.flatten(2).sum(2) @ matrix
-    absorbed = (along * torch.linalg.solve(inner, along.T).T).sum(1)
-    squares = delta.flatten(1).square().sum(1) - absorbed
-    return squares.clamp_min(0).sqrt() / sigma2
+    u = torch.linalg.solve(inner, along.T).T
+    return split_norm(delta, u, matrix, sigma1, sigma2)
 
 
 def split_norm(
@@ -106,10 +110,13 @@ class Displacement:
         sigma2 (float): Scale of theta'.
 
     Raises:
-        ValueError: If F1 is not linear.
+        ValueError: If F1 is not linear or a scale not positive.
     """
 
     def __init__(self, surrogate: Surrogate, sigma1: float, sigma2: float) -> None:
+        for name, sigma in (('sigma1', sigma1), ('sigma2', sigma2)):
+            if not (math.isfinite(sigma) and sigma > 0):
+                raise ValueError(f'{name} must be positive and finite, got {sigma}')
         self.surrogate, self.sigma1, self.sigma2 = surrogate, sigma1, sigma2
         self.matrix = surrogate.matrix()
         self.encoder = copy.deepcopy(surrogate.image_encoder).double()
@@ -126,7 +133,8 @@ class Displacement:
             torch.Tensor: Shape (N,), float64.
 
         Raises:
-            ValueError: If a parameter is outside the range, or the image not in [0, 1].
+            ValueError: If a parameter is outside the range, the image not in [0, 1], or D not
+                finite: no threshold follows from that.
         """
         rows = self.surrogate.check_within(parameters).to(image.device)
         clean = image.double()[None]
@@ -136,12 +144,28 @@ class Displacement:
         for part in rows.split(CHUNK):
             attacked = self.surrogate.transformation(clean.expand(len(part), -1, -1, -1), part)
             found.append(self._norm(self.encoder(attacked) - at_clean, part))
-        return torch.cat(found)
+        values = torch.cat(found)
+        if not bool(values.isfinite().all()):
+            at = rows[~values.isfinite()][0].tolist()
+            raise ValueError(
+                f'{self.surrogate.transformation.name} at {at} moves the latent by '
+                f'{float(values[~values.isfinite()][0])}: the surrogate or the attacked image '
+                'overflows'
+            )
+        return values
+
+    @torch.no_grad()
+    def latent(self, image: torch.Tensor) -> torch.Tensor:
+        """F2 of an image (C, H, W) in double precision, shape (L, h, w): what D speaks of."""
+        return self.encoder.to(image.device)(image.double()[None])[0]
 
     def _norm(self, delta: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         matrix = self.matrix.to(delta.device)
         if self.surrogate.transformation.frame == 'content':
-            u = self.surrogate.normalized(parameters)
+            # The attack's distance from the identity, where an anchor may not be.
+            identity = self.surrogate.transformation.identity
+            assert identity is not None, 'what moves labels has an identity'
+            u = (parameters - identity.to(parameters)) / self.surrogate.scale.to(parameters)
             return split_norm(delta, u, matrix, self.sigma1, self.sigma2)
         return mahalanobis_norm(delta, matrix, self.sigma1, self.sigma2)
 
@@ -158,7 +182,7 @@ class Displacement:
 
         Raises:
             ValueError: If the set lies outside the surrogate's range, or the mode is 'lipschitz'
-                and the transformation has no proven Lipschitz constant.
+                and the transformation has no proven Lipschitz constant, or an infinite one.
         """
         if attack.mode == 'lipschitz':
             return self._bounded(image, attack)
@@ -193,6 +217,11 @@ class Displacement:
 
         def bound(a: float, at_a: float, b: float, at_b: float) -> float:
             constant = encoder * float(transformation.lipschitz(clean, a, b))
+            if not math.isfinite(constant):
+                raise ValueError(
+                    f'{transformation.name} has the Lipschitz constant {constant} on [{a}, {b}]: '
+                    'use a finite set of parameters'
+                )
             return (at_a + at_b + constant * (b - a)) / 2
 
         low, high = attack.values[:, 0].tolist()
@@ -226,10 +255,10 @@ def paper_coefficient(
     """GSmooth's coefficient M*, as its largest value at some parameters.
 
     M(xi) = sqrt(1 / sigma1^2 + ||dF2(T_xi x) / du - A1||_2^2 / sigma2^2), with the derivative by
-    forward differentiation and the spectral norm of its few columns, exact at each parameter. The
-    radius that the paper gives is Phi^{-1}(tau) / M* (its Theorem 3). A maximum over sampled
-    parameters bounds M* from below, and the surrogate is taken for the transformation, so this is
-    an estimate.
+    forward differentiation (by differences where images are read by bilinear interpolation) and
+    the spectral norm of its few columns, exact at each parameter. The radius that the paper gives
+    is Phi^{-1}(tau) / M* (its Theorem 3). A maximum over sampled parameters bounds M* from below,
+    and the surrogate is taken for the transformation, so this is an estimate.
 
     Args:
         surrogate (Surrogate): The surrogate.
@@ -240,7 +269,7 @@ def paper_coefficient(
 
     Returns:
         float | None: In units of the range; None where the transformation is not differentiable in
-        its parameters.
+        its parameters, as a class or at one of these.
     """
     transformation = surrogate.transformation
     if not transformation.differentiable_parameters:
@@ -259,8 +288,18 @@ def paper_coefficient(
             def latent(value: torch.Tensor) -> torch.Tensor:
                 return encoder(transformation.transform(clean, value[None]))[0]
 
-            column = torch.func.jvp(latent, (row,), (tangent,))[1]
+            try:
+                column = torch.func.jvp(latent, (row,), (tangent,))[1]
+            except NotImplementedError:  # torch has none for bilinear reading.
+                low, high = surrogate.low.to(row), surrogate.high.to(row)
+                after = (row + STEP * tangent).clamp(low, high)
+                before = (row - STEP * tangent).clamp(low, high)
+                length = ((after - before) @ tangent) / (tangent @ tangent)
+                column = (latent(after) - latent(before)) / length
             columns.append((column - matrix[:, index, None, None]).flatten().detach())
-        norm = float(torch.linalg.matrix_norm(torch.stack(columns, 1), 2))
+        jacobian = torch.stack(columns, 1)
+        if not bool(jacobian.isfinite().all()):
+            return None
+        norm = float(torch.linalg.matrix_norm(jacobian, 2))
         largest = max(largest, math.sqrt(1 / sigma1**2 + (norm / sigma2) ** 2))
     return largest

@@ -361,11 +361,15 @@ def load_surrogate(path: str | os.PathLike[str]) -> Surrogate:
         ValueError: If the file is not one of a surrogate.
         FileNotFoundError: If there is none.
     """
-    stored = torch.load(path, map_location='cpu', weights_only=True)
-    if not isinstance(stored, dict) or 'surrogate' not in stored:
-        raise ValueError(
-            f'{path} is not a surrogate: it must be written by tools/train_surrogate.py'
-        )
+    message = f'{path} is not a surrogate: it must be written by tools/train_surrogate.py'
+    try:
+        stored = torch.load(path, map_location='cpu', weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # Whatever the unpickler meets in another kind of file.
+        raise ValueError(message) from error
+    if not isinstance(stored, dict) or not {'surrogate', 'state_dict'} <= stored.keys():
+        raise ValueError(message)
     surrogate = Surrogate(**stored['surrogate'])
     surrogate.load_state_dict(stored['state_dict'])
     return surrogate.eval().requires_grad_(False)

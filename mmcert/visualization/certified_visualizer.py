@@ -127,6 +127,8 @@ class CertifiedVisualizer(SegLocalVisualizer):
         title = 'certified'
         if 'attack_on_this_input' in certificate:
             title += f', {certificate["attack_set"]}'
+            if certificate['kind'] == 'estimate':
+                title += ' (an estimate)'
         elif 'radius' in certificate:
             title += f', {certificate["norm"]} {certificate["radius"]:.3g}'
         certified = paint(_array(sample, 'cert_sem_seg'), palette, self.abstain_color)

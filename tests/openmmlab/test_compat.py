@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import load_checkpoint
 
@@ -76,3 +77,12 @@ def test_nothing_broader_is_allowed(tmp_path):
     torch.save({'state_dict': {}, 'bad': Attack()}, tmp_path / 'a.pth')
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / 'a.pth')
+
+
+def test_resuming_means_the_work_folder_and_not_what_fine_tuning_starts_from(tmp_path):
+    cfg = Config(dict(work_dir=str(tmp_path), load_from='other.pth', resume=False))
+    compat.resume_from_work_dir(cfg)
+    assert (cfg.resume, cfg.load_from) == (False, 'other.pth')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_3.pth'))
+    compat.resume_from_work_dir(cfg)
+    assert (cfg.resume, cfg.load_from) == (True, str(tmp_path / 'iter_3.pth'))

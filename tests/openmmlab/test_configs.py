@@ -93,8 +93,9 @@ def test_gsmooth_config_is_of_one_transformation(path, trained, monkeypatch):
     assert augmentation.transformation == transformation.replace('-', '_')
     for use in (passed.perturbation, cfg.smoothing.perturbation):
         assert use.surrogate == f'work_dirs/surrogates/{source.stem}/surrogate.pth'
-        # The encoder learned to certify, and the decoder to see, under the noise of these scales.
-        assert (use.sigma1, use.sigma2) == (training.sigma1, training.sigma2)
+    # The model is certified under the noise that it was trained with.
+    for scale in ('sigma1', 'sigma2'):
+        assert passed.perturbation[scale] == cfg.smoothing.perturbation[scale]
     # It would refuse an attack outside the range of configs/surrogates.
     perturbation = perturbation_of(cfg)
     surrogate = perturbation.surrogate
@@ -169,3 +170,7 @@ def test_the_metafile_names_configs_that_exist():
         assert all((ROOT / path).exists() for path in readmes)
     for folder in ('semantic', 'surrogates'):
         assert f'configs/{folder}/metafile.yml' in metafiles
+        text = (ROOT / f'configs/{folder}/metafile.yml').read_text()
+        for path in (ROOT / f'configs/{folder}').glob('*.py'):
+            assert f'Name: {path.stem}\n' in text
+            assert f'Config: configs/{folder}/{path.name}\n' in text

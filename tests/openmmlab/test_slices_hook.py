@@ -138,7 +138,7 @@ def test_votes_are_found_again_and_do_not_depend_on_the_terms(sliced, tmp_path, 
     expected = votes_files(tmp_path / 'votes')
     monkeypatch.setitem(smoothing_hook.SmoothedSegmentor._record.__globals__, 'collect_votes', None)
     assert run_test(sliced()) == first
-    other = run_test(sliced(alpha=0.2, procedure='bonferroni', tau=0.9))
+    other = run_test(sliced(alpha=0.2, procedure='bonferroni', tau=0.75))
     assert other['certified/certified_share'] != first['certified/certified_share']
     assert votes_files(tmp_path / 'votes') == expected
     record = load_votes(min((tmp_path / 'votes').glob('*.npz')))
@@ -233,12 +233,12 @@ def test_one_slice_is_an_ordinary_perturbation(sliced):
 
 
 def test_certify_answers_offline_as_the_run_did(sliced, tmp_path, monkeypatch, capsys):
-    run_test(sliced(tau=0.85))
+    run_test(sliced(tau=0.7))
     run_rates = json.loads((tmp_path / 'work/certified/summary.json').read_text())
     statements = [statement for _, statement, _ in certificates_of(tmp_path / 'work')]
-    assert {statement['tau'] for statement in statements} == {0.85}
+    assert {statement['tau'] for statement in statements} == {0.7}
     votes, tool = tmp_path / 'votes', tool_of('certify')
-    command = (votes, '--tau', 0.85, '--alpha', 0.01, '--procedure', 'holm', 'ordered_holm')
+    command = (votes, '--tau', 0.7, '--alpha', 0.01, '--procedure', 'holm', 'ordered_holm')
     assert call(tool, monkeypatch, *command) == 0
     printed = capsys.readouterr().out
     assert 'SlicedTransformation(' in printed and f'n0={N0}, n={N}' in printed
@@ -250,7 +250,7 @@ def test_certify_answers_offline_as_the_run_did(sliced, tmp_path, monkeypatch, c
             assert holm[name] == pytest.approx(value), name
     assert (votes / 'radius_curve.png').stat().st_size > 10_000
     # The selection draws are of one slice.
-    command = (votes, '--tau', 0.85, '--selection', 'same_draws')
+    command = (votes, '--tau', 0.7, '--selection', 'same_draws')
     assert call(tool, monkeypatch, *command) == 2
     assert 'selection' in capsys.readouterr().err
 

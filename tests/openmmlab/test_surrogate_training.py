@@ -15,7 +15,6 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmseg.registry import MODELS, TRANSFORMS
 
-from mmcert.compat import resume_from_work_dir
 from mmcert.datasets import StreetScenesDataset
 from mmcert.datasets.street_scenes import draw_scene
 from mmcert.evaluation.surrogate_metric import SurrogateMetric
@@ -569,15 +568,6 @@ def test_the_train_tool_resumes_from_its_own_folder_as_well(make_config, tmp_pat
     command = (tmp_path / 'config.py', '--work-dir', work, '--resume')
     assert call(tool_of('train'), monkeypatch, *command) == 0
     assert (work / 'iter_2.pth').exists()
-
-
-def test_resuming_is_settled_by_the_work_folder(tmp_path):
-    cfg = Config(dict(work_dir=str(tmp_path), load_from='start.pth'))
-    resume_from_work_dir(cfg)
-    assert (cfg.resume, cfg.load_from) == (False, 'start.pth')
-    (tmp_path / 'last_checkpoint').write_text('iter_2.pth')
-    resume_from_work_dir(cfg)
-    assert (cfg.resume, cfg.load_from) == (True, None)
 
 
 def test_weights_of_another_transformation_are_a_start(tmp_path, scenes_root, tiny):

@@ -26,6 +26,7 @@ from mmcert.perturbations import (
     Laplace,
     LaplaceNoise,
     SlicedTransformation,
+    SurrogateTransform,
     Uniform,
     from_spec,
 )
@@ -619,7 +620,7 @@ def test_specs_and_names_rebuild_the_perturbation(perturbation):
 
 
 def test_every_perturbation_of_images_is_tested_here():
-    elsewhere = {GaussianNoise, SlicedTransformation}
+    elsewhere = {GaussianNoise, SlicedTransformation, SurrogateTransform}
     tested = {type(perturbation) for perturbation in ALL} | elsewhere
     assert tested == {cls for cls in CLASSES.values() if cls.domain == 'image'}
 

@@ -1,0 +1,375 @@
+"""Surrogates from a config: thresholds of each image, statements, and the votes they share."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import ndtr, ndtri
+
+from mmcert.certify import InfeasiblePlanError, Terms, certify_record, load_votes
+from mmcert.engine import SmoothingConfig, smoothing_hook
+from mmcert.models import SmoothedSegmentor
+from mmcert.perturbations import SurrogateTransform
+from mmcert.sampling import SegmentorOutputError
+from mmcert.surrogates import Surrogate, load_surrogate, save_surrogate
+
+from .conftest import ROOT, run_test
+
+SCALES = {'sigma1': 0.5, 'sigma2': 0.25}
+ATTACK = dict(values=[-0.1, 0.2])
+
+
+@pytest.fixture
+def smoothing(tmp_path):
+    """The ``smoothing`` of a config with an attack set, and the surrogate's file."""
+    made = iter(range(100))
+
+    def make(attack=ATTACK, gain=0.03, transformation='brightness', low=-0.3, high=0.3, **options):
+        torch.manual_seed(0)
+        surrogate = Surrogate(transformation, low, high, latent_channels=4, stride=8, width=8)
+        surrogate.image_encoder.layers[0].weight.data *= gain
+        file = tmp_path / f'surrogate{next(made)}.pth'
+        save_surrogate(file, surrogate)
+        perturbation = dict(type='mmcert.SurrogateTransform', surrogate=str(file), **SCALES)
+        if attack is not None:
+            perturbation['attack'] = attack
+        return dict(sigma=None, tau=None, perturbation=perturbation) | options
+
+    return make
+
+
+def statements(tmp_path, words=''):
+    """The certificates of the folder whose attack set has these words."""
+    found = {}
+    for path in sorted((tmp_path / 'work/certified').glob('certificates-*/*.json')):
+        statement = json.loads(path.read_text(), parse_constant=pytest.fail)
+        if words in statement['attack_set']:
+            assert path.stem not in found
+            found[path.stem] = statement
+    return found
+
+
+def votes_of(tmp_path):
+    return {path.stem: path for path in (tmp_path / 'work/certified').glob('votes-*/*.npz')}
+
+
+def log(tmp_path):
+    return '\n'.join(path.read_text() for path in sorted((tmp_path / 'work').glob('2*/2*.log')))
+
+
+def no_more_draws(monkeypatch):
+    monkeypatch.setitem(smoothing_hook.SmoothedSegmentor._record.__globals__, 'collect_votes', None)
+
+
+def test_certificates_state_the_attack_and_what_it_takes_on_each_image(
+    make_config, tmp_path, smoothing
+):
+    cfg = make_config(smoothing=smoothing(draw_every=1))
+    metrics = run_test(cfg)
+    surrogate = load_surrogate(cfg.smoothing.perturbation.surrogate)
+    found = statements(tmp_path)
+    assert len(found) == 2
+    for name, statement in found.items():
+        of_input = statement['attack_on_this_input']
+        assert statement['kind'] == 'certificate'
+        assert statement['attack_set'] == 'brightness with shift (image) in {-0.1, 0.2}'
+        assert statement['attack'] == {'mode': 'finite', 'values': [-0.1, 0.2]}
+        assert statement['operator'] == 'x + shift on every channel, not clipped'
+        assert statement['transformation'] == {'type': 'brightness'}
+        assert statement['frame'] == 'output' and statement['space'] == 'original'
+        assert 'as the test pipeline delivers it' in statement['stage']
+        assert of_input['supremum_mode'] == 'finite' and of_input['worst_parameter'] == [0.2]
+        assert statement['tau'] == of_input['tau'] == ndtr(of_input['displacement'])
+        assert statement['radius'] == pytest.approx(of_input['displacement'])
+        assert (statement['sigma1'], statement['sigma2']) == (0.5, 0.25)
+        assert statement['surrogate']['digest'] == surrogate.digest()
+        assert of_input['paper']['kind'] == 'estimate' and of_input['paper']['tau'] > 0.5
+        assert statement['arithmetic'] == 'taken as exact'
+        assert str(tmp_path) not in json.dumps(statement)
+        # The votes give that certificate at that threshold, and at no other.
+        record = load_votes(votes_of(tmp_path)[name])
+        terms = Terms(statement['tau'], 0.01, 'holm', 'holdout')
+        assert certify_record(record, terms).certified.sum() == statement['certified'] > 0
+    taus = {statement['tau'] for statement in found.values()}
+    assert all(0.5 < tau < 0.75 for tau in taus)
+    assert metrics['certified/abstain'] < 1
+    assert len(list((tmp_path / 'work/certified').glob('vis-*/*.png'))) == 2
+    printed = log(tmp_path)
+    assert 'threshold tau that the attack set takes' in printed
+    assert 'ESTIMATE' not in printed
+    assert 'no brightness with shift (image) in {-0.1, 0.2} changes the class' in printed
+
+
+def test_the_threshold_of_the_run_is_that_of_the_image(make_config, tmp_path, smoothing):
+    # By hand, from the file that the data set wrote.
+    cfg = make_config(images=1, smoothing=smoothing())
+    seen = []
+    requirement = SurrogateTransform.requirement
+
+    def look(self, inputs):
+        seen.append((self, inputs.clone(), requirement(self, inputs)))
+        return seen[-1][2]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SurrogateTransform, 'requirement', look)
+        run_test(cfg)
+    ((perturbation, inputs, asked),) = seen
+    assert inputs.shape == (3, 32, 48) and inputs.min() >= 0 and 0.3 < inputs.max() <= 1
+    assert perturbation._displacement.latent(inputs).dtype == torch.float64
+    (statement,) = statements(tmp_path).values()
+    assert statement['tau'] == asked.tau
+
+
+def test_a_sampled_supremum_makes_estimates_and_the_log_says_so(make_config, tmp_path, smoothing):
+    attack = dict(range=(-0.1, 0.2), mode='sampled', points=5)
+    run_test(make_config(smoothing=smoothing(attack)))
+    for statement in statements(tmp_path).values():
+        assert statement['kind'] == 'estimate'
+        assert statement['attack_on_this_input']['supremum_mode'] == 'sampled'
+        assert statement['words'].startswith('an estimate')
+    printed = log(tmp_path)
+    assert 'certified results of 2 images, estimates: with' in printed
+    assert 'only sampled: these results are an ESTIMATE, no certificate' in printed
+    summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
+    assert summary['certificate']['kind'] == 'estimate'
+
+
+def test_another_attack_set_finds_the_same_votes(make_config, tmp_path, smoothing, monkeypatch):
+    large = run_test(make_config(smoothing=smoothing()))
+    before = {name: path.read_bytes() for name, path in votes_of(tmp_path).items()}
+    no_more_draws(monkeypatch)
+    small = run_test(make_config(smoothing=smoothing(dict(values=[0.01]))))
+    assert {name: path.read_bytes() for name, path in votes_of(tmp_path).items()} == before
+    assert small['certified/abstain'] <= large['certified/abstain']
+    # Neither overwrote the other's certificates.
+    first, second = (statements(tmp_path, words) for words in ('{-0.1, 0.2}', '{0.01}'))
+    assert first.keys() == second.keys() and len(first) == 2
+    for name in first:
+        assert second[name]['tau'] < first[name]['tau']
+    # Nor has the surrogate without an attack set votes of its own.
+    run_test(make_config(smoothing=smoothing(None, tau=0.7)))
+    assert len(votes_of(tmp_path)) == 2
+
+
+@pytest.mark.parametrize('change', ['weights', 'sigma1', 'sigma2'])
+def test_another_surrogate_finds_other_votes(make_config, tmp_path, smoothing, change):
+    run_test(make_config(images=1, smoothing=smoothing()))
+    other = smoothing(gain=0.031 if change == 'weights' else 0.03)
+    if change != 'weights':
+        other['perturbation'][change] = 0.3
+    run_test(make_config(images=1, smoothing=other))
+    assert len(list((tmp_path / 'work/certified').glob('votes-*'))) == 2
+
+
+def test_an_image_that_moves_too_far_is_abstained_from(make_config, tmp_path, smoothing):
+    metrics = run_test(make_config(smoothing=smoothing(gain=300.0)))
+    assert metrics['certified/abstain'] == 1 and metrics['certified/certAcc'] == 0
+    found = statements(tmp_path)
+    assert len(found) == 2
+    for statement in found.values():
+        assert statement['certified'] == 0
+        assert statement['attack_on_this_input']['displacement'] > 10
+        assert statement['attack_on_this_input']['tau'] < 1
+    printed = log(tmp_path)
+    assert printed.count('this image will be abstained from everywhere') == 2
+    # Its votes answer for smaller attacks.
+    assert len(votes_of(tmp_path)) == 2
+    less = run_test(make_config(smoothing=smoothing(dict(values=[1e-5]), gain=300.0)))
+    assert less['certified/abstain'] < 1
+
+
+def test_images_that_move_too_far_stand_beside_others(
+    make_config, tmp_path, smoothing, monkeypatch
+):
+    requirement = SurrogateTransform.requirement
+    factors = iter([1e4, 1.0, 1.0])
+
+    def exaggerated(self, inputs):
+        factor = next(factors)
+        self._displacement.encoder.layers[0].weight.data *= factor
+        found = requirement(self, inputs)
+        self._displacement.encoder.layers[0].weight.data /= factor
+        return found
+
+    monkeypatch.setattr(SurrogateTransform, 'requirement', exaggerated)
+    metrics = run_test(make_config(images=3, smoothing=smoothing()))
+    certified = [statement['certified'] for statement in statements(tmp_path).values()]
+    assert certified.count(0) == 1 and 0 < metrics['certified/abstain'] < 1
+
+
+def test_too_few_draws_for_any_attack_are_refused_before_sampling(make_config, tmp_path, smoothing):
+    with pytest.raises(InfeasiblePlanError, match='n=5 draws cannot certify anything at tau=0.5'):
+        run_test(make_config(smoothing=smoothing(n=5, alpha=0.002)))
+    assert not votes_of(tmp_path)
+
+
+def test_a_threshold_of_the_user_is_a_lower_bound(make_config, tmp_path, smoothing):
+    run_test(make_config(smoothing=smoothing(tau=0.73)))
+    for statement in statements(tmp_path).values():
+        asked = statement['attack_on_this_input']
+        assert statement['tau'] == 0.73 > asked['tau']
+        assert statement['radius'] == pytest.approx(ndtri(0.73))
+    assert (
+        '0.73'
+        not in log(tmp_path).split('threshold tau that the attack set takes')[1].split(';')[0]
+    )
+    run_test(make_config(smoothing=smoothing(tau=0.5, out_dir=str(tmp_path / 'work/certified'))))
+    low = [
+        s
+        for s in map(
+            json.loads,
+            (p.read_text() for p in (tmp_path / 'work/certified').glob('certificates-*/*.json')),
+        )
+        if s['tau'] != 0.73
+    ]
+    assert len(low) == 2
+    assert all(s['tau'] == s['attack_on_this_input']['tau'] > 0.5 for s in low)
+
+
+def test_without_an_attack_set_the_latent_is_certified(make_config, tmp_path, smoothing):
+    run_test(make_config(smoothing=smoothing(None, n=60)))
+    for statement in statements(tmp_path).values():
+        assert statement['tau'] == 0.75 and 'attack_on_this_input' not in statement
+        assert statement['attack_set'] == 'whatever moves the latent by less than the radius'
+    assert 'threshold tau that the attack set takes' not in log(tmp_path)
+
+
+def test_nodes_of_a_taxonomy_have_the_radius_of_the_image(make_config, tmp_path, smoothing):
+    levels = [{'flat': ['road', 'sidewalk']}]
+    run_test(make_config(smoothing=smoothing(taxonomy=levels)))
+    for statement in statements(tmp_path).values():
+        flat = statement['taxonomy']['levels'][0]['flat']
+        assert flat['radius'] == pytest.approx(statement['radius']) and flat['radius'] > 0
+
+
+def test_labels_that_move_are_counted_where_the_content_was(make_config, tmp_path, smoothing):
+    turned = dict(attack=dict(values=[-1, 1]), transformation='rotation', low=-10, high=10)
+    levels = [{'flat': ['road', 'sidewalk']}]
+    run_test(make_config(images=1, smoothing=smoothing(**turned, taxonomy=levels)))
+    (statement,) = statements(tmp_path).values()
+    assert statement['frame'] == 'content'
+    assert statement['words'].count('at the place to which its content moves') == 1
+    assert statement['attack_on_this_input']['displacement'] > 0.1 / 0.5
+    (votes,) = votes_of(tmp_path).values()
+    hits = load_votes(votes).votes.hits
+    # Corners leave the frame in some draws.
+    assert hits[0, 0] < hits.max()
+    with pytest.raises(SegmentorOutputError, match='must have the size of the image'):
+        run_test(make_config(images=1, smoothing=smoothing(**turned, resolution='logits')))
+
+
+@pytest.mark.parametrize('batch_size', [1, 7])
+def test_batches_do_not_change_the_answers(make_config, tmp_path, smoothing, batch_size):
+    first = run_test(make_config(smoothing=smoothing(batch_size=64)))
+    other = smoothing(batch_size=batch_size, out_dir=str(tmp_path / 'other'))
+    for key, value in run_test(make_config(smoothing=other)).items():
+        if key.startswith('certified/'):
+            assert value == pytest.approx(first[key], abs=2e-3, nan_ok=True), key
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(n='auto', budget=100), "n='auto' needs one threshold for all images"),
+        (dict(tau=1.0), 'tau must lie'),
+    ],
+)
+def test_bad_options_are_named(smoothing, options, message):
+    with pytest.raises(ValueError, match=message):
+        SmoothingConfig.from_cfg(smoothing(**options))
+
+
+@pytest.mark.parametrize(
+    ('attack', 'message'),
+    [
+        (dict(values=[0.5]), r'made for parameters from \[-0.3\] to \[0.3\]'),
+        (dict(values=[0.1], transformation='contrast'), 'the attack is contrast'),
+        (dict(range=(0, 0.1)), "needs mode='lipschitz'"),
+    ],
+)
+def test_bad_attack_sets_are_refused_before_anything_is_loaded(
+    make_config, smoothing, attack, message
+):
+    cfg = make_config(smoothing=smoothing(attack))
+    cfg.load_from = '/nowhere/missing.pth'
+    with pytest.raises(ValueError, match=message):
+        run_test(cfg)
+
+
+def test_looks_are_for_the_latent_alone(smoothing):
+    config = SmoothingConfig.from_cfg(smoothing(None, n='auto', budget=200))
+    assert config.plan().stopping is not None and not config.plan().perturbation.sets_tau
+
+
+def test_offline_answers_need_no_surrogate(make_config, tmp_path, smoothing):
+    cfg = make_config(smoothing=smoothing())
+    run_test(cfg)
+    Path(cfg.smoothing.perturbation.surrogate).unlink()
+    (folder,) = (tmp_path / 'work/certified').glob('votes-*')
+    tool = ROOT / 'tools/certify.py'
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', tool, folder, '--tau', '0.6', '--alpha', '0.01'],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'SurrogateTransform(brightness, sigma1=0.5, sigma2=0.25)' in done.stdout
+    answer = json.loads((folder / 'offline.json').read_text())
+    assert answer['rows'][0]['radius'] == pytest.approx(ndtri(0.6))
+    certified = [
+        certify_record(load_votes(path), Terms(0.6, 0.01, 'holm', 'holdout')).certified
+        for path in votes_of(tmp_path).values()
+    ]
+    assert answer['rows'][0]['abstain'] == pytest.approx(1 - np.stack(certified).mean())
+
+
+def test_a_requirement_is_asked_of_the_perturbed_part(make_config, smoothing, monkeypatch):
+    # In [0, 1] units: of a 0-255 image the displacement would be refused.
+    asked = []
+    record = SmoothedSegmentor._record
+
+    def look(self, raw, sample, requirement):
+        asked.append((float(raw.max()), requirement.tau))
+        return record(self, raw, sample, requirement)
+
+    monkeypatch.setattr(SmoothedSegmentor, '_record', look)
+    run_test(make_config(smoothing=smoothing()))
+    assert len(asked) == 2 and all(top > 1 and tau < 0.75 for top, tau in asked)
+
+
+def test_slices_of_a_rotation_have_thresholds_of_their_own_as_well(make_config, tmp_path):
+    rotation = dict(
+        type='mmcert.SlicedTransformation', transformation=dict(type='rotation'), low=-0.02,
+        high=0.02, slices=2, sigma=0.5,
+    )  # fmt: skip
+    run_test(make_config(smoothing=dict(sigma=None, tau=None, perturbation=rotation)))
+    found = statements(tmp_path)
+    assert len({statement['tau'] for statement in found.values()}) == 2
+    assert 'threshold tau that the attack set takes' in log(tmp_path)
+
+
+def test_two_processes_that_share_draws_answer_as_one(make_config, tmp_path, smoothing):
+    cfg = make_config(smoothing=smoothing())
+    expected = run_test(cfg)
+    cfg.dump(tmp_path / 'config.py')
+    done = subprocess.run(
+        [
+            sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc-per-node=2',
+            '--master-port=29541', 'tools/test.py', tmp_path / 'config.py', cfg.load_from,
+            '--launcher=pytorch', '--work-dir', tmp_path / 'work2', '--cfg-options',
+            'smoothing.distribute=draws',
+        ],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = json.loads((tmp_path / 'work2/certified/summary.json').read_text())
+    for name, value in summary['rates'].items():
+        assert value == pytest.approx(expected[f'certified/{name}'], nan_ok=True), name
+    one = {name: (s['tau'], s['certified']) for name, s in statements(tmp_path).items()}
+    paths = (tmp_path / 'work2/certified').glob('certificates-*/*.json')
+    two = {path.stem: json.loads(path.read_text()) for path in paths}
+    assert one == {name: (s['tau'], s['certified']) for name, s in two.items()}
