@@ -23,7 +23,10 @@ ALLOWED = {
     'version': set(),
     'registry': {'compat'},
     'datasets': {'perturbations', 'registry', 'transformations'},
-    'models': {'certify', 'perturbations', 'sampling', 'surrogates', 'registry', 'fields'},
+    'models': {
+        'certify', 'perturbations', 'sampling', 'surrogates', 'transformations', 'registry',
+        'fields',
+    },
     'pointops': set(),
     'evaluation': {'certify', 'report', 'registry', 'fields'},
     'visualization': {'registry', 'surrogates'},

@@ -11,12 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from mmcert.compat import (
-    distributed_cpu,
-    enable_mmcv_lite,
-    resume_from_work_dir,
-    reuse_freed_memory,
-)
+from mmcert.compat import enable_mmcv_lite, resume_from_work_dir, reuse_freed_memory
 
 enable_mmcv_lite()
 
@@ -36,7 +31,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='path of an mmengine config whose model is a SurrogateModel')
-    parser.add_argument('--work-dir', help='where logs, checkpoints and results go')
+    parser.add_argument(
+        '--work-dir',
+        help='where logs, checkpoints and results go (default: work_dirs/surrogates/NAME, with the '
+        "config's name)",
+    )
     parser.add_argument('--resume', action='store_true', help='continue from the work folder')
     parser.add_argument('--pictures', type=int, default=2, help='held-out images to draw')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
@@ -49,29 +48,57 @@ def main() -> int:
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{Path(args.config).stem}'
-    cfg.launcher = 'none'
+    folder = args.work_dir or cfg.get('work_dir')
+    cfg.work_dir = folder or f'work_dirs/surrogates/{Path(args.config).stem}'
     if args.resume:
         resume_from_work_dir(cfg)
     if not torch.cuda.is_available():
         reuse_freed_memory()
     try:
-        with distributed_cpu(cfg):
-            report(Runner.from_cfg(cfg), args.pictures)
+        runner = checked_runner(cfg)
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    try:
+        report(runner, args.pictures)
     except KeyboardInterrupt:
         print('\ninterrupted; the same command with --resume continues', file=sys.stderr)
         return 130
     return 0
 
 
+def checked_runner(cfg: Config) -> Runner:
+    """A runner that trains a surrogate.
+
+    Args:
+        cfg (Config): As the user wrote it, with ``work_dir``.
+
+    Returns:
+        Runner: Its model is a SurrogateModel.
+
+    Raises:
+        ValueError: If the model is another one, or an argument out of range.
+        FileNotFoundError: If the weights to start from are not there.
+    """
+    start = cfg.get('load_from')
+    if start and '://' not in start and not Path(start).exists():
+        raise FileNotFoundError(
+            f'the weights to start from, load_from={start}, are not there: train their config '
+            'first, or start afresh with --cfg-options load_from=None'
+        )
+    cfg.launcher = 'none'
+    runner = Runner.from_cfg(cfg)
+    if not isinstance(runner.model, SurrogateModel):
+        raise ValueError(
+            f'the model must be an mmcert.SurrogateModel, got {type(runner.model).__name__}: see '
+            'configs/surrogates'
+        )
+    return runner
+
+
 def report(runner: Runner, pictures: int) -> None:
     """Trains, and writes what the tool promises into the work folder."""
     model = runner.model
-    if not isinstance(model, SurrogateModel):
-        raise ValueError(
-            f'the model must be an mmcert.SurrogateModel, got {type(model).__name__}: see '
-            'configs/surrogates'
-        )
     runner.train()
     metrics = {key: float(value) for key, value in runner.val().items()}
     folder, surrogate = Path(runner.work_dir), model.surrogate.eval()

@@ -182,6 +182,11 @@ class SmoothingConfig:
                 'its own, for which the selection draws of one of them cannot count: set '
                 "selection='holdout'"
             )
+        if perturbation.parts > 1 and self.taxonomy is not None:
+            raise ValueError(
+                f'{perturbation!r} has {perturbation.parts} parts, for which nodes are not '
+                'counted: leave taxonomy out'
+            )
         tau = self.tau
         if tau is None:
             tau = 0.5 if perturbation.sets_tau else 0.75

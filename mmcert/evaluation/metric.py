@@ -102,7 +102,10 @@ class CertifiedMetric(BaseMetric):
         statement = _common([result.statement for result in results])
         if 'radius' in statement:
             rates['radius'] = statement['radius']
-        draws = [result.statement['n0'] + result.statement['n'] for result in results]
+        draws = [
+            result.statement['n0'] + result.statement['n'] * result.statement.get('parts', 1)
+            for result in results
+        ]
         rates['draws'] = sum(draws) / len(draws)
         classes = (self.dataset_meta or {}).get('classes') or [
             str(index) for index in range(self.num_classes)

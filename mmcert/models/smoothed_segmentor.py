@@ -283,6 +283,9 @@ class SmoothedSegmentor(BaseModel):
             'input': record.meta['digest'],
             'model': self.identity,
         }
+        if plan.perturbation.parts > 1:
+            # n estimation draws were taken of each.
+            statement['parts'] = plan.perturbation.parts
         if requirement is not None:
             statement['attack_on_this_input'] = {'tau': requirement.tau, **requirement.statement}
             if requirement.kind == 'estimate':

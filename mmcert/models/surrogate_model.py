@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmcert.perturbations.noise_level import validate_positive
 from mmcert.registry import MODELS
 from mmcert.surrogates import AttackSet, Displacement, Surrogate, build_attack_set
 from mmcert.surrogates.displacement import mahalanobis_norm, split_norm
+from mmcert.transformations import check_images
 
 HELD_OUT_PARAMETERS = 5
 """Parameters, evenly over the range, at which the error on held-out images is measured."""
@@ -59,8 +61,8 @@ class SurrogateModel(BaseModel):
         self.sigma1 = validate_positive(sigma1, 'sigma1')
         self.sigma2 = validate_positive(sigma2, 'sigma2')
         self.target = validate_positive(target, 'target')
-        if weight < 0:
-            raise ValueError(f'weight must not be negative, got {weight}')
+        if not 0 <= weight < math.inf:
+            raise ValueError(f'weight must be a number of at least 0, got {weight}')
         self.weight = weight
         self.attack: AttackSet = build_attack_set(attack, self.surrogate.transformation)
         self.surrogate.check_within(self.attack.values)
@@ -80,7 +82,11 @@ class SurrogateModel(BaseModel):
                 absolute difference from the real transformation, without noise, over the range),
                 ``noisy_error`` (with it) and ``displacement`` (the supremum of D); 'tensor' for the
                 surrogate at random parameters.
+
+        Raises:
+            ValueError: If the images are not in [0, 1].
         """
+        check_images(inputs)
         if mode == 'loss':
             return self.losses(inputs)
         if mode == 'predict':

@@ -50,8 +50,8 @@ class SlicedTransformation(Perturbation):
     perturbation at home in slice j, and votes need draws of all of them, as mmcert's sampler takes.
 
     Args:
-        transformation (Mapping | AboutCentre): Rotation or scaling, or its config, such as
-            dict(type='rotation', padding='reflection').
+        transformation (Mapping | str | AboutCentre): Rotation or scaling, its name, or its config,
+            such as dict(type='rotation', padding='reflection').
         low (float): Lower end of the attack set, in degrees, or a factor.
         high (float): Upper end.
         slices (int): Their number S, at least 1.
@@ -66,13 +66,14 @@ class SlicedTransformation(Perturbation):
 
     def __init__(
         self,
-        transformation: Mapping[str, Any] | AboutCentre,
+        transformation: Mapping[str, Any] | str | AboutCentre,
         low: float,
         high: float,
         slices: int,
         sigma: float,
     ) -> None:
-        found = build(transformation) if isinstance(transformation, Mapping) else transformation
+        named = isinstance(transformation, (str, Mapping))
+        found = build(transformation) if named else transformation  # type: ignore[arg-type]
         if not isinstance(found, AboutCentre):
             raise ValueError(f'only rotation and scaling are certified by slices, got {found!r}')
         found.check_parameters([[low], [high]])

@@ -1,39 +1,134 @@
 """Every config of the project builds what it describes."""
 
+import re
+
 import pytest
 from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
 from mmcert.engine import SmoothingConfig
+from mmcert.surrogates import Surrogate, build_attack_set, save_surrogate
 
 from .conftest import ROOT
 
+PATHS = sorted((ROOT / 'configs').glob('[!_]*/*.py'))
+LOADED = {path: Config.fromfile(path) for path in PATHS}
+SURROGATES = [path for path in PATHS if path.parent.name == 'surrogates']
 CONFIGS = [
     path
-    for path in sorted((ROOT / 'configs').glob('[!_]*/*.py'))
-    if Config.fromfile(path).default_scope == 'mmseg'
+    for path in PATHS
+    if LOADED[path].default_scope == 'mmseg' and path.parent.name != 'surrogates'
 ]
-"""Those of images; ``test_part_shapes`` has those of clouds."""
+"""Segmentors of images; ``test_part_shapes`` has those of clouds."""
+GSMOOTH = [path for path in CONFIGS if path.name.startswith('gsmooth')]
+CONTINUED = [path for path in CONFIGS + SURROGATES if LOADED[path].load_from]
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A folder in which every surrogate of configs/surrogates has its file, though untrained."""
+    folder = tmp_path_factory.mktemp('trained')
+    for path in SURROGATES:
+        meant = LOADED[path].model.surrogate
+        small = Surrogate(
+            meant.transformation, meant.low, meant.high, latent_channels=4, stride=4, width=8
+        )
+        file = folder / 'work_dirs/surrogates' / path.stem / 'surrogate.pth'
+        file.parent.mkdir(parents=True)
+        save_surrogate(file, small)
+    return folder
+
+
+def build_pipelines(cfg):
+    for name in ('train', 'val', 'test'):
+        for transform in cfg[f'{name}_dataloader'].dataset.pipeline:
+            TRANSFORMS.build(transform)
+
+
+def perturbation_of(cfg):
+    return SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan().perturbation
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_config_builds(path, tmp_path):
+def test_config_builds(path, trained, monkeypatch):
+    monkeypatch.chdir(trained)
     cfg = Config.fromfile(path)
     model = MODELS.build(cfg.model)
     classes = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO['classes']
     assert model.num_classes == len(classes)
-    for name in ('train', 'val', 'test'):
-        for transform in cfg[f'{name}_dataloader'].dataset.pipeline:
-            TRANSFORMS.build(transform)
+    build_pipelines(cfg)
     ends = [scheduler.end for scheduler in cfg.param_scheduler]
     assert max(ends) == cfg.train_cfg.max_iters
-    if 'smoothing' in cfg:
+    if cfg.get('smoothing') is not None:
         SmoothingConfig.from_cfg(dict(cfg.smoothing))
+
+
+@pytest.mark.parametrize('path', SURROGATES, ids=lambda path: path.stem)
+def test_surrogate_config_builds(path):
+    cfg = Config.fromfile(path)
+    model = MODELS.build(cfg.model)
+    name = path.stem.partition('_')[0].replace('-', '_')
+    assert model.surrogate.transformation.name == name
+    assert model.data_preprocessor.size == (180, 240)
+    build_pipelines(cfg)
+    transforms = [step.type for step in cfg.val_dataloader.dataset.pipeline]
+    assert transforms == ['LoadImageFromFile', 'PackSegInputs']
+    milestones = [m for s in cfg.param_scheduler for m in s.get('milestones', [s.get('end')])]
+    assert max(milestones) < cfg.train_cfg.max_iters
+
+
+def test_there_is_a_model_for_each_surrogate():
+    models = {path.stem.removeprefix('gsmooth-').partition('_')[0] for path in GSMOOTH}
+    assert models == {path.stem.partition('_')[0] for path in SURROGATES}
+
+
+@pytest.mark.parametrize('path', GSMOOTH, ids=lambda path: path.stem)
+def test_gsmooth_config_is_of_one_transformation(path, trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    cfg, transformation = LOADED[path], path.stem.removeprefix('gsmooth-').partition('_')[0]
+    (source,) = [p for p in SURROGATES if p.stem.partition('_')[0] == transformation]
+    training = LOADED[source].model
+    *_, augmentation, passed, _ = cfg.train_dataloader.dataset.pipeline
+    assert (augmentation.type, passed.type) == ('mmcert.SemanticTransform', 'mmcert.PerturbImage')
+    assert augmentation.transformation == transformation.replace('-', '_')
+    for use in (passed.perturbation, cfg.smoothing.perturbation):
+        assert use.surrogate == f'work_dirs/surrogates/{source.stem}/surrogate.pth'
+    # The model is certified under the noise that it was trained with.
+    for scale in ('sigma1', 'sigma2'):
+        assert passed.perturbation[scale] == cfg.smoothing.perturbation[scale]
+    # It would refuse an attack outside the range of configs/surrogates.
+    perturbation = perturbation_of(cfg)
+    surrogate = perturbation.surrogate
+    assert surrogate.transformation.name == transformation.replace('-', '_')
+    assert perturbation.attack.kind == 'certificate'
+    learned = build_attack_set(dict(training.attack), surrogate.transformation)
+    assert perturbation.attack.spec() == learned.spec()
+    # What the base model sees in training is the attack set.
+    seen = TRANSFORMS.build(augmentation)
+    if seen.range is None:
+        assert seen.values.tolist() == perturbation.attack.values.tolist()
+    else:
+        assert [list(pair) for pair in seen.range] == perturbation.attack.values.T.tolist()
+
+
+@pytest.mark.parametrize('path', CONTINUED, ids=lambda path: path.stem)
+def test_config_starts_from_the_end_of_another(path):
+    cfg = LOADED[path]
+    folder, stem, iteration = re.fullmatch(
+        r'work_dirs/(surrogates/)?([^/]+)/iter_(\d+)\.pth', cfg.load_from
+    ).groups()
+    (source,) = [p for p in (SURROGATES if folder else CONFIGS) if p.stem == stem]
+    assert LOADED[source].train_cfg.max_iters == int(iteration)
+    ours, theirs = (MODELS.build(LOADED[p].model).state_dict() for p in (path, source))
+    differ = {k for k in ours.keys() | theirs.keys() if k not in theirs or k not in ours
+              or ours[k].shape != theirs[k].shape}  # fmt: skip
+    # Transformations of another number of parameters have another F1.
+    assert differ <= {'surrogate.parameter_encoder.weight'}
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_config_name_states_what_it_holds(path):
-    cfg = Config.fromfile(path)
+    cfg = LOADED[path]
     name = path.stem
     if name.startswith('segcertify'):
         assert f's{cfg.smoothing.sigma}-n{cfg.smoothing.n}' in name
@@ -41,16 +136,41 @@ def test_config_name_states_what_it_holds(path):
     if name.startswith('recommended'):
         assert f's{cfg.smoothing.sigma}-auto' in name
         default = SmoothingConfig(sigma=0.25)
-        for key in ('procedure', 'selection', 'tau', 'alpha', 'n0'):
+        for key in ('procedure', 'selection', 'alpha', 'n0'):
             assert cfg.smoothing[key] == getattr(default, key)
+        assert cfg.smoothing.tau == default.plan().terms.tau
+    if name.startswith('vanilla'):
+        assert cfg.smoothing is None and cfg.load_from is None
+    if size := re.search(r'camvid-(\d+)x(\d+)', name):
+        assert cfg.model.data_preprocessor.get('size') in (
+            tuple(map(int, size.groups())), (288, 384)
+        )  # fmt: skip
     assert ('camvid' in name) == ('CamVid' in cfg.test_dataloader.dataset.type)
+
+
+@pytest.mark.parametrize(
+    ('name', 'radius'),
+    [('gaussian-blur', 4), ('translation', 10.2), ('brightness-contrast', 0.12)],
+)
+def test_direct_config_buys_what_its_comment_says(name, radius):
+    (path,) = [p for p in CONFIGS if p.stem.startswith(f'direct-{name}_')]
+    found = perturbation_of(LOADED[path]).radius(LOADED[path].smoothing.tau)
+    assert 0.999 * radius < found < 1.03 * radius
 
 
 def test_the_metafile_names_configs_that_exist():
     index = (ROOT / 'model-index.yml').read_text()
-    for line in index.splitlines():
-        if line.strip().startswith('- configs'):
-            metafile = ROOT / line.strip()[2:]
-            paths = [x.split(': ')[1] for x in metafile.read_text().splitlines() if 'Config:' in x]
-            assert paths
-            assert all((ROOT / path).exists() for path in paths)
+    metafiles = [line.strip()[2:] for line in index.splitlines() if '- configs' in line]
+    for metafile in metafiles:
+        text = (ROOT / metafile).read_text()
+        paths = [x.split(': ')[1] for x in text.splitlines() if 'Config:' in x]
+        assert paths
+        assert all((ROOT / path).exists() for path in paths)
+        readmes = [x.split(': ')[1] for x in text.splitlines() if 'README:' in x]
+        assert all((ROOT / path).exists() for path in readmes)
+    for folder in ('semantic', 'surrogates'):
+        assert f'configs/{folder}/metafile.yml' in metafiles
+        text = (ROOT / f'configs/{folder}/metafile.yml').read_text()
+        for path in (ROOT / f'configs/{folder}').glob('*.py'):
+            assert f'Name: {path.stem}\n' in text
+            assert f'Config: configs/{folder}/{path.name}\n' in text
