@@ -54,6 +54,7 @@ from mmcert.perturbations import (  # noqa: E402
     CyclicTranslation,
     GaussianBlur,
     GaussianNoise,
+    Perturbation,
     SlicedTransformation,
     SurrogateTransform,
     build_law,
@@ -245,6 +246,10 @@ class Study:
                         (certified & right & ~found['smoothed'].robust).sum()
                     ),
                     'broken': tally.broken(certified, len(values) * len(study.indices)),
+                    'reach': {
+                        words: int((right.numpy() & model.certified(item, record, part)).sum())
+                        for words, part in model.smaller_sets.items()
+                    },
                 }
             )
             print(name, images[-1])
@@ -472,9 +477,25 @@ class Model:
         """What the base model itself predicts, shape (H, W)."""
         return self.segmentor(item).labels([image])[0].long()
 
-    def certified(self, item: Item, record: VotesRecord) -> np.ndarray:
-        """The mask of certified pixels."""
-        terms = self.plan.terms_for(self.perturbation.requirement(item.image))
+    @property
+    def smaller_sets(self) -> dict[str, SurrogateTransform]:
+        """The finite attack set cut short after each of its values, by its words."""
+        law = self.perturbation
+        if not isinstance(law, SurrogateTransform) or law.surrogate is None:
+            return {}
+        found = {}
+        for count in range(1, len(self.attack_values) + 1):
+            attack = {'values': self.attack_values[:count].tolist()}
+            part = SurrogateTransform(law.surrogate, law.sigma1, law.sigma2, attack)
+            assert part.attack is not None
+            found[part.attack.words(self.transformation)] = part
+        return found if law.attack is not None and law.attack.mode == 'finite' else {}
+
+    def certified(
+        self, item: Item, record: VotesRecord, law: Perturbation | None = None
+    ) -> np.ndarray:
+        """The mask of certified pixels, under the model's attack set or another of its law."""
+        terms = self.plan.terms_for((law or self.perturbation).requirement(item.image))
         return certify_record(record, terms).certified
 
 
