@@ -85,9 +85,9 @@ SLICED = ('rotation', 'scaling')
 STEPS = ('data', 'train', 'certify', 'attack', 'corruptions', 'noise', 'laws', 'pictures')
 VANILLA = 'vanilla-1.2k_fast-scnn_camvid-180x240'
 TEST_IMAGES = 233
-ATTACK_DRAWS, SURE_DRAWS = 100, 1000
+ATTACK_DRAWS, SURE_DRAWS = 64, 1000
 """Draws of the smoothed model under attack, and of a second look at pixels that seem broken."""
-CORRUPTION_DRAWS = 50
+CORRUPTION_DRAWS = 32
 """Draws of the smoothed model at each severity."""
 RANGE_POINTS = 9
 """Parameters of an interval that an attack tries."""
@@ -97,7 +97,7 @@ SEED = 20260000
 BROKEN_LEVEL = 0.001
 """Of the binomial tests, all together."""
 FEW_IMAGES = 10
-"""Test images for the scales and the laws."""
+"""Test images for the corruptions, the scales and the laws."""
 FEW_SLICED_IMAGES = 5
 IMAGE_NOISE = (0.25, 0.5)
 SIGMA1, SIGMA2 = (0.1, 0.25, 0.5), (0.5, 0.75, 1.0)
@@ -260,7 +260,8 @@ class Study:
         path = self.folder(name) / 'corruptions.json'
         if path.exists() or not name.startswith('gsmooth'):
             return
-        vanilla, model = Model(self, VANILLA), Model(self, full_name(name))
+        few = Study(self.work_dirs, FEW_IMAGES)
+        vanilla, model = Model(few, VANILLA), Model(few, full_name(name))
         transformation = model.transformation
         right = np.zeros((6, 3), dtype=int)
         labelled = 0
