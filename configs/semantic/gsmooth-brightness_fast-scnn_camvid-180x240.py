@@ -16,13 +16,11 @@ train_pipeline = [
     dict(
         type='mmcert.SemanticTransform',
         transformation='brightness',
-        range=(-0.1, 0.1),
+        values=[-0.1, -0.05, 0.05, 0.1],
         prob=0.5,
     ),
     dict(type='mmcert.PerturbImage', perturbation=perturbation),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-smoothing = dict(
-    perturbation=dict(attack=dict(range=(-0.1, 0.1), mode='lipschitz'), **perturbation)
-)
+smoothing = dict(perturbation=dict(attack=dict(values=[-0.1, -0.05, 0.05, 0.1]), **perturbation))

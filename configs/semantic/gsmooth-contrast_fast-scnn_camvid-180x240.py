@@ -16,13 +16,11 @@ train_pipeline = [
     dict(
         type='mmcert.SemanticTransform',
         transformation='contrast',
-        range=(-0.2, 0.2),
+        values=[-0.2, -0.1, 0.1, 0.2],
         prob=0.5,
     ),
     dict(type='mmcert.PerturbImage', perturbation=perturbation),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-smoothing = dict(
-    perturbation=dict(attack=dict(range=(-0.2, 0.2), mode='lipschitz'), **perturbation)
-)
+smoothing = dict(perturbation=dict(attack=dict(values=[-0.2, -0.1, 0.1, 0.2]), **perturbation))

@@ -16,11 +16,11 @@ train_pipeline = [
     dict(
         type='mmcert.SemanticTransform',
         transformation='gaussian_blur',
-        range=(0, 4),
+        values=[1, 2, 3, 4],
         prob=0.5,
     ),
     dict(type='mmcert.PerturbImage', perturbation=perturbation),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-smoothing = dict(perturbation=dict(attack=dict(range=(0, 4), mode='lipschitz'), **perturbation))
+smoothing = dict(perturbation=dict(attack=dict(values=[1, 2, 3, 4]), **perturbation))

@@ -25,6 +25,7 @@ import copy
 import heapq
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -136,10 +137,14 @@ class Displacement:
             ValueError: If a parameter is outside the range, the image not in [0, 1], or D not
                 finite: no threshold follows from that.
         """
+        return self._values(image, self.latent(image), parameters)
+
+    def _values(
+        self, image: torch.Tensor, at_clean: torch.Tensor, parameters: torch.Tensor
+    ) -> torch.Tensor:
+        """D at some parameters, given the latent of the clean image."""
         rows = self.surrogate.check_within(parameters).to(image.device)
         clean = image.double()[None]
-        self.encoder.to(image.device)
-        at_clean = self.encoder(clean)
         found = []
         for part in rows.split(CHUNK):
             attacked = self.surrogate.transformation(clean.expand(len(part), -1, -1, -1), part)
@@ -197,6 +202,11 @@ class Displacement:
         largest = float(found[index])
         return Supremum(_with_margin(largest), largest, tuple(values[index].tolist()), len(values))
 
+    @cached_property
+    def _encoder_constant(self) -> float:
+        return self.encoder.lipschitz()
+
+    @torch.no_grad()
     def _bounded(self, image: torch.Tensor, attack: AttackSet) -> Supremum:
         """An upper bound over an interval, by halving where the bound is largest.
 
@@ -209,11 +219,11 @@ class Displacement:
                 f"{transformation.name}: mode='lipschitz' is for transformations that leave labels "
                 'in place; give values'
             )
-        encoder = self.surrogate.image_encoder.lipschitz() / self.sigma2
-        clean = image.double()[None]
+        encoder = self._encoder_constant / self.sigma2
+        clean, at_clean = image.double()[None], self.latent(image)
 
         def value(at: float) -> float:
-            return float(self(image, torch.tensor([[at]], dtype=torch.float64)))
+            return float(self._values(image, at_clean, torch.tensor([[at]], dtype=torch.float64)))
 
         def bound(a: float, at_a: float, b: float, at_b: float) -> float:
             constant = encoder * float(transformation.lipschitz(clean, a, b))

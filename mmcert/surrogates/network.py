@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,9 @@ from torch import nn
 
 from mmcert.transformations import Transformation, build
 from mmcert.transformations.base import Values
+
+FREQUENCIES = 16
+"""Points a side of the grid on which a convolution's norm is looked for."""
 
 GROUPS = 8
 """Groups of the decoder's GroupNorm."""
@@ -267,21 +271,47 @@ class ImageEncoder(nn.Module):
     def lipschitz(self) -> float:
         """A proven Lipschitz constant of F2 in l2, from images to latents.
 
-        A convolution is a matrix W, of kernel size k * k * channels columns, applied to all
-        patches. With steps of s, a value lies in at most ceil(k / s)^2 patches, so that the patches
-        have at most ceil(k / s) times the norm of the image: the constant is ||W||_2 ceil(k / s).
-        Padding by a constant changes no difference of images.
+        Padding by a constant changes no difference of images, and the layers' constants multiply.
 
         Returns:
             float: The constant, the product over all layers.
         """
-        constant = 1.0
-        for layer in self.layers:
-            if isinstance(layer, nn.Conv2d):
-                norm = torch.linalg.matrix_norm(layer.weight.double().flatten(1), 2)
-                overlap = -(-layer.kernel_size[0] // layer.stride[0])
-                constant *= float(norm) * overlap
-        return constant
+        convolutions = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
+        return math.prod(convolution_norm(layer.weight, layer.stride[0]) for layer in convolutions)
+
+
+@torch.no_grad()
+def convolution_norm(weight: torch.Tensor, stride: int) -> float:
+    """An upper bound of the l2 norm of a convolution, for images of any size and zero padding.
+
+    A convolution of a padded image is a part of the one of the image continued by zeros for ever.
+    That one, read in squares of ``stride`` pixels, multiplies the Fourier series of the squares by
+    M(v, w) = sum_ab W_ab exp(-i (a v + b w)), W_ab being the kernel's blocks of the squares' size,
+    so its norm is the supremum of the spectral norm of M. For unit vectors, Re(x^* M y) is a
+    trigonometric polynomial, of degree m in v and in w if there are m + 1 blocks a side. Such a
+    polynomial does not exceed its largest value at N > 2 m equally spaced points by more than the
+    factor 1 / cos(m pi / N) (Ehlich and Zeller, "Schwankung von Polynomen zwischen Gitterpunkten",
+    1964), and it is applied once in v and once in w.
+
+    Args:
+        weight (torch.Tensor): Shape (outputs, inputs, k, k).
+        stride (int): Step of the convolution.
+
+    Returns:
+        float: The bound.
+    """
+    blocks = -(-weight.shape[-1] // stride)
+    missing = blocks * stride - weight.shape[-1]
+    padded = F.pad(weight.detach().double(), (0, missing, 0, missing))
+    outputs = len(padded)
+    split = padded.reshape(outputs, -1, blocks, stride, blocks, stride)
+    kernels = split.permute(2, 4, 0, 1, 3, 5).reshape(blocks, blocks, outputs, -1)
+    points = max(FREQUENCIES, 4 * blocks)
+    angle = torch.arange(points, dtype=torch.float64, device=weight.device) * (2 * math.pi / points)
+    turn = torch.exp(-1j * angle[:, None] * torch.arange(blocks, device=weight.device))
+    symbol = torch.einsum('va,wb,abop->vwop', turn, turn, kernels.to(turn.dtype))
+    largest = float(torch.linalg.matrix_norm(symbol, 2).max())
+    return largest / math.cos((blocks - 1) * math.pi / points) ** 2
 
 
 class Decoder(nn.Module):
