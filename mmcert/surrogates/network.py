@@ -16,7 +16,7 @@ from mmcert.transformations import Transformation, build
 from mmcert.transformations.base import Values
 
 FREQUENCIES = 16
-"""Points a side of the grid on which a convolution's norm is looked for."""
+"""Points a side, for each degree, of the grid on which a convolution's norm is looked for."""
 
 GROUPS = 8
 """Groups of the decoder's GroupNorm."""
@@ -306,7 +306,7 @@ def convolution_norm(weight: torch.Tensor, stride: int) -> float:
     outputs = len(padded)
     split = padded.reshape(outputs, -1, blocks, stride, blocks, stride)
     kernels = split.permute(2, 4, 0, 1, 3, 5).reshape(blocks, blocks, outputs, -1)
-    points = max(FREQUENCIES, 4 * blocks)
+    points = max(FREQUENCIES * (blocks - 1), 1)
     angle = torch.arange(points, dtype=torch.float64, device=weight.device) * (2 * math.pi / points)
     turn = torch.exp(-1j * angle[:, None] * torch.arange(blocks, device=weight.device))
     symbol = torch.einsum('va,wb,abop->vwop', turn, turn, kernels.to(turn.dtype))

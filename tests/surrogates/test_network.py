@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mmcert.surrogates import Surrogate, load_surrogate, save_surrogate
+from mmcert.surrogates.network import convolution_norm
 from mmcert.transformations import TRANSFORMATIONS, Brightness
 
 SMALL = dict(latent_channels=4, stride=4, width=8)
@@ -195,6 +196,24 @@ def test_the_worst_direction_is_below_the_lipschitz_constant_and_not_far(hidden)
     assert exact <= bound
     # The overlap of the patches costs a factor of at most 2, then 3 for each further layer.
     assert bound <= exact * 2 * 6 ** len(hidden) * 1.5
+
+
+@pytest.mark.parametrize(
+    ('size', 'stride', 'padding'), [(8, 4, 2), (3, 1, 1), (5, 2, 2), (4, 4, 0)]
+)
+def test_the_norm_of_a_convolution_is_bounded_and_nearly_reached(size, stride, padding):
+    generator = torch.Generator().manual_seed(size)
+    weight = torch.randn(6, 2, size, size, generator=generator, dtype=torch.float64)
+    bound = convolution_norm(weight, stride)
+    image = torch.randn(1, 2, 20 * stride, 20 * stride, generator=generator, dtype=torch.float64)
+    for _ in range(150):  # Power iteration.
+        out = torch.nn.functional.conv2d(image, weight, stride=stride, padding=padding)
+        back = torch.nn.functional.conv_transpose2d(out, weight, stride=stride, padding=padding)
+        side = (image.shape[-1] + 2 * padding - size) % stride
+        back = torch.nn.functional.pad(back, (0, side, 0, side))
+        reached = back.norm().sqrt()
+        image = back / back.norm()
+    assert reached <= bound <= 1.15 * reached
 
 
 # Files
