@@ -153,7 +153,10 @@ class CertifiedMetric(BaseMetric):
         folder = Path(self.out_dir or '.')
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / 'summary.json', summary)
-        copied = ('components', 'certified', 'n', 'stopped', 'next_look_would_certify')
+        copied = (
+            'components', 'certified', 'n', 'stopped', 'next_look_would_certify',
+            'attack_on_this_input',
+        )  # fmt: skip
         write_json_lines(
             folder / 'images.jsonl',
             (
