@@ -240,7 +240,11 @@ class Study:
                     'certified': int(certified.sum()),
                     'certified_right': int((certified & right).sum()),
                     'clean': {k: int((v == item.label)[labelled].sum()) for k, v in clean.items()},
-                    'attacked': {k: int(v.robust.sum()) for k, v in found.items()},
+                    # The attacker may also leave the image as it is.
+                    'attacked': {
+                        k: int((v.robust & (clean[k] == item.label)).sum())
+                        for k, v in found.items()
+                    },
                     'worst': {k: v.worst.tolist() for k, v in found.items()},
                     'certified_but_wrong_under_attack': int(
                         (certified & right & ~found['smoothed'].robust).sum()

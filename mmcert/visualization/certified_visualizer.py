@@ -126,7 +126,7 @@ class CertifiedVisualizer(SegLocalVisualizer):
         certificate = sample.metainfo.get('certificate', {})
         title = 'certified'
         if 'attack_on_this_input' in certificate:
-            title += f', {certificate["attack_set"]}'
+            title += f', tau {certificate["tau"]:.3f}'
             if certificate['kind'] == 'estimate':
                 title += ' (an estimate)'
         elif 'radius' in certificate:
