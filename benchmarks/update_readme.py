@@ -375,9 +375,10 @@ def semantic_attack(results: dict) -> list[str]:
         *_table(rows),
         '',
         'Accuracies over the same images. "Attacked": a pixel counts only if it is right on the '
-        'clean image and at every parameter that was tried: the whole attack set where it is finite, 9 parameters of an '
-        'interval, the extremes of a box. "Broken": certified pixels whose class has less than '
-        'half of the probability at one of them beyond doubt (binomial test of new draws).',
+        'clean image and at every parameter that was tried: the whole attack set where it is '
+        'finite, 9 parameters of an interval, the extremes of a box. "Broken": certified pixels '
+        'whose class has less than half of the probability at one of them beyond doubt (binomial '
+        'test of new draws).',
     ]
 
 
