@@ -264,18 +264,22 @@ def part_shapes(results: dict) -> list[str]:
             )
         )
     first = chosen[0]
-    ratios = [row['seconds_per_shape'] / row['bare_seconds_per_shape'] for row in chosen]
+    speed = ''
+    if ratio := results.get('ratio'):
+        speed = (
+            f'A shape takes {ratio["median"]:.2f} times as long as n0 + n bare forward passes in '
+            f'batches of the same size ({ratio["least"]:.2f} to {ratio["most"]:.2f}, measured in '
+            'turn in one process). '
+        )
     return [
         *_table(rows),
         '',
         f'Synthetic shapes of {first["points"]} points, n0 = {first["n0"]}, alpha = '
         f'{first["alpha"]:g} per shape, procedure holm with selection holdout, as in the paper; '
         'the column "by ordered_holm" has certified accuracy and abstention of the recommended '
-        'procedure from the same votes. A shape takes '
-        f'{min(ratios):.2f} to {max(ratios):.2f} times as long as n0 + n bare forward passes in '
-        'batches of the same size, timed before each run on a machine whose speed varied by more '
-        'than that: read it as about 1. A part that is nowhere counts as IoU 1. Computed on '
-        f'{_machine(results)}, {first["threads"]} thread a run, two runs at once, without a GPU.',
+        f'procedure from the same votes. {speed}A part that is nowhere counts as IoU 1. Computed '
+        f'on {_machine(results)}, {first["threads"]} thread a run, beside other work on the same '
+        'machine, without a GPU.',
     ]
 
 
