@@ -100,7 +100,7 @@ FEW_IMAGES = 10
 """Test images for the corruptions, the scales and the laws."""
 FEW_SLICED_IMAGES = 5
 IMAGE_NOISE = (0.25, 0.5)
-SIGMA1, SIGMA2 = (0.1, 0.25, 0.5), (0.5, 0.75, 1.0)
+SIGMA1, SIGMA2 = (0.1, 0.5), (0.5, 0.75, 1.0)
 BLUR_RADIUS = 4.0
 """Variance in squared pixels that every law is scaled to certify."""
 
