@@ -2,6 +2,9 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Most tests are too small for threads: workers of one thread each are faster.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 DEMO_CONFIG := configs/street_scenes/segcertify-s0.25-n100_unet-tiny_street-scenes-128x192.py
 DEMO_DIR := work_dirs/demo
 
@@ -60,10 +63,10 @@ demo: venv  ## train, certify and draw the embedded example
 	@cat docs/demo.txt
 
 test: venv-test lint  ## lint, types and the quick tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: venv-test lint  ## the slow tests as well
-	$(BIN)/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 test-full: venv-full  ## the tests with mmcv's compiled operators, stock tools included
 	.venv-full/bin/python -m pytest
