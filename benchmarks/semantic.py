@@ -66,6 +66,7 @@ from mmcert.transformations import (  # noqa: E402
     Transformation,
     build,
 )
+from mmcert.visualization import paint  # noqa: E402
 from mmcert.visualization.surrogates import beside, panel  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -336,15 +337,12 @@ class Study:
 
     def pictures(self) -> None:
         """The pictures of the docs."""
-        rows = []
-        for name in (f'gsmooth-{transformation}' for transformation in SURROGATES):
-            drawn = sorted((self.folder(name) / 'pictures').glob('*.png'))
-            if drawn:
-                rows.append(cv2.imread(str(drawn[len(drawn) // 2])))
-        if rows:
-            width = min(row.shape[1] for row in rows)
-            joined = np.concatenate([row[:, :width] for row in rows])
-            write_picture('semantic_certified.png', joined)
+        rows = [
+            self.picture(name)
+            for name in (f'gsmooth-{transformation}' for transformation in SURROGATES)
+            if (self.folder(name) / 'certified' / 'summary.json').exists()
+        ]
+        write_picture('semantic_certified.png', np.concatenate(rows))
         model = Model(self, full_name(f'gsmooth-{SURROGATES[0]}'))
         image = next(model.items()).image
         panels = [panel(image, 'image')]
@@ -357,6 +355,34 @@ class Study:
             noisy = draw.sample(image, torch.Generator().manual_seed(0))
             panels.append(panel(noisy, f'latent noise {sigma2:g}'))
         write_picture('semantic_noise.png', beside(panels))
+
+    def picture(self, name: str) -> np.ndarray:
+        """One test image: clean, under the attack that moves it farthest, label, certified."""
+        one = Study(self.work_dirs, len(self.indices))
+        one.indices = self.indices[len(self.indices) // 2 :][:1]
+        model = Model(one, full_name(name))
+        (item,) = model.items()
+        law = model.perturbation
+        statement = law.requirement(item.image).statement
+        worst = statement['worst_parameter']
+        attacked = model.transformation(item.image[None], worst)[0]
+        stem = model.adapter.name(item.sample, bytes.fromhex(item.digest))
+        (path,) = self.folder(name).glob(f'certified/certificates-*/{stem}.png')
+        palette = [colour[::-1] for colour in model.dataset.metainfo['palette']]
+        maps = (item.label.numpy(), cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+        label, certified = (
+            torch.from_numpy(paint(values, palette, other)).permute(2, 0, 1) / 255
+            for values, other in zip(maps, ((0, 0, 0), (255, 255, 255)), strict=True)
+        )
+        shown = ', '.join(f'{value:g}' for value in worst)
+        return beside(
+            [
+                panel(item.image, 'image'),
+                panel(attacked, f'{model.transformation.name} {shown}'),
+                panel(label, 'label'),
+                panel(certified, 'certified for the attack set'),
+            ]
+        )
 
     def row(self, name: str) -> Iterator[dict[str, Any]]:
         """What is known of a transformation, if it was certified."""

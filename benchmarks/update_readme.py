@@ -459,6 +459,8 @@ def semantic_corruptions(results: dict) -> list[str]:
         for model in models if row['corruptions'] else ():
             values = (_two(severity[model]) for severity in row['corruptions'])
             rows.append((row['name'].partition('-')[2], model, *values))
+    if len(rows) == 1:
+        return []
     return [
         *_table(rows),
         '',
