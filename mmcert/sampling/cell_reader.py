@@ -46,7 +46,11 @@ class CellReader:
         self.rows = axis(height, maps.size[0], maps.align_corners, top, rows, scores.dtype)
         self.columns = axis(width, maps.size[1], maps.align_corners, left, columns, scores.dtype)
         self._by_channel = resizes_by_channel(
-            tuple(scores.shape[1:]), maps.size, maps.align_corners, scores.dtype
+            tuple(scores.shape[1:]),
+            maps.size,
+            maps.align_corners,
+            scores.dtype,
+            torch.get_num_threads(),
         )
 
     @staticmethod
@@ -235,18 +239,23 @@ def axis(
 
 @lru_cache(maxsize=64)
 def resizes_by_channel(
-    shape: tuple[int, int, int], size: tuple[int, int], align_corners: bool, dtype: torch.dtype
+    shape: tuple[int, int, int],
+    size: tuple[int, int],
+    align_corners: bool,
+    dtype: torch.dtype,
+    threads: int,
 ) -> bool:
     """Whether ``interpolate`` gives a channel the same bits whichever others are beside it.
 
     It has several kernels, which round otherwise, and may choose between them by the number of
-    channels (torch 2 does where the result is small).
+    channels (torch 2 does where the result is small, or with one thread).
 
     Args:
         shape (tuple[int, int, int]): Channels, height and width of the scores.
         size (tuple[int, int]): Height and width after resizing.
         align_corners (bool): As for ``interpolate``.
         dtype (torch.dtype): Type of the scores.
+        threads (int): How many torch has: the answer is kept for these.
 
     Returns:
         bool: Tried out, for one, two and three channels.

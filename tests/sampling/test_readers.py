@@ -114,7 +114,16 @@ def test_more_than_256_classes_are_read():
     assert torch.equal(read_labels(maps), eager_labels(maps))
 
 
-def test_nothing_of_the_size_of_resized_scores_is_built():
+@pytest.fixture
+def two_threads():
+    """With one thread, torch resizes by a kernel that rounds by the number of channels."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_nothing_of_the_size_of_resized_scores_is_built(two_threads):
     maps = random_maps((16, 16), (512, 512), None, classes=64)
     sizes = []
 
