@@ -197,6 +197,10 @@ class Displacement:
             width = len(transformation.parameters)
             count = max(2, math.floor(attack.points ** (1 / width)))
             values = transformation.grid(values[0], values[1], count)
+        return self._largest(image, values)
+
+    def _largest(self, image: torch.Tensor, values: torch.Tensor) -> Supremum:
+        """The largest D at some parameters."""
         found = self(image, values)
         index = int(found.argmax())
         largest = float(found[index])
@@ -210,6 +214,9 @@ class Displacement:
     def _bounded(self, image: torch.Tensor, attack: AttackSet) -> Supremum:
         """An upper bound over an interval, by halving where the bound is largest.
 
+        Where the image moves along a straight line and F2 is affine, so does the latent: D is a
+        norm of it, convex along the line, and largest at an end of the interval.
+
         Between a and b, a function of Lipschitz constant L does not exceed (D(a) + D(b) +
         L (b - a)) / 2. That of D is Lip(F2) Lip(T) / sigma2, since S^{-1/2} is at most 1 / sigma2.
         """
@@ -219,6 +226,8 @@ class Displacement:
                 f"{transformation.name}: mode='lipschitz' is for transformations that leave labels "
                 'in place; give values'
             )
+        if transformation.straight and not self.surrogate.hidden:
+            return self._largest(image, attack.values)
         encoder = self._encoder_constant / self.sigma2
         clean, at_clean = image.double()[None], self.latent(image)
 

@@ -154,6 +154,14 @@ class Transformation(ABC):
         return values
 
     @property
+    def straight(self) -> bool:
+        """Whether an image moves along a straight line, in one direction, as its parameter grows.
+
+        Only of one parameter; a subclass with a ``transform`` of its own says so itself.
+        """
+        return False
+
+    @property
     def identity(self) -> torch.Tensor | None:
         """Parameters that leave images as they are, shape (P,), float64, or None."""
         values = [p.identity for p in self.parameters]

@@ -22,6 +22,11 @@ class Brightness(Transformation):
     parameters = (Parameter('shift', 'image', -1, 1, 0),)
     severities = ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,))
 
+    @property
+    def straight(self) -> bool:
+        """True: the image is x + b."""
+        return type(self).transform is Brightness.transform
+
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Adds the shift of each image; see the base class."""
         return images + parameters[:, 0, None, None, None].to(images.dtype)
@@ -63,6 +68,11 @@ class Contrast(Transformation):
         if pivot not in ('mean', 'zero'):
             raise ValueError(f"contrast: pivot must be 'mean' or 'zero', got {pivot!r}")
         self.pivot = pivot
+
+    @property
+    def straight(self) -> bool:
+        """True: the image is p + e^k (x - p), and e^k grows."""
+        return type(self).transform is Contrast.transform
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Stretches each image about its pivot; see the base class."""

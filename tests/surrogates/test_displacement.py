@@ -300,6 +300,23 @@ def test_the_constants_of_the_transformations_bound_what_lies_between(name, low,
         assert displacement.supremum(image(), attack).value >= largest
 
 
+@pytest.mark.parametrize(
+    ('name', 'low', 'high'), [('brightness', -0.2, 0.3), ('contrast', -0.5, 0.4)]
+)
+def test_along_a_straight_line_the_ends_are_the_supremum(name, low, high):
+    surrogate = make(name, low, high)
+    displacement = Displacement(surrogate, 0.5, 0.25)
+    attack = AttackSet('lipschitz', column(low, high), 400)
+    found = displacement.supremum(image(), attack)
+    dense = torch.linspace(low, high, 301, dtype=torch.float64)[:, None]
+    assert found.looked_at == 2
+    assert found.found == pytest.approx(displacement(image(), dense).max().item())
+    # Not of an encoder that bends, nor of another transformation by that name.
+    bent = Displacement(make(name, low, high, hidden=(4,)), 0.5, 0.25)
+    assert bent.supremum(image(), attack).looked_at > 2
+    assert not Root().straight and Steady().straight and not build('gaussian_blur').straight
+
+
 def test_more_points_never_loosen_the_bound():
     surrogate = make(Wave(), 0, 2)
     displacement, bounds = Displacement(surrogate, 0.5, 0.25), []
