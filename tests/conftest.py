@@ -18,3 +18,13 @@ def vectors():
     for vector in json.loads(VECTORS.read_text())['vectors']:
         groups.setdefault(vector['group'], []).append(vector)
     return groups
+
+
+@pytest.fixture
+def openmmlab():
+    """For tests of the lower layers that meet the frameworks."""
+    pytest.importorskip('mmengine')
+    from mmcert.compat import enable_mmcv_lite
+
+    enable_mmcv_lite()
+    pytest.importorskip('mmseg')

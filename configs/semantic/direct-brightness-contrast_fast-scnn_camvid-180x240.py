@@ -4,12 +4,7 @@ perturbation = dict(
     type='mmcert.BrightnessContrast', sigma_k=0.35, sigma_b=0.2, contrast_range=(0.8, 1.25)
 )
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(240, 180), ratio_range=(1.0, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(180, 240), cat_max_ratio=0.9),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion', brightness_delta=24, contrast_range=(0.7, 1.3)),
+    *_base_.pre_transform,
     dict(type='mmcert.PerturbImage', perturbation=perturbation, prob=0.8),
     dict(type='PackSegInputs'),
 ]

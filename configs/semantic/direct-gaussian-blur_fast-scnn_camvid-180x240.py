@@ -2,12 +2,7 @@
 _base_ = ['../_base_/semantic_direct.py']
 perturbation = dict(type='mmcert.GaussianBlur', law=dict(type='Exponential', mean=2.4853))
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(240, 180), ratio_range=(1.0, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(180, 240), cat_max_ratio=0.9),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion', brightness_delta=24, contrast_range=(0.7, 1.3)),
+    *_base_.pre_transform,
     dict(type='mmcert.PerturbImage', perturbation=perturbation, prob=0.8),
     dict(type='PackSegInputs'),
 ]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform
-from mmcv.transforms.utils import cache_randomness
 
-from mmcert.registry import PERTURBATIONS, TRANSFORMS
+from mmcert.datasets.perturbing import Perturb
+from mmcert.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
-class PerturbPoints(BaseTransform):
+class PerturbPoints(Perturb):
     """Perturbs the points of a cloud as randomized smoothing will at test time.
 
     Place it where the certificate's perturbation acts: on the points as the test pipeline delivers
@@ -33,20 +31,7 @@ class PerturbPoints(BaseTransform):
         ValueError: If the perturbation is not one of points, or ``prob`` is out of range.
     """
 
-    def __init__(self, perturbation: Mapping[str, Any], prob: float = 1.0) -> None:
-        self.perturbation = PERTURBATIONS.build({**perturbation, '_scope_': 'mmcert'})
-        if self.perturbation.domain != 'points':
-            raise ValueError(f'PerturbPoints needs a perturbation of points, got {perturbation}')
-        if not 0 <= prob <= 1:
-            raise ValueError(f'prob must lie in [0, 1], got {prob}')
-        self.prob = prob
-
-    @cache_randomness
-    def _draw_seed(self) -> int | None:
-        # mmengine seeds the legacy NumPy generator of each worker.
-        if np.random.random() >= self.prob:
-            return None
-        return int(np.random.randint(2**31))
+    domain = 'points'
 
     def transform(self, results: dict) -> dict:
         """Perturbs ``results['points']``; its tensor is replaced, not changed in place."""
@@ -74,6 +59,3 @@ class PerturbPoints(BaseTransform):
                     f'{self.perturbation} needs the first {columns} columns, but {name!r} is in '
                     f'columns {dims}'
                 )
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(perturbation={self.perturbation}, prob={self.prob})'

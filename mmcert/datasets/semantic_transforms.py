@@ -11,7 +11,8 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 from numpy.typing import NDArray
 
-from mmcert.registry import PERTURBATIONS, TRANSFORMS
+from mmcert.datasets.perturbing import Perturb
+from mmcert.registry import TRANSFORMS
 from mmcert.transformations import Transformation, build
 
 
@@ -99,7 +100,7 @@ class SemanticTransform(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class PerturbImage(BaseTransform):
+class PerturbImage(Perturb):
     """Perturbs the image as randomized smoothing will at test time.
 
     Place it where the certificate's perturbation acts: on the image as the test pipeline delivers
@@ -117,25 +118,15 @@ class PerturbImage(BaseTransform):
             out of range.
     """
 
+    domain = 'image'
+
     def __init__(self, perturbation: Mapping[str, Any], prob: float = 1.0) -> None:
-        self.perturbation = PERTURBATIONS.build({**perturbation, '_scope_': 'mmcert'})
-        if self.perturbation.domain != 'image':
-            raise ValueError(f'PerturbImage needs a perturbation of images, got {perturbation}')
+        super().__init__(perturbation, prob)
         if self.perturbation.frame != 'output':
             raise ValueError(
                 f'{self.perturbation} moves the labels: train with mmcert.SemanticTransform, which '
                 'moves them along'
             )
-        if not 0 <= prob <= 1:
-            raise ValueError(f'prob must lie in [0, 1], got {prob}')
-        self.prob = prob
-
-    @cache_randomness
-    def _draw_seed(self) -> int | None:
-        # mmengine seeds the legacy NumPy generator of each worker.
-        if np.random.random() >= self.prob:
-            return None
-        return int(np.random.randint(2**31))
 
     def transform(self, results: dict) -> dict:
         """Perturbs ``results['img']``."""
@@ -146,9 +137,6 @@ class PerturbImage(BaseTransform):
         noisy = self.perturbation.sample(image, torch.Generator().manual_seed(seed)) * 255
         results['img'] = np.ascontiguousarray(noisy.permute(1, 2, 0).numpy())
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(perturbation={self.perturbation}, prob={self.prob})'
 
 
 def scaled(image: NDArray[Any]) -> NDArray[np.float32]:

@@ -54,7 +54,6 @@ class Perturbation(ABC):
         parts (int): How many laws make up the perturbation. With several, a certificate is a
             conjunction over them: whoever samples must take the estimation draws of every ``part``
             and count, for each component, the fewest hits of any, as mmcert's sampler does.
-        home (int): The part that ``sample`` draws from, and that chooses the guess.
     """
 
     domain: str = 'image'
@@ -62,7 +61,6 @@ class Perturbation(ABC):
     frame: str = 'output'
     sets_tau: bool = False
     parts: int = 1
-    home: int = 0
 
     def part(self, index: int) -> Perturbation:
         """One of the laws that make up the perturbation.

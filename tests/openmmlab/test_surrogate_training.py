@@ -338,7 +338,7 @@ def test_only_a_share_of_the_images_is_perturbed():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(perturbation=dict(type='mmcert.CoordinateNoise', sigma=0.1)), 'of images'),
+        (dict(perturbation=dict(type='mmcert.CoordinateNoise', sigma=0.1)), "domain 'image'"),
         (dict(perturbation=dict(type='mmcert.CyclicTranslation', sigma=8.0)), 'SemanticTransform'),
         (
             dict(perturbation=dict(type='mmcert.SlicedTransformation', low=-1, high=1, slices=2,

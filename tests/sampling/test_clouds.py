@@ -538,15 +538,6 @@ def test_clouds_and_parameters_of_another_shape_are_refused():
         Shear(0.1).apply(cloud(), torch.zeros(3))
 
 
-@pytest.fixture
-def openmmlab():
-    pytest.importorskip('mmengine')
-    from mmcert.compat import enable_mmcv_lite
-
-    enable_mmcv_lite()
-    pytest.importorskip('mmseg')
-
-
 @pytest.mark.usefixtures('openmmlab')
 def test_configs_name_the_perturbations(perturbation):
     from mmcert.registry import PERTURBATIONS
@@ -592,7 +583,7 @@ def test_the_training_transform_follows_law_and_share():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(perturbation=dict(type='GaussianNoise', sigma=0.1)), 'perturbation of points'),
+        (dict(perturbation=dict(type='GaussianNoise', sigma=0.1)), "domain 'points'"),
         (dict(perturbation=dict(type='Twist', sigma=0.1), prob=1.5), r'prob must lie in \[0, 1\]'),
         (dict(perturbation=dict(type='Rotation3D', sigma=0.1, normals=True)), '6 columns, got 5'),
         (

@@ -680,15 +680,6 @@ def test_parameters_outside_the_family_are_refused(transformation):
         SHIFT.carry_back(torch.zeros(4, 5), numbers(1, 0.5))
 
 
-@pytest.fixture
-def openmmlab():
-    pytest.importorskip('mmengine')
-    from mmcert.compat import enable_mmcv_lite
-
-    enable_mmcv_lite()
-    pytest.importorskip('mmseg')
-
-
 @pytest.mark.usefixtures('openmmlab')
 def test_configs_name_the_perturbations(perturbation):
     import mmcert.engine  # noqa: F401 (registers them)
