@@ -93,8 +93,8 @@ CORRUPTION_DRAWS = 32
 RANGE_POINTS = 9
 """Parameters of an interval that an attack tries."""
 BATCH = 16
-SEED = 20260000
-"""Of the draws under attack."""
+SEED, SURE_SEED = 20260000, 20270000
+"""Of the first draws under attack, and of those of a second look, which are new ones."""
 BROKEN_LEVEL = 0.001
 """Of the binomial tests, all together."""
 FEW_IMAGES = 10
@@ -566,14 +566,14 @@ class Tally:
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """The majority label at an attacked image, shape (H, W), in its own frame."""
-        counts, hits = self.sampled(image, len(self.images), self.draws)
+        counts, hits = self.sampled(image, len(self.images), self.draws, SEED)
         self.images.append(image)
         self.hits.append(hits)
         return counts.argmax(dim=0)
 
     @torch.no_grad()
     def sampled(
-        self, image: torch.Tensor, number: int, draws: int
+        self, image: torch.Tensor, number: int, draws: int, seed: int
     ) -> tuple[torch.Tensor, np.ndarray]:
         """Counts of each class, and of the given ones where their content went.
 
@@ -581,6 +581,7 @@ class Tally:
             image (torch.Tensor): The attacked image.
             number (int): Which of the attack set's parameters it has.
             draws (int): How many.
+            seed (int): Of the first one.
 
         Returns:
             tuple[torch.Tensor, np.ndarray]: Shapes (C, H, W) and (H, W).
@@ -590,7 +591,7 @@ class Tally:
         counts = torch.zeros((model.classes, *self.guess.shape), dtype=torch.int64)
         hits = torch.zeros(self.guess.shape, dtype=torch.int64)
         for start in range(0, draws, BATCH):
-            seeds = range(SEED + start, SEED + min(start + BATCH, draws))
+            seeds = range(seed + start, seed + min(start + BATCH, draws))
             generators = [torch.Generator().manual_seed(seed) for seed in seeds]
             labels = segment.labels(list(law.sample_many(image, generators))).long()
             if law.frame == 'content':
@@ -619,7 +620,7 @@ class Tally:
         for number, (image, hits) in enumerate(zip(self.images, self.hits, strict=True)):
             doubtful = mask & (hits * 2 <= self.draws)
             if doubtful.any():
-                _, hits = self.sampled(image, number, SURE_DRAWS)
+                _, hits = self.sampled(image, number, SURE_DRAWS, SURE_SEED)
                 fewer = p_values(SURE_DRAWS - hits, SURE_DRAWS, 0.5)
                 most = max(most, int((doubtful & (fewer < level)).sum()))
         return most

@@ -1,5 +1,5 @@
 _base_ = ['../_base_/semantic_finetuned.py']
-attack = dict(values=[-0.1, -0.05, 0.05, 0.1])
+attack = dict(range=[-0.1, 0.1])
 perturbation = dict(
     type='mmcert.SurrogateTransform',
     surrogate='work_dirs/surrogates/brightness_camvid-180x240/surrogate.pth',
@@ -14,4 +14,4 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-smoothing = dict(perturbation=dict(attack=attack, **perturbation))
+smoothing = dict(perturbation=dict(attack=dict(mode='lipschitz', **attack), **perturbation))

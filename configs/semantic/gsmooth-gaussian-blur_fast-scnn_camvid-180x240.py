@@ -1,5 +1,5 @@
 _base_ = ['../_base_/semantic_finetuned.py']
-attack = dict(values=[1, 2, 3, 4])
+attack = dict(range=[0, 4])
 perturbation = dict(
     type='mmcert.SurrogateTransform',
     surrogate='work_dirs/surrogates/gaussian-blur_camvid-180x240/surrogate.pth',
@@ -14,4 +14,4 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-smoothing = dict(perturbation=dict(attack=attack, **perturbation))
+smoothing = dict(perturbation=dict(attack=dict(mode='lipschitz', **attack), **perturbation))

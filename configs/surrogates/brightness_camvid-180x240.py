@@ -1,5 +1,5 @@
 _base_ = ['../_base_/surrogate_finetuned.py']
 model = dict(
     surrogate=dict(transformation='brightness', low=-0.2, high=0.2),
-    attack=dict(values=[-0.1, -0.05, 0.05, 0.1]),
+    attack=dict(range=[-0.1, 0.1], mode='lipschitz'),
 )

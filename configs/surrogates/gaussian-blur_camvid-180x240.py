@@ -1,5 +1,5 @@
 _base_ = ['../_base_/surrogate_finetuned.py']
 model = dict(
     surrogate=dict(transformation='gaussian_blur', low=0, high=6),
-    attack=dict(values=[1, 2, 3, 4]),
+    attack=dict(range=[0, 4], mode='lipschitz'),
 )
