@@ -5,7 +5,7 @@ smoothing = dict(
         transformation=dict(type='rotation'),
         low=-0.5,
         high=0.5,
-        slices=28,
+        slices=56,
         sigma=0.5,
     ),
 )

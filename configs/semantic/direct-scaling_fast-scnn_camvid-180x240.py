@@ -5,7 +5,7 @@ smoothing = dict(
         transformation=dict(type='scaling'),
         low=0.99,
         high=1.01,
-        slices=28,
+        slices=56,
         sigma=0.5,
     ),
 )
