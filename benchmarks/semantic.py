@@ -8,9 +8,9 @@ the tables of docs/semantic-transformations.md. The steps:
 * ``train``: the vanilla model, and for each transformation its surrogate and its base model.
 * ``certify``: tools/test.py on the test images, with pictures.
 * ``attack``: the worst parameter of the attack set, by exhaustive search, against the vanilla
-  model, the base model and the smoothed one. Certified pixels are held against every attack: one is
-  counted as broken where its class has less than half of the probability beyond doubt, by a
-  binomial test of new draws.
+  model, the base model and the smoothed one. Certified pixels, right or wrong, are held against
+  every attack: one is doubtful where its class has no majority of the draws, and broken where it
+  has less than half of the probability beyond doubt, by a binomial test of new draws.
 * ``corruptions``: accuracy at severities 1 to 5, vanilla, base and smoothed.
 * ``noise``: the scales sigma1 and sigma2, one model.
 * ``laws``: the law of the parameter of Gaussian blur, certified directly.
@@ -239,10 +239,7 @@ class Study:
                         for k, v in found.items()
                     },
                     'worst': {k: v.worst.tolist() for k, v in found.items()},
-                    'certified_but_wrong_under_attack': int(
-                        (certified & right & ~found['smoothed'].robust).sum()
-                    ),
-                    'broken': tally.broken(certified, len(values) * len(self.indices)),
+                    **tally.against(certified, len(values) * len(self.indices)),
                     'reach': {
                         words: int((right.numpy() & model.certified(item, record, part)).sum())
                         for words, part in model.smaller_sets.items()
@@ -382,9 +379,10 @@ class Study:
         if not (folder / 'certified' / 'summary.json').exists():
             return
         row = {'name': name, **summary(folder)}
-        for key in ('attack', 'corruptions'):
-            path = folder / f'{key}.json'
-            row[key] = json.loads(path.read_text()) if path.exists() else None
+        path = folder / 'attack.json'
+        row['attack'] = totals(json.loads(path.read_text())) if path.exists() else None
+        path = folder / 'corruptions.json'
+        row['corruptions'] = json.loads(path.read_text()) if path.exists() else None
         report = self.surrogate(name.partition('-')[2]) / 'surrogate.json'
         if name.startswith('gsmooth') and report.exists():
             row['surrogate'] = json.loads(report.read_text())['held_out']
@@ -506,13 +504,16 @@ class Model:
         law = self.perturbation
         if not isinstance(law, SurrogateTransform) or law.surrogate is None:
             return {}
+        assert law.attack is not None
+        if law.attack.mode != 'finite' or len(self.transformation.parameters) > 1:
+            return {}
         found = {}
         for count in range(1, len(self.attack_values) + 1):
             attack = {'values': self.attack_values[:count].tolist()}
             part = SurrogateTransform(law.surrogate, law.sigma1, law.sigma2, attack)
             assert part.attack is not None
             found[part.attack.words(self.transformation)] = part
-        return found if law.attack is not None and law.attack.mode == 'finite' else {}
+        return found
 
     def certified(
         self, item: Item, record: VotesRecord, law: Perturbation | None = None
@@ -597,25 +598,27 @@ class Tally:
             hits += (labels == self.guess).sum(dim=0)
         return counts, hits.numpy()
 
-    def broken(self, certified: torch.Tensor, families: int) -> int:
-        """Certified pixels whose class has less than half of the probability beyond doubt.
+    def against(self, certified: torch.Tensor, families: int) -> dict[str, int]:
+        """What the attacks did to certified pixels, right or wrong.
 
         Args:
             certified (torch.Tensor): Shape (H, W), bool.
             families (int): Attacks on all images, which the binomial tests are corrected for.
 
         Returns:
-            int: Their number, at the attack that breaks most.
+            dict[str, int]: 'doubtful', the pixels whose class had no majority at some attack, and
+            'broken', those of them whose class has less than half of the probability beyond doubt.
         """
-        mask, most = certified.numpy(), 0
+        mask = certified.numpy()
+        ever, broken = np.zeros_like(mask), np.zeros_like(mask)
         level = BROKEN_LEVEL / max(int(mask.sum()) * families, 1)
         for number, (image, hits) in enumerate(zip(self.images, self.hits, strict=True)):
             doubtful = mask & (hits * 2 <= self.draws)
+            ever |= doubtful
             if doubtful.any():
                 _, hits = self.sampled(image, number, SURE_DRAWS, SURE_SEED)
-                fewer = p_values(SURE_DRAWS - hits, SURE_DRAWS, 0.5)
-                most = max(most, int((doubtful & (fewer < level)).sum()))
-        return most
+                broken |= doubtful & (p_values(SURE_DRAWS - hits, SURE_DRAWS, 0.5) < level)
+        return {'doubtful': int(ever.sum()), 'broken': int(broken.sum())}
 
 
 def write_picture(name: str, picture: np.ndarray) -> None:
@@ -627,6 +630,29 @@ def write_picture(name: str, picture: np.ndarray) -> None:
 def full_name(name: str) -> str:
     """The config of a transformation."""
     return name if name == VANILLA else f'{name}_fast-scnn_camvid-180x240'
+
+
+def totals(attack: dict[str, Any]) -> dict[str, Any]:
+    """An attack's counts of pixels, added up over the images.
+
+    Args:
+        attack (dict): What ``Study.attack`` stores.
+
+    Returns:
+        dict: The parameters tried, the counts, and in how many images certified <= attacked <=
+        clean, in pixels that the smoothed model labels rightly.
+    """
+    images = attack['images']
+    found: dict[str, Any] = {'values': attack['values'], 'images': len(images)}
+    for key in ('labelled', 'certified', 'certified_right', 'doubtful', 'broken'):
+        found[key] = sum(image[key] for image in images)
+    for key in ('clean', 'attacked', 'reach'):
+        found[key] = {k: sum(image[key][k] for image in images) for k in images[0][key]}
+    found['in_order'] = sum(
+        image['certified_right'] <= image['attacked']['smoothed'] <= image['clean']['smoothed']
+        for image in images
+    )
+    return found
 
 
 def summary(folder: Path) -> dict[str, Any]:
