@@ -202,8 +202,10 @@ class SmoothingHook(Hook):
                 self._draw(sample, raw)
             self._images += 1
         rates = metric.running.rates()
+        kinds = {sample.metainfo['certificate']['kind'] for sample in outputs}
+        word = 'estimated' if 'estimate' in kinds else 'certified'
         runner.logger.info(
-            f'{self._progress.batch_done(runner.model.sampled)}; so far certified accuracy '
+            f'{self._progress.batch_done(runner.model.sampled)}; so far {word} accuracy '
             f'{rates["certAcc"]:.4f}, abstain {rates["abstain"]:.4f}'
         )
 

@@ -110,42 +110,53 @@ class CertifiedMetric(BaseMetric):
         classes = (self.dataset_meta or {}).get('classes') or [
             str(index) for index in range(self.num_classes)
         ]
-        everywhere = dataset_statement(counts.images, statement['alpha'])
-        kind, promise = f'{statement.get("kind", "certificate")}s', ''
-        if counts.allowance:
-            promise = ', for all but fewer than k certificates'
+        estimated = any(result.statement['kind'] == 'estimate' for result in results)
         word, component = statement['input_kind'], statement['component_kind']
+        if estimated:
+            # The draws are counted as for a certificate, but at a threshold that may be too low.
+            claim = f'estimated results of {counts.images} {word}s, without proof: '
+        else:
+            kind, but = 'certificates', ''
+            if counts.allowance:
+                kind, but = 'count certificates', ', for all but fewer than k certificates'
+            claim = (
+                f'certified results of {counts.images} {word}s, {kind}: with probability '
+                f'{1 - statement["alpha"]:g} per {word}{but}, '
+            )
+        everywhere = dataset_statement(counts.images, statement['alpha'])
         # Where each image has a radius of its own, the words may differ.
         words = statement.get('words') or (
             f'the attack that the certificate of each {word} states changes no class that the '
             'smoothed model gives a certified component of it'
         )
         lines = [
-            f'certified results of {counts.images} {word}s, {kind}: with '
-            f'probability {1 - statement["alpha"]:g} per {word}{promise}, {words} '
-            f'({statement["certified_space"]})',
+            f'{claim}{words} ({statement["certified_space"]})',
             class_table(counts, classes),
             region_table(counts),
             level_table(counts),
             result_table([{**statement, **rates}]),
             reference_table(rates),
             _draws_line(results, draws, word, component),
-            _attack_line(results, word),
-            f'{everywhere.words}. With alpha = {everywhere.alpha_for_all:.3g} per {word}, all of '
-            f'them together would be right with probability {1 - statement["alpha"]:g}.',
+            _attack_line(results, word, estimated),
         ]
+        if not estimated:
+            lines.append(
+                f'{everywhere.words}. With alpha = {everywhere.alpha_for_all:.3g} per {word}, all '
+                f'of them together would be right with probability {1 - statement["alpha"]:g}.'
+            )
         print_log('\n'.join(filter(None, lines)), logger=MMLogger.get_current_instance())
         if self.out_dir is not None:
             summary = {
                 'images': counts.images,
                 'certificate': statement,
-                'all_images': {**asdict(everywhere), 'words': everywhere.words},
                 'rates': rates,
                 'draws': {'mean': rates['draws'], 'least': min(draws), 'most': max(draws)},
                 'per_class': counts.per_class(),
                 'regions': counts.by_region(),
                 'classes': list((self.dataset_meta or {}).get('classes') or []),
             }
+            if not estimated:
+                summary['all_images'] = {**asdict(everywhere), 'words': everywhere.words}
             self._write(results, summary)
         return rates
 
@@ -187,7 +198,7 @@ def _draws_line(results: list[ImageResult], draws: list[int], word: str, compone
     )
 
 
-def _attack_line(results: list[ImageResult], word: str) -> str:
+def _attack_line(results: list[ImageResult], word: str, estimated: bool) -> str:
     """Which thresholds an attack set took, where it is given."""
     attacks = [
         result.statement['attack_on_this_input']
@@ -197,7 +208,6 @@ def _attack_line(results: list[ImageResult], word: str) -> str:
     if not attacks:
         return ''
     taus = sorted(attack['tau'] for attack in attacks)
-    estimated = any(result.statement['kind'] == 'estimate' for result in results)
     note = '; it was only sampled: these results are an ESTIMATE, no certificate' * estimated
     return (
         f'threshold tau that the attack set takes: {taus[len(taus) // 2]:.6g} for the median '

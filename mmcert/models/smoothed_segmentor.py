@@ -290,6 +290,8 @@ class SmoothedSegmentor(BaseModel):
             statement['attack_on_this_input'] = {'tau': requirement.tau, **requirement.statement}
             if requirement.kind == 'estimate':
                 statement['kind'] = 'estimate'
+                statement['promise'] = 'none: the threshold was not proven to suffice'
+                del statement['confidence']
         sample.set_metainfo({'name': record.meta['name'], 'certificate': statement})
         return sample
 

@@ -42,9 +42,6 @@ is computed in double precision."""
 TOLERANCE = 0.02
 """How far above the largest value found a bound over an interval may stay, as a share of it."""
 
-STEP = 1e-5
-"""Of a difference that stands for a derivative, in units of the range."""
-
 
 @dataclass(frozen=True)
 class Supremum:
@@ -274,10 +271,10 @@ def paper_coefficient(
     """GSmooth's coefficient M*, as its largest value at some parameters.
 
     M(xi) = sqrt(1 / sigma1^2 + ||dF2(T_xi x) / du - A1||_2^2 / sigma2^2), with the derivative by
-    forward differentiation (by differences where images are read by bilinear interpolation) and
-    the spectral norm of its few columns, exact at each parameter. The radius that the paper gives
-    is Phi^{-1}(tau) / M* (its Theorem 3). A maximum over sampled parameters bounds M* from below,
-    and the surrogate is taken for the transformation, so this is an estimate.
+    forward differentiation and the spectral norm of its few columns, exact at each parameter. The
+    radius that the paper gives is Phi^{-1}(tau) / M* (its Theorem 3). A maximum over sampled
+    parameters bounds M* from below, and the surrogate is taken for the transformation, so this is
+    an estimate.
 
     Args:
         surrogate (Surrogate): The surrogate.
@@ -307,14 +304,7 @@ def paper_coefficient(
             def latent(value: torch.Tensor) -> torch.Tensor:
                 return encoder(transformation.transform(clean, value[None]))[0]
 
-            try:
-                column = torch.func.jvp(latent, (row,), (tangent,))[1]
-            except NotImplementedError:  # torch has none for bilinear reading.
-                low, high = surrogate.low.to(row), surrogate.high.to(row)
-                after = (row + STEP * tangent).clamp(low, high)
-                before = (row - STEP * tangent).clamp(low, high)
-                length = ((after - before) @ tangent) / (tangent @ tangent)
-                column = (latent(after) - latent(before)) / length
+            column = torch.func.jvp(latent, (row,), (tangent,))[1]
             columns.append((column - matrix[:, index, None, None]).flatten().detach())
         jacobian = torch.stack(columns, 1)
         if not bool(jacobian.isfinite().all()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.forward_ad import unpack_dual
 
 
 def reflected_index(size: int, margin: int, device: torch.device) -> torch.Tensor:
@@ -81,6 +82,8 @@ def pixel_grid(height: int, width: int, device: torch.device) -> torch.Tensor:
 def read_bilinear(images: torch.Tensor, positions: torch.Tensor, padding: str) -> torch.Tensor:
     """Images at given positions, by bilinear interpolation.
 
+    Differentiable in the positions, backwards and forwards.
+
     Args:
         images (torch.Tensor): Shape (B, C, H, W).
         positions (torch.Tensor): Shape (B, H', W', 2): (x, y) in pixels from the centre, float64.
@@ -92,6 +95,9 @@ def read_bilinear(images: torch.Tensor, positions: torch.Tensor, padding: str) -
     """
     height, width = images.shape[-2:]
     extent = positions.new_tensor([width, height])
+    if unpack_dual(positions).tangent is not None:
+        # torch's own operator has no forward derivative.
+        return _read_by_corners(images, positions + (extent - 1) / 2, padding)
     if padding == 'cyclic':
         wrapped = torch.remainder(positions + (extent - 1) / 2, extent)
         images, padding = F.pad(images, (0, 1, 0, 1), mode='circular'), 'border'
@@ -101,6 +107,41 @@ def read_bilinear(images: torch.Tensor, positions: torch.Tensor, padding: str) -
     return F.grid_sample(
         images, grid.to(images.dtype), mode='bilinear', padding_mode=padding, align_corners=False
     )
+
+
+def _read_by_corners(images: torch.Tensor, places: torch.Tensor, padding: str) -> torch.Tensor:
+    """The same as ``read_bilinear`` for places (x, y) counted from the first pixel."""
+    places = places.to(images.dtype)
+    corners = places.floor()
+    # Shape (B, 1, H', W', 2): weights of the next pixels of both axes.
+    after = (places - corners)[:, None]
+    total: torch.Tensor | float = 0.0
+    for right in (0, 1):
+        for below in (0, 1):
+            step = torch.tensor([right, below], device=places.device)
+            found = _pixels(images, corners.long() + step, padding)
+            weight_x, weight_y = (
+                after[..., axis] if on else 1 - after[..., axis]
+                for axis, on in enumerate((right, below))
+            )
+            total = total + weight_x * weight_y * found
+    assert isinstance(total, torch.Tensor)
+    return total
+
+
+def _pixels(images: torch.Tensor, indices: torch.Tensor, padding: str) -> torch.Tensor:
+    """Values of the pixels (x, y) of an image that continues beyond its border."""
+    sizes = indices.new_tensor([images.shape[-1], images.shape[-2]])
+    inside = ((indices >= 0) & (indices < sizes)).all(dim=-1)
+    if padding == 'reflection':
+        indices = indices % (2 * sizes)
+        indices = torch.minimum(indices, 2 * sizes - 1 - indices)
+    else:
+        indices = indices % sizes
+    flat = (indices[..., 1] * sizes[0] + indices[..., 0]).flatten(1)
+    values = images.flatten(2).gather(2, flat[:, None].expand(-1, images.shape[1], -1))
+    values = values.reshape(*images.shape[:2], *indices.shape[1:3])
+    return values * inside[:, None] if padding == 'zeros' else values
 
 
 def slope_ranges(

@@ -228,3 +228,5 @@ def test_images_with_and_without_an_allowance_are_reported_together(make_config,
     run_test(cfg)
     kinds = {statement['kind'] for statement in certificates(tmp_path).values()}
     assert kinds == {'certificate', 'count certificate'}
+    (log,) = tmp_path.glob('work/*/*.log')
+    assert 'count certificates: with probability 0.999 per image, for all but' in log.read_text()

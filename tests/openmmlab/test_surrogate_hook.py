@@ -132,11 +132,16 @@ def test_a_sampled_supremum_makes_estimates_and_the_log_says_so(make_config, tmp
         assert statement['kind'] == 'estimate'
         assert statement['attack_on_this_input']['supremum_mode'] == 'sampled'
         assert statement['words'].startswith('an estimate')
+        assert statement['promise'].startswith('none') and 'confidence' not in statement
     printed = log(tmp_path)
-    assert 'certified results of 2 images, estimates: with' in printed
+    assert 'estimated results of 2 images, without proof: an estimate' in printed
     assert 'only sampled: these results are an ESTIMATE, no certificate' in printed
+    assert 'so far estimated accuracy' in printed
+    for claim in ('so far certified accuracy', 'certified results of', 'broken promise'):
+        assert claim not in printed
     summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
     assert summary['certificate']['kind'] == 'estimate'
+    assert 'all_images' not in summary
 
 
 def test_another_attack_set_finds_the_same_votes(make_config, tmp_path, smoothing, monkeypatch):

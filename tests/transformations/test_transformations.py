@@ -9,6 +9,7 @@ import scipy.ndimage
 import torch
 
 from mmcert.transformations import TRANSFORMATIONS, build
+from mmcert.transformations.operators import read_bilinear
 
 TYPICAL = {
     'gaussian_blur': [1.7],
@@ -711,3 +712,22 @@ def test_content_is_found_among_the_pixels_that_it_may_reach(cfg, shape):
         assert len(claimed) <= 1.35 * len(found) + 4
     with pytest.raises(ValueError, match='low <= high'):
         transformation.reached(1.2, 1.1, height, width)
+
+
+@pytest.mark.parametrize('padding', ['reflection', 'zeros', 'cyclic'])
+def test_reading_is_the_same_with_a_forward_derivative_and_that_is_the_backward_one(padding):
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(2, 3, 6, 9, generator=generator, dtype=torch.float64)
+    positions = 12 * torch.rand(2, 5, 4, 2, generator=generator, dtype=torch.float64) - 6
+    direction = torch.randn(positions.shape, generator=generator, dtype=torch.float64)
+
+    def read(places):
+        return read_bilinear(images, places, padding)
+
+    values, forward = torch.func.jvp(read, (positions,), (direction,))
+    torch.testing.assert_close(values, read(positions), rtol=0, atol=1e-12)
+    weights = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+    positions.requires_grad_()
+    (read(positions) * weights).sum().backward()
+    assert (forward * weights).sum() == pytest.approx(float((positions.grad * direction).sum()))
+    assert forward.abs().max() > 0.1
