@@ -325,13 +325,11 @@ class Study:
         path.write_text(json.dumps(rows, indent=1) + '\n')
 
     def pictures(self) -> None:
-        """The pictures of the docs."""
-        rows = [
-            self.picture(name)
-            for name in (f'gsmooth-{transformation}' for transformation in SURROGATES)
-            if (self.folder(name) / 'certified' / 'summary.json').exists()
-        ]
-        write_picture('semantic_certified.png', np.concatenate(rows))
+        """The pictures of the docs, of what was certified and attacked."""
+        for kind, transformations in (('gsmooth', SURROGATES), ('direct', DIRECT + SLICED)):
+            names = [f'{kind}-{transformation}' for transformation in transformations]
+            rows = [self.picture(n) for n in names if (self.folder(n) / 'attack.json').exists()]
+            write_picture(f'semantic_{kind}.jpg', np.concatenate(rows))
         model = Model(self, full_name(f'gsmooth-{SURROGATES[0]}'))
         image = next(model.items()).image
         panels = [panel(image, 'image')]
@@ -343,19 +341,18 @@ class Study:
             draw = SurrogateTransform(surrogate, sigma1, sigma2)
             noisy = draw.sample(image, torch.Generator().manual_seed(0))
             panels.append(panel(noisy, f'latent noise {sigma2:g}'))
-        write_picture('semantic_noise.png', beside(panels))
+        write_picture('semantic_noise.jpg', beside(panels))
 
     def picture(self, name: str) -> np.ndarray:
-        """One test image: clean, under the attack that moves it farthest, label, certified."""
+        """One test image: clean, under the attack that costs most pixels, label, certified."""
         one = Study(self.work_dirs, len(self.indices))
         one.indices = self.indices[len(self.indices) // 2 :][:1]
         model = Model(one, full_name(name))
         (item,) = model.items()
-        law = model.perturbation
-        statement = law.requirement(item.image).statement
-        worst = statement['worst_parameter']
-        attacked = model.transformation(item.image[None], worst)[0]
         stem = model.adapter.name(item.sample, bytes.fromhex(item.digest))
+        images = json.loads((self.folder(name) / 'attack.json').read_text())['images']
+        (worst,) = (image['worst']['smoothed'] for image in images if image['name'] == stem)
+        attacked = model.transformation(item.image[None], worst)[0]
         (path,) = self.folder(name).glob(f'certified/certificates-*/{stem}.png')
         palette = [colour[::-1] for colour in model.dataset.metainfo['palette']]
         maps = (item.label.numpy(), cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
@@ -624,7 +621,7 @@ class Tally:
 def write_picture(name: str, picture: np.ndarray) -> None:
     """Writes a picture of the docs."""
     path = ROOT / 'docs' / 'images' / name
-    cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
 def full_name(name: str) -> str:

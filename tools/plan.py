@@ -19,9 +19,11 @@ from mmengine.runner import Runner  # noqa: E402
 
 from mmcert.engine.planner import (  # noqa: E402
     COMMON_TAUS,
+    at_threshold,
     count_components,
     first_input,
     report,
+    sampled_thresholds,
     time_draws,
 )
 from mmcert.engine.smoothing_config import SmoothingConfig  # noqa: E402
@@ -52,7 +54,7 @@ def main() -> int:
                              '--cfg-options smoothing.sigma=0.25')  # fmt: skip
         if args.size and args.checkpoint:
             raise ValueError('give either a checkpoint to time on the data, or --size')
-        timing = None
+        timing, thresholds = None, ()
         if args.size:
             plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
         if args.size and plan.adapter.certifies_cells:
@@ -68,11 +70,13 @@ def main() -> int:
                 plan = smoothing_of(runner).plan()
                 first = first_input(runner, plan)
                 components, images = count_components(runner, plan, first), first.inputs
+                thresholds = sampled_thresholds(runner, plan)
                 if args.checkpoint:
                     runner.load_or_resume()
                     timing = time_draws(runner, plan, first)
-        print(report(plan, components, images, args.tau, timing))
-        plan.require_feasible(components)
+        print(report(plan, components, images, args.tau, timing, thresholds))
+        easiest = at_threshold(plan, min(thresholds)) if thresholds else plan
+        easiest.require_feasible(components)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
+from mmengine.utils import track_iter_progress
 from prettytable import PrettyTable
 
 from mmcert.certify import InfeasiblePlanError, Terms
@@ -27,6 +28,8 @@ COMMON_TAUS = (0.6, 0.75, 0.85, 0.95, 0.99)
 TIMED_BATCHES = 3
 MOST_DRAWS = 20_000
 """Where the search for a number of draws gives up."""
+SAMPLED_INPUTS = 8
+"""Inputs that are asked for their thresholds, where the attack set gives each its own."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def report(
     images: int,
     taus: Sequence[float],
     timing: Timing | None,
+    thresholds: Sequence[float] = (),
 ) -> str:
     """The planner's answer for a reader.
 
@@ -57,24 +61,61 @@ def report(
         images (int): Inputs of the data set.
         taus (Sequence[float]): Thresholds to give the smallest n for, beside the configured one.
         timing (Timing | None): How long draws take, if that was measured.
+        thresholds (Sequence[float]): From ``sampled_thresholds``, where inputs have their own; the
+            tables are for the median one then.
 
     Returns:
         str: Tables and sentences.
     """
+    words, verdict = _threshold_words(plan, thresholds), _verdict(plan, num_components)
+    if thresholds:
+        able = sum(_can_certify(at_threshold(plan, tau), num_components) for tau in thresholds)
+        word = plan.adapter.word
+        verdict = f'The plan can certify on {able} of {len(thresholds)} {word}s looked at.'
+        plan = at_threshold(plan, _median(thresholds))
     terms = plan.terms
     n = plan.n if plan.n is not None else plan.most_draws - plan.n0
     tested = _tested(plan, num_components)
     lines = [
         f'{images} {plan.adapter.word}s of {num_components} components; {plan.perturbation}; '
-        f'tau = {terms.tau:g} (radius {plan.perturbation.radius(terms.tau):.4g}), '
-        f'alpha = {terms.alpha:g}, {plan.words()}',
+        f'{words}, alpha = {terms.alpha:g}, {plan.words()}',
         _procedures(plan, tested, n, num_components),
         _smallest(plan, tested, num_components, sorted({terms.tau, *taus})),
-        _verdict(plan, num_components),
+        verdict,
     ]
     if timing is not None:
         lines.append(_hours(plan, num_components, images, timing))
     return '\n'.join(lines)
+
+
+def _threshold_words(plan: SmoothingPlan, thresholds: Sequence[float]) -> str:
+    terms, word = plan.terms, plan.adapter.word
+    if not plan.perturbation.sets_tau:
+        return f'tau = {terms.tau:g} (radius {plan.perturbation.radius(terms.tau):.4g})'
+    own = f'each {word} has its own tau, that its attack set takes and at least {terms.tau:g}'
+    if not thresholds:
+        return f'{own} (which the data tells, without --size); the tables start from that'
+    return (
+        f'{own}: {_median(thresholds):.4f} for the median of {len(thresholds)} {word}s looked at '
+        f'({min(thresholds):.4f} to {max(thresholds):.4f}); the tables start from that'
+    )
+
+
+def _median(thresholds: Sequence[float]) -> float:
+    return sorted(thresholds)[len(thresholds) // 2]
+
+
+def at_threshold(plan: SmoothingPlan, tau: float) -> SmoothingPlan:
+    """The plan for an input whose attack set takes this threshold."""
+    return replace(plan, terms=replace(plan.terms, tau=max(plan.terms.tau, tau)))
+
+
+def _can_certify(plan: SmoothingPlan, num_components: int) -> bool:
+    try:
+        plan.require_feasible(num_components)
+    except InfeasiblePlanError:
+        return False
+    return True
 
 
 def _tested(plan: SmoothingPlan, num_components: int) -> Terms:
@@ -213,6 +254,33 @@ def first_input(runner: Runner, plan: SmoothingPlan) -> FirstInput:
     ((raw, sample),) = plan.adapter.inputs(pseudo_collate([dataset[0]]))
     plan.adapter.check(raw, sample)
     return FirstInput(raw.to(next(runner.model.parameters()).device), sample, len(dataset))
+
+
+def sampled_thresholds(runner: Runner, plan: SmoothingPlan) -> tuple[float, ...]:
+    """The thresholds that an attack set takes, on some inputs of the test data.
+
+    Args:
+        runner (Runner): With a test data loader.
+        plan (SmoothingPlan): From the config.
+
+    Returns:
+        tuple[float, ...]: Of up to ``SAMPLED_INPUTS`` inputs, evenly spaced; empty where one
+        threshold is for all.
+    """
+    if not plan.perturbation.sets_tau:
+        return ()
+    dataset = runner.build_dataloader(runner.cfg.test_dataloader).dataset
+    count = min(SAMPLED_INPUTS, len(dataset))
+    indices = [number * len(dataset) // count for number in range(count)]
+    device = next(runner.model.parameters()).device
+    found = []
+    for index in track_iter_progress(indices):
+        ((raw, sample),) = plan.adapter.inputs(pseudo_collate([dataset[index]]))
+        plan.adapter.check(raw, sample)
+        asked = plan.perturbation.requirement(plan.adapter.perturbed_part(raw.to(device)))
+        assert asked is not None, 'the attack set gives each input its own threshold'
+        found.append(asked.tau)
+    return tuple(found)
 
 
 @torch.no_grad()

@@ -1,5 +1,8 @@
 """A small base model whose class probabilities under noise are known, and runners around it."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +110,19 @@ def make_config(tmp_path, scenes_root):
 
 
 _runs = iter(range(10**6))
+
+
+def run_tool(*command, expect=0, **environment):
+    """Runs a Python program of the repository; returns what it printed, on both streams."""
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', *map(str, command)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', **environment},
+    )
+    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
 def run_test(cfg):

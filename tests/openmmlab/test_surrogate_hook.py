@@ -1,9 +1,6 @@
 """Surrogates from a config: thresholds of each image, statements, and the votes they share."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +15,7 @@ from mmcert.perturbations import SurrogateTransform
 from mmcert.sampling import SegmentorOutputError
 from mmcert.surrogates import Surrogate, load_surrogate, save_surrogate
 
-from .conftest import ROOT, run_test
+from .conftest import run_test, run_tool
 
 SCALES = {'sigma1': 0.5, 'sigma2': 0.25}
 ATTACK = dict(values=[-0.1, 0.2])
@@ -316,13 +313,8 @@ def test_offline_answers_need_no_surrogate(make_config, tmp_path, smoothing):
     run_test(cfg)
     Path(cfg.smoothing.perturbation.surrogate).unlink()
     (folder,) = (tmp_path / 'work/certified').glob('votes-*')
-    tool = ROOT / 'tools/certify.py'
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', tool, folder, '--tau', '0.6', '--alpha', '0.01'],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert 'SurrogateTransform(brightness, sigma1=0.5, sigma2=0.25)' in done.stdout
+    printed = run_tool('tools/certify.py', folder, '--tau', 0.6, '--alpha', 0.01)
+    assert 'SurrogateTransform(brightness, sigma1=0.5, sigma2=0.25)' in printed
     answer = json.loads((folder / 'offline.json').read_text())
     assert answer['rows'][0]['radius'] == pytest.approx(ndtri(0.6))
     certified = [
@@ -361,16 +353,11 @@ def test_two_processes_that_share_draws_answer_as_one(make_config, tmp_path, smo
     cfg = make_config(smoothing=smoothing())
     expected = run_test(cfg)
     cfg.dump(tmp_path / 'config.py')
-    done = subprocess.run(
-        [
-            sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run', '--nproc-per-node=2',
-            '--master-port=29541', 'tools/test.py', tmp_path / 'config.py', cfg.load_from,
-            '--launcher=pytorch', '--work-dir', tmp_path / 'work2', '--cfg-options',
-            'smoothing.distribute=draws',
-        ],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    run_tool(
+        '-m', 'torch.distributed.run', '--nproc-per-node=2', '--master-port=29541',
+        'tools/test.py', tmp_path / 'config.py', cfg.load_from, '--launcher=pytorch', '--work-dir',
+        tmp_path / 'work2', '--cfg-options', 'smoothing.distribute=draws',
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads((tmp_path / 'work2/certified/summary.json').read_text())
     for name, value in summary['rates'].items():
         assert value == pytest.approx(expected[f'certified/{name}'], nan_ok=True), name
@@ -378,3 +365,19 @@ def test_two_processes_that_share_draws_answer_as_one(make_config, tmp_path, smo
     paths = (tmp_path / 'work2/certified').glob('certificates-*/*.json')
     two = {path.stem: json.loads(path.read_text()) for path in paths}
     assert one == {name: (s['tau'], s['certified']) for name, s in two.items()}
+
+
+@pytest.mark.parametrize(('n', 'able', 'code'), [(60, 2, 0), (3, 0, 2)])
+def test_the_plan_tool_looks_up_the_thresholds_of_the_data(
+    make_config, smoothing, tmp_path, n, able, code
+):
+    cfg = make_config(smoothing=smoothing(n=n))
+    cfg.dump(tmp_path / 'config.py')
+    printed = run_tool('tools/plan.py', tmp_path / 'config.py', expect=code)
+    assert f'The plan can certify on {able} of 2 images looked at.' in printed
+    run_test(make_config(smoothing=smoothing(n=60)))
+    taus = sorted(statement['tau'] for statement in statements(tmp_path).values())
+    assert f'{taus[1]:.4f} for the median of 2 images' in printed
+    assert f'({taus[0]:.4f} to {taus[1]:.4f})' in printed
+    unknown = run_tool('tools/plan.py', tmp_path / 'config.py', '--size', 32, 48, expect=code)
+    assert 'which the data tells, without --size' in unknown

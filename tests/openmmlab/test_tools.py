@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,23 +11,11 @@ import pytest
 
 from mmcert.certify import load_votes
 
-from .conftest import ROOT
+from .conftest import ROOT, run_tool
 from .test_compat import LITE
 from .test_smoothing_hook import votes_files
 
 PLAIN = ROOT / 'configs/camvid/fast-scnn_noise-s0.25-3k_camvid-360x480.py'
-
-
-def run(*command, expect=0, **environment):
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', *map(str, command)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', **environment},
-    )
-    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -45,7 +30,7 @@ def written_config(make_config, tmp_path):
 
 def test_test_tool_adds_the_hook_and_draws(written_config, tmp_path):
     config, checkpoint = written_config
-    printed = run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work',
+    printed = run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work',
                   '--show-dir', tmp_path / 'pictures')  # fmt: skip
     assert 'cert. mIoU' in printed
     assert 'base model, clean image' in printed
@@ -55,9 +40,9 @@ def test_test_tool_adds_the_hook_and_draws(written_config, tmp_path):
 
 def test_certify_tool_answers_from_votes_alone(written_config, tmp_path):
     config, checkpoint = written_config
-    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
     summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
-    printed = run(
+    printed = run_tool(
         'tools/certify.py', tmp_path / 'votes', '--tau', 0.55, 0.6, 0.9, '--alpha', 0.01,
         '--procedure', 'holm', 'bonferroni',
     )  # fmt: skip
@@ -74,12 +59,12 @@ def test_certify_tool_answers_from_votes_alone(written_config, tmp_path):
 
 def test_certify_tool_needs_no_framework(written_config, tmp_path):
     config, checkpoint = written_config
-    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
     blocked = tmp_path / 'blocked'
     blocked.mkdir()
     for name in ('mmengine', 'mmcv', 'mmseg'):
         (blocked / f'{name}.py').write_text('raise ImportError("not to be imported")')
-    run('tools/certify.py', tmp_path / 'votes', '--tau', 0.6, PYTHONPATH=str(blocked))
+    run_tool('tools/certify.py', tmp_path / 'votes', '--tau', 0.6, PYTHONPATH=str(blocked))
 
 
 @pytest.mark.parametrize(
@@ -88,23 +73,25 @@ def test_certify_tool_needs_no_framework(written_config, tmp_path):
 )
 def test_certify_tool_refuses_bad_terms(written_config, tmp_path, arguments, message):
     config, checkpoint = written_config
-    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
-    assert f'error: {message}' in run('tools/certify.py', tmp_path / 'votes', *arguments, expect=2)
+    run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    assert f'error: {message}' in run_tool(
+        'tools/certify.py', tmp_path / 'votes', *arguments, expect=2
+    )
     damaged = min((tmp_path / 'votes').glob('*.npz'))
     damaged.write_bytes(b'')
-    assert damaged.name in run('tools/certify.py', tmp_path / 'votes', expect=2)
-    assert 'no votes files' in run('tools/certify.py', tmp_path / 'none', expect=2)
+    assert damaged.name in run_tool('tools/certify.py', tmp_path / 'votes', expect=2)
+    assert 'no votes files' in run_tool('tools/certify.py', tmp_path / 'none', expect=2)
 
 
 def test_certify_tool_keeps_the_answers_of_several_folders_apart(written_config, tmp_path):
     config, checkpoint = written_config
     folders = [tmp_path / 'votes', tmp_path / 'other']
     for folder, sigma in zip(folders, (0.25, 0.3), strict=True):
-        run(
+        run_tool(
             'tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work', '--cfg-options',
             f'smoothing.votes_dir={folder}', f'smoothing.sigma={sigma}',
         )  # fmt: skip
-    run('tools/certify.py', *folders, '--tau', 0.6, '--no-plot', '--out', tmp_path / 'out')
+    run_tool('tools/certify.py', *folders, '--tau', 0.6, '--no-plot', '--out', tmp_path / 'out')
     answers = [
         json.loads((tmp_path / 'out' / f.name / 'offline.json').read_text()) for f in folders
     ]
@@ -116,7 +103,7 @@ def test_pictures_need_something_to_certify(make_config, tmp_path):
     cfg.pop('smoothing')
     cfg.default_hooks.pop('smoothing')
     cfg.dump(tmp_path / 'plain.py')
-    printed = run(
+    printed = run_tool(
         'tools/test.py', tmp_path / 'plain.py', cfg.load_from, '--show-dir', 'x', expect=2
     )
     assert 'the config has no `smoothing`' in printed
@@ -129,8 +116,8 @@ def test_train_tool_trains_what_the_test_tool_certifies(make_config, tmp_path):
     )
     cfg.load_from = None
     cfg.dump(tmp_path / 'config.py')
-    run('tools/train.py', tmp_path / 'config.py', '--work-dir', tmp_path / 'work')
-    printed = run('tools/test.py', tmp_path / 'config.py', tmp_path / 'work/iter_3.pth')
+    run_tool('tools/train.py', tmp_path / 'config.py', '--work-dir', tmp_path / 'work')
+    printed = run_tool('tools/test.py', tmp_path / 'config.py', tmp_path / 'work/iter_3.pth')
     assert 'certified/certAcc' in printed
 
 
@@ -140,7 +127,7 @@ def test_a_config_that_knows_nothing_of_mmcert_is_certified_by_options(make_conf
     cfg.default_hooks.pop('smoothing')
     config, checkpoint = tmp_path / 'plain.py', cfg.load_from
     cfg.dump(config)
-    printed = run(
+    printed = run_tool(
         'tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work', '--cfg-options',
         'default_hooks.smoothing.type=mmcert.SmoothingHook', 'smoothing.sigma=0.25',
     )  # fmt: skip
@@ -151,7 +138,7 @@ def test_a_config_that_knows_nothing_of_mmcert_is_certified_by_options(make_conf
 def test_the_stock_test_tool_certifies(written_config, tmp_path):
     config, checkpoint = written_config
     stock = Path(mmseg.__file__).parent / '.mim/tools/test.py'
-    printed = run(
+    printed = run_tool(
         stock, config, checkpoint, '--work-dir', tmp_path / 'work', '--cfg-options',
         'default_hooks.smoothing.type=mmcert.SmoothingHook',
     )  # fmt: skip
@@ -164,16 +151,16 @@ def test_the_stock_train_tool_trains_with_noise(make_config, tmp_path):
     cfg.load_from = None
     cfg.dump(tmp_path / 'config.py')
     stock = Path(mmseg.__file__).parent / '.mim/tools/train.py'
-    assert 'loss' in run(stock, tmp_path / 'config.py', '--work-dir', tmp_path / 'work')
+    assert 'loss' in run_tool(stock, tmp_path / 'config.py', '--work-dir', tmp_path / 'work')
 
 
 @pytest.mark.parametrize('distribute', ['images', 'draws'])
 def test_two_processes_give_the_votes_of_one(written_config, tmp_path, distribute):
     config, checkpoint = written_config
-    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
     expected = votes_files(tmp_path / 'votes')
     summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
-    run(
+    run_tool(
         '-m', 'torch.distributed.run', '--nproc-per-node=2', '--master-port=29533',
         'tools/test.py', config, checkpoint, '--launcher=pytorch', '--work-dir', tmp_path / 'work2',
         '--cfg-options', f'smoothing.votes_dir={tmp_path / "votes2"}',
@@ -200,23 +187,23 @@ def test_camvid_converter_brings_the_tutorial_layout_into_ours(tmp_path):
             lines.append(f'/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}')
         (source / f'{split}.txt').write_text('\n'.join(lines))
     converter = 'tools/dataset_converters/camvid.py'
-    run(converter, source, '--out', tmp_path / 'camvid')
+    run_tool(converter, source, '--out', tmp_path / 'camvid')
     assert len(list((tmp_path / 'camvid/images/train').iterdir())) == 2
     labels = cv2.imread(str(tmp_path / 'camvid/annotations/val/0001TP_val_0.png'), -1)
     assert sorted(np.unique(labels)) == [*range(11), 255]
     cv2.imwrite(str(source / 'valannot/0001TP_val_0.png'), np.full((36, 48), 200, np.uint8))
-    assert 'found label 200' in run(converter, source, '--out', tmp_path / 'other', expect=2)
-    assert 'train.txt' in run(converter, tmp_path, '--out', tmp_path / 'third', expect=2)
+    assert 'found label 200' in run_tool(converter, source, '--out', tmp_path / 'other', expect=2)
+    assert 'train.txt' in run_tool(converter, tmp_path, '--out', tmp_path / 'third', expect=2)
 
 
 def test_every_tool_explains_itself():
     for tool in sorted((ROOT / 'tools').rglob('*.py')):
-        assert 'usage:' in run(tool, '--help')
+        assert 'usage:' in run_tool(tool, '--help')
 
 
 def test_votes_of_the_tool_are_readable_by_the_api(written_config, tmp_path):
     config, checkpoint = written_config
-    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
     record = load_votes(min((tmp_path / 'votes').glob('*.npz')))
     assert record.votes.guess.shape == record.label.shape == (32, 48)
 
@@ -237,37 +224,39 @@ def test_the_tables_of_the_pages_are_those_of_their_json(tmp_path):
 
 def test_plan_tool_says_what_can_be_certified_and_how_long_it_takes(written_config):
     config, checkpoint = written_config
-    printed = run('tools/plan.py', config, checkpoint)
+    printed = run_tool('tools/plan.py', config, checkpoint)
     assert '3 images of 1536 components' in printed
     assert 'The plan can certify.' in printed
     assert 'ms per draw on cpu' in printed and 'hours for 3 of them' in printed
-    alone = run('tools/plan.py', config)
+    alone = run_tool('tools/plan.py', config)
     assert 'ms per draw' not in alone
     for name in ('bonferroni', 'kfwer, k=0.001', 'ordered_holm', 'same_draws'):
         assert name in alone
-    large = run('tools/plan.py', config, '--size', 1024, 2048, '--images', 500, '--cfg-options',
-                'smoothing.n=auto', 'smoothing.budget=400')  # fmt: skip
+    large = run_tool(
+        'tools/plan.py', config, '--size', 1024, 2048, '--images', 500, '--cfg-options',
+        'smoothing.n=auto', 'smoothing.budget=400',
+    )  # fmt: skip
     assert '500 images of 2097152 components' in large
     assert 'the first look comes after' in large
 
 
 def test_plan_tool_refuses_what_a_run_would(written_config):
     config, checkpoint = written_config
-    refused = run('tools/plan.py', config, '--cfg-options', 'smoothing.n=5', expect=2)
+    refused = run_tool('tools/plan.py', config, '--cfg-options', 'smoothing.n=5', expect=2)
     assert 'The smallest n that can is 24' in refused
-    assert 'has no `smoothing`' in run('tools/plan.py', PLAIN, expect=2)
-    assert 'either a checkpoint' in run(
+    assert 'has no `smoothing`' in run_tool('tools/plan.py', PLAIN, expect=2)
+    assert 'either a checkpoint' in run_tool(
         'tools/plan.py', config, checkpoint, '--size', 10, 10, expect=2
     )
-    assert 'sigma must be positive' in run(
+    assert 'sigma must be positive' in run_tool(
         'tools/plan.py', config, '--cfg-options', 'smoothing.sigma=-1', expect=2
     )
 
 
 def test_certify_tool_answers_with_every_procedure(written_config, tmp_path):
     config, checkpoint = written_config
-    run('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
-    printed = run(
+    run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    printed = run_tool(
         'tools/certify.py', tmp_path / 'votes', '--tau', 0.55, '--alpha', 0.01, '--procedure',
         'holm', 'kfwer', 'ordered_holm', '--selection', 'holdout', 'same_draws', '--k', 0.01,
     )  # fmt: skip
@@ -283,13 +272,15 @@ def test_certify_tool_answers_with_every_procedure(written_config, tmp_path):
     joint = [row for row in answer['joint_curve'] if row['selection'] == 'holdout']
     assert [row['radius'] for row in joint] == sorted(row['radius'] for row in joint)
     assert (np.diff([row['certAcc'] for row in joint]) <= 0).all()
-    assert 'k belongs to the procedure kfwer' in run(
+    assert 'k belongs to the procedure kfwer' in run_tool(
         'tools/certify.py', tmp_path / 'votes', '--procedure', 'kfwer', expect=2
     )
 
 
 def test_audit_tool_reports_and_fails_when_it_saw_too_little(tmp_path):
-    printed = run('tools/audit.py', '--families', 20, '--out', tmp_path / 'audit.json', expect=1)
+    printed = run_tool(
+        'tools/audit.py', '--families', 20, '--out', tmp_path / 'audit.json', expect=1
+    )
     assert 'AUDIT FAILED' in printed
     content = json.loads((tmp_path / 'audit.json').read_text())
     assert (content['seed'], content['families']) == (0, 20)
@@ -302,9 +293,11 @@ def test_certify_tool_reads_a_taxonomy_back_as_it_was_counted(make_config, tmp_p
     smoothing = dict(votes_dir=str(tmp_path / 'votes'), sigma=0.05, taxonomy=levels)
     cfg = make_config(smoothing=smoothing)
     cfg.dump(tmp_path / 'config.py')
-    run('tools/test.py', tmp_path / 'config.py', cfg.load_from, '--work-dir', tmp_path / 'work')
+    run_tool(
+        'tools/test.py', tmp_path / 'config.py', cfg.load_from, '--work-dir', tmp_path / 'work'
+    )
     summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
-    printed = run('tools/certify.py', tmp_path / 'votes', '--tau', 0.6, '--alpha', 0.01)
+    printed = run_tool('tools/certify.py', tmp_path / 'votes', '--tau', 0.6, '--alpha', 0.01)
     (row,) = json.loads((tmp_path / 'votes/offline.json').read_text())['rows']
     for name in ('CIG', 'cCIG', 'abstain_level1', 'certAcc_level1'):
         assert row[name] == pytest.approx(summary['rates'][name]), name
