@@ -394,6 +394,11 @@ def load_surrogate(path: str | os.PathLike[str]) -> Surrogate:
     message = f'{path} is not a surrogate: it must be written by tools/train_surrogate.py'
     try:
         stored = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'there is no surrogate {path}: tools/train_surrogate.py CONFIG trains one, see '
+            'configs/surrogates'
+        ) from error
     except OSError:
         raise
     except Exception as error:  # Whatever the unpickler meets in another kind of file.
