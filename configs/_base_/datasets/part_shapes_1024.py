@@ -1,24 +1,26 @@
 # Synthetic shapes with normals, made when first needed.
 dataset_type = 'mmcert.PartShapesDataset'
 shapes_per_category = dict(train=80, val=4, test=10)
-pack = dict(
-    type='Pack3DDetInputs',
-    keys=['points', 'pts_semantic_mask'],
-    meta_keys=['lidar_path', 'sample_idx', 'shape_id', 'category'],
-)
-train_pipeline = [
+# Noise of a training config stands between these two.
+shape_transform = [
     dict(type='mmcert.LoadShape', use_normals=True),
     dict(type='mmcert.CentreAndScale'),
     dict(type='mmcert.SampleShapePoints', num_points=1024),
-    dict(type='mmcert.AppendCategory'),
-    pack,
 ]
+pack_transform = [
+    dict(type='mmcert.AppendCategory'),
+    dict(
+        type='Pack3DDetInputs',
+        keys=['points', 'pts_semantic_mask'],
+        meta_keys=['lidar_path', 'sample_idx', 'shape_id', 'category'],
+    ),
+]
+train_pipeline = [*shape_transform, *pack_transform]
 test_pipeline = [
     dict(type='mmcert.LoadShape', use_normals=True),
     dict(type='mmcert.CentreAndScale'),
     dict(type='mmcert.SampleShapePoints', num_points=1024, seed=0),
-    dict(type='mmcert.AppendCategory'),
-    pack,
+    *pack_transform,
 ]
 train_dataloader = dict(
     batch_size=8,

@@ -1,12 +1,8 @@
 # ShapeNetPart with normals; sizes and augmentation as in PointNet++'s public training.
 dataset_type = 'mmcert.ShapeNetPartDataset'
 data_root = 'data/shapenetcore_partanno_segmentation_benchmark_v0_normal'
-pack = dict(
-    type='Pack3DDetInputs',
-    keys=['points', 'pts_semantic_mask'],
-    meta_keys=['lidar_path', 'sample_idx', 'shape_id', 'category'],
-)
-train_pipeline = [
+# Noise of a training config stands between these two.
+shape_transform = [
     dict(type='mmcert.LoadShape', use_normals=True),
     dict(type='mmcert.CentreAndScale'),
     dict(type='mmcert.SampleShapePoints', num_points=2048),
@@ -16,15 +12,21 @@ train_pipeline = [
         scale_ratio_range=[0.8, 1.25],
         translation_std=[0.06, 0.06, 0.06],
     ),
-    dict(type='mmcert.AppendCategory'),
-    pack,
 ]
+pack_transform = [
+    dict(type='mmcert.AppendCategory'),
+    dict(
+        type='Pack3DDetInputs',
+        keys=['points', 'pts_semantic_mask'],
+        meta_keys=['lidar_path', 'sample_idx', 'shape_id', 'category'],
+    ),
+]
+train_pipeline = [*shape_transform, *pack_transform]
 test_pipeline = [
     dict(type='mmcert.LoadShape', use_normals=True),
     dict(type='mmcert.CentreAndScale'),
     dict(type='mmcert.SampleShapePoints', num_points=2048, seed=0),
-    dict(type='mmcert.AppendCategory'),
-    pack,
+    *pack_transform,
 ]
 train_dataloader = dict(
     batch_size=16,

@@ -1,30 +1,9 @@
 # ShapeNetPart without normals.
 _base_ = ['./shapenet_part_2048.py']
-pack = dict(
-    type='Pack3DDetInputs',
-    keys=['points', 'pts_semantic_mask'],
-    meta_keys=['lidar_path', 'sample_idx', 'shape_id', 'category'],
-)
-train_pipeline = [
-    dict(type='mmcert.LoadShape', use_normals=False),
-    dict(type='mmcert.CentreAndScale'),
-    dict(type='mmcert.SampleShapePoints', num_points=2048),
-    dict(
-        type='GlobalRotScaleTrans',
-        rot_range=[0, 0],
-        scale_ratio_range=[0.8, 1.25],
-        translation_std=[0.06, 0.06, 0.06],
-    ),
-    dict(type='mmcert.AppendCategory'),
-    pack,
-]
-test_pipeline = [
-    dict(type='mmcert.LoadShape', use_normals=False),
-    dict(type='mmcert.CentreAndScale'),
-    dict(type='mmcert.SampleShapePoints', num_points=2048, seed=0),
-    dict(type='mmcert.AppendCategory'),
-    pack,
-]
+load = dict(type='mmcert.LoadShape', use_normals=False)
+shape_transform = [load, *_base_.shape_transform[1:]]
+train_pipeline = [*shape_transform, *_base_.pack_transform]
+test_pipeline = [load, *_base_.test_pipeline[1:]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
