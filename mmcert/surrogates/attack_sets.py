@@ -29,6 +29,8 @@ class AttackSet:
         values (torch.Tensor): For 'finite' the set itself, else the ends (low, high) of the range;
             shape (N, P), float64.
         points (int): Most parameters that are looked at in a range.
+        transformation (str): Name of the transformation whose parameters they are; '' leaves that
+            open.
 
     Raises:
         ValueError: If the mode is not known, or the values are not what it takes.
@@ -37,6 +39,7 @@ class AttackSet:
     mode: str
     values: torch.Tensor
     points: int
+    transformation: str = ''
 
     def __post_init__(self) -> None:
         values = torch.as_tensor(self.values, dtype=torch.float64).clone()
@@ -99,17 +102,14 @@ def build_attack_set(
             does not go with it, or it is of another transformation.
     """
     if isinstance(attack, AttackSet):
+        _check_same(attack.transformation or transformation.name, transformation)
         transformation.check_parameters(attack.values)
         return attack
     if not isinstance(attack, Mapping):
         raise ValueError(f'an attack set is a dict such as dict(values=[1, 2, 3]), got {attack!r}')
     given = dict(attack)
     meant = given.pop('transformation', transformation.name)
-    name = meant.get('type') if isinstance(meant, Mapping) else meant
-    if name != transformation.name:
-        raise ValueError(
-            f'the attack is {name}, but the surrogate was made for {transformation.name}'
-        )
+    _check_same(meant.get('type') if isinstance(meant, Mapping) else meant, transformation)
     unknown = sorted(set(given) - {'values', 'range', 'mode', 'points'})
     if unknown or ('values' in given) == ('range' in given):
         raise ValueError(
@@ -124,9 +124,17 @@ def build_attack_set(
     if mode == 'finite':
         if 'points' in given:
             raise ValueError('points belong to a range: of values, each is looked at')
-        return AttackSet(mode, transformation.finite(given['values']), 0)
+        return AttackSet(mode, transformation.finite(given['values']), 0, transformation.name)
     points = given.get('points', POINTS[mode])
-    return AttackSet(mode, _ends(given['range'], transformation), points)
+    ends = _ends(given['range'], transformation)
+    return AttackSet(mode, ends, points, transformation.name)
+
+
+def _check_same(name: str | None, transformation: Transformation) -> None:
+    if name != transformation.name:
+        raise ValueError(
+            f'the attack is {name}, but the surrogate was made for {transformation.name}'
+        )
 
 
 def _ends(bounds: Sequence[Any], transformation: Transformation) -> torch.Tensor:

@@ -15,8 +15,8 @@ from mmcert.certify import certify
 from mmcert.perturbations import Requirement, SurrogateTransform, from_spec
 from mmcert.perturbations.surrogate import LARGEST_TAU
 from mmcert.sampling import collect_votes
-from mmcert.surrogates import AttackSet, Surrogate, save_surrogate
-from mmcert.transformations import Brightness
+from mmcert.surrogates import AttackSet, Surrogate, build_attack_set, save_surrogate
+from mmcert.transformations import Brightness, build
 
 SIZE, LATENT = (8, 12), (5, 2, 3)
 SCALES = {'sigma1': 0.5, 'sigma2': 0.25}
@@ -640,6 +640,10 @@ def test_a_file_is_the_surrogate_in_it(tmp_path):
         (
             dict(attack=AttackSet('finite', torch.tensor([[50.0]]), 0)),
             'shift must lie in',
+        ),
+        (
+            dict(attack=build_attack_set(dict(values=[0.1]), build('contrast'))),
+            'the attack is contrast, but the surrogate was made for brightness',
         ),
     ],
 )
