@@ -513,8 +513,10 @@ def test_attack_sets_cannot_be_changed_from_outside():
     values[:] = 0.3
     assert attack.values.flatten().tolist() == [0.1, 0.2]
     assert build_attack_set(attack, Brightness()) is attack
-    with pytest.raises(ValueError, match='quality must lie in'):
+    with pytest.raises(ValueError, match='the attack is brightness'):
         build_attack_set(attack, build('jpeg'))
+    with pytest.raises(ValueError, match='quality must lie in'):
+        build_attack_set(AttackSet('finite', attack.values, 0), build('jpeg'))
 
 
 def test_attack_sets_in_words_say_the_numbers_in_full():
