@@ -262,7 +262,7 @@ def test_plan_tells_what_slices_take(sliced, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert f'2 images of {32 * 48} components; SlicedTransformation(' in printed
     assert f'{N0} + {SLICES} x {N} draws per image' in printed
-    assert 'The plan can certify.' in printed
+    assert 'The plan can certify on 2 of 2 images looked at.' in printed
     assert call(tool, monkeypatch, tmp_path / 'config.py', cfg.load_from) == 0
     assert 'ms per draw on cpu' in capsys.readouterr().out
     options = ('--cfg-options', 'smoothing.selection=same_draws')

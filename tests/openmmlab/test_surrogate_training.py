@@ -23,8 +23,7 @@ from mmcert.perturbations import GaussianNoise, SurrogateTransform
 from mmcert.surrogates import Displacement, Surrogate, load_surrogate, save_surrogate
 from mmcert.visualization.surrogates import GAP, TITLE_HEIGHT, compare_surrogate
 
-from .conftest import ROOT
-from .test_tools import run
+from .conftest import ROOT, run_tool
 
 SIZE = (36, 48)
 CASES = {
@@ -464,7 +463,7 @@ def call(tool, monkeypatch, *arguments):
 
 
 def test_the_tool_leaves_a_surrogate_that_smoothing_takes(tiny, tmp_path):
-    printed = run('tools/train_surrogate.py', tiny(), '--work-dir', tmp_path / 'work')
+    printed = run_tool('tools/train_surrogate.py', tiny(), '--work-dir', tmp_path / 'work')
     assert 'loss_displacement' in printed and 'surrogate/noisy_error' in printed
     surrogate = load_surrogate(tmp_path / 'work/surrogate.pth')
     weights = torch.load(tmp_path / 'work/iter_4.pth', weights_only=False)['state_dict']
