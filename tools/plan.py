@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from pathlib import Path
 
 from mmcert.compat import enable_mmcv_lite
 
@@ -65,6 +66,8 @@ def main() -> int:
         else:
             with tempfile.TemporaryDirectory() as folder:
                 cfg.work_dir, cfg.load_from = folder, args.checkpoint
+                # mmengine keeps one visualiser for runs of a name, and these names end in seconds.
+                cfg.experiment_name = Path(folder).name
                 cfg.log_level = 'WARNING'
                 runner = Runner.from_cfg(cfg)
                 plan = smoothing_of(runner).plan()
