@@ -66,8 +66,9 @@ def main() -> int:
         else:
             with tempfile.TemporaryDirectory() as folder:
                 cfg.work_dir, cfg.load_from = folder, args.checkpoint
-                # mmengine keeps one visualiser for runs of a name, and these names end in seconds.
-                cfg.experiment_name = Path(folder).name
+                if cfg.get('visualizer'):
+                    # mmengine keeps one of each name, with the folder that it began in.
+                    cfg.visualizer.name = Path(folder).name
                 cfg.log_level = 'WARNING'
                 runner = Runner.from_cfg(cfg)
                 plan = smoothing_of(runner).plan()
