@@ -311,11 +311,10 @@ def semantic(results: dict) -> list[str]:
         )
     ]  # fmt: skip
     for row in results['rows']:
-        rates, terms = row['rates'], row['certificate']
-        tau = row['tau']
+        rates, tau = row['rates'], row['tau']
         rows.append(
             (
-                'surrogate' if row['name'].startswith('gsmooth') else 'directly',
+                _certified_by(row),
                 _attack_set(row),
                 f'{tau["median"]:.3f}'
                 + (
@@ -330,17 +329,31 @@ def semantic(results: dict) -> list[str]:
                 _two(rates['base_aAcc']),
             )
         )
-    first = results['rows'][0]
-    terms = first['certificate']
+    groups: dict[str, list[str]] = {}
+    for row in results['rows']:
+        terms = row['certificate']
+        each = f' in each of {terms["slices"]} slices' if 'slices' in terms else ''
+        words = (
+            f'{row["images"]} test images, n0 = {terms["n0"]}, n = {terms["n"]}{each}, alpha = '
+            f'{terms["alpha"]:g} per image, procedure {terms["procedure"]} with selection '
+            f'{terms["selection"]}'
+        )
+        groups.setdefault(words, []).append(_certified_by(row))
+    said = [f'{" and ".join(dict.fromkeys(by))}: {words}' for words, by in groups.items()]
     return [
         *_table(rows),
         '',
-        f'{first["images"]} test images, n0 = {terms["n0"]}, n = {terms["n"]}, alpha = '
-        f'{terms["alpha"]:g} per image, procedure {terms["procedure"]} with selection '
-        f'{terms["selection"]}; tau is the median over the images and the range. "Base, clean": '
-        'the base model without smoothing on clean images; those of surrogates are trained on what '
-        f'surrogates make, and not for that. Computed on {_machine(results)}, without a GPU.',
+        f'{". ".join(said)}. tau: the median over the images, and the range. "Base, '
+        'clean": the base model without smoothing on clean images; those of surrogates are trained '
+        'on what surrogates make, and not for that. Computed on '
+        f'{_machine(results)}, without a GPU.',
     ]
+
+
+def _certified_by(row: dict) -> str:
+    if row['name'].startswith('gsmooth'):
+        return 'surrogate'
+    return 'slices' if 'slices' in row['certificate'] else 'directly'
 
 
 def semantic_attack(results: dict) -> list[str]:
@@ -361,7 +374,7 @@ def semantic_attack(results: dict) -> list[str]:
         )  # fmt: skip
         rows.append(
             (
-                row['name'].partition('-')[2] + ' (direct)' * row['name'].startswith('direct'),
+                f'{row["name"].partition("-")[2]} ({_certified_by(row)})',
                 str(len(attack['values'])),
                 *(_two(count / attack['labelled']) for count in counts),
                 f'{attack["in_order"]} of {attack["images"]}',
@@ -470,6 +483,9 @@ def _attack_set(row: dict) -> str:
     terms = row['certificate']
     if 'attack' in terms:
         return str(terms['attack_set'])
+    if 'slices' in terms:
+        name = terms['parameters']['transformation']['type']
+        return f'{name} from {terms["low"]:g} to {terms["high"]:g} ({terms["unit_of_xi"]})'
     return str(terms['words']).split(' changes the class')[0].removeprefix('no ')
 
 
