@@ -329,7 +329,8 @@ class Study:
         for kind, transformations in (('gsmooth', SURROGATES), ('direct', DIRECT + SLICED)):
             names = [f'{kind}-{transformation}' for transformation in transformations]
             rows = [self.picture(n) for n in names if (self.folder(n) / 'attack.json').exists()]
-            write_picture(f'semantic_{kind}.jpg', np.concatenate(rows))
+            if rows:
+                write_picture(f'semantic_{kind}.jpg', np.concatenate(rows))
         model = Model(self, full_name(f'gsmooth-{SURROGATES[0]}'))
         image = next(model.items()).image
         panels = [panel(image, 'image')]
@@ -637,7 +638,7 @@ def totals(attack: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         dict: The parameters tried, the counts, and in how many images certified <= attacked <=
-        clean, in pixels that the smoothed model labels rightly.
+        clean, in pixels that the smoothed model labels rightly (the second by definition).
     """
     images = attack['images']
     found: dict[str, Any] = {'values': attack['values'], 'images': len(images)}

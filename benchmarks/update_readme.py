@@ -311,6 +311,8 @@ def semantic(results: dict) -> list[str]:
         )
     ]  # fmt: skip
     for row in results['rows']:
+        if row['certificate']['kind'] != 'certificate':
+            raise ValueError(f'{row["name"]} is an estimate, which is in no table of certificates')
         rates, tau = row['rates'], row['tau']
         rows.append(
             (
@@ -388,8 +390,9 @@ def semantic_attack(results: dict) -> list[str]:
         'clean image and at every parameter that was tried: the whole attack set where it is '
         'finite, 9 parameters of an interval, the extremes of a box, 8 shifts on the rim of the '
         'disk (the last three are not exhaustive). The smoothed model is the majority of 64 draws '
-        'at each attacked image, and of the n0 selection draws on the clean one. "In order": '
-        'images with certified <= attacked <= clean. "Doubtful": certified pixels, right or wrong, '
+        'at each attacked image, and of the n0 selection draws on the clean one (with slices, '
+        'in the middle of its slice). "In order": images with certified <= attacked (<= clean by '
+        'definition). "Doubtful": certified pixels, right or wrong, '
         'without a majority of the 64 draws at some parameter. "Broken": those of them whose class '
         'has less than half of the probability there beyond doubt (binomial test of 1,000 new '
         'draws, at 0.001 over all pixels, parameters and images).',

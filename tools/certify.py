@@ -106,7 +106,10 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
             )
             print(level_table(counts))
     print(reference_table(rows[0]))
-    print(f'Each row is valid by itself, per {word} with confidence 1 - alpha, of {space}.')
+    print(f'Each row is valid by itself, per {word} with confidence 1 - alpha, of {space}:')
+    claims = {tau: str(perturbation.guarantee(tau)['words']) for tau in args.tau}
+    for tau, claim in claims.items():
+        print(f'  tau = {tau:g}: {claim}')
     if any(term.k is not None for term in asked):
         print(
             f'Rows of kfwer are count certificates: fewer than k certificates of each {word} are '
@@ -124,7 +127,7 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
         'sampling': first.meta['sampling'],
         'provenance': first.meta['provenance'],
         'rows': [
-            {**row, 'regions': counts.by_region()}
+            {**row, 'words': claims[row['tau']], 'regions': counts.by_region()}
             for row, counts in zip(rows, tallies, strict=False)
         ],
     }

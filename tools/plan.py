@@ -1,7 +1,8 @@
 """Says what a config's ``smoothing`` can certify at best, and how long it takes, before it is run.
 
 Without a checkpoint: what each procedure can certify with the configured draws, and the smallest n
-for a wanted tau. With one, a few passes are timed and the hours for the data set are told.
+for a wanted tau. With one, a few passes are timed and the hours for the data set are told. Fails
+where a run would be refused, or could certify nothing on any of the inputs that were looked at.
 """
 
 from __future__ import annotations

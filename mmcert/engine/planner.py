@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 import torch
@@ -72,7 +73,9 @@ def report(
         able = sum(_can_certify(at_threshold(plan, tau), num_components) for tau in thresholds)
         word = plan.adapter.word
         verdict = f'The plan can certify on {able} of {len(thresholds)} {word}s looked at.'
-        plan = at_threshold(plan, _median(thresholds))
+        plan = at_threshold(plan, median(thresholds))
+    elif plan.perturbation.sets_tau:
+        verdict = f'At tau = {plan.terms.tau:g}: {verdict}'
     terms = plan.terms
     n = plan.n if plan.n is not None else plan.most_draws - plan.n0
     tested = _tested(plan, num_components)
@@ -96,13 +99,9 @@ def _threshold_words(plan: SmoothingPlan, thresholds: Sequence[float]) -> str:
     if not thresholds:
         return f'{own} (which the data tells, without --size); the tables start from that'
     return (
-        f'{own}: {_median(thresholds):.4f} for the median of {len(thresholds)} {word}s looked at '
+        f'{own}: {median(thresholds):.4f} for the median of {len(thresholds)} {word}s looked at '
         f'({min(thresholds):.4f} to {max(thresholds):.4f}); the tables start from that'
     )
-
-
-def _median(thresholds: Sequence[float]) -> float:
-    return sorted(thresholds)[len(thresholds) // 2]
 
 
 def at_threshold(plan: SmoothingPlan, tau: float) -> SmoothingPlan:
@@ -304,8 +303,9 @@ def time_draws(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> Timing
     with plan.numerics.applied_to(base):
         # 'auto' settles on the way.
         warm_up = 2 * LARGEST if batch.searching else batch.size
-        collect_votes(segment, clean, plan.perturbation, n0=1, n=warm_up, **options)
-        n0, n = batch.size, TIMED_BATCHES * batch.size
+        collect_votes(segment, clean, plan.perturbation, n0=warm_up, n=1, **options)
+        # Every part takes n of them.
+        n0, n = batch.size, max(1, TIMED_BATCHES * batch.size // plan.perturbation.parts)
         started = time.monotonic()
         collect_votes(segment, clean, plan.perturbation, n0=n0, n=n, **options)
         seconds = time.monotonic() - started

@@ -53,7 +53,10 @@ long as the image keeps its size, which is checked for each image."""
 MODEL_KEYS = ('model', 'data_preprocessor')
 """Top-level keys of a config that make the base model."""
 
-PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'numpy', 'scipy')
+PACKAGES = (
+    'torch', 'mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'numpy', 'scipy', 'opencv-python',
+    'opencv-python-headless',
+)  # fmt: skip
 
 
 class CheckpointMismatchError(ValueError):
@@ -179,10 +182,15 @@ class SmoothingHook(Hook):
         self._visualizer = _visualizer(runner, {**meta, **nodes})
         self._progress = _Progress(len(runner.test_dataloader), plan.adapter.word)
         self._images = 0
-        runner.logger.info(
-            f'smoothing: {plan.words()}; to be certified with probability '
-            f'{1 - plan.terms.alpha:g} per {plan.adapter.word}: {guarantee["words"]}'
-        )
+        if plan.perturbation.sets_tau:
+            # What each input's threshold is, and whether it is proven, is known when it comes.
+            aim = f'{plan.perturbation}, each {plan.adapter.word} at the threshold that this takes'
+        else:
+            aim = (
+                f'to be certified with probability {1 - plan.terms.alpha:g} per '
+                f'{plan.adapter.word}: {guarantee["words"]}'
+            )
+        runner.logger.info(f'smoothing: {plan.words()}; {aim}')
 
     def after_test_iter(
         self,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
@@ -165,7 +166,7 @@ class CertifiedMetric(BaseMetric):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / 'summary.json', summary)
         copied = (
-            'components', 'certified', 'n', 'stopped', 'next_look_would_certify',
+            'kind', 'components', 'certified', 'n', 'stopped', 'next_look_would_certify',
             'attack_on_this_input',
         )  # fmt: skip
         write_json_lines(
@@ -207,11 +208,11 @@ def _attack_line(results: list[ImageResult], word: str, estimated: bool) -> str:
     ]
     if not attacks:
         return ''
-    taus = sorted(attack['tau'] for attack in attacks)
+    taus = [attack['tau'] for attack in attacks]
     note = '; it was only sampled: these results are an ESTIMATE, no certificate' * estimated
     return (
-        f'threshold tau that the attack set takes: {taus[len(taus) // 2]:.6g} for the median '
-        f'{word}, {taus[0]:.6g} to {taus[-1]:.6g}{note}'
+        f'threshold tau that the attack set takes: {median(taus):.6g} for the median '
+        f'{word}, {min(taus):.6g} to {max(taus):.6g}{note}'
     )
 
 

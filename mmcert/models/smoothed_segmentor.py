@@ -303,8 +303,9 @@ class SmoothedSegmentor(BaseModel):
         statements: dict[str, Any] = {
             'joint_radius': {
                 'words': (
-                    'the radius map holds at all its pixels at once, by itself with the same '
-                    'confidence; together with the certificate above, alpha counts twice'
+                    'the radius map holds at all its pixels at once, by itself with probability '
+                    f'{1 - plan.terms.alpha:g}; together with the certificate above, alpha counts '
+                    'twice'
                 ),
                 'median': float(np.median(radii)) if radii.size else 0.0,
                 'max': float(radii.max(initial=0.0)),
@@ -483,7 +484,7 @@ class SmoothedSegmentor(BaseModel):
             plan.require_feasible(num_components, requirement)
         except InfeasiblePlanError as error:
             # Later inputs may be larger: those abstain everywhere, and nothing done is lost. And
-            # where an attack moves an input too far, its votes still answer for smaller attacks.
+            # where an attack moves an input too far, its votes may answer for smaller attacks.
             if not self._feasible:
                 if requirement is None:
                     raise

@@ -28,13 +28,9 @@ class Law(ABC):
     """A law of independent, identically distributed parameters.
 
     Attributes:
-        attack_set (str): The attacks xi that ``radius`` speaks of, as a formula.
-        norm (str): What ``radius`` bounds.
         one_sided (bool): Whether neither the parameter nor the attack is ever negative.
     """
 
-    attack_set: str
-    norm: str = 'absolute value'
     one_sided: bool = False
 
     @property
@@ -115,8 +111,6 @@ class Gaussian(Law):
     """
 
     sigma: float
-    attack_set = '||xi||_2 <= radius'
-    norm = 'l2'
 
     def __post_init__(self) -> None:
         _check(self, 'sigma')
@@ -154,8 +148,6 @@ class Laplace(Law):
     """
 
     b: float
-    attack_set = '||xi||_1 <= radius'
-    norm = 'l1'
 
     def __post_init__(self) -> None:
         _check(self, 'b')
@@ -192,8 +184,6 @@ class Exponential(Law):
     """
 
     mean: float
-    attack_set = 'xi >= 0, the sum of its entries <= radius'
-    norm = 'sum of the entries, none of them negative'
     one_sided = True
 
     def __post_init__(self) -> None:
@@ -236,8 +226,6 @@ class Uniform(Law):
         _check(self, 'width')
         if not isinstance(self.one_sided, bool):
             raise ValueError(f'one_sided must be True or False, got {self.one_sided!r}')
-        attack_set = '0 <= xi <= radius' if self.one_sided else '|xi| <= radius'
-        object.__setattr__(self, 'attack_set', attack_set)
 
     @property
     def words(self) -> str:
@@ -271,7 +259,6 @@ class FoldedNormal(Law):
     """
 
     sigma: float
-    attack_set = '0 <= xi <= radius'
     one_sided = True
 
     def __post_init__(self) -> None:

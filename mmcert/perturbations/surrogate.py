@@ -177,7 +177,7 @@ class SurrogateTransform(Perturbation):
         surrogate, attack = self._needed(), self.attack
         found = self._displacement.supremum(inputs, attack)
         statement: dict[str, Any] = {
-            'supremum_mode': attack.mode,
+            'supremum_by': found.by,
             'displacement': found.value,
             'largest_found': found.found,
             'worst_parameter': list(found.worst),
@@ -301,8 +301,9 @@ class SurrogateTransform(Perturbation):
             'radius_needed': reach,
             'tau': float(ndtr(coefficient * reach)),
             'words': (
-                "GSmooth's bound: M* from sampled parameters, the surrogate taken for the "
-                'transformation; radius z(tau) / M* in units of the range'
+                "GSmooth's bound: M* from sampled parameters (those of a finite set), where the "
+                'paper has all up to the radius, and the surrogate taken for the transformation; '
+                'radius z(tau) / M* in units of the range'
             ),
         }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mmcert.transformations import Transformation
+from mmcert.transformations import Transformation, build
 
 MODES = ('finite', 'lipschitz', 'sampled')
 """How a supremum over the set is found."""
@@ -23,14 +23,14 @@ class AttackSet:
 
     Attributes:
         mode (str): 'finite' looks at each of ``values``: exact. 'lipschitz' looks at points of an
-            interval and bounds what lies between them by a proven Lipschitz constant: exact.
+            interval and bounds what lies between them by a proven Lipschitz constant.
             'sampled' looks at points of a range alone, which bounds a supremum from below: what
             follows from it is an estimate.
         values (torch.Tensor): For 'finite' the set itself, else the ends (low, high) of the range;
             shape (N, P), float64.
         points (int): Most parameters that are looked at in a range.
-        transformation (str): Name of the transformation whose parameters they are; '' leaves that
-            open.
+        transformation (Mapping | None): Config of the transformation whose parameters they are;
+            None leaves that open.
 
     Raises:
         ValueError: If the mode is not known, or the values are not what it takes.
@@ -39,7 +39,7 @@ class AttackSet:
     mode: str
     values: torch.Tensor
     points: int
-    transformation: str = ''
+    transformation: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         values = torch.as_tensor(self.values, dtype=torch.float64).clone()
@@ -65,6 +65,11 @@ class AttackSet:
     def kind(self) -> str:
         """'certificate' or, where the supremum is only sampled, 'estimate'."""
         return 'estimate' if self.mode == 'sampled' else 'certificate'
+
+    def check_of(self, transformation: Transformation) -> None:
+        """Refuses a set of another transformation than this, with a ValueError."""
+        if self.transformation is not None:
+            _check_same(self.transformation, transformation)
 
     def spec(self) -> dict[str, Any]:
         """As in a config, as JSON values."""
@@ -102,14 +107,14 @@ def build_attack_set(
             does not go with it, or it is of another transformation.
     """
     if isinstance(attack, AttackSet):
-        _check_same(attack.transformation or transformation.name, transformation)
+        attack.check_of(transformation)
         transformation.check_parameters(attack.values)
         return attack
     if not isinstance(attack, Mapping):
         raise ValueError(f'an attack set is a dict such as dict(values=[1, 2, 3]), got {attack!r}')
     given = dict(attack)
     meant = given.pop('transformation', transformation.name)
-    _check_same(meant.get('type') if isinstance(meant, Mapping) else meant, transformation)
+    _check_same(build(meant).spec() if isinstance(meant, Mapping) else meant, transformation)
     unknown = sorted(set(given) - {'values', 'range', 'mode', 'points'})
     if unknown or ('values' in given) == ('range' in given):
         raise ValueError(
@@ -124,17 +129,19 @@ def build_attack_set(
     if mode == 'finite':
         if 'points' in given:
             raise ValueError('points belong to a range: of values, each is looked at')
-        return AttackSet(mode, transformation.finite(given['values']), 0, transformation.name)
+        return AttackSet(mode, transformation.finite(given['values']), 0, transformation.spec())
     points = given.get('points', POINTS[mode])
     ends = _ends(given['range'], transformation)
-    return AttackSet(mode, ends, points, transformation.name)
+    return AttackSet(mode, ends, points, transformation.spec())
 
 
-def _check_same(name: str | None, transformation: Transformation) -> None:
-    if name != transformation.name:
-        raise ValueError(
-            f'the attack is {name}, but the surrogate was made for {transformation.name}'
-        )
+def _check_same(meant: Mapping[str, Any] | str, transformation: Transformation) -> None:
+    name = meant if isinstance(meant, str) else meant['type']
+    made_for: Any = transformation.name
+    if name == made_for and not isinstance(meant, str):
+        name, made_for = meant, transformation.spec()
+    if name != made_for:
+        raise ValueError(f'the attack is {name}, but the surrogate was made for {made_for}')
 
 
 def _ends(bounds: Sequence[Any], transformation: Transformation) -> torch.Tensor:

@@ -53,12 +53,15 @@ class Supremum:
         found (float): Largest value that was found at a parameter.
         worst (tuple[float, ...]): That parameter.
         looked_at (int): How many parameters were.
+        by (str): 'finite', 'lipschitz' or 'sampled', the set's mode; or 'convex', where an interval
+            is largest at one of its ends.
     """
 
     value: float
     found: float
     worst: tuple[float, ...]
     looked_at: int
+    by: str
 
 
 def mahalanobis_norm(
@@ -183,9 +186,11 @@ class Displacement:
             lower bound for sampled ranges.
 
         Raises:
-            ValueError: If the set lies outside the surrogate's range, or the mode is 'lipschitz'
-                and the transformation has no proven Lipschitz constant, or an infinite one.
+            ValueError: If the set is of another transformation or outside the range, or the mode is
+                'lipschitz' and the transformation has no proven Lipschitz constant, or an infinite
+                one.
         """
+        attack.check_of(self.surrogate.transformation)
         if attack.mode == 'lipschitz':
             return self._bounded(image, attack)
         values = attack.values
@@ -194,14 +199,15 @@ class Displacement:
             width = len(transformation.parameters)
             count = max(2, math.floor(attack.points ** (1 / width)))
             values = transformation.grid(values[0], values[1], count)
-        return self._largest(image, values)
+        return self._largest(image, values, attack.mode)
 
-    def _largest(self, image: torch.Tensor, values: torch.Tensor) -> Supremum:
+    def _largest(self, image: torch.Tensor, values: torch.Tensor, by: str) -> Supremum:
         """The largest D at some parameters."""
         found = self(image, values)
         index = int(found.argmax())
         largest = float(found[index])
-        return Supremum(_with_margin(largest), largest, tuple(values[index].tolist()), len(values))
+        worst = tuple(values[index].tolist())
+        return Supremum(_with_margin(largest), largest, worst, len(values), by)
 
     @cached_property
     def _encoder_constant(self) -> float:
@@ -224,7 +230,7 @@ class Displacement:
                 'in place; give values'
             )
         if transformation.straight and not self.surrogate.hidden:
-            return self._largest(image, attack.values)
+            return self._largest(image, attack.values, 'convex')
         encoder = self._encoder_constant / self.sigma2
         clean, at_clean = image.double()[None], self.latent(image)
 
@@ -254,7 +260,8 @@ class Displacement:
             largest, worst = max((largest, worst), (at, middle))
             heapq.heappush(heap, (-bound(a, at_a, middle, at), a, at_a, middle, at))
             heapq.heappush(heap, (-bound(middle, at, b, at_b), middle, at, b, at_b))
-        return Supremum(_with_margin(max(-heap[0][0], largest)), largest, (worst,), looked_at)
+        value_found = _with_margin(max(-heap[0][0], largest))
+        return Supremum(value_found, largest, (worst,), looked_at, 'lipschitz')
 
 
 def _with_margin(value: float) -> float:

@@ -225,18 +225,15 @@ class Transformation(ABC):
             )
         return self.check_parameters(rows)
 
-    def grid(
-        self, low: Values, high: Values, count: int | Sequence[int], *, whole: bool = False
-    ) -> torch.Tensor:
+    def grid(self, low: Values, high: Values, count: int | Sequence[int]) -> torch.Tensor:
         """A regular grid of parameters, ends included; the last parameter varies fastest.
 
         Args:
             low (torch.Tensor | Sequence | float): Lower ends, shape (P,), or a number if P = 1.
             high (torch.Tensor | Sequence | float): Upper ends, likewise.
             count (int | Sequence[int]): Values of each parameter, at least 1; with one value, it
-                is the lower end.
-            whole (bool): Whether to round to whole numbers and drop repetitions; parameters that
-                must be whole are rounded anyway.
+                is the lower end. Parameters that must be whole are rounded, and repetitions
+                dropped.
 
         Returns:
             torch.Tensor: Shape (N, P), float64.
@@ -255,7 +252,7 @@ class Transformation(ABC):
             self.parameters, first.tolist(), last.tolist(), counts, strict=True
         ):
             axis = torch.linspace(start, stop, number, dtype=torch.float64)
-            axes.append(torch.unique(axis.round()) if whole or parameter.integer else axis)
+            axes.append(torch.unique(axis.round()) if parameter.integer else axis)
         rows = torch.stack([a.flatten() for a in torch.meshgrid(*axes, indexing='ij')], dim=1)
         return self.check_parameters(rows)
 

@@ -80,7 +80,7 @@ def test_certificates_state_the_attack_and_what_it_takes_on_each_image(
         assert statement['transformation'] == {'type': 'brightness'}
         assert statement['frame'] == 'output' and statement['space'] == 'original'
         assert 'as the test pipeline delivers it' in statement['stage']
-        assert of_input['supremum_mode'] == 'finite' and of_input['worst_parameter'] == [0.2]
+        assert of_input['supremum_by'] == 'finite' and of_input['worst_parameter'] == [0.2]
         assert statement['tau'] == of_input['tau'] == ndtr(of_input['displacement'])
         assert statement['radius'] == pytest.approx(of_input['displacement'])
         assert (statement['sigma1'], statement['sigma2']) == (0.5, 0.25)
@@ -127,14 +127,15 @@ def test_a_sampled_supremum_makes_estimates_and_the_log_says_so(make_config, tmp
     run_test(make_config(smoothing=smoothing(attack)))
     for statement in statements(tmp_path).values():
         assert statement['kind'] == 'estimate'
-        assert statement['attack_on_this_input']['supremum_mode'] == 'sampled'
+        assert statement['attack_on_this_input']['supremum_by'] == 'sampled'
         assert statement['words'].startswith('an estimate')
         assert statement['promise'].startswith('none') and 'confidence' not in statement
     printed = log(tmp_path)
     assert 'estimated results of 2 images, without proof: an estimate' in printed
     assert 'only sampled: these results are an ESTIMATE, no certificate' in printed
     assert 'so far estimated accuracy' in printed
-    for claim in ('so far certified accuracy', 'certified results of', 'broken promise'):
+    claims = ('to be certified', 'so far certified', 'certified results of', 'broken promise')
+    for claim in claims:
         assert claim not in printed
     summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
     assert summary['certificate']['kind'] == 'estimate'
@@ -315,6 +316,7 @@ def test_offline_answers_need_no_surrogate(make_config, tmp_path, smoothing):
     (folder,) = (tmp_path / 'work/certified').glob('votes-*')
     printed = run_tool('tools/certify.py', folder, '--tau', 0.6, '--alpha', 0.01)
     assert 'SurrogateTransform(brightness, sigma1=0.5, sigma2=0.25)' in printed
+    assert "tau = 0.6: no change of the image that moves the surrogate's latent by" in printed
     answer = json.loads((folder / 'offline.json').read_text())
     assert answer['rows'][0]['radius'] == pytest.approx(ndtri(0.6))
     certified = [
@@ -380,4 +382,4 @@ def test_the_plan_tool_looks_up_the_thresholds_of_the_data(
     assert f'{taus[1]:.4f} for the median of 2 images' in printed
     assert f'({taus[0]:.4f} to {taus[1]:.4f})' in printed
     unknown = run_tool('tools/plan.py', tmp_path / 'config.py', '--size', 32, 48, expect=code)
-    assert 'which the data tells, without --size' in unknown
+    assert 'which the data tells, without --size' in unknown and 'At tau = 0.5: ' in unknown

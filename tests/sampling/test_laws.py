@@ -153,14 +153,6 @@ def test_specs_rebuild_the_law(known):
         law.sigma = 2.0
 
 
-def test_attack_sets_say_which_side_they_are_on(known):
-    law, _ = known
-    assert law.one_sided == (law.attack_set.startswith(('xi >= 0', '0 <= xi')))
-    assert law.attack_set.endswith('<= radius')
-    assert ('_2' in law.attack_set) == (law.norm == 'l2')
-    assert ('_1' in law.attack_set) == (law.norm == 'l1')
-
-
 def test_every_law_is_tested_here():
     assert {type(law) for law, _ in KNOWN} == set(LAWS.values())
 

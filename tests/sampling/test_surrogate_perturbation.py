@@ -209,7 +209,7 @@ def test_the_threshold_is_that_of_the_largest_displacement():
     assert statement['displacement'] == pytest.approx(largest * 1.0001 + 1e-4, rel=1e-5)
     assert requirement.tau == ndtr(statement['displacement']) > 0.5
     assert perturbation.radius(requirement.tau) == pytest.approx(statement['displacement'])
-    assert (requirement.kind, statement['supremum_mode']) == ('certificate', 'finite')
+    assert (requirement.kind, statement['supremum_by']) == ('certificate', 'finite')
     assert json.loads(json.dumps(statement)) == statement
     assert linear().requirement(x) is None
 
@@ -228,7 +228,7 @@ def test_an_estimate_is_called_one():
     sampled = linear(dict(range=(-0.1, 0.2), mode='sampled', points=7))
     requirement = sampled.requirement(image())
     assert requirement.kind == 'estimate'
-    assert requirement.statement['supremum_mode'] == 'sampled'
+    assert requirement.statement['supremum_by'] == 'sampled'
     assert requirement.statement['parameters_looked_at'] == 7
     words = sampled.guarantee(requirement.tau)['words']
     assert words.startswith('an estimate, from parameters that were sampled: no brightness')

@@ -309,11 +309,12 @@ def test_along_a_straight_line_the_ends_are_the_supremum(name, low, high):
     attack = AttackSet('lipschitz', column(low, high), 400)
     found = displacement.supremum(image(), attack)
     dense = torch.linspace(low, high, 301, dtype=torch.float64)[:, None]
-    assert found.looked_at == 2
+    assert (found.looked_at, found.by) == (2, 'convex')
     assert found.found == pytest.approx(displacement(image(), dense).max().item())
     # Not of an encoder that bends, nor of another transformation by that name.
     bent = Displacement(make(name, low, high, hidden=(4,)), 0.5, 0.25)
-    assert bent.supremum(image(), attack).looked_at > 2
+    bounded = bent.supremum(image(), attack)
+    assert bounded.looked_at > 2 and bounded.by == 'lipschitz'
     assert not Root().straight and Steady().straight and not build('gaussian_blur').straight
 
 
@@ -515,6 +516,11 @@ def test_attack_sets_cannot_be_changed_from_outside():
     assert build_attack_set(attack, Brightness()) is attack
     with pytest.raises(ValueError, match='the attack is brightness'):
         build_attack_set(attack, build('jpeg'))
+    zero = build_attack_set(dict(values=[0.1]), build(dict(type='contrast', pivot='zero')))
+    with pytest.raises(ValueError, match="the attack is {.*'zero'}, but.* made for {.*'mean'}"):
+        build_attack_set(zero, build('contrast'))
+    with pytest.raises(ValueError, match='the attack is contrast'):
+        Displacement(make(), 0.5, 0.25).supremum(image(), zero)
     with pytest.raises(ValueError, match='quality must lie in'):
         build_attack_set(AttackSet('finite', attack.values, 0), build('jpeg'))
 

@@ -8,7 +8,6 @@ import scipy.ndimage
 import torch
 
 from mmcert.transformations import build
-from mmcert.transformations.blurs import REACH
 from mmcert.transformations.cosine import power
 from mmcert.transformations.operators import pixel_grid, read_bilinear, slope_ranges
 
@@ -194,4 +193,3 @@ def test_positions_and_velocities_keep_to_their_boxes(name, low, high, part):
         assert (velocity >= slow[y, x] - 1e-9).all()
         assert (velocity <= fast[y, x] + 1e-9).all()
         assert (velocity.norm(dim=-1) <= limit[y, x] + 1e-9).all()
-    assert 0 < REACH <= 1
