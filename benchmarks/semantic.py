@@ -361,7 +361,7 @@ class Study:
             torch.from_numpy(paint(values, palette, other)).permute(2, 0, 1) / 255
             for values, other in zip(maps, ((0, 0, 0), (255, 255, 255)), strict=True)
         )
-        shown = ', '.join(f'{value:g}' for value in worst)
+        shown = ', '.join(f'{value:.3g}' for value in worst)
         return beside(
             [
                 panel(item.image, 'image'),
