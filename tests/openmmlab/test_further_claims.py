@@ -229,4 +229,4 @@ def test_images_with_and_without_an_allowance_are_reported_together(make_config,
     kinds = {statement['kind'] for statement in certificates(tmp_path).values()}
     assert kinds == {'certificate', 'count certificate'}
     (log,) = tmp_path.glob('work/*/*.log')
-    assert 'count certificates: with probability 0.999 per image, for all but' in log.read_text()
+    assert 'count certificates: with probability 0.99 per image, for all but' in log.read_text()
