@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmcert.datasets.perturbing import Perturb
 from mmcert.registry import TRANSFORMS
-from mmcert.transformations import Transformation, build
+from mmcert.transformations import build
 
 
 @TRANSFORMS.register_module()
@@ -57,7 +57,7 @@ class SemanticTransform(BaseTransform):
             raise ValueError(f'prob must lie in [0, 1], got {prob}')
         self.prob = prob
         self.values = None if values is None else self.transformation.finite(values).numpy()
-        self.range = None if range is None else check_range(self.transformation, range)
+        self.range = None if range is None else self.transformation.ends(range).T.tolist()
 
     @cache_randomness
     def _draw_parameters(self) -> np.ndarray | None:
@@ -144,30 +144,3 @@ def scaled(image: NDArray[Any]) -> NDArray[np.float32]:
     if image.ndim != 3:
         raise ValueError(f'img must have shape (H, W, C), got {image.shape}')
     return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32) / np.float32(255)
-
-
-def check_range(
-    transformation: Transformation, bounds: Sequence[Any]
-) -> tuple[tuple[float, float], ...]:
-    """Checks a range of parameters.
-
-    Args:
-        transformation (Transformation): Whose parameters they are.
-        bounds (Sequence): (low, high) for one parameter, and a pair for each if there are several.
-
-    Returns:
-        tuple[tuple[float, float], ...]: A pair (low, high) for each parameter.
-
-    Raises:
-        ValueError: If the shape does not fit, low > high, or an end is out of range.
-    """
-    width = len(transformation.parameters)
-    pairs = np.asarray(bounds, dtype=np.float64)
-    if width == 1 and pairs.shape == (2,):
-        pairs = pairs[None]
-    if pairs.shape != (width, 2) or not (pairs[:, 0] <= pairs[:, 1]).all():
-        raise ValueError(
-            f'{transformation.name} takes a range of {width} pairs low <= high, got {bounds}'
-        )
-    transformation.check_parameters(pairs.T)
-    return tuple((float(low), float(high)) for low, high in pairs)

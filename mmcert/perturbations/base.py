@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Any
 import torch
 
 from mmcert.certify.checks import check_tau
+
+LARGEST_TAU = math.nextafter(1.0, 0.0)
+"""Where an attack moves an input so far that the threshold rounds to 1: no draws attain it."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,16 +11,13 @@ import torch
 from scipy.special import ndtr
 
 from mmcert.certify.checks import check_draws
-from mmcert.perturbations.base import Perturbation, Requirement
+from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement
 from mmcert.perturbations.gaussian import GaussianNoise
 from mmcert.perturbations.images import NOT_CLIPPED, STAGE
 from mmcert.transformations import AboutCentre, build, check_images
 
 STEPS = 4
 """Parts of a slice, an even number, in which distances are bounded by those at their ends."""
-
-LARGEST_TAU = math.nextafter(1.0, 0.0)
-"""The threshold where the image moves so far that Phi rounds to 1: no draws attain it."""
 
 
 class SlicedTransformation(Perturbation):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from scipy.special import ndtr, ndtri
 
 from mmcert.certify.checks import check_tau
-from mmcert.perturbations.base import Perturbation, Requirement
+from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement
 from mmcert.perturbations.noise_level import validate_positive
 from mmcert.perturbations.standard import fill_normal
 from mmcert.surrogates import (
@@ -29,9 +28,6 @@ from mmcert.surrogates.displacement import ABSOLUTE_MARGIN, RELATIVE_MARGIN
 from mmcert.transformations import build, check_images
 from mmcert.transformations.geometry import Geometric, Rotation, Translation
 from mmcert.transformations.operators import read_nearest
-
-LARGEST_TAU = math.nextafter(1.0, 0.0)
-"""Where the latent moves so far that the threshold rounds to 1: no number of draws certifies it."""
 
 PAPER_POINTS = 9
 """Parameters of a range at which the paper's coefficient is looked at."""

@@ -131,8 +131,7 @@ def build_attack_set(
             raise ValueError('points belong to a range: of values, each is looked at')
         return AttackSet(mode, transformation.finite(given['values']), 0, transformation.spec())
     points = given.get('points', POINTS[mode])
-    ends = _ends(given['range'], transformation)
-    return AttackSet(mode, ends, points, transformation.spec())
+    return AttackSet(mode, transformation.ends(given['range']), points, transformation.spec())
 
 
 def _check_same(meant: Mapping[str, Any] | str, transformation: Transformation) -> None:
@@ -142,19 +141,6 @@ def _check_same(meant: Mapping[str, Any] | str, transformation: Transformation) 
         name, made_for = meant, transformation.spec()
     if name != made_for:
         raise ValueError(f'the attack is {name}, but the surrogate was made for {made_for}')
-
-
-def _ends(bounds: Sequence[Any], transformation: Transformation) -> torch.Tensor:
-    pairs = torch.as_tensor(bounds, dtype=torch.float64)
-    pairs = pairs[None] if pairs.dim() == 1 else pairs
-    if pairs.shape != (len(transformation.parameters), 2) or bool(
-        (pairs[:, 0] > pairs[:, 1]).any()
-    ):
-        raise ValueError(
-            f'{transformation.name} takes a range of {len(transformation.parameters)} pairs '
-            f'low <= high, got {bounds}'
-        )
-    return transformation.check_parameters(pairs.T)
 
 
 def _plain(rows: torch.Tensor) -> list[Any]:

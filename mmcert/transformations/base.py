@@ -225,6 +225,28 @@ class Transformation(ABC):
             )
         return self.check_parameters(rows)
 
+    def ends(self, bounds: torch.Tensor | NDArray[Any] | Sequence[Any]) -> torch.Tensor:
+        """The ends of a range of parameters.
+
+        Args:
+            bounds (Sequence | torch.Tensor): A pair (low, high) for each of the P parameters, shape
+                (P, 2), or one pair if P = 1.
+
+        Returns:
+            torch.Tensor: Lower and upper ends, shape (2, P), float64.
+
+        Raises:
+            ValueError: If the shape does not fit, low > high, or an end is out of range.
+        """
+        pairs, width = torch.as_tensor(bounds, dtype=torch.float64), len(self.parameters)
+        if pairs.shape == (2,) and width == 1:
+            pairs = pairs[None]
+        if pairs.shape != (width, 2) or not bool((pairs[:, 0] <= pairs[:, 1]).all()):
+            raise ValueError(
+                f'{self.name} takes a range of {width} pairs low <= high, got {bounds}'
+            )
+        return self.check_parameters(pairs.T)
+
     def grid(self, low: Values, high: Values, count: int | Sequence[int]) -> torch.Tensor:
         """A regular grid of parameters, ends included; the last parameter varies fastest.
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmcert.certify import certify
 from mmcert.perturbations import Requirement, SurrogateTransform, from_spec
-from mmcert.perturbations.surrogate import LARGEST_TAU
+from mmcert.perturbations.base import LARGEST_TAU
 from mmcert.sampling import collect_votes
 from mmcert.surrogates import AttackSet, Surrogate, build_attack_set, save_surrogate
 from mmcert.transformations import Brightness, build
