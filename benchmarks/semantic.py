@@ -131,7 +131,17 @@ def main() -> int:
             continue
         for name in chosen:
             getattr(study, step)(name)
-    content = {'machine': machine(), 'rows': [row for name in names for row in study.row(name)]}
+    content = {
+        'machine': machine(),
+        'attack': {
+            'draws': ATTACK_DRAWS,
+            'sure_draws': SURE_DRAWS,
+            'level': BROKEN_LEVEL,
+            'range_points': RANGE_POINTS,
+        },
+        'corruptions': {'draws': CORRUPTION_DRAWS, 'images': FEW_IMAGES},
+        'rows': [row for name in names for row in study.row(name)],
+    }
     for step in ('noise', 'laws'):
         path = args.work_dirs / 'semantic' / f'{step}.json'
         content[step] = json.loads(path.read_text()) if path.exists() else []

@@ -383,19 +383,22 @@ def semantic_attack(results: dict) -> list[str]:
                 *(f'{attack[key]:,}' for key in ('certified', 'doubtful', 'broken')),
             )
         )
+    how = results['attack']
     return [
         *_table(rows),
         '',
         'Accuracies over the same images. "Attacked": a pixel counts only if it is right on the '
         'clean image and at every parameter that was tried: the whole attack set where it is '
-        'finite, 9 parameters of an interval, the extremes of a box, 8 shifts on the rim of the '
-        'disk (the last three are not exhaustive). The smoothed model is the majority of 64 draws '
+        f'finite, {how["range_points"]} parameters of an interval, the extremes of a box, shifts '
+        'on the rim of the disk (the last three are not exhaustive). The smoothed model is the '
+        f'majority of {how["draws"]} draws '
         'at each attacked image, and of the n0 selection draws on the clean one (with slices, '
         'in the middle of its slice). "In order": images with certified <= attacked (<= clean by '
         'definition). "Doubtful": certified pixels, right or wrong, '
-        'without a majority of the 64 draws at some parameter. "Broken": those of them whose class '
-        'has less than half of the probability there beyond doubt (binomial test of 1,000 new '
-        'draws, at 0.001 over all pixels, parameters and images).',
+        'without a majority of these draws at some parameter. "Broken": those of them whose class '
+        'has less than half of the probability there beyond doubt (binomial test of '
+        f'{how["sure_draws"]:,} new draws, at {how["level"]:g} over all pixels, parameters and '
+        'images).',
     ]
 
 
@@ -475,9 +478,10 @@ def semantic_corruptions(results: dict) -> list[str]:
     return [
         *_table(rows),
         '',
-        'Pixel accuracy on 10 test images; lengths of the severities scaled to the size of the '
-        'images. "Base" sees the image itself and is trained on what the surrogate makes of it; '
-        '"smoothed" is the majority of 32 draws.',
+        f'Pixel accuracy on {results["corruptions"]["images"]} test images; lengths of the '
+        'severities scaled to the size of the images. "Base" sees the image itself and is trained '
+        'on what the surrogate makes of it; '
+        f'"smoothed" is the majority of {results["corruptions"]["draws"]} draws.',
     ]
 
 

@@ -304,8 +304,8 @@ def time_draws(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> Timing
         # 'auto' settles on the way.
         warm_up = 2 * LARGEST if batch.searching else batch.size
         collect_votes(segment, clean, plan.perturbation, n0=warm_up, n=1, **options)
-        # Every part takes n of them.
-        n0, n = batch.size, max(1, TIMED_BATCHES * batch.size // plan.perturbation.parts)
+        # Every part takes n of them, and whole batches say what a draw takes.
+        n0, n = batch.size, max(1, TIMED_BATCHES // plan.perturbation.parts) * batch.size
         started = time.monotonic()
         collect_votes(segment, clean, plan.perturbation, n0=n0, n=n, **options)
         seconds = time.monotonic() - started
