@@ -220,8 +220,8 @@ class SmoothingHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Hands the certified metrics to the visualisation backends."""
         if metrics and is_main_process():
-            certified = {k: v for k, v in metrics.items() if k.startswith('certified/')}
-            runner.visualizer.add_scalars(certified, step=_iteration(runner))
+            ours = {k: v for k, v in metrics.items() if k.startswith(('certified/', 'estimated/'))}
+            runner.visualizer.add_scalars(ours, step=_iteration(runner))
 
     def after_test(self, runner: Runner) -> None:
         """Puts the base model back."""

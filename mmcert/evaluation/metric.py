@@ -40,6 +40,9 @@ class ImageResult:
 class CertifiedMetric(BaseMetric):
     """The metrics of certified segmentation, pooled over the data set.
 
+    Where the threshold of an input is only an estimate, the names begin with ``estimated`` in place
+    of the prefix.
+
     Reads the fields that ``mmcert.models.SmoothedSegmentor`` adds to the samples and the ground
     truth, where there is one. All values are unrounded fractions in [0, 1]; see
     ``mmcert.certify.tallies.Tally.rates`` for what each one is. ``radius`` is the certificate's.
@@ -116,6 +119,7 @@ class CertifiedMetric(BaseMetric):
         if estimated:
             # The draws are counted as for a certificate, but at a threshold that may be too low.
             claim = f'estimated results of {counts.images} {word}s, without proof: '
+            self.prefix = 'estimated'
         else:
             kind, but = 'certificates', ''
             if counts.allowance:
