@@ -27,6 +27,9 @@ from mmcert.sampling.readers import read_labels
 PIXEL_RANGE = 255.0
 """The pipelines' pixel range: the one place where [0, 1] image units meet it."""
 
+NORMALISED = 16.0
+"""An image with negative values and none above this is taken for one that was normalised."""
+
 Resolution = Literal['image', 'logits']
 
 RESOLUTION_WORDS = {
@@ -43,17 +46,21 @@ def to_unit_range(image: torch.Tensor) -> torch.Tensor:
     """Brings an image from the pipeline into [0, 1] image units.
 
     Args:
-        image (torch.Tensor): Shape (C, H, W), any real type, values in 0-255.
+        image (torch.Tensor): Shape (C, H, W), any real type, values in 0-255; those of an attacked
+            image may lie somewhat outside.
 
     Returns:
         torch.Tensor: float32, same shape.
 
     Raises:
-        ValueError: If values lie outside 0-255, as after a normalisation in the pipeline.
+        ValueError: If values lie far outside 0-255, or are those of a normalised image.
     """
     raw = image.float()
     low, high = (float(value) for value in raw.aminmax())
-    if not (low >= 0 and high <= PIXEL_RANGE):
+    # An attack may take values a little farther; an image that was normalised has negative ones,
+    # and none far from 0.
+    attacked = low >= -PIXEL_RANGE and high <= 2 * PIXEL_RANGE and (low >= 0 or high > NORMALISED)
+    if not attacked:
         raise ValueError(
             f'the test pipeline delivers an image with values in [{low:.4g}, {high:.4g}], but '
             "smoothing needs the raw image in 0-255: leave normalisation to the model's data "

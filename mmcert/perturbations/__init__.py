@@ -75,6 +75,7 @@ __all__ = [
     'build_law',
     'check_scale',
     'from_spec',
+    'register',
 ]
 
 CLASSES: dict[str, type[Perturbation]] = {
@@ -102,6 +103,24 @@ CLASSES: dict[str, type[Perturbation]] = {
 """All perturbations by name: what configs and stored votes may speak of."""
 
 
+def register(cls: type[Perturbation]) -> type[Perturbation]:
+    """Makes a perturbation known by its name, so that stored votes of it can be asked.
+
+    Args:
+        cls (type): A perturbation whose ``spec`` gives its class name as ``type``, and the
+            arguments of the class.
+
+    Returns:
+        type: The same class: use this as a decorator.
+
+    Raises:
+        ValueError: If another class has the name.
+    """
+    if CLASSES.setdefault(cls.__name__, cls) is not cls:
+        raise ValueError(f'there is another perturbation of the name {cls.__name__!r}')
+    return cls
+
+
 def from_spec(spec: Mapping[str, Any]) -> Perturbation:
     """Builds a perturbation from what its ``spec`` returned, as stored with votes.
 
@@ -117,5 +136,8 @@ def from_spec(spec: Mapping[str, Any]) -> Perturbation:
     arguments = dict(spec)
     name = arguments.pop('type', None)
     if name not in CLASSES:
-        raise ValueError(f'unknown perturbation {name!r}; known: {", ".join(sorted(CLASSES))}')
+        raise ValueError(
+            f'unknown perturbation {name!r}; known: {", ".join(sorted(CLASSES))}. One of your own '
+            'must be registered (mmcert.perturbations.register) by a module that is imported first'
+        )
     return CLASSES[name](**arguments)

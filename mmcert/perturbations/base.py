@@ -41,6 +41,11 @@ class Requirement:
             raise ValueError(f"kind must be 'certificate' or 'estimate', got {self.kind!r}")
 
 
+def version(tensor: torch.Tensor) -> int:
+    """How often a tensor was changed in place; -1 where torch does not count."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
 class Perturbation(ABC):
     """A law of random perturbations together with the guarantee it buys.
 
@@ -52,7 +57,10 @@ class Perturbation(ABC):
             coordinates.
         frame (str): 'output' if a component is a position of the label map; 'content' if it is a
             position of the clean input's content, which the perturbation moves: then whoever
-            samples must count the label maps ``carried_back``, as mmcert's sampler does.
+            samples must choose the class by the label maps ``carried_back``, and count hits by what
+            is ``agreed``, as mmcert's sampler does.
+        strict_hits (bool): Whether ``agreed`` asks for more than ``carried_back`` tells. Then the
+            selection draws choose the class and must never count as hits.
         sets_tau (bool): Whether the attack set is given, and each input has a threshold of its own,
             its ``requirement``.
         parts (int): How many laws make up the perturbation. With several, a certificate is a
@@ -63,6 +71,7 @@ class Perturbation(ABC):
     domain: str = 'image'
     normals: bool = False
     frame: str = 'output'
+    strict_hits: bool = False
     sets_tau: bool = False
     parts: int = 1
 
@@ -130,6 +139,22 @@ class Perturbation(ABC):
             [0, C), such as -1, if there is none.
         """
         return labels
+
+    def agreed(self, labels: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """The label maps that hits are counted by.
+
+        Where content moves, attacks bring it to places between the pixels, and a certificate speaks
+        of the pixel that is nearest. So a draw may have to show the same label at all pixels that
+        an attack of the set could make the nearest one.
+
+        Args:
+            labels (torch.Tensor): As for ``carried_back``.
+            generators (Sequence[torch.Generator]): As for ``carried_back``.
+
+        Returns:
+            torch.Tensor: As ``carried_back``, and outside [0, C) where these labels differ.
+        """
+        return self.carried_back(labels, generators)
 
     def requirement(self, inputs: torch.Tensor) -> Requirement | None:
         """What a certificate takes on this input, where the attack set is given beforehand.

@@ -3,7 +3,8 @@
 The labels travel with the points' indices and nothing is interpolated, so a transformation family
 with T_a(T_b x) = T_{a+b} x can be smoothed over its parameter directly: the smoothed model at T_b x
 averages over N(b, sigma^2 I) instead of N(0, sigma^2 I), and the radius of Gaussian noise holds in
-the space of the parameter. Arithmetic is taken as exact.
+the space of the parameter. Transformed clouds are computed in double precision, which is taken as
+exact, and rounded to a grid before the model sees them.
 
 A taper by the factor 1 + t z is not offered: applied twice it is no taper of that form, so
 smoothing over t says nothing about it. ``Taper`` is the one with the factor exp(t z).
@@ -22,6 +23,7 @@ from scipy.special import ndtri
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import Perturbation
 from mmcert.perturbations.gaussian import GaussianNoise
+from mmcert.perturbations.lattice import POINTS, Lattice, lattice_below
 from mmcert.perturbations.noise_level import validate_positive
 
 UNIT = 'units of the coordinates as the pipeline delivers them'
@@ -63,7 +65,8 @@ class CoordinateNoise(GaussianNoise):
 
     The certificate is that of ``GaussianNoise``, with the l2 norm over all points together:
     sqrt(sum of the squared displacements of the points). It holds for any columns: where an adapter
-    perturbs others than x, y and z, its statement names them.
+    perturbs others than x, y and z, its statement names them. The noisy coordinates are rounded to
+    a grid, of steps of at most sigma / 65,536; their sums are computed in double precision.
 
     Args:
         sigma (float): Noise level, in the unit of the coordinates as the pipeline delivers them.
@@ -81,15 +84,10 @@ class CoordinateNoise(GaussianNoise):
         """Refuses a cloud smaller than sigma: see ``check_scale``."""
         check_scale(self.sigma, inputs)
 
-    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws one noisy copy of the coordinates, shape (N, 3)."""
-        return super().sample(inputs.contiguous(), generator)
-
-    def sample_many(
-        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """Draws noisy copies of the coordinates, shape (B, N, 3)."""
-        return super().sample_many(inputs, generators)
+    @property
+    def lattice(self) -> Lattice:
+        """A grid of steps of at most sigma / 65,536, whatever the unit of the coordinates."""
+        return lattice_below(self.sigma)
 
     def guarantee(self, tau: float) -> dict[str, Any]:
         """The l2 ball that a certificate at ``tau`` speaks of; see ``Perturbation``."""
@@ -194,8 +192,13 @@ class PointTransformation(Perturbation):
         return torch.cat([points, self._rotate_normals(inputs[:, 3:], parameter)], dim=1)
 
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Transforms the cloud, shape (N, 3) or (N, 6), by a random parameter."""
-        return self.apply(inputs, self.draw(generator))
+        """Transforms the cloud, shape (N, 3) or (N, 6), by a random parameter.
+
+        Computed in double precision and rounded to the grid ``lattice.POINTS``, the first step of
+        the function that is smoothed.
+        """
+        self.check(inputs)
+        return POINTS.round(self.apply(inputs.double(), self.draw(generator))).to(inputs.dtype)
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """The radius sigma * (Phi^{-1}(tau) - Phi^{-1}(floor)), in the parameter's unit."""

@@ -2,8 +2,9 @@
 
 Where T_theta(T_xi x) is again a member of the family, of a parameter whose law is known, smoothing
 an attacked image only changes the law of the parameter, and the radius is that of the law. The
-values are never clipped between attack and smoothing: clipping does not compose. Arithmetic is
-taken as exact.
+values are never clipped between attack and smoothing: clipping does not compose. Transformed images
+are computed in double precision, which is taken as exact, and rounded to a grid before the model
+sees them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch
 from scipy.special import ndtr, ndtri
 
 from mmcert.certify.checks import check_tau
-from mmcert.perturbations.base import Perturbation
+from mmcert.perturbations.base import LARGEST_TAU, Perturbation
+from mmcert.perturbations.lattice import IMAGES, noise_buffer
 from mmcert.perturbations.laws import Gaussian, Laplace, Law, build_law
 from mmcert.perturbations.noise_level import validate_positive, validate_sigma
 from mmcert.transformations.cosine import blurred, dct
@@ -28,12 +30,20 @@ STAGE = (
 )
 NOT_CLIPPED = 'none, neither after the attack nor after the smoothing'
 NO_PADDING = 'none needed'
+READ_AT = 'read at the pixel nearest to where its content has moved'
+"""Which class a certificate speaks of where the content moves."""
+
+OVERSHOOT = 1.0
+"""How far beyond [0, 1] the values of an image may lie before it is taken for one of another unit,
+where the attack does not take them farther: blurred images overshoot a little, brighter ones more.
+"""
 
 
 class LaplaceNoise(Perturbation):
     """I.i.d. Laplace noise on every value of the input: certificates against l1 perturbations.
 
-    The radius is b * ln((1 - floor) / (1 - tau)), derived in ``Laplace``. The noise is not clipped.
+    The radius is b * ln((1 - floor) / (1 - tau)), derived in ``Laplace``. The noise is not clipped,
+    and the sum is rounded to a grid, as in ``GaussianNoise``.
 
     Args:
         b (float): Scale, in [0, 1] image units; the standard deviation is sqrt(2) b.
@@ -46,22 +56,21 @@ class LaplaceNoise(Perturbation):
         self.law = Laplace(validate_sigma(b, 'b'))
 
     def check(self, inputs: torch.Tensor) -> None:
-        """Refuses what is no image (C, H, W) of floating point numbers in [0, 1]."""
-        _check_clean(inputs)
+        """Refuses what is evidently no image (C, H, W) in [0, 1] units, attacked or not."""
+        check_image(inputs, max(OVERSHOOT, self.radius(LARGEST_TAU)))
 
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws one noisy copy of a floating point input, any shape."""
-        noise = torch.empty(inputs.shape, dtype=inputs.dtype, device=inputs.device)
-        return self.law.fill(noise, generator).add_(inputs)
+        return self.sample_many(inputs, [generator])[0]
 
     def sample_many(
         self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
         """Draws noisy copies of a floating point input, shape (B, ...)."""
-        batch = inputs.new_empty((len(generators), *inputs.shape))
-        for item, generator in zip(batch, generators, strict=True):
-            self.law.fill(item, generator)
-        return batch.add_(inputs)
+        noise = noise_buffer(inputs, len(generators))
+        for item, generator in zip(noise, generators, strict=True):
+            self.law.fill(item, generator).mul_(IMAGES.per_unit)
+        return IMAGES.add(inputs, noise)
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """The l1 radius b * ln((1 - floor) / (1 - tau)), in the unit of b."""
@@ -126,8 +135,8 @@ class ImageTransformation(Perturbation):
         """
 
     def check(self, inputs: torch.Tensor) -> None:
-        """Refuses what is no image (C, H, W) of floating point numbers in [0, 1]."""
-        _check_clean(inputs)
+        """Refuses what is evidently no image (C, H, W) in [0, 1] units, attacked or not."""
+        check_image(inputs)
 
     def apply(self, inputs: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """Transforms an image: what an attacker may do, and what the smoothing does.
@@ -143,12 +152,17 @@ class ImageTransformation(Perturbation):
         Raises:
             ValueError: If a shape or type is wrong, or the parameter outside the family.
         """
-        _check_image(inputs)
+        check_image(inputs, math.inf)
         return self._transform(inputs, self._checked(parameter, inputs))
 
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Transforms the image, shape (C, H, W), by a random parameter."""
-        return self.apply(inputs, self.draw(generator))
+        """Transforms the image, shape (C, H, W), by a random parameter.
+
+        Computed in double precision and rounded to the grid ``lattice.IMAGES``, the first step of
+        the function that is smoothed.
+        """
+        check_image(inputs, math.inf)
+        return IMAGES.round(self.apply(inputs.double(), self.draw(generator))).to(inputs.dtype)
 
     def guarantee(self, tau: float) -> dict[str, Any]:
         """The transformations that a certificate at ``tau`` speaks of; see ``Perturbation``."""
@@ -238,10 +252,10 @@ class GaussianBlur(ImageTransformation):
         self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> list[torch.Tensor]:
         """Draws several blurred images; what they share is computed once."""
-        _check_image(inputs)
-        coefficients = dct(_computable(inputs))
+        check_image(inputs, math.inf)
+        coefficients = dct(inputs.double())
         parameters = [self._checked(self.draw(generator), inputs) for generator in generators]
-        return [blurred(coefficients, a).to(inputs.dtype) for a in parameters]
+        return [IMAGES.round(blurred(coefficients, a)).to(inputs.dtype) for a in parameters]
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """Largest variance of an attacking blur: the radius of the law, in pixels^2."""
@@ -258,7 +272,7 @@ class GaussianBlur(ImageTransformation):
         return parameter
 
     def _transform(self, inputs: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-        return blurred(dct(_computable(inputs)), parameter).to(inputs.dtype)
+        return blurred(dct(inputs.double()), parameter).to(inputs.dtype)
 
     def _attack_set(self, tau: float) -> str:
         return '{Gaussian blur of kernel variance xi : 0 <= xi <= radius}'
@@ -319,6 +333,11 @@ class BrightnessContrast(ImageTransformation):
         self.sigma_k = validate_positive(sigma_k, 'sigma_k')
         self.sigma_b = validate_sigma(sigma_b, 'sigma_b')
         self.contrast_range = _contrast_range(contrast_range)
+
+    def check(self, inputs: torch.Tensor) -> None:
+        """Refuses what is evidently no image (C, H, W) in [0, 1] units, attacked or not."""
+        brightest = self.contrast_range[1] * (1 + self.sigma_b * float(ndtri(LARGEST_TAU)))
+        check_image(inputs, max(OVERSHOOT, brightest - 1))
 
     def draw(self, generator: torch.Generator) -> torch.Tensor:
         """Draws (k, b), shape (2,)."""
@@ -401,8 +420,8 @@ class BrightnessContrast(ImageTransformation):
         return [self.allowed_brightness(tau, math.log(end), floor) for end in self.contrast_range]
 
     def _transform(self, inputs: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-        log_factor, offset = parameter.to(inputs.dtype)
-        return (inputs + offset) * log_factor.exp()
+        log_factor, offset = parameter
+        return ((inputs.double() + offset) * log_factor.exp()).to(inputs.dtype)
 
     def _attack_set(self, tau: float) -> str:
         if not self.covers(tau):
@@ -464,6 +483,10 @@ class CyclicTranslation(ImageTransformation):
         # Rounding halves up commutes with whole shifts; torch.round rounds halves to even.
         return (self.law.draw((2,), generator) + 0.5).floor()
 
+    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Shifts the image, shape (C, H, W): no value changes, so nothing is rounded."""
+        return self.apply(inputs, self.draw(generator))
+
     def carried_back(
         self, labels: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
@@ -521,7 +544,7 @@ class CyclicTranslation(ImageTransformation):
     def _attack_words(self, tau: float) -> str:
         return (
             f'cyclic translation by whole pixels, up to {self.radius(tau):.4g} of them in l2 norm, '
-            'with the class of a component read where its content has moved,'
+            f'the class of a component {READ_AT},'
         )
 
 
@@ -529,11 +552,6 @@ def _words(attack: str) -> str:
     return (
         f'{attack} changes the class that the smoothed model gives a certified component; {STAGE}'
     )
-
-
-def _computable(inputs: torch.Tensor) -> torch.Tensor:
-    """At least single precision: there are no Fourier transforms below it."""
-    return inputs if inputs.dtype == torch.float64 else inputs.float()
 
 
 def _rolled(maps: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
@@ -556,17 +574,25 @@ def _contrast_range(contrast_range: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def _check_image(inputs: torch.Tensor) -> None:
+def check_image(inputs: torch.Tensor, overshoot: float = OVERSHOOT) -> None:
+    """Refuses what is evidently no image in [0, 1] units, attacked or not.
+
+    Args:
+        inputs (torch.Tensor): To be of shape (C, H, W), floating point.
+        overshoot (float): How far beyond [0, 1] an attack may take its values.
+
+    Raises:
+        ValueError: If it is none; the message says what it is.
+    """
     if inputs.ndim != 3:
         raise ValueError(f'expected an image, shape (C, H, W), got {tuple(inputs.shape)}')
     if not inputs.is_floating_point():
         raise ValueError(f'an image must be floating point, got {inputs.dtype}')
-
-
-def _check_clean(inputs: torch.Tensor) -> None:
-    _check_image(inputs)
-    if inputs.numel() and not (inputs.min() >= 0 and inputs.max() <= 1):
+    if inputs.numel() == 0:
+        raise ValueError(f'the image is empty: shape {tuple(inputs.shape)}')
+    low, high = (float(value) for value in inputs.aminmax())
+    if not (low >= -overshoot and high <= 1 + overshoot):
         raise ValueError(
-            f'expected an image in [0, 1], got values from {float(inputs.min()):.4g} to '
-            f'{float(inputs.max()):.4g}: the scales of the law are in these units'
+            f'expected an image in [0, 1], attacked or not, got values from {low:.4g} to '
+            f'{high:.4g}: the scales of the law are in these units; divide 0-255 images by 255'
         )

@@ -11,10 +11,13 @@ import torch
 from scipy.special import ndtr
 
 from mmcert.certify.checks import check_draws
-from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement
+from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement, version
 from mmcert.perturbations.gaussian import GaussianNoise
-from mmcert.perturbations.images import NOT_CLIPPED, STAGE
-from mmcert.transformations import AboutCentre, build, check_images
+from mmcert.perturbations.images import NOT_CLIPPED, READ_AT, STAGE, check_image
+from mmcert.perturbations.lattice import IMAGES
+from mmcert.transformations import AboutCentre, build
+
+DISTANCE = 'l2 distance of the moved image to the one at the middle of its slice'
 
 STEPS = 4
 """Parts of a slice, an even number, in which distances are bounded by those at their ends."""
@@ -32,7 +35,8 @@ class SlicedTransformation(Perturbation):
 
     A component is the content at a position v of the clean image. A draw of slice j counts for a
     class c if c is the label at every pixel that may be the nearest one to where the slice takes
-    that content, all of them in the frame; so P[hit] > tau implies P > tau at each of them. A
+    that content, all of them in the frame (``agreed``); so P[hit] > tau implies P > tau at each of
+    them. A
     certificate needs this in every slice. Its null hypothesis is that P[hit] <= tau in some slice,
     and its p-value is the largest of the slices' own, that of the fewest hits among n in each: no
     alpha is divided (Berger, "Multiparameter hypothesis testing and acceptance sampling",
@@ -40,7 +44,8 @@ class SlicedTransformation(Perturbation):
     valid.
 
     A certificate says: the smoothed model (N(0, sigma^2 I) on the image) gives the class of the
-    content at v to the pixel nearest to A_xi v, on T_xi x, for all xi in [low, high].
+    content at v to the pixel nearest to A_xi v, on T_xi x, for all xi in [low, high]. T_xi is the
+    transformation as mmcert computes it: in double precision, and rounded to the image's type.
 
     Draws, taken by ``sample`` and its like, are of one slice, ``home``; ``part(j)`` is the same
     perturbation at home in slice j, and votes need draws of all of them, as mmcert's sampler takes.
@@ -58,6 +63,7 @@ class SlicedTransformation(Perturbation):
     """
 
     frame = 'content'
+    strict_hits = True
     sets_tau = True
 
     def __init__(
@@ -81,16 +87,17 @@ class SlicedTransformation(Perturbation):
         place = (float(found.identity) - low) / (high - low) * slices
         self.home = min(max(int(place), 0), slices - 1)
         self._reached: torch.Tensor | None = None
+        self._middle: tuple[torch.Tensor, int, torch.Tensor] | None = None
 
     def part(self, index: int) -> SlicedTransformation:
         """The same perturbation with its draws in another slice; see ``Perturbation``."""
         other = copy.copy(self)
-        other.home, other._reached = range(self.parts)[index], None
+        other.home, other._reached, other._middle = range(self.parts)[index], None, None
         return other
 
     def check(self, inputs: torch.Tensor) -> None:
-        """Refuses what is no image (C, H, W) of floating point numbers in [0, 1]."""
-        check_images(inputs[None])
+        """Refuses what is evidently no image (C, H, W) in [0, 1] units, attacked or not."""
+        check_image(inputs)
 
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws a noisy copy of the image, shape (C, H, W), moved to the middle of the slice."""
@@ -105,6 +112,11 @@ class SlicedTransformation(Perturbation):
     def carried_back(
         self, labels: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
+        """What label maps say of the content at the middle of the slice; see ``Perturbation``."""
+        parameters = self._centre(self.home).to(labels.device).expand(len(labels), 1)
+        return self.transformation.read_content(labels.to(torch.int32), parameters, -1)
+
+    def agreed(self, labels: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """What label maps say of the content, wherever in the slice it is; see ``Perturbation``.
 
         Args:
@@ -124,9 +136,10 @@ class SlicedTransformation(Perturbation):
         return torch.where(agreed, first, -1)
 
     def displacements(self, inputs: torch.Tensor) -> torch.Tensor:
-        """How far the image moves within each slice from the slice's middle, at most.
+        """How far the image moves within each slice from the one that is smoothed, at most.
 
-        The slice is cut into parts. Within one, at whose ends the distances are D and D', no
+        That is the image at the slice's middle, rounded to the grid of ``lattice.IMAGES``. The
+        slice is cut into parts. Within one, at whose ends the distances are D and D', no
         distance exceeds (D + D' + L step) / 2, with L the proven Lipschitz constant on that part.
         Computed in double precision.
 
@@ -142,7 +155,7 @@ class SlicedTransformation(Perturbation):
         for start in range(0, len(grid) - 1, STEPS):
             points = grid[start : start + STEPS + 1]
             moved = self.transformation.transform(image.expand(len(points), -1, -1, -1), points)
-            far = (moved - moved[STEPS // 2]).flatten(1).norm(dim=1)
+            far = (moved - IMAGES.round(moved[STEPS // 2])).flatten(1).norm(dim=1)
             ways = [
                 self.transformation.lipschitz(image, a, b)[0] * (b - a)
                 for a, b in pairwise(points[:, 0].tolist())
@@ -155,7 +168,7 @@ class SlicedTransformation(Perturbation):
 
         tau = Phi(B / sigma), B the largest of the ``displacements``, plus a margin of the square
         root of the number of values times the spacing of the image's floating point numbers at 1:
-        twice what rounding two images to these numbers can move them apart.
+        twice what rounding the moved image to these numbers can do to values up to 2.
 
         Args:
             inputs (torch.Tensor): Image, shape (C, H, W), in [0, 1].
@@ -172,7 +185,7 @@ class SlicedTransformation(Perturbation):
             statement={
                 **self._attack(),
                 'supremum': bound,
-                'supremum_of': 'l2 distance of the moved image to that at the middle of its slice',
+                'supremum_of': DISTANCE,
                 'supremum_by': f'{STEPS} parts of each slice, and a proven Lipschitz constant',
                 'margin_for_rounding': margin,
                 'worst_slice': int(bounds.argmax()),
@@ -191,7 +204,7 @@ class SlicedTransformation(Perturbation):
             'law': 'N(0, sigma^2 I) on the image moved to the middle of each slice',
             'parameters': {name: value for name, value in self.spec().items() if name != 'type'},
             **attack,
-            'norm': 'l2 distance of the moved image to that at the middle of its slice',
+            'norm': DISTANCE,
             'radius': radius,
             'unit': '[0, 1] image units',
             'frame': self.frame,
@@ -202,7 +215,7 @@ class SlicedTransformation(Perturbation):
                 f'no {self.transformation.name} from {self.low:g} to {self.high:g} '
                 f'({attack["unit_of_xi"]}) that moves the image by no more than {radius:.4g} (l2, '
                 '[0, 1] image units) within a slice changes the class that the smoothed model '
-                f'gives a certified component, read where its content has moved; {STAGE}'
+                f'gives a certified component, {READ_AT}; {STAGE}'
             ),
         }
 
@@ -227,12 +240,18 @@ class SlicedTransformation(Perturbation):
         """Ends of equal parts of the slices, ``steps`` of each, shape (S steps + 1, 1), float64."""
         return self.transformation.grid(self.low, self.high, self.parts * steps + 1)
 
+    def _centre(self, index: int) -> torch.Tensor:
+        """The parameter at the middle of a slice, shape (1,), float64."""
+        return self._grid(2)[2 * index + 1]
+
     def _moved(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The image at the middle of the slice, computed in double precision."""
-        middle = self._grid(2)[2 * self.home + 1].to(inputs.device)
-        return self.transformation.transform(inputs[None].double(), middle[None])[0].to(
-            inputs.dtype
-        )
+        """The image at the middle of the slice, on the grid that noise is added on."""
+        known, state = self._middle, version(inputs)
+        if known is None or known[0] is not inputs or not known[1] == state >= 0:
+            middle = self._centre(self.home).to(inputs.device)
+            moved = self.transformation.transform(inputs[None].double(), middle[None])[0]
+            self._middle = known = (inputs, state, IMAGES.round(moved).to(inputs.dtype))
+        return known[2]
 
     def _pixels(self, labels: torch.Tensor) -> torch.Tensor:
         """What ``reached`` gives for the slice and label maps of this size, computed once."""
@@ -245,8 +264,8 @@ class SlicedTransformation(Perturbation):
     def _attack(self) -> dict[str, Any]:
         """The attack set, for statements."""
         return {
-            'attack_set': '{T_xi x : low <= xi <= high}, the class read at the pixel nearest to '
-            'where the content has moved',
+            'attack_set': '{T_xi x : low <= xi <= high, and T_xi x no farther from the image at '
+            f'the middle of its slice than the radius}}, the class {READ_AT}',
             'low': self.low,
             'high': self.high,
             'unit_of_xi': self.transformation.parameters[0].unit,

@@ -1,4 +1,4 @@
-"""Standard random numbers for many draws at once, each from a generator of its own."""
+"""Normal random numbers for many draws at once, each from a generator of its own."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from functools import lru_cache
 import torch
 
 
-def fill_normal(batch: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
-    """Fills each item of a batch with standard normal numbers from its own generator.
+def fill_normal(
+    batch: torch.Tensor, generators: Sequence[torch.Generator], sigma: float = 1.0
+) -> torch.Tensor:
+    """Fills each item of a batch with normal numbers from its own generator.
 
-    The numbers are those of ``item.normal_(generator=generator)``. On the CPU, where torch fills a
-    tensor in one thread, the items are filled side by side.
+    The numbers are those of ``item.normal_(std=sigma, generator=generator)``. On the CPU, where
+    torch fills a tensor in one thread, the items are filled side by side.
 
     Args:
         batch (torch.Tensor): Shape (B, ...), floating point, contiguous; changed in place.
         generators (Sequence[torch.Generator]): B of them, on the batch's device.
+        sigma (float): Standard deviation.
 
     Returns:
         torch.Tensor: ``batch``.
@@ -25,11 +28,11 @@ def fill_normal(batch: torch.Tensor, generators: Sequence[torch.Generator]) -> t
     threads = torch.get_num_threads()
     if batch.device.type != 'cpu' or threads == 1 or len(batch) == 1:
         for item, generator in zip(batch, generators, strict=True):
-            item.normal_(generator=generator)
+            item.normal_(std=sigma, generator=generator)
         return batch
 
     def fill(index: int) -> None:
-        batch[index].normal_(generator=generators[index])
+        batch[index].normal_(std=sigma, generator=generators[index])
 
     list(_workers(threads).map(fill, range(len(batch))))
     return batch

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from scipy.special import ndtr, ndtri
 
 from mmcert.certify.checks import check_tau
-from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement
+from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement, version
+from mmcert.perturbations.images import READ_AT, check_image
+from mmcert.perturbations.lattice import lattice_below
 from mmcert.perturbations.noise_level import validate_positive
 from mmcert.perturbations.standard import fill_normal
 from mmcert.surrogates import (
@@ -25,9 +27,8 @@ from mmcert.surrogates import (
     paper_coefficient,
 )
 from mmcert.surrogates.displacement import ABSOLUTE_MARGIN, RELATIVE_MARGIN
-from mmcert.transformations import build, check_images
+from mmcert.transformations import build
 from mmcert.transformations.geometry import Geometric, Rotation, Translation
-from mmcert.transformations.operators import read_nearest
 
 PAPER_POINTS = 9
 """Parameters of a range at which the paper's coefficient is looked at."""
@@ -53,7 +54,18 @@ class SurrogateTransform(Perturbation):
     sigma1^2 I) in units of the surrogate's range and theta' ~ N(0, sigma2^2 I) in its latent layer.
     It is a Gaussian smoothing of the latent, so an attack on the image counts by how far it moves
     the latent: see ``mmcert.surrogates.displacement`` for D(xi) and why D(xi) < Phi^{-1}(tau)
-    suffices. The attack is the real transformation: the surrogate's error does not enter.
+    suffices. The attack is the real transformation: the surrogate's error does not enter. The
+    latents are rounded to a grid, of steps of at most sigma2 / 65,536, which is the first step of
+    what follows them: see ``lattice``.
+
+    Where the transformation moves the labels, a component is the content at a position v of the
+    clean image, and a certificate says: on T_xi x, the smoothed model gives the class of that
+    content to the pixel w nearest to A_xi v. There it reads each draw at the pixel nearest to
+    A_theta w, which is the place A_{theta + xi} v plus the half pixel, at most, between w and A_xi
+    v, turned as theta turns it. A draw on the clean image is therefore a hit only if it shows the
+    class at all pixels that such a place may be nearest to (``agreed``). Hits of probability above
+    tau stay above 1/2 under the attack, by the bound D_I of their joint shift, and each of them is
+    the class at w.
 
     With ``attack``, each image x is tested at the threshold that it needs, tau(x) = Phi(sup D),
     which depends on the image alone. ``radius`` speaks of the latent: the largest distance that its
@@ -90,6 +102,7 @@ class SurrogateTransform(Perturbation):
         if isinstance(surrogate, Mapping):
             self._identity = dict(surrogate)
             self.frame = build(self._identity['transformation']).frame
+            self.strict_hits = self.frame == 'content'
             if attack is not None:
                 raise ValueError('an attack set needs the surrogate itself, not its description')
             return
@@ -99,7 +112,7 @@ class SurrogateTransform(Perturbation):
         self._identity = {**self.surrogate.spec(), 'digest': self.surrogate.digest()}
         self._displacement = Displacement(self.surrogate, self.sigma1, self.sigma2)
         transformation = self.surrogate.transformation
-        self.frame = transformation.frame
+        self.frame, self.strict_hits = transformation.frame, transformation.frame == 'content'
         if self.frame == 'content':
             if not isinstance(transformation, ADDITIVE):
                 raise ValueError(
@@ -119,8 +132,8 @@ class SurrogateTransform(Perturbation):
         self._encoded: _Encoded | None = None
 
     def check(self, inputs: torch.Tensor) -> None:
-        """Refuses what is no image (C, H, W) in [0, 1] of the surrogate's channels."""
-        check_images(inputs[None])
+        """Refuses what is evidently no image (C, H, W) in [0, 1] units of so many channels."""
+        check_image(inputs)
         surrogate = self._needed()
         if len(inputs) != surrogate.channels:
             raise ValueError(
@@ -146,9 +159,11 @@ class SurrogateTransform(Perturbation):
             torch.Tensor: Shape (B, C, H, W), not clipped.
         """
         surrogate = self._needed()
+        weights = surrogate.parameter_encoder.weight
         latent, shift = self._latent(inputs), self._shift(self._thetas(generators))
-        noise = fill_normal(latent.new_empty((len(generators), *latent.shape)), generators)
-        latents = noise.mul_(self.sigma2).add_(latent).add_(shift.to(latent))
+        noise = fill_normal(weights.new_empty((len(generators), *latent.shape)), generators)
+        latents = noise.double().mul_(self.sigma2).add_(latent).add_(shift)
+        latents = lattice_below(self.sigma2).round(latents).to(weights.dtype)
         decoded = surrogate.decode(latents, (inputs.shape[-2], inputs.shape[-1]))
         return decoded.to(inputs.dtype)
 
@@ -156,15 +171,17 @@ class SurrogateTransform(Perturbation):
         self, labels: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
         """Label maps in the frame of the clean image; see ``Perturbation``."""
-        surrogate = self._needed()
-        transformation = surrogate.transformation
+        transformation = self._needed().transformation
         if not isinstance(transformation, Geometric):
             return labels
-        u = self._thetas(generators)
-        parameters = surrogate.anchor.to(u.device) + surrogate.scale.to(u.device) * u
-        # Unchecked: the noise may leave the range in which the transformation is defined.
-        moved = transformation.moved(parameters, *labels.shape[1:])
-        return read_nearest(labels.long(), moved, -1, transformation.padding == 'cyclic')
+        return transformation.read_content(labels.long(), self._parameters(generators), -1)
+
+    def agreed(self, labels: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """What counts as a hit, wherever the attack's content is rounded to; see the class."""
+        transformation = self._needed().transformation
+        if not isinstance(transformation, Geometric):
+            return labels
+        return transformation.read_agreed_content(labels.long(), self._parameters(generators), -1)
 
     def requirement(self, inputs: torch.Tensor) -> Requirement | None:
         """The threshold that the attack set takes on an image; see ``Perturbation``."""
@@ -192,7 +209,7 @@ class SurrogateTransform(Perturbation):
     def guarantee(self, tau: float) -> dict[str, Any]:
         """What a certificate at ``tau`` speaks of; see ``Perturbation``."""
         radius = self.radius(tau)
-        moved = ' at the place to which its content moves' if self.frame == 'content' else ''
+        moved = f', {READ_AT}' if self.frame == 'content' else ''
         guarantee = {
             'perturbation': 'SurrogateTransform',
             'law': "theta ~ N(0, sigma1^2 I) and theta' ~ N(0, sigma2^2 I) in the latent layer",
@@ -259,10 +276,18 @@ class SurrogateTransform(Perturbation):
         than the one whose displacement is bounded.
         """
         if self._encoded is None or not self._encoded.is_of(inputs):
-            surrogate = self._needed().to(inputs.device)
-            latent = self._displacement.latent(inputs).to(surrogate.parameter_encoder.weight.dtype)
-            self._encoded = _Encoded(inputs, _version(inputs), inputs.clone(), latent)
+            self._needed().to(inputs.device)
+            latent = self._displacement.latent(inputs)
+            self._encoded = _Encoded(inputs, version(inputs), inputs.clone(), latent)
         return self._encoded.latent
+
+    def _parameters(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """The transformation's parameters of some draws, shape (B, P), float64.
+
+        The noise may leave the range in which the transformation is defined.
+        """
+        u, surrogate = self._thetas(generators), self._needed()
+        return surrogate.anchor.to(u.device) + surrogate.scale.to(u.device) * u
 
     def _shift(self, u: torch.Tensor) -> torch.Tensor:
         """F1 in double precision, shape (B, L, 1, 1)."""
@@ -315,14 +340,9 @@ class _Encoded:
 
     def is_of(self, inputs: torch.Tensor) -> bool:
         """Whether an image is the same in all its values."""
-        if inputs.is_cuda and inputs is self.image and _version(inputs) == self.version >= 0:
+        if inputs.is_cuda and inputs is self.image and version(inputs) == self.version >= 0:
             # Comparing the values would hold up the device's queue.
             return True
         content = self.content
         alike = (inputs.device, inputs.dtype) == (content.device, content.dtype)
         return alike and torch.equal(inputs, content)
-
-
-def _version(tensor: torch.Tensor) -> int:
-    """How often a tensor was changed in place; -1 where torch does not count."""
-    return -1 if tensor.is_inference() else tensor._version

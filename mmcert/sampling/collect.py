@@ -73,7 +73,8 @@ def collect_votes(
     also predict the class of the input as it is. Every part then has n estimation draws of its own,
     numbers part * n to part * n + n - 1, and a component's hits are its fewest in any part. The
     selection draws are of one part alone and must not count for another, so the votes keep no
-    selection hits: they are for ``selection='holdout'``.
+    selection hits: they are for ``selection='holdout'``. The same goes for a perturbation whose
+    hits ask for more than the label of the smoothed model (``strict_hits``).
 
     Args:
         segment (Callable): The base model; takes a list of B perturbed inputs, each of the shape of
@@ -411,7 +412,7 @@ class _Sampler:
                 _array(total),
                 count,
                 part.n0,
-                part.selection_hits if parts == 1 else None,
+                None if self.perturbation.strict_hits else part.selection_hits,
             )
             for part, total in zip(levels, hits, strict=True)
         ]
@@ -535,7 +536,8 @@ class _Sampler:
                 f'image, {tuple(self.image.shape[-2:])}; got {tuple(labels.shape[-2:])}. Leave out '
                 "resolution='logits', and any resizing in the test pipeline"
             )
-        return law.carried_back(labels, self._generators(stage, indices))
+        read = law.carried_back if stage == SELECTION else law.agreed
+        return read(labels, self._generators(stage, indices))
 
     def _report(self, draws: int) -> None:
         if self.on_draws is not None:

@@ -9,8 +9,9 @@ import torch
 SELECTION, ESTIMATION = 0, 1
 """The two sets of draws, which share no seed."""
 
-DRAW_SCHEME = 1
-"""Version of how draws follow from seed and input: votes of different versions do not mix."""
+DRAW_SCHEME = 2
+"""Version of how draws follow from seed and input: votes of different versions do not mix. Draws of
+version 1 were not rounded to a grid."""
 
 DRAWS_PER_STAGE = 2**31
 """How many draws of one stage have distinct seeds."""

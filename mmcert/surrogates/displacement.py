@@ -17,6 +17,10 @@ with A_theta A_xi = A_{theta + xi}, the attack moves (theta, theta') by (u, Delt
 is xi in units of the range, and
 
     D_I(xi)^2 = ||u||^2 / sigma1^2 + ||Delta(xi) - A1 u||^2 / sigma2^2.
+
+That bounds any function of latent and theta, such as whether the label map shows a class at some
+pixels about A_theta v. ``mmcert.perturbations.SurrogateTransform`` says which pixels these must be:
+nobody reads a label map between its pixels.
 """
 
 from __future__ import annotations
@@ -127,15 +131,15 @@ class Displacement:
         """D at some parameters.
 
         Args:
-            image (torch.Tensor): Shape (C, H, W), in [0, 1].
+            image (torch.Tensor): Shape (C, H, W), in [0, 1] units.
             parameters (torch.Tensor): Shape (N, P), within the surrogate's range.
 
         Returns:
             torch.Tensor: Shape (N,), float64.
 
         Raises:
-            ValueError: If a parameter is outside the range, the image not in [0, 1], or D not
-                finite: no threshold follows from that.
+            ValueError: If a parameter is outside the range, or D not finite: no threshold follows
+                from that.
         """
         return self._values(image, self.latent(image), parameters)
 
@@ -147,7 +151,9 @@ class Displacement:
         clean = image.double()[None]
         found = []
         for part in rows.split(CHUNK):
-            attacked = self.surrogate.transformation(clean.expand(len(part), -1, -1, -1), part)
+            # Unchecked: an image that was attacked before may lie outside [0, 1].
+            images = clean.expand(len(part), -1, -1, -1)
+            attacked = self.surrogate.transformation.transform(images, part)
             found.append(self._norm(self.encoder(attacked) - at_clean, part))
         values = torch.cat(found)
         if not bool(values.isfinite().all()):

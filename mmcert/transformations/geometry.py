@@ -17,13 +17,16 @@ from mmcert.transformations.base import (
     Values,
     check_labels,
 )
-from mmcert.transformations.operators import pixel_grid, read_bilinear, read_nearest
+from mmcert.transformations.operators import (
+    NEAR,
+    pixel_grid,
+    read_agreed,
+    read_bilinear,
+    read_nearest,
+)
 
 PATH = 0.125
 """Longest way of a pixel, in pixels, over which its speed is bounded at once."""
-
-NEAR = 1e-6
-"""How near, in pixels, to the line between two pixels a place counts as either's."""
 
 
 def rotation_matrices(degrees: torch.Tensor) -> torch.Tensor:
@@ -73,10 +76,14 @@ class Geometric(Transformation):
 
     The frame keeps its size. Each pixel reads the image at the place from where its content comes,
     by bilinear interpolation. What comes from outside the frame is filled by the padding, and has
-    no label.
+    no label. Images are computed in double precision, whatever their type: that is the operator
+    that certificates speak of.
 
     Args:
         padding (str): 'reflection' (about the outer pixels' edges) or 'zeros'.
+
+    Attributes:
+        turns (bool): Whether the map may turn the content.
 
     Raises:
         ValueError: If the padding is not known.
@@ -84,6 +91,7 @@ class Geometric(Transformation):
 
     frame: ClassVar[Literal['output', 'content']] = 'content'
     paddings: ClassVar[tuple[str, ...]] = ('reflection', 'zeros')
+    turns: ClassVar[bool] = True
 
     def __init__(self, padding: str = 'reflection') -> None:
         if padding not in self.paddings:
@@ -127,7 +135,8 @@ class Geometric(Transformation):
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Moves the content of each image; see the base class."""
         height, width = images.shape[-2:]
-        return read_bilinear(images, self.origins(parameters, height, width), self.padding)
+        places = self.origins(parameters, height, width)
+        return read_bilinear(images.double(), places, self.padding).to(images.dtype)
 
     def labels(
         self, label_map: torch.Tensor, parameters: Values, ignore_index: int = IGNORE_INDEX
@@ -154,8 +163,46 @@ class Geometric(Transformation):
             ValueError: If shapes do not fit or a parameter is out of its range.
         """
         check_labels(label_map)
-        moved = self.moved(self.per_image(parameters, label_map), *label_map.shape[1:])
-        return read_nearest(label_map, moved, ignore_index, self.padding == 'cyclic')
+        return self.read_content(label_map, self.per_image(parameters, label_map), ignore_index)
+
+    def read_content(
+        self, label_map: torch.Tensor, parameters: torch.Tensor, missing: int
+    ) -> torch.Tensor:
+        """What ``labels_of_content`` gives, without a check of the parameters' range.
+
+        Args:
+            label_map (torch.Tensor): Shape (B, H, W), integers.
+            parameters (torch.Tensor): Shape (B, P), float64.
+            missing (int): Value for content that left the frame.
+
+        Returns:
+            torch.Tensor: Shape (B, H, W).
+        """
+        moved = self.moved(parameters, *label_map.shape[1:])
+        return read_nearest(label_map, moved, missing, self.padding == 'cyclic')
+
+    def read_agreed_content(
+        self, label_map: torch.Tensor, parameters: torch.Tensor, missing: int
+    ) -> torch.Tensor:
+        """What label maps say of content that some other move had brought to a whole pixel.
+
+        Content at v, moved by xi, was read at the pixel w nearest to A_xi v, up to half a pixel
+        away along either axis. If A_u A_xi = A_{u + xi}, the further move u takes w not to
+        A_{u + xi} v but L_u e away from it, with |e_x|, |e_y| <= 1/2 and L_u the linear part of
+        A_u. This reads the label at every pixel that such a place may be nearest to, for maps that
+        keep lengths: of the square of e, or, if the map turns it, of the disc about that square.
+
+        Args:
+            label_map (torch.Tensor): Shape (B, H, W), integers.
+            parameters (torch.Tensor): u + xi, shape (B, P), float64.
+            missing (int): Value where these pixels differ, or one is outside the frame.
+
+        Returns:
+            torch.Tensor: Shape (B, H, W).
+        """
+        moved = self.moved(parameters, *label_map.shape[1:])
+        reach, cyclic = math.sqrt(0.5) if self.turns else 0.5, self.padding == 'cyclic'
+        return read_agreed(label_map, moved, reach, self.turns, missing, cyclic)
 
     def options(self) -> dict[str, Any]:
         """Arguments of the class."""
@@ -163,7 +210,10 @@ class Geometric(Transformation):
 
     def operator(self) -> str:
         """The definition in words."""
-        return f'about the centre, same frame, bilinear interpolation, padding: {self.padding}'
+        return (
+            'about the centre, same frame, bilinear interpolation, computed in double precision, '
+            f'padding: {self.padding}'
+        )
 
 
 class Translation(Geometric):
@@ -186,6 +236,7 @@ class Translation(Geometric):
         Parameter('dy', 'px', -10000, 10000, 0),
     )
     paddings = ('reflection', 'zeros', 'cyclic')
+    turns = False
     severities = tuple((d, d) for d in (2, 4, 8, 12, 20))
 
     def affine(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

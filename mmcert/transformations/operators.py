@@ -7,9 +7,14 @@ kernels that are symmetric in x and in y keep an image's mean.
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch.autograd.forward_ad import unpack_dual
+
+NEAR = 1e-6
+"""How near, in pixels, to the line between two pixels a place counts as either's."""
 
 
 def reflected_index(size: int, margin: int, device: torch.device) -> torch.Tensor:
@@ -215,13 +220,61 @@ def read_nearest(
     Returns:
         torch.Tensor: Shape (B, H', W'), of the same dtype.
     """
-    batch, height, width = label_map.shape
+    extent = positions.new_tensor([label_map.shape[2], label_map.shape[1]])
     # Nearest, and a position half-way (up to rounding) goes right and down.
-    x = torch.floor(positions[..., 0] + (width - 1) / 2 + 0.5 + 1e-9).long()
-    y = torch.floor(positions[..., 1] + (height - 1) / 2 + 0.5 + 1e-9).long()
+    pixels = torch.floor(positions + extent / 2 + 1e-9).long()
+    return _read_pixels(label_map, pixels, ignore_index, cyclic)
+
+
+def read_agreed(
+    label_map: torch.Tensor,
+    positions: torch.Tensor,
+    reach: float,
+    disc: bool,
+    missing: int,
+    cyclic: bool = False,
+) -> torch.Tensor:
+    """What label maps say at all pixels that a place near a given one may be nearest to.
+
+    Args:
+        label_map (torch.Tensor): Shape (B, H, W).
+        positions (torch.Tensor): Shape (B, H', W', 2): (x, y) in pixels from the centre, float64.
+        reach (float): How far the place may lie from the given one, less than 1 pixel: in any
+            direction if ``disc``, else along either axis.
+        disc (bool): Whether the places fill a disc, and not a square.
+        missing (int): Value where the labels differ, or a pixel lies outside the frame.
+        cyclic (bool): Whether the frame's opposite edges meet, so that nothing is outside.
+
+    Returns:
+        torch.Tensor: Shape (B, H', W'), of the same dtype: the label that all these pixels have.
+    """
+    extent = positions.new_tensor([label_map.shape[2], label_map.shape[1]])
+    # In pixels from the corner of the frame: the pixel p covers [p, p + 1].
+    places = positions + extent / 2
+    nearest = torch.floor(places)
+    # How far the pixels to either side of the nearest one are, along each axis.
+    apart = {-1: places - nearest, 0: torch.zeros_like(places), 1: nearest + 1 - places}
+    nearest = nearest.long()
+    found = _read_pixels(label_map, nearest, missing, cyclic)
+    agreed = torch.ones_like(found, dtype=torch.bool)
+    for right, down in product(apart, repeat=2):
+        x, y = apart[right][..., 0], apart[down][..., 1]
+        far = torch.hypot(x, y) if disc else torch.maximum(x, y)
+        pixels = nearest + torch.tensor([right, down], device=nearest.device)
+        same = _read_pixels(label_map, pixels, missing, cyclic) == found
+        agreed &= same | (far > reach + NEAR)
+    return torch.where(agreed, found, missing)
+
+
+def _read_pixels(
+    label_map: torch.Tensor, pixels: torch.Tensor, missing: int, cyclic: bool
+) -> torch.Tensor:
+    """Label maps (B, H, W) at some pixels (x, y), shape (B, H', W', 2)."""
+    batch, height, width = label_map.shape
+    x, y = pixels.unbind(-1)
     if cyclic:
         x, y = x % width, y % height
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
     found = label_map.reshape(batch, -1).gather(1, index.reshape(batch, -1)).reshape(index.shape)
-    return torch.where(inside, found, torch.full_like(found, ignore_index))
+    return torch.where(inside, found, torch.full_like(found, missing))

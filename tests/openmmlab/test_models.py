@@ -44,10 +44,17 @@ def test_pixel_units_are_converted_without_loss():
     assert torch.equal(to_unit_range(levels) * PIXEL_RANGE, levels.float())
 
 
-@pytest.mark.parametrize('values', [[-2.0, 2.0], [0.0, 300.0], [0.0, float('nan')], [0, 60000]])
+@pytest.mark.parametrize('values', [[-2.0, 2.0], [0.0, 600.0], [0.0, float('nan')], [0, 60000]])
 def test_images_that_are_not_raw_are_refused(values):
     with pytest.raises(ValueError, match='raw image in 0-255'):
         to_unit_range(torch.tensor([[values]]))
+
+
+def test_attacked_images_are_raw_images_too():
+    # A brighter one, and one whose edges a blur made overshoot.
+    for values in ([10.0, 319.0], [-3.3, 258.2]):
+        attacked = torch.tensor([[values]])
+        torch.testing.assert_close(to_unit_range(attacked) * PIXEL_RANGE, attacked)
 
 
 @pytest.mark.parametrize('channels', [1, 3])

@@ -198,7 +198,10 @@ def test_draws_depend_on_the_generator_alone(perturbation):
     assert len(many) == 2 and torch.equal(many[1], first)
     assert torch.equal(x, kept)
     if not isinstance(perturbation, LaplaceNoise):
-        assert torch.equal(first, perturbation.apply(x, perturbation.draw(generator(5))))
+        applied = perturbation.apply(x.double(), perturbation.draw(generator(5)))
+        if not isinstance(perturbation, CyclicTranslation):
+            applied = applied.mul(255 * 1024).round().div(255 * 1024)
+        assert torch.equal(first, applied.float())
 
 
 def test_laplace_noise_has_its_law():
@@ -655,11 +658,31 @@ def test_images_that_are_none_are_refused(perturbation):
         (image(4, 5), r'shape \(C, H, W\), got \(4, 5\)'),
         (image().mul(255).to(torch.uint8), 'floating point, got torch.uint8'),
         (image() * 255, r'image in \[0, 1\]'),
-        (image() - 0.5, r'image in \[0, 1\]'),
+        (image() - 50, r'image in \[0, 1\]'),
+        (image(3, 0, 4), 'is empty'),
         (image() * math.nan, r'image in \[0, 1\]'),
     ):
         with pytest.raises(ValueError, match=message):
             perturbation.check(x)
+
+
+def test_attacked_images_are_images_too(transformation):
+    source = generator(3)
+    # A blur of little variance overshoots at edges; brightness and contrast go farther.
+    x = (image(3, 12, 16) > 0.5).float()
+    for _ in range(20):
+        attacked = transformation.apply(x, transformation.draw(source))
+        transformation.check(attacked)
+        transformation.sample(attacked, source)
+    if transformation in BLURS:
+        sharp = transformation.apply(x, numbers(0.2))
+        assert sharp.min() < -0.002 or sharp.max() > 1.002
+
+
+def test_noise_takes_images_from_anywhere_in_its_ball():
+    x = image()
+    x[0, 0, 0] += LaplaceNoise(0.2).radius(0.999)
+    LaplaceNoise(0.2).check(x)
 
 
 def test_parameters_outside_the_family_are_refused(transformation):

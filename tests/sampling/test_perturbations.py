@@ -1,7 +1,7 @@
 import pytest
 from scipy import stats
 
-from mmcert.perturbations import GaussianNoise, from_spec
+from mmcert.perturbations import CLASSES, GaussianNoise, from_spec, register
 from mmcert.perturbations.noise_level import validate_sigma_range
 
 
@@ -30,8 +30,22 @@ def test_the_guarantee_says_radius_norm_and_unit():
 
 def test_a_spec_rebuilds_its_perturbation():
     assert from_spec(GaussianNoise(0.3).spec()).sigma == 0.3
-    with pytest.raises(ValueError, match="unknown perturbation 'Laplace'"):
+    with pytest.raises(ValueError, match="unknown perturbation 'Laplace'.*must be registered"):
         from_spec({'type': 'Laplace'})
+
+
+def test_a_registered_perturbation_of_ones_own_is_built_from_its_spec(monkeypatch):
+    monkeypatch.setattr('mmcert.perturbations.CLASSES', dict(CLASSES))
+
+    @register
+    class Doubled(GaussianNoise):
+        def spec(self):
+            return {**super().spec(), 'type': 'Doubled'}
+
+    assert isinstance(from_spec(Doubled(0.3).spec()), Doubled)
+    assert register(Doubled) is Doubled
+    with pytest.raises(ValueError, match="another perturbation of the name 'Doubled'"):
+        register(type('Doubled', (GaussianNoise,), {}))
 
 
 @pytest.mark.parametrize(
