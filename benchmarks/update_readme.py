@@ -331,6 +331,7 @@ def semantic(results: dict) -> list[str]:
                 _two(rates['base_aAcc']),
             )
         )
+        rows += _verified_by_enumeration(row)
     groups: dict[str, list[str]] = {}
     for row in results['rows']:
         terms = row['certificate']
@@ -345,11 +346,26 @@ def semantic(results: dict) -> list[str]:
     return [
         *_table(rows),
         '',
-        f'{". ".join(said)}. tau: the median over the images, and the range. "Base, '
+        f'{". ".join(said)}. enumeration: the vanilla model, without smoothing, was run at every '
+        'parameter of the finite set, and a pixel counts if it is right at all of them and on the '
+        'clean image: complete, without draws or alpha, and only for these parameters. '
+        'tau: the median over the images, and the range. "Base, '
         'clean": the base model without smoothing on clean images; those of surrogates are trained '
         'on what surrogates make, and not for that. Computed on '
         f'{_machine(results)}, without a GPU.',
     ]
+
+
+def _verified_by_enumeration(row: dict) -> list[tuple[str, ...]]:
+    """What the vanilla model withstands of a finite attack set, each parameter being looked at."""
+    attack = row['attack']
+    if attack is None or row['certificate'].get('attack', {}).get('mode') != 'finite':
+        return []
+    assert len(attack['values']) == len(row['certificate']['attack']['values'])
+    attacked, clean = (
+        _two(attack[how]['vanilla'] / attack['labelled']) for how in ('attacked', 'clean')
+    )
+    return [('enumeration', _attack_set(row), '-', attacked, '-', '-', '-', clean)]
 
 
 def _certified_by(row: dict) -> str:

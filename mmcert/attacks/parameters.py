@@ -65,6 +65,11 @@ def exhaustive(
 ) -> ParameterAttack:
     """Tries every parameter of a finite set.
 
+    For a model that draws no random numbers this is more than an attack: it is a complete
+    verification of the set, without draws and without an error probability. A pixel that is
+    ``robust`` is right at each of these parameters, and nothing is said of any other. The majority
+    over draws of a smoothed model is random, and this is an attack on it.
+
     For a transformation that moves labels with the content (``frame='content'``), the labels of
     the transformed image are read where each clean pixel's content went, and content that left the
     frame is wrong, as it is for the certificate.

@@ -107,10 +107,13 @@ class VotesStore:
                 for key in keys
                 if theirs.get(key) != self.sampling.get(key)
             ]
+            old = 'scheme' in theirs and theirs['scheme'] != self.sampling.get('scheme')
             raise FingerprintError(
                 f'{self.path(name)} holds votes that were sampled otherwise '
                 f'({"; ".join(differing)}). Nothing was overwritten: give another '
                 '`smoothing.votes_dir`.'
+                + ' (The scheme is how draws are made: votes of another one must be sampled anew.)'
+                * old
             )
         return record
 

@@ -17,6 +17,23 @@ DRAWS_PER_STAGE = 2**31
 """How many draws of one stage have distinct seeds."""
 
 
+def require_current_scheme(scheme: int | None) -> None:
+    """Refuses votes whose draws were made in another way.
+
+    Args:
+        scheme (int | None): What was stored beside them.
+
+    Raises:
+        ValueError: If it is not ``DRAW_SCHEME``.
+    """
+    if scheme != DRAW_SCHEME:
+        raise ValueError(
+            f'these votes are of draw scheme {scheme}, this version makes draws by scheme '
+            f'{DRAW_SCHEME}: their certificates may be wrong where a model reads the last bits of '
+            'its input. Sample them again with tools/test.py'
+        )
+
+
 def input_digest(inputs: torch.Tensor) -> bytes:
     """Digest of an input's content: its address among all inputs.
 
