@@ -161,14 +161,15 @@ def main() -> int:
     args = parse_args()
     missing = what_is_missing(args.device)
     there = args.device != 'cuda' or 'a CUDA device' not in missing
-    report = Report(args.out or (RESULTS if there else WITHOUT_DEVICE), args.minutes)
+    measured = there and args.device == 'cuda'
+    report = Report(args.out or (RESULTS if measured else WITHOUT_DEVICE), args.minutes)
     report.content['about'] = about(args.device, there)
     for what, reason in missing.items():
         report.verdict('skipped', what, reason)
     if args.skip_tests:
         report.verdict('skipped', 'tests', '--skip-tests')
     elif importlib.util.find_spec('pytest') is not None:
-        run_tests(report)
+        run_tests(report, there)
     if not there or 'mmsegmentation' in missing:
         words = 'needs a CUDA device' if not there else 'needs mmsegmentation'
         for name in ('overhead of certified draws', "parts of a draw's time"):
@@ -229,11 +230,18 @@ def about(device: str, there: bool) -> dict[str, Any]:
     return found
 
 
-def run_tests(report: Report) -> None:
+READERS = (
+    'tests/sampling/test_readers.py::'
+    'test_without_triton_a_device_is_read_eagerly_and_one_line_says_so'
+)
+"""What else is of a device; without one, all of that file: the kernel in Triton's interpreter."""
+
+
+def run_tests(report: Report, there: bool) -> None:
     """The tests of devices, each function of them a verdict."""
     command = [
         sys.executable, '-W', 'ignore', '-m', 'pytest', '-q', '-p', 'pytest_lines', '-p',
-        'no:cacheprovider', 'tests/cuda', 'tests/sampling/test_readers.py',
+        'no:cacheprovider', 'tests/cuda', READERS if there else READERS.partition('::')[0],
     ]  # fmt: skip
     if importlib.util.find_spec('xdist') is not None:
         command += ['-n', str(min(4, os.cpu_count() or 1)), '--dist', 'load']

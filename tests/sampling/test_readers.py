@@ -212,6 +212,8 @@ def test_the_triton_kernel_agrees_under_its_interpreter():
         text=True,
         check=False,
     )
+    if 'only 0-dimensional arrays can be converted' in done.stderr:
+        pytest.skip("this Triton's interpreter cannot loop with this NumPy (3.6 with 2.5)")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith('done\n')
 
