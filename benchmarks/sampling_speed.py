@@ -142,14 +142,15 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def bare_passes(model: Segmentor, image: torch.Tensor, draws: int, batch: int) -> None:
-    """Forward passes to logits, of images that are there already."""
+def bare_passes(model: Segmentor, image: torch.Tensor, draws: int, batch: int) -> float:
+    """Seconds of forward passes to logits, of images that are there already."""
     inputs = model.normalise(NOISE.sample_many(image, generators(batch, image.device)))
+    synchronise(image.device)
     started = time.perf_counter()
     for first in range(0, draws, batch):
         model.logits(inputs[: min(batch, draws - first)])
     synchronise(image.device)
-    bare_passes.seconds = time.perf_counter() - started  # type: ignore[attr-defined]
+    return time.perf_counter() - started
 
 
 def certified(
@@ -359,14 +360,17 @@ def plot(found: dict[str, Any], path: Path) -> None:
 
 
 def interleaved(tasks: list[Callable[[], Any]], repetitions: int) -> list[list[float]]:
-    """Seconds of several tasks, taken in turn so that the machine's moods reach all of them."""
+    """Seconds of several tasks, taken in turn so that the machine's moods reach all of them.
+
+    A task that returns a number of seconds is believed.
+    """
     times: list[list[float]] = [[] for _ in tasks]
     for repetition in range(repetitions + 1):
         for index, task in enumerate(tasks):
-            bare_passes.seconds = None  # type: ignore[attr-defined]
             started = time.perf_counter()
-            task()
-            spent = bare_passes.seconds or time.perf_counter() - started  # type: ignore[attr-defined]
+            spent = task()
+            if not isinstance(spent, float):
+                spent = time.perf_counter() - started
             if repetition:
                 times[index].append(spent)
     return times

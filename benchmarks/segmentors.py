@@ -19,7 +19,9 @@ CLASSES = 19
 CONFIGS = {
     'fast_scnn': 'configs/camvid/fast-scnn_noise-s0.25-3k_camvid-360x480.py',
     'hrnet18': 'mmseg::hrnet/fcn_hr18_4xb2-40k_cityscapes-512x1024.py',
+    'hrnet48': 'mmseg::hrnet/fcn_hr48_4xb2-40k_cityscapes-512x1024.py',
     'segformer_b0': 'mmseg::segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py',
+    'segformer_b5': 'mmseg::segformer/segformer_mit-b5_8xb1-160k_cityscapes-1024x1024.py',
 }
 """Models by name: mmsegmentation's configs, with 19 classes."""
 
@@ -37,6 +39,8 @@ class Segmentor:
         segment (Callable): Images in [0, 1] in, ``LogitMaps`` out: what mmcert samples.
         smoothed (Callable | None): Certifies an image in [0, 1] with mmcert's adapter, given n0, n
             and the batch size; None for a model that has none.
+        preprocess (Callable | None): What mmcert's adapter makes of a batch in [0, 1] before the
+            pass; None for a model that has no adapter.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Segmentor:
     normalise: Callable[[torch.Tensor], torch.Tensor]
     segment: Callable[[list[torch.Tensor]], LogitMaps]
     smoothed: Callable[[torch.Tensor, int, int, int, Path], object] | None = None
+    preprocess: Callable[[torch.Tensor], object] | None = None
 
 
 class PlainNet(nn.Module):
@@ -92,46 +97,69 @@ def plain(device: torch.device) -> Segmentor:
 
 def from_mmseg(name: str, checkpoint: str | None, device: torch.device) -> Segmentor:
     """A model of mmsegmentation; see ``CONFIGS``."""
+    weights = 'random' if checkpoint is None else Path(checkpoint).name
+    return of_base(name, base_model(name, checkpoint, device), weights)
+
+
+def base_model(name: str, checkpoint: str | None, device: torch.device) -> Any:
+    """The mmsegmentation model itself, ready for inference."""
     from mmcert.compat import allow_mmengine_checkpoints, enable_mmcv_lite
 
     enable_mmcv_lite()
     allow_mmengine_checkpoints()
     from mmengine.runner import load_checkpoint
     from mmseg.registry import MODELS
-    from mmseg.structures import SegDataSample
     from mmseg.utils import register_all_modules
 
     register_all_modules()
-    from mmcert.certify import VotesStore
-    from mmcert.engine import SmoothingConfig
-    from mmcert.models import ImageSegmentor, SmoothedSegmentor
-
     torch.manual_seed(0)
     base = MODELS.build(model_config(name)).eval().to(device)
     if checkpoint:
         load_checkpoint(base, checkpoint, map_location='cpu')
+    return base
+
+
+def of_base(name: str, base: Any, weights: str, precision: str = 'fp32') -> Segmentor:
+    """An mmsegmentation model in the forms that are timed, in 'fp32', 'bf16' or 'fp16'."""
+    from mmseg.structures import SegDataSample
+
+    from mmcert.certify import VotesStore
+    from mmcert.engine import SmoothingConfig
+    from mmcert.models import ImageSegmentor, Numerics, SmoothedSegmentor
+
+    numerics = Numerics(precision=precision)
+    device = next(base.parameters()).device
 
     def sample_of(image: torch.Tensor) -> SegDataSample:
         size = tuple(image.shape[-2:])
         return SegDataSample(metainfo=dict(ori_shape=size, img_shape=size, img_path='image.png'))
+
+    def logits(batch: torch.Tensor) -> torch.Tensor:
+        with numerics.autocast(device):
+            return base._forward(batch)
 
     def normalise(images: torch.Tensor) -> torch.Tensor:
         data = {'inputs': list(images * 255), 'data_samples': None}
         return base.data_preprocessor(data)['inputs']
 
     def segment(images: list[torch.Tensor]) -> LogitMaps:
-        return ImageSegmentor(base, sample_of(images[0]))(images)
+        return ImageSegmentor(base, sample_of(images[0]), numerics=numerics)(images)
+
+    def preprocess(images: torch.Tensor) -> object:
+        segmentor = ImageSegmentor(base, sample_of(images[0]), numerics=numerics)
+        return segmentor._preprocessed(images, 255.0)
 
     def smoothed(image: torch.Tensor, n0: int, n: int, batch: int, folder: Path) -> object:
-        smoothing = {'sigma': 0.25, 'n0': n0, 'n': n, 'batch_size': batch}
+        smoothing = {
+            'sigma': 0.25, 'n0': n0, 'n': n, 'batch_size': batch, 'precision': precision
+        }  # fmt: skip
         plan = SmoothingConfig.from_cfg(smoothing).plan()
         store = VotesStore(folder, plan.sampling_spec(), {})
         wrapped = SmoothedSegmentor(base, plan, [str(i) for i in range(CLASSES)], store)
         data = {'inputs': [(image * 255).round()], 'data_samples': [sample_of(image)]}
         return wrapped.test_step(data)
 
-    weights = 'random' if checkpoint is None else Path(checkpoint).name
-    return Segmentor(name, weights, base._forward, normalise, segment, smoothed)
+    return Segmentor(name, weights, logits, normalise, segment, smoothed, preprocess)
 
 
 def model_config(name: str) -> Any:

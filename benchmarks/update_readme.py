@@ -215,6 +215,76 @@ def sampling_speed(results: dict) -> list[str]:
     return lines
 
 
+def gpu_check(results: dict) -> list[str]:
+    """Certified draws beside bare passes on a GPU, a row for each model and size."""
+    found = {(row['model'], tuple(row['size']), row['precision']): row for row in results['rows']}
+    if not found:
+        return ['Not measured: no GPU was at hand.']
+    kinds = ('fp32', 'bf16', 'fp16')
+    rows = [
+        (
+            'model', 'image', *(f'ratio, {kind}' for kind in kinds),
+            *(f'draws/s, {kind}' for kind in kinds), 'memory, fp32', 'above bare passes',
+        )
+    ]  # fmt: skip
+    for name, size in dict.fromkeys((name, size) for name, size, _ in found):
+        mine = [found.get((name, size, kind)) for kind in kinds]
+        plain = mine[0] or {}
+        rows.append(
+            (
+                name,
+                f'{size[0]} x {size[1]}',
+                *(f'{row["ratio"]:.3f}' if row else '-' for row in mine),
+                *(
+                    f'{row["draws_per_second"]:.0f} (batch {row["batch_size"]})' if row else '-'
+                    for row in mine
+                ),
+                _bytes(plain.get('ours_bytes_per_pixel_and_draw')),
+                _bytes(plain.get('above_bare_bytes_per_pixel')),
+            )
+        )
+    about, tests = results['about'], results['tests']
+    versions = ', '.join(f'{name} {value}' for name, value in about['versions'].items() if value)
+    outcomes = [test['outcome'] for test in tests]
+    lines = [
+        *_table(rows),
+        '',
+        'Ratio: time of a certified draw in the estimation stage over that of a bare pass to '
+        "logits, at the batch size that 'auto' settled on, taken in turn in one run (medians of "
+        f'{len(results["rows"][0]["ratios"])}). Random weights, {results["image"]}. Memory: peak '
+        'while sampling without the weights, in bytes per pixel and draw of a batch; above that of '
+        'bare passes at the same batch size, in bytes per pixel of the image.',
+    ]
+    if results['parts']:
+        lines += ['', 'What a draw takes, each part by itself:', '']
+        lines += _table(_parts_of(results['parts']))
+    lines += [
+        '',
+        f'Computed on {about["device"]} ({versions}; TF32 for convolutions '
+        f'{"on" if about["tf32"]["convolutions"] else "off"}, for matrix products '
+        f'{"on" if about["tf32"]["matrix_products"] else "off"}). Tests of devices in the same '
+        f'run: {outcomes.count("passed")} passed, {outcomes.count("failed")} failed, '
+        f'{outcomes.count("skipped")} skipped.',
+    ]
+    return lines
+
+
+def _parts_of(parts: list[dict]) -> list[tuple[str, ...]]:
+    """Shares of the parts, a row for each case."""
+    names = [name for name in parts[0]['ms_per_draw'] if 'not part' not in name]
+    rows = [('model', 'image', 'precision', *names)]
+    for row in parts:
+        values = [row['ms_per_draw'][name] for name in names]
+        shares = (f'{100 * value / sum(values):.1f} %' for value in values)
+        size = f'{row["size"][0]} x {row["size"][1]}'
+        rows.append((row['model'], size, row['precision'], *shares))
+    return rows
+
+
+def _bytes(value: float | None) -> str:
+    return '-' if value is None else f'{value:.0f}'
+
+
 def point_ops(results: dict) -> list[str]:
     """The operators' shares of two models' forward passes."""
     names = list(results['models'][0]['shares'])
@@ -518,6 +588,7 @@ TABLES: dict[str, Callable[..., list[str]]] = {
     'statistics_speed': statistics_speed,
     'audit': audit,
     'sampling_speed': sampling_speed,
+    'gpu_check': gpu_check,
     'point_ops': point_ops,
     'part_shapes': part_shapes,
     'part_attack': part_attack,

@@ -20,6 +20,17 @@ def vectors():
     return groups
 
 
+def pytest_collection_modifyitems(items):
+    """Skips what needs a CUDA device where there is none."""
+    marked = [item for item in items if item.get_closest_marker('cuda')]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))
+
+
 @pytest.fixture
 def openmmlab():
     """For tests of the lower layers that meet the frameworks."""

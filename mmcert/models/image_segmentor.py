@@ -334,7 +334,9 @@ def _normalised(
         channels.reverse()
     result = torch.empty_like(batch)
     if batch.device.type != 'cpu':
-        torch.mul(batch[:, channels], unit, out=result)
+        # Plane by plane: a list of channels as index would hold up the device's queue.
+        for index, source in enumerate(channels):
+            torch.mul(batch[:, source], unit, out=result[:, index])
         if preprocessor._enable_normalize:
             result.sub_(preprocessor.mean).div_(preprocessor.std)
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from functools import lru_cache
 from types import ModuleType
 
@@ -60,19 +61,26 @@ def has_kernel(maps: LogitMaps) -> bool:
     return _kernel(maps) is not None
 
 
-@lru_cache(maxsize=1)
-def _triton() -> ModuleType | None:
-    """The kernel's module, where triton is installed (torch brings it along for CUDA)."""
-    if importlib.util.find_spec('triton') is None:
-        return None
-    from mmcert.sampling import triton_reader
+@lru_cache(maxsize=8)
+def _triton(device: str) -> ModuleType | None:
+    """The kernel's module for a kind of device; None, with one log line, where it does not run."""
+    if device == 'cuda' and importlib.util.find_spec('triton') is not None:
+        # torch brings it along for CUDA.
+        from mmcert.sampling import triton_reader
 
-    return triton_reader
+        return triton_reader
+    logging.getLogger('mmcert').warning(
+        'there is no Triton for device %r: labels are read by torch itself, one draw after the '
+        'other, which takes more time and memory',
+        device,
+    )
+    return None
 
 
 def _kernel(maps: LogitMaps) -> ModuleType | None:
-    """What reads maps on a CUDA device."""
-    if maps.scores.device.type != 'cuda':
+    """What reads maps on a device other than the CPU."""
+    device = maps.scores.device.type
+    if device == 'cpu':
         return None
-    kernel = _triton()
+    kernel = _triton(device)
     return kernel if kernel is not None and kernel.suits(maps) else None
