@@ -1,6 +1,10 @@
 """Base models that draw random numbers in testing: functions of their input, or refused."""
 
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +29,7 @@ from mmcert.perturbations import GaussianNoise
 from mmcert.sampling import LogitMaps, collect, collect_votes
 from mmcert.sampling.draws import ESTIMATION
 
+ROOT = Path(__file__).parents[2]
 CLASSES = 4
 SIZE = (16, 24)
 MEDIAN = 0.73
@@ -298,17 +303,22 @@ def test_one_input_that_draws_does_not_touch_the_others():
     assert numbers.drawn and not numbers.together
 
 
-def smoothed(base, folder, **settings):
+def smoothed(base, folder, team=None, **settings):
     config = SmoothingConfig.from_cfg(
         {'sigma': 0.25, 'n0': 4, 'alpha': 0.01, 'tau': 0.5, 'save_seconds': 0, **settings}
     )
     plan, names = config.plan(), [str(index) for index in range(CLASSES)]
-    return SmoothedSegmentor(base, plan, names, VotesStore(folder, plan.sampling_spec(), {}))
+    store = VotesStore(folder, plan.sampling_spec(), {})
+    return SmoothedSegmentor(base, plan, names, store, team=team)
 
 
-def certified(base, folder, **settings):
-    data = {'inputs': [(image() * 255).to(torch.uint8)], 'data_samples': [sample()]}
+def certified(base, folder, seed=0, **settings):
+    data = {'inputs': [(image(seed) * 255).to(torch.uint8)], 'data_samples': [sample()]}
     return smoothed(base, folder, **settings).test_step(data)[0]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize('source', ['torch', 'numpy', 'python', 'sometimes'])
@@ -331,11 +341,39 @@ def test_a_run_of_a_model_that_draws_continues_to_the_same_files(
     assert list((tmp_path / 'stopped').glob('*.part'))
     torch.manual_seed(99)
     continued = certified(model(source), tmp_path / 'stopped', batch_size=5, **settings)
-    files = [
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
-        for name in ('whole', 'stopped')
-    ]
-    assert files[0] == files[1]
+    assert contents(tmp_path / 'whole') == contents(tmp_path / 'stopped')
     assert whole.certificate == continued.certificate
     if source != 'sometimes':
         assert 'seeded by the content' in whole.certificate['numerics']['random_numbers']
+
+
+MEMBER = """
+import sys
+from pathlib import Path
+import torch, torch.distributed as dist
+import tests.openmmlab.conftest
+from mmcert.sampling import Team
+from tests.openmmlab.test_randomness import certified, model
+rank, folder, source = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+torch.manual_seed(rank)
+certified(model(source), folder / 'votes', rank, team=Team.of_all_processes(), n=60, batch_size=3)
+"""
+
+
+@pytest.mark.parametrize('source', ['torch', 'sometimes'])
+def test_processes_that_share_the_draws_of_a_model_that_draws_give_the_votes_of_one(
+    tmp_path, source
+):
+    for seed in range(2):
+        certified(model(source), tmp_path / 'alone', seed, n=60, batch_size=8)
+    members = [
+        subprocess.Popen(
+            [sys.executable, '-W', 'ignore', '-c', MEMBER, str(rank), str(tmp_path), source],
+            cwd=ROOT,
+            env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        )
+        for rank in range(2)
+    ]
+    assert [member.wait(timeout=240) for member in members] == [0, 0]
+    assert contents(tmp_path / 'votes') == contents(tmp_path / 'alone')
