@@ -17,6 +17,7 @@ PAGES = (
     ROOT / 'docs' / 'sampling.md',
     ROOT / 'docs' / 'point-clouds.md',
     ROOT / 'docs' / 'semantic-transformations.md',
+    ROOT / 'docs' / 'model-zoo.md',
 )
 
 
@@ -571,6 +572,59 @@ def semantic_corruptions(results: dict) -> list[str]:
     ]
 
 
+def model_zoo(results: dict) -> list[str]:
+    """One config of each family of mmsegmentation: labels against the model's own, and sampling."""
+    rows = [
+        (
+            'family',
+            'config',
+            'labels from',
+            "equal to the model's own",
+            'random numbers',
+            'certified',
+        )
+    ]
+    ran = [row for row in results['rows'] if 'labels' in row]
+    for row in results['rows']:
+        name = Path(row['config']).stem
+        if row not in ran:
+            why = row['kind'] if row['kind'] != 'segmentor' else row['missing'].replace('|', ' ')
+            rows.append((row['family'], name, '-', '-', '-', f'no: {why}'))
+            continue
+        size = '' if row['size'] == results['size'] else ' ({} x {})'.format(*row['size'])
+        drawn = 'yes' if row['random'] else '-'
+        if row['passes_differ']:
+            drawn += f'; two passes of the stock model differ at {row["passes_differ"]:,}'
+        slides = ' (slide inference)' if row['mode'] == 'slide' else ''
+        rows.append(
+            (
+                row['family'],
+                name,
+                'logits' if row['fast'] else f'`predict`{slides}',
+                f'{row["labels"] - row["unequal"]:,} of {row["labels"]:,}{size}',
+                drawn,
+                'yes' if row['certificate'] == 'certificate' else row['certificate'],
+            )
+        )
+    equal = sum(row['unequal'] == 0 for row in ran)
+    odd = [f'{row["family"]}: {row["hits_differ"]:,}' for row in ran if row['hits_differ']]
+    small, large = results['batches']
+    installed = ', '.join(f'{name} {version}' for name, version in results['versions'].items())
+    height, width = results['size']
+    return [
+        *_table(rows),
+        '',
+        f'{len(results["rows"])} families, of which {len(ran)} ran; in {equal} of these all labels '
+        f"equal those of the model's own `predict`, {sum(row['fast'] for row in ran)} of them read "
+        f'from logits. One image of {height} x {width} pixels (a larger one where the table says '
+        f'so) with noise {results["sigma"]:g}, random weights; n0 = {results["n0"]}, n = '
+        f'{results["n"]} draws in batches of {small} and of {large}. Pixels whose votes differ '
+        f'between the two: {", ".join(odd) or "none"}.',
+        '',
+        f'{installed}; {_machine(results)}, without a GPU.',
+    ]
+
+
 def _attack_set(row: dict) -> str:
     """The attack set, or what the radius buys, in words."""
     terms = row['certificate']
@@ -598,6 +652,7 @@ TABLES: dict[str, Callable[..., list[str]]] = {
     'semantic:noise': semantic_noise,
     'semantic:laws': semantic_laws,
     'semantic:corruptions': semantic_corruptions,
+    'model_zoo': model_zoo,
 }
 """What makes each table, by its name in the pages: that of its JSON file, up to a colon."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from mmcert.certify.votes import Grid
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
 from mmcert.models.numerics import Numerics
 from mmcert.models.overrides import is_untouched
+from mmcert.models.randomness import Labelled, RandomNumbers, Repeatability
 from mmcert.sampling import LogitMaps
 from mmcert.sampling.logit_maps import resized_scores
 from mmcert.sampling.outputs import require_finite
@@ -80,6 +82,10 @@ class ImageSegmentor:
     they are the labels that the model's own ``predict`` gives, except that logits in half precision
     are resized and compared in single precision. Anything else goes through ``predict``.
 
+    A model that draws random numbers in testing gets its images one by one, with the global
+    generators seeded by each of them (see ``RandomNumbers``), and before its first image is
+    sampled, two passes must agree (see ``Repeatability``).
+
     Args:
         base (BaseModel): A trained mmsegmentation model.
         data_sample (SegDataSample): The image's sample from the pipeline; it is not modified.
@@ -117,6 +123,8 @@ class ImageSegmentor:
                 "resolution='image'"
             )
         self._grid: Grid | None = None
+        self._random = RandomNumbers()
+        self._repeats = Repeatability(base, self.numerics, self.scales, flip, resolution)
 
     def __call__(self, images: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
         """Labels a batch.
@@ -130,14 +138,23 @@ class ImageSegmentor:
 
         Raises:
             SegmentorOutputError: If a score is NaN or infinite.
+            UnrepeatableModelError: If two passes over the first image ever seen differ.
         """
+        if not self._repeats.known:
+            self.with_margin(images[0])
+        return self._output(images)
+
+    def _output(self, images: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
+        """Labels a batch; see ``__call__``."""
         batch = _stacked(images)
         with self.numerics.autocast(batch.device):
             if self._hands_on_logits:
-                maps = self._logit_maps(batch)
-                if maps is not None:
-                    return maps
-            return self._labels(batch * PIXEL_RANGE)[0]
+                parts = self._random.run(self._logit_maps, batch)
+                maps = [part for part in parts if part is not None]
+                # Where one image needs ``predict``, all go through it.
+                if len(maps) == len(parts):
+                    return maps[0].with_scores(torch.cat([part.scores for part in maps]))
+            return torch.cat([part for part, _ in self._random.run(self._labels, batch)])
 
     def labels(self, images: list[torch.Tensor]) -> torch.Tensor:
         """The label maps of a batch, shape (B, H', W'), integers; see ``__call__``."""
@@ -161,8 +178,15 @@ class ImageSegmentor:
 
         Raises:
             SegmentorOutputError: If a score is NaN or infinite.
+            UnrepeatableModelError: If it is the first image, and another pass over it differs.
         """
-        output = self([image])
+        found = self._with_margin(image)
+        self._repeats.check(found, lambda: self._with_margin(image))
+        return found
+
+    def _with_margin(self, image: torch.Tensor) -> Labelled:
+        """Labels and margins by one pass."""
+        output = self._output([image])
         if isinstance(output, LogitMaps):
             require_finite(output.scores)
             labels = read_labels(output)[0].long()
@@ -170,8 +194,11 @@ class ImageSegmentor:
             scores = logits.softmax(dim=1) if output.threshold is None else logits.sigmoid()
         else:
             with self.numerics.autocast(image.device):
-                map_, scores = self._labels(image[None] * PIXEL_RANGE, keep_scores=True)  # type: ignore[assignment]
-            labels = map_[0]
+                ((label_maps, probabilities),) = self._random.run(
+                    partial(self._labels, keep_scores=True), image[None]
+                )
+            assert probabilities is not None
+            labels, scores = label_maps[0], probabilities
         if scores.shape[1] > 1:
             first = scores[0].amax(dim=0)
             best = scores[0] == first
@@ -185,7 +212,12 @@ class ImageSegmentor:
         """What certificates say of the arithmetic, once an image was labelled, as JSON values."""
         resized = 'in fp32' if self._hands_on_logits else 'by the model, in its own precision'
         device = next(self.base.parameters()).device
-        return {**self.numerics.statement(device), 'logits_resized': resized}
+        return {
+            **self.numerics.statement(device),
+            'logits_resized': resized,
+            **self._random.statement(),
+            **self._repeats.statement(),
+        }
 
     @property
     def grid(self) -> Grid | None:
@@ -272,7 +304,11 @@ class ImageSegmentor:
     def _labels(
         self, batch: torch.Tensor, keep_scores: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Label maps by ``predict`` and, where wanted or needed, mean class probabilities."""
+        """Label maps of a batch in [0, 1] units by ``predict``, and mean class probabilities.
+
+        The latter where they are wanted or needed.
+        """
+        batch = batch * PIXEL_RANGE
         if len(self.scales) == 1 and not self.flip:
             outputs = self._predict(_resize(batch, self.scales[0]))
             labels = torch.stack([output.pred_sem_seg.data[0] for output in outputs]).long()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet3d.models.data_preprocessors import Det3DDataPreprocessor
 from mmdet3d.models.segmentors import EncoderDecoder3D
@@ -15,7 +13,7 @@ from mmengine.model import BaseModel
 
 from mmcert.models.numerics import Numerics
 from mmcert.models.overrides import is_untouched
-from mmcert.sampling import input_digest
+from mmcert.models.randomness import Labelled, RandomNumbers, Repeatability, content_number
 from mmcert.sampling.outputs import require_finite
 
 
@@ -24,9 +22,10 @@ class PointSegmentor:
 
     Everything behind the perturbed coordinates belongs to it: voxelisation, sliding blocks, random
     sampling inside the model, averaged runs. Random numbers that the model draws from the global
-    generators, and the orders of the points in averaged runs, are seeded by the perturbed cloud
-    itself. So the base model is a deterministic function of its input, as smoothing assumes, and
-    gives the same labels in any batch.
+    generators (see ``RandomNumbers``), and the orders of the points in averaged runs, are seeded by
+    the perturbed cloud itself. So the base model is a deterministic function of its input, as
+    smoothing assumes, and gives the same labels in any batch; before the first cloud is sampled,
+    two passes must agree (see ``Repeatability``).
 
     Args:
         base (BaseModel): A trained mmdetection3d segmentor.
@@ -55,6 +54,8 @@ class PointSegmentor:
         self.columns, self.runs = list(columns), runs
         self.numerics = numerics or Numerics()
         self._batched = _takes_batches(base)
+        self._random = RandomNumbers(together=self._batched)
+        self._repeats = Repeatability(base, self.numerics, runs, *self.columns)
 
     def __call__(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         """Labels a batch.
@@ -67,7 +68,10 @@ class PointSegmentor:
 
         Raises:
             SegmentorOutputError: If a score is NaN or infinite.
+            UnrepeatableModelError: If two passes over the first cloud ever seen differ.
         """
+        if not self._repeats.known:
+            self.with_margin(inputs[0])
         scores = self._scores(inputs)
         require_finite(scores)
         return scores.argmax(dim=1)
@@ -85,7 +89,14 @@ class PointSegmentor:
 
         Raises:
             SegmentorOutputError: If a score is NaN or infinite.
+            UnrepeatableModelError: If it is the first cloud, and another pass over it differs.
         """
+        found = self._with_margin(tensor)
+        self._repeats.check(found, lambda: self._with_margin(tensor))
+        return found
+
+    def _with_margin(self, tensor: torch.Tensor) -> Labelled:
+        """Labels and margins by one pass."""
         scores = self._scores([tensor])
         require_finite(scores)
         probabilities = scores[0] if self.runs > 1 else scores[0].softmax(dim=0)
@@ -95,7 +106,11 @@ class PointSegmentor:
 
     def statement(self) -> dict[str, Any]:
         """What certificates say of the arithmetic, as JSON values."""
-        return self.numerics.statement(self.cloud.device)
+        return {
+            **self.numerics.statement(self.cloud.device),
+            **self._random.statement(),
+            **self._repeats.statement(),
+        }
 
     def _scores(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         """Scores of all classes, (B, C, N): logits, or mean probabilities of several runs."""
@@ -117,21 +132,21 @@ class PointSegmentor:
 
     def _logits(self, clouds: torch.Tensor) -> torch.Tensor:
         """Logits of clouds (B, N, D), shape (B, C, N)."""
-        if self._batched:
-            return self.base.inference(clouds, [dict(self.metainfo) for _ in clouds], True)
-        parts = []
-        for cloud in clouds:
-            with _seeded_by(cloud):
-                parts.append(self._predicted(cloud))
-        return torch.stack(parts)
+        model = self._inferred if self._batched else self._predicted
+        return torch.cat(self._random.run(model, clouds))
 
-    def _predicted(self, cloud: torch.Tensor) -> torch.Tensor:
-        """Logits of one cloud by the model's own ``predict``, shape (C, N)."""
+    def _inferred(self, clouds: torch.Tensor) -> torch.Tensor:
+        """Logits of clouds (B, N, D) that the model takes as they are, shape (B, C, N)."""
+        return self.base.inference(clouds, [dict(self.metainfo) for _ in clouds], True)
+
+    def _predicted(self, clouds: torch.Tensor) -> torch.Tensor:
+        """Logits of one cloud (1, N, D) by the model's own ``predict``, shape (1, C, N)."""
+        (cloud,) = clouds
         sample = Det3DDataSample(metainfo=dict(self.metainfo))
         data = {'inputs': {'points': [cloud]}, 'data_samples': [sample]}
         data = self.base.data_preprocessor(data, False)
         (output,) = self.base(**data, mode='predict')
-        return output.pts_seg_logits.pts_seg_logits
+        return output.pts_seg_logits.pts_seg_logits[None]
 
 
 def points_needed(backbone: torch.nn.Module) -> int:
@@ -176,27 +191,7 @@ def _mixes_clouds(base: BaseModel) -> bool:
     return on_cuda and any(type(module).__name__ == 'DGCNNGFModule' for module in base.modules())
 
 
-def _number(tensor: torch.Tensor) -> int:
-    """A number that a tensor's content decides."""
-    return int.from_bytes(input_digest(tensor)[:4], 'little')
-
-
 def _order(tensor: torch.Tensor, run: int) -> torch.Tensor:
     """An order of points that their coordinates decide, shape (N,)."""
-    generator = torch.Generator().manual_seed((_number(tensor) << 8) + run)
+    generator = torch.Generator().manual_seed((content_number(tensor) << 8) + run)
     return torch.randperm(len(tensor), generator=generator)
-
-
-@contextlib.contextmanager
-def _seeded_by(cloud: torch.Tensor) -> Iterator[None]:
-    """Seeds the global generators by a cloud's content, and puts them back."""
-    number = _number(cloud)
-    devices = [cloud.device] if cloud.device.type == 'cuda' else []
-    state = np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(number)
-            np.random.seed(number)
-            yield
-    finally:
-        np.random.set_state(state)

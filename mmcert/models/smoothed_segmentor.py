@@ -364,7 +364,7 @@ class SmoothedSegmentor(BaseModel):
             base, margin = (part.cpu().numpy() for part in segment.with_margin(clean))
             base, margin = team.told(lambda: (base, margin))
             self._check_feasible(name, base.size, requirement)
-            meta['numerics'] = segment.statement()
+            meta['numerics'] = team.told(segment.statement)
 
         def record_of(votes: Votes) -> VotesRecord:
             if found is not None:

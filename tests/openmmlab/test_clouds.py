@@ -28,6 +28,7 @@ from mmcert.engine import SmoothingConfig
 from mmcert.models.cloud_adapter import CloudAdapter
 from mmcert.models.numerics import Numerics
 from mmcert.models.point_segmentor import PointSegmentor
+from mmcert.models.randomness import UnrepeatableModelError
 from mmcert.perturbations import CoordinateNoise
 from mmcert.sampling import collect_votes
 
@@ -242,6 +243,41 @@ def test_the_models_own_randomness_is_decided_by_its_input(cloud):
         for part in inputs
     }
     assert len(shifts) == 4
+
+
+class DrawingHead(PlaneHead):
+    """Moves the plane by a random number, in a model that takes batches."""
+
+    def forward(self, feats):
+        return super().forward(feats) + torch.rand(2)[:, None]
+
+
+@pytest.mark.parametrize('runs', [1, 2])
+def test_a_model_of_batches_that_draws_gets_its_clouds_one_by_one(cloud, runs):
+    base = segmentor(cloud).base
+    base.decode_head.__class__ = DrawingHead
+    inputs = [cloud[:, :3] + 0.1 * index for index in range(4)]
+    segment = segmentor(cloud, base, runs=runs)
+    assert segment._batched
+    before = torch.get_rng_state()
+    together = segment._scores(inputs)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(7)
+    alone = torch.cat([segmentor(cloud, base, runs=runs)._scores([part]) for part in inputs])
+    assert torch.equal(together, alone)
+    assert 'random_numbers' in segment.statement()
+    plain = segmentor(cloud)
+    plain(inputs)
+    assert 'random_numbers' not in plain.statement()
+
+
+def test_a_cloud_model_with_a_generator_of_its_own_is_refused(cloud):
+    base, generator = segmentor(cloud).base, torch.Generator().manual_seed(0)
+    base.backbone.register_forward_hook(
+        lambda module, inputs, output: output + torch.randn((), generator=generator)
+    )
+    with pytest.raises(UnrepeatableModelError, match=f'of {POINTS} components'):
+        segmentor(cloud, base)([cloud[:, :3]])
 
 
 def test_averaged_runs_shuffle_the_points_and_put_them_back(cloud):

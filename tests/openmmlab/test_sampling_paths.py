@@ -136,7 +136,7 @@ def test_the_model_sees_what_its_own_preprocessor_makes_of_the_pipelines_units(s
     if scale != 1:
         batch = torch.nn.functional.interpolate(batch, scale_factor=scale, mode='bilinear')
     data = {'inputs': list(batch), 'data_samples': None}
-    assert torch.equal(seen[0], base.data_preprocessor(data, False)['inputs'])
+    assert torch.equal(seen[-1], base.data_preprocessor(data, False)['inputs'])
 
 
 def test_autocast_of_the_test_loop_is_named():
