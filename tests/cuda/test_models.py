@@ -48,8 +48,9 @@ def test_the_model_sees_what_its_own_preprocessor_makes(device, bgr_to_rgb):
     images = images_on(device)
     with torch.no_grad():
         ImageSegmentor(base, sample_for())(images)
-    assert seen[0].device.type == device
-    assert torch.equal(seen[0], normalised(base, images))
+    # The first passes are those that show whether the model repeats itself.
+    assert seen[-1].device.type == device
+    assert torch.equal(seen[-1], normalised(base, images))
 
 
 @pytest.mark.parametrize('device', DEVICES)
