@@ -4,7 +4,8 @@ The labels travel with the points' indices and nothing is interpolated, so a tra
 with T_a(T_b x) = T_{a+b} x can be smoothed over its parameter directly: the smoothed model at T_b x
 averages over N(b, sigma^2 I) instead of N(0, sigma^2 I), and the radius of Gaussian noise holds in
 the space of the parameter. Transformed clouds are computed in double precision, which is taken as
-exact, and rounded to a grid before the model sees them.
+exact, and rounded to a grid before the model sees them: a certificate speaks of an attack that is
+computed as precisely, and not of a copy of it in single precision.
 
 A taper by the factor 1 + t z is not offered: applied twice it is no taper of that form, so
 smoothing over t says nothing about it. ``Taper`` is the one with the factor exp(t z).
@@ -23,7 +24,7 @@ from scipy.special import ndtri
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import Perturbation
 from mmcert.perturbations.gaussian import GaussianNoise
-from mmcert.perturbations.lattice import POINTS, Lattice, lattice_below
+from mmcert.perturbations.lattice import POINTS, points_per_unit, rounded, with_noise
 from mmcert.perturbations.noise_level import validate_positive
 
 UNIT = 'units of the coordinates as the pipeline delivers them'
@@ -65,8 +66,9 @@ class CoordinateNoise(GaussianNoise):
 
     The certificate is that of ``GaussianNoise``, with the l2 norm over all points together:
     sqrt(sum of the squared displacements of the points). It holds for any columns: where an adapter
-    perturbs others than x, y and z, its statement names them. The noisy coordinates are rounded to
-    a grid, of steps of at most sigma / 65,536; their sums are computed in double precision.
+    perturbs others than x, y and z, its statement names them. Noise and sum are computed in double
+    precision, and rounded to a grid of steps of at most sigma / 65,536, which is the first step of
+    the function that is smoothed.
 
     Args:
         sigma (float): Noise level, in the unit of the coordinates as the pipeline delivers them.
@@ -84,10 +86,11 @@ class CoordinateNoise(GaussianNoise):
         """Refuses a cloud smaller than sigma: see ``check_scale``."""
         check_scale(self.sigma, inputs)
 
-    @property
-    def lattice(self) -> Lattice:
-        """A grid of steps of at most sigma / 65,536, whatever the unit of the coordinates."""
-        return lattice_below(self.sigma)
+    def sample_many(
+        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """Draws noisy copies of the coordinates, shape (B, N, 3)."""
+        return with_noise(inputs.double(), generators, self.sigma).to(inputs.dtype)
 
     def guarantee(self, tau: float) -> dict[str, Any]:
         """The l2 ball that a certificate at ``tau`` speaks of; see ``Perturbation``."""
@@ -103,6 +106,10 @@ class CoordinateNoise(GaussianNoise):
             'norm': 'l2',
             'radius': radius,
             'unit': UNIT,
+            'rounding': (
+                'the smoothed function first rounds the noisy coordinates to multiples of '
+                f'{1 / points_per_unit(self.sigma):.4g}'
+            ),
             'words': _words(
                 f'no displacement of the points by an l2 norm up to {radius:.4g} (in {UNIT}, over '
                 'all points together)',
@@ -194,11 +201,12 @@ class PointTransformation(Perturbation):
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Transforms the cloud, shape (N, 3) or (N, 6), by a random parameter.
 
-        Computed in double precision and rounded to the grid ``lattice.POINTS``, the first step of
+        Computed in double precision and rounded to multiples of 2^-20, which is the first step of
         the function that is smoothed.
         """
         self.check(inputs)
-        return POINTS.round(self.apply(inputs.double(), self.draw(generator))).to(inputs.dtype)
+        moved = self.apply(inputs.double(), self.draw(generator))
+        return rounded(moved, POINTS).to(inputs.dtype)
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """The radius sigma * (Phi^{-1}(tau) - Phi^{-1}(floor)), in the parameter's unit."""

@@ -10,9 +10,10 @@ from scipy.special import ndtri
 
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import Perturbation
-from mmcert.perturbations.lattice import IMAGES, Lattice, noise_buffer
+from mmcert.perturbations.lattice import noisy_images
 from mmcert.perturbations.noise_level import validate_sigma
-from mmcert.perturbations.standard import fill_normal
+
+ROUNDING = 'the smoothed function first rounds its noisy input to whole levels of an 8-bit image'
 
 
 class GaussianNoise(Perturbation):
@@ -22,11 +23,10 @@ class GaussianNoise(Perturbation):
     every shift of l2 norm at most sigma * Phi^{-1}(tau) (Cohen, Rosenfeld, Kolter, "Certified
     Adversarial Robustness via Randomized Smoothing", ICML 2019). The noise is not clipped.
 
-    The sum of input and noise is rounded to a fixed grid, 1/1024 of a level of an 8-bit image. The
-    rounding is the first step of the function that is smoothed, so the theorem holds with it. For
-    8-bit images the rounded sum is exact, for others it is computed in double precision: see
-    ``mmcert.perturbations.lattice`` for what that rules out and what is still assumed. The base
-    model's own arithmetic, whatever it is, is part of the base model.
+    The sum of image and noise is rounded to whole levels of an 8-bit image. The rounding is the
+    first step of the function that is smoothed, so the theorem holds with it, and for 8-bit images
+    the rounded sum is exact: see ``mmcert.perturbations.lattice`` for what that rules out and what
+    is still assumed. The base model's own arithmetic, whatever it is, is part of the base model.
 
     Args:
         sigma (float): Noise level, in [0, 1] image units.
@@ -38,11 +38,6 @@ class GaussianNoise(Perturbation):
     def __init__(self, sigma: float) -> None:
         self.sigma = validate_sigma(sigma)
 
-    @property
-    def lattice(self) -> Lattice:
-        """The grid that noisy inputs are rounded to."""
-        return IMAGES
-
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws one noisy copy of a floating point input, any shape."""
         return self.sample_many(inputs, [generator])[0]
@@ -51,8 +46,7 @@ class GaussianNoise(Perturbation):
         self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
         """Draws noisy copies of a floating point input, shape (B, ...)."""
-        noise, lattice = noise_buffer(inputs, len(generators)), self.lattice
-        return lattice.add(inputs, fill_normal(noise, generators, self.sigma * lattice.per_unit))
+        return noisy_images(inputs, generators, self.sigma)
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """The l2 radius sigma * (Phi^{-1}(tau) - Phi^{-1}(floor)), in the unit of sigma."""
@@ -70,6 +64,7 @@ class GaussianNoise(Perturbation):
             'norm': 'l2',
             'radius': radius,
             'unit': '[0, 1] image units',
+            'rounding': ROUNDING,
             'words': (
                 f'no perturbation of l2 norm up to {radius:.4g} (in [0, 1] image units, over the '
                 'whole image) changes the class that the smoothed model gives a certified component'

@@ -4,7 +4,8 @@ Where T_theta(T_xi x) is again a member of the family, of a parameter whose law 
 an attacked image only changes the law of the parameter, and the radius is that of the law. The
 values are never clipped between attack and smoothing: clipping does not compose. Transformed images
 are computed in double precision, which is taken as exact, and rounded to a grid before the model
-sees them.
+sees them: a certificate speaks of an attack that is computed as precisely, and not of a copy of it
+in single precision or in 8 bits.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from scipy.special import ndtr, ndtri
 
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import LARGEST_TAU, Perturbation
-from mmcert.perturbations.lattice import IMAGES, noise_buffer
+from mmcert.perturbations.gaussian import ROUNDING
+from mmcert.perturbations.lattice import FINE, HALF, LEVELS, on_levels, rounded
 from mmcert.perturbations.laws import Gaussian, Laplace, Law, build_law
 from mmcert.perturbations.noise_level import validate_positive, validate_sigma
 from mmcert.transformations.cosine import blurred, dct
@@ -33,17 +35,16 @@ NO_PADDING = 'none needed'
 READ_AT = 'read at the pixel nearest to where its content has moved'
 """Which class a certificate speaks of where the content moves."""
 
-OVERSHOOT = 1.0
+OVERSHOOT = 0.5
 """How far beyond [0, 1] the values of an image may lie before it is taken for one of another unit,
-where the attack does not take them farther: blurred images overshoot a little, brighter ones more.
-"""
+where the attack does not take them farther: blurred images overshoot a little."""
 
 
 class LaplaceNoise(Perturbation):
     """I.i.d. Laplace noise on every value of the input: certificates against l1 perturbations.
 
     The radius is b * ln((1 - floor) / (1 - tau)), derived in ``Laplace``. The noise is not clipped,
-    and the sum is rounded to a grid, as in ``GaussianNoise``.
+    and the sum is rounded to whole levels of an 8-bit image, as in ``GaussianNoise``.
 
     Args:
         b (float): Scale, in [0, 1] image units; the standard deviation is sqrt(2) b.
@@ -67,10 +68,12 @@ class LaplaceNoise(Perturbation):
         self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
         """Draws noisy copies of a floating point input, shape (B, ...)."""
-        noise = noise_buffer(inputs, len(generators))
-        for item, generator in zip(noise, generators, strict=True):
-            self.law.fill(item, generator).mul_(IMAGES.per_unit)
-        return IMAGES.add(inputs, noise)
+
+        def fill(noise: torch.Tensor) -> None:
+            for item, generator in zip(noise, generators, strict=True):
+                self.law.fill(item, generator).mul_(LEVELS).add_(HALF)
+
+        return on_levels(inputs, len(generators), self.law.b * LEVELS, fill)
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """The l1 radius b * ln((1 - floor) / (1 - tau)), in the unit of b."""
@@ -87,6 +90,7 @@ class LaplaceNoise(Perturbation):
             'norm': 'l1',
             'radius': radius,
             'unit': '[0, 1] image units',
+            'rounding': ROUNDING,
             'frame': self.frame,
             'stage': STAGE,
             'padding': NO_PADDING,
@@ -158,11 +162,12 @@ class ImageTransformation(Perturbation):
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Transforms the image, shape (C, H, W), by a random parameter.
 
-        Computed in double precision and rounded to the grid ``lattice.IMAGES``, the first step of
-        the function that is smoothed.
+        Computed in double precision and rounded to 1/1024 of a level of an 8-bit image, which is
+        the first step of the function that is smoothed.
         """
         check_image(inputs, math.inf)
-        return IMAGES.round(self.apply(inputs.double(), self.draw(generator))).to(inputs.dtype)
+        transformed = self.apply(inputs.double(), self.draw(generator))
+        return rounded(transformed, FINE).to(inputs.dtype)
 
     def guarantee(self, tau: float) -> dict[str, Any]:
         """The transformations that a certificate at ``tau`` speaks of; see ``Perturbation``."""
@@ -255,7 +260,7 @@ class GaussianBlur(ImageTransformation):
         check_image(inputs, math.inf)
         coefficients = dct(inputs.double())
         parameters = [self._checked(self.draw(generator), inputs) for generator in generators]
-        return [IMAGES.round(blurred(coefficients, a)).to(inputs.dtype) for a in parameters]
+        return [rounded(blurred(coefficients, a), FINE).to(inputs.dtype) for a in parameters]
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """Largest variance of an attacking blur: the radius of the law, in pixels^2."""

@@ -11,10 +11,10 @@ import torch
 from scipy.special import ndtr
 
 from mmcert.certify.checks import check_draws
-from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement, version
+from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement
 from mmcert.perturbations.gaussian import GaussianNoise
 from mmcert.perturbations.images import NOT_CLIPPED, READ_AT, STAGE, check_image
-from mmcert.perturbations.lattice import IMAGES
+from mmcert.perturbations.lattice import noisy_images
 from mmcert.transformations import AboutCentre, build
 
 DISTANCE = 'l2 distance of the moved image to the one at the middle of its slice'
@@ -87,12 +87,11 @@ class SlicedTransformation(Perturbation):
         place = (float(found.identity) - low) / (high - low) * slices
         self.home = min(max(int(place), 0), slices - 1)
         self._reached: torch.Tensor | None = None
-        self._middle: tuple[torch.Tensor, int, torch.Tensor] | None = None
 
     def part(self, index: int) -> SlicedTransformation:
         """The same perturbation with its draws in another slice; see ``Perturbation``."""
         other = copy.copy(self)
-        other.home, other._reached, other._middle = range(self.parts)[index], None, None
+        other.home, other._reached = range(self.parts)[index], None
         return other
 
     def check(self, inputs: torch.Tensor) -> None:
@@ -101,13 +100,13 @@ class SlicedTransformation(Perturbation):
 
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws a noisy copy of the image, shape (C, H, W), moved to the middle of the slice."""
-        return self.noise.sample(self._moved(inputs), generator)
+        return self.sample_many(inputs, [generator])[0]
 
     def sample_many(
         self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
         """Draws noisy copies of the moved image, shape (B, C, H, W)."""
-        return self.noise.sample_many(self._moved(inputs), generators)
+        return noisy_images(self._moved(inputs), generators, self.noise.sigma, inputs.dtype)
 
     def carried_back(
         self, labels: torch.Tensor, generators: Sequence[torch.Generator]
@@ -136,10 +135,9 @@ class SlicedTransformation(Perturbation):
         return torch.where(agreed, first, -1)
 
     def displacements(self, inputs: torch.Tensor) -> torch.Tensor:
-        """How far the image moves within each slice from the one that is smoothed, at most.
+        """How far the image moves within each slice from the slice's middle, at most.
 
-        That is the image at the slice's middle, rounded to the grid of ``lattice.IMAGES``. The
-        slice is cut into parts. Within one, at whose ends the distances are D and D', no
+        The slice is cut into parts. Within one, at whose ends the distances are D and D', no
         distance exceeds (D + D' + L step) / 2, with L the proven Lipschitz constant on that part.
         Computed in double precision.
 
@@ -155,7 +153,7 @@ class SlicedTransformation(Perturbation):
         for start in range(0, len(grid) - 1, STEPS):
             points = grid[start : start + STEPS + 1]
             moved = self.transformation.transform(image.expand(len(points), -1, -1, -1), points)
-            far = (moved - IMAGES.round(moved[STEPS // 2])).flatten(1).norm(dim=1)
+            far = (moved - moved[STEPS // 2]).flatten(1).norm(dim=1)
             ways = [
                 self.transformation.lipschitz(image, a, b)[0] * (b - a)
                 for a, b in pairwise(points[:, 0].tolist())
@@ -245,13 +243,9 @@ class SlicedTransformation(Perturbation):
         return self._grid(2)[2 * index + 1]
 
     def _moved(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The image at the middle of the slice, on the grid that noise is added on."""
-        known, state = self._middle, version(inputs)
-        if known is None or known[0] is not inputs or not known[1] == state >= 0:
-            middle = self._centre(self.home).to(inputs.device)
-            moved = self.transformation.transform(inputs[None].double(), middle[None])[0]
-            self._middle = known = (inputs, state, IMAGES.round(moved).to(inputs.dtype))
-        return known[2]
+        """The image at the middle of the slice, in double precision."""
+        middle = self._centre(self.home).to(inputs.device)
+        return self.transformation.transform(inputs[None].double(), middle[None])[0]
 
     def _pixels(self, labels: torch.Tensor) -> torch.Tensor:
         """What ``reached`` gives for the slice and label maps of this size, computed once."""

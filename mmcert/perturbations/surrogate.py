@@ -14,10 +14,9 @@ from scipy.special import ndtr, ndtri
 
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement, version
-from mmcert.perturbations.images import READ_AT, check_image
-from mmcert.perturbations.lattice import lattice_below
+from mmcert.perturbations.images import OVERSHOOT, READ_AT, check_image
+from mmcert.perturbations.lattice import with_noise
 from mmcert.perturbations.noise_level import validate_positive
-from mmcert.perturbations.standard import fill_normal
 from mmcert.surrogates import (
     AttackSet,
     Displacement,
@@ -28,7 +27,7 @@ from mmcert.surrogates import (
 )
 from mmcert.surrogates.displacement import ABSOLUTE_MARGIN, RELATIVE_MARGIN
 from mmcert.transformations import build
-from mmcert.transformations.geometry import Geometric, Rotation, Translation
+from mmcert.transformations.geometry import AboutCentre, Geometric, Rotation, Translation
 
 PAPER_POINTS = 9
 """Parameters of a range at which the paper's coefficient is looked at."""
@@ -54,18 +53,18 @@ class SurrogateTransform(Perturbation):
     sigma1^2 I) in units of the surrogate's range and theta' ~ N(0, sigma2^2 I) in its latent layer.
     It is a Gaussian smoothing of the latent, so an attack on the image counts by how far it moves
     the latent: see ``mmcert.surrogates.displacement`` for D(xi) and why D(xi) < Phi^{-1}(tau)
-    suffices. The attack is the real transformation: the surrogate's error does not enter. The
-    latents are rounded to a grid, of steps of at most sigma2 / 65,536, which is the first step of
-    what follows them: see ``lattice``.
+    suffices. The attack is the real transformation: the surrogate's error does not enter. Latents
+    and noise are computed in double precision, and rounded to a grid of steps of at most sigma2 /
+    65,536, which is the first step of what follows them: see ``lattice``.
 
     Where the transformation moves the labels, a component is the content at a position v of the
     clean image, and a certificate says: on T_xi x, the smoothed model gives the class of that
     content to the pixel w nearest to A_xi v. There it reads each draw at the pixel nearest to
     A_theta w, which is the place A_{theta + xi} v plus the half pixel, at most, between w and A_xi
     v, turned as theta turns it. A draw on the clean image is therefore a hit only if it shows the
-    class at all pixels that such a place may be nearest to (``agreed``). Hits of probability above
-    tau stay above 1/2 under the attack, by the bound D_I of their joint shift, and each of them is
-    the class at w.
+    class at all pixels that such a place may be nearest to, and if no rotation of the surrogate's
+    range takes the content out of the frame (``agreed``). Hits of probability above tau stay above
+    1/2 under the attack, by the bound D_I of their joint shift, and each of them is the class at w.
 
     With ``attack``, each image x is tested at the threshold that it needs, tau(x) = Phi(sup D),
     which depends on the image alone. ``radius`` speaks of the latent: the largest distance that its
@@ -130,11 +129,12 @@ class SurrogateTransform(Perturbation):
             self.surrogate.check_within(self.attack.values)
             self.sets_tau = True
         self._encoded: _Encoded | None = None
+        self._inside: torch.Tensor | None = None
 
     def check(self, inputs: torch.Tensor) -> None:
         """Refuses what is evidently no image (C, H, W) in [0, 1] units of so many channels."""
-        check_image(inputs)
         surrogate = self._needed()
+        check_image(inputs, max(OVERSHOOT, self._overshoot()))
         if len(inputs) != surrogate.channels:
             raise ValueError(
                 f'the surrogate was made for {surrogate.channels} channels, the image has '
@@ -161,9 +161,7 @@ class SurrogateTransform(Perturbation):
         surrogate = self._needed()
         weights = surrogate.parameter_encoder.weight
         latent, shift = self._latent(inputs), self._shift(self._thetas(generators))
-        noise = fill_normal(weights.new_empty((len(generators), *latent.shape)), generators)
-        latents = noise.double().mul_(self.sigma2).add_(latent).add_(shift)
-        latents = lattice_below(self.sigma2).round(latents).to(weights.dtype)
+        latents = with_noise(latent + shift, generators, self.sigma2).to(weights.dtype)
         decoded = surrogate.decode(latents, (inputs.shape[-2], inputs.shape[-1]))
         return decoded.to(inputs.dtype)
 
@@ -181,7 +179,9 @@ class SurrogateTransform(Perturbation):
         transformation = self._needed().transformation
         if not isinstance(transformation, Geometric):
             return labels
-        return transformation.read_agreed_content(labels.long(), self._parameters(generators), -1)
+        parameters = self._parameters(generators)
+        agreed = transformation.read_agreed_content(labels.long(), parameters, -1)
+        return agreed.masked_fill(~self._stays(labels), -1)
 
     def requirement(self, inputs: torch.Tensor) -> Requirement | None:
         """The threshold that the attack set takes on an image; see ``Perturbation``."""
@@ -280,6 +280,31 @@ class SurrogateTransform(Perturbation):
             latent = self._displacement.latent(inputs)
             self._encoded = _Encoded(inputs, version(inputs), inputs.clone(), latent)
         return self._encoded.latent
+
+    def _overshoot(self) -> float:
+        """How far beyond [0, 1] the transformation takes values, where that is by much."""
+        surrogate = self._needed()
+        if not surrogate.transformation.straight:
+            return 0.0
+        black = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
+        ends = torch.stack([surrogate.low, surrogate.high]).double()
+        found = torch.cat([surrogate.transformation.transform(black + x, ends) for x in (0, 1)])
+        return max(float(-found.min()), float(found.max()) - 1)
+
+    def _stays(self, labels: torch.Tensor) -> torch.Tensor:
+        """Content that no rotation of the range takes out of the frame, shape (H, W), bool.
+
+        Translations need no such care: half of the draws at least would take it out as well.
+        """
+        surrogate, size = self._needed(), (labels.shape[-2], labels.shape[-1])
+        if self._inside is None or self._inside.shape != size:
+            self._inside = torch.ones(size, dtype=torch.bool)
+            if isinstance(surrogate.transformation, AboutCentre):
+                low, high = float(surrogate.low), float(surrogate.high)
+                reached = surrogate.transformation.reached(low, high, *size)
+                self._inside = (reached >= 0).all(dim=0)
+        self._inside = self._inside.to(labels.device)
+        return self._inside
 
     def _parameters(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """The transformation's parameters of some draws, shape (B, P), float64.

@@ -40,8 +40,8 @@ CHUNK = 8
 """Parameters whose images are held at the same time."""
 
 RELATIVE_MARGIN, ABSOLUTE_MARGIN = 1e-4, 1e-4
-"""Added to a supremum, for the single precision in which the draws' latents are computed; D itself
-is computed in double precision."""
+"""Added to a supremum, for rounding errors (in double precision, smaller by far) and for an image
+that is stored in single precision after the attack."""
 
 TOLERANCE = 0.02
 """How far above the largest value found a bound over an interval may stay, as a share of it."""

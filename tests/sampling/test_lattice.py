@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -15,10 +16,13 @@ from mmcert.perturbations import (
     SlicedTransformation,
     SurrogateTransform,
 )
-from mmcert.perturbations.lattice import IMAGES, Lattice, lattice_below
+from mmcert.perturbations.lattice import LEVELS, on_levels, points_per_unit, rounded, with_noise
 from mmcert.perturbations.noise_level import MAX_SIGMA
 from mmcert.sampling import collect_votes
 from mmcert.surrogates import Surrogate
+
+NOISES = [GaussianNoise(0.25), LaplaceNoise(0.25)]
+TYPES = [torch.float16, torch.float32, torch.float64]
 
 
 def generator(seed=0):
@@ -29,120 +33,196 @@ def eight_bit(*shape, seed=0):
     return torch.randint(0, 256, shape, generator=generator(seed)).float() / 255
 
 
-# --- the grid ---
+def without_noise(inputs):
+    return on_levels(inputs, 1, 1.0, lambda noise: noise.fill_(0.5))[0]
 
 
+def levels_of(noisy):
+    """Whole levels of noisy images, which must be the values of such."""
+    steps = noisy.double().mul(LEVELS).round()
+    assert torch.equal(steps.to(torch.promote_types(noisy.dtype, torch.float32)).div(LEVELS)
+                       .to(noisy.dtype), noisy)  # fmt: skip
+    assert not (torch.signbit(noisy) & (noisy == 0)).any()
+    return steps
+
+
+# --- what a model receives ---
+
+
+@pytest.mark.parametrize('dtype', TYPES)
+def test_the_levels_of_an_8_bit_image_lie_on_the_grid(dtype):
+    levels = (torch.arange(256).double() / 255).to(dtype)
+    assert torch.equal(without_noise(levels), levels)
+    assert torch.equal((levels.float() * 255).round(), torch.arange(256).float())
+
+
+@pytest.mark.parametrize('noise', NOISES, ids=repr)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_the_levels_of_an_8_bit_image_lie_on_the_grid_of_images(dtype):
-    levels = torch.arange(256).to(dtype) / 255
-    assert torch.equal(IMAGES.steps(levels), 1024 * torch.arange(256).to(dtype))
-    assert torch.equal(IMAGES.add(levels, torch.zeros(1, 256, dtype=dtype))[0], levels)
-    assert torch.equal((levels.float() * 255).round(), levels.float() * 255)
+def test_a_shifted_image_has_the_shifted_draws_and_nothing_else(noise, dtype):
+    image = torch.randint(0, 200, (3, 30, 40), generator=generator())
+    shifted = image + torch.randint(-9, 50, image.shape, generator=generator(1))
+    first, second = (
+        levels_of(noise.sample((x.double() / 255).to(dtype), generator(2)))
+        for x in (image, shifted)
+    )
+    assert torch.equal(second - first, (shifted - image).double())
 
 
-def test_other_images_do_not_lie_on_it():
-    assert IMAGES.steps(eight_bit(50) + 2**-12) is None
-    assert IMAGES.steps(torch.rand(50, generator=generator())) is None
-    changed = eight_bit(50)
-    assert IMAGES.steps(changed) is not None
-    changed[3] += 1e-4
-    assert IMAGES.steps(changed) is None
-    assert Lattice(2.0**30).steps(changed) is not None
+@pytest.mark.parametrize('noise', NOISES, ids=repr)
+@pytest.mark.parametrize('dtype', TYPES)
+def test_all_images_have_draws_of_the_same_values(noise, dtype):
+    # Whether the image lay on the grid must not show: no other values, no sign of a zero.
+    for inputs in (eight_bit(3, 30, 30), torch.rand(3, 30, 30, generator=generator())):
+        for x in (inputs, torch.zeros(1, 30, 30), -torch.zeros(1, 30, 30)):
+            x = x.to(dtype)
+            kept = x.clone()
+            noisy = noise.sample_many(x, [generator(1), generator(2)])
+            assert noisy.dtype == dtype and noisy.shape == (2, *x.shape)
+            assert levels_of(noisy).unique().numel() > 100
+            assert torch.equal(x, kept)
 
 
-@pytest.mark.parametrize('shift', [0, 1, 1024, 77_777])
-def test_only_the_sum_of_image_and_noise_matters(shift):
-    # Two images and two noises of the same ideal sum, in grid steps.
-    steps = torch.randint(0, 261_120, (1000,), generator=generator()).double()
-    noise = 60_000 * torch.randn(1, 1000, generator=generator(1), dtype=torch.float64)
-    exact = noise.round().float()
-    images = [steps.div(261_120).float(), (steps + shift).div(261_120).float()]
-    first = IMAGES.add(images[0], exact.clone())
-    second = IMAGES.add(images[1], exact - shift)
-    assert torch.equal(first, second)
-    # The way of images that do not lie on the grid ends at the same values.
-    between = torch.cat([images[0], torch.tensor([0.1 + 1e-9])]).double()
-    assert IMAGES.steps(between) is None
-    longer = torch.cat([exact, torch.zeros(1, 1)], dim=1)
-    assert torch.equal(IMAGES.add(between, longer.double())[:, :-1].float(), first)
+def test_values_between_levels_are_rounded_as_the_ideal_sum_is():
+    inputs = torch.rand(20_000, generator=generator())
+    noise = 64 * torch.randn(20_000, generator=generator(1))
+    noisy = on_levels(inputs, 1, 64.0, lambda values: values.copy_(noise + 0.5))[0]
+    ideal = (inputs.double() * 255 + (noise + 0.5).double()).floor()
+    # Up to the places that single precision tells apart.
+    assert (levels_of(noisy) != ideal).double().mean() < 1e-3
+    # An image halfway between levels, and one a hair beside a level, are no levels.
+    half = torch.full((10,), 0.5 / 255)
+    assert torch.equal(levels_of(without_noise(half)), torch.ones(10).double())
+    beside = torch.nextafter(torch.tensor([7 / 255]), torch.tensor([0.0]))
+    assert torch.equal(levels_of(without_noise(beside)), torch.tensor([7.0]).double())
 
 
-def test_whole_steps_are_all_that_is_left_of_a_sum():
-    for inputs in (eight_bit(3, 20, 20), torch.rand(3, 20, 20, generator=generator())):
-        for noise in (GaussianNoise(0.25), LaplaceNoise(0.25)):
-            kept = inputs.clone()
-            noisy = noise.sample_many(inputs, [generator(1), generator(2)])
-            steps = (noisy.double() * IMAGES.per_unit).round()
-            assert torch.equal(steps.div(IMAGES.per_unit).float(), noisy)
-            assert torch.equal(inputs, kept)
-    cloud, noise = torch.randn(50, 3, generator=generator()), CoordinateNoise(0.02)
-    grid = lattice_below(0.02)
-    assert 2**16 <= 0.02 * grid.per_unit < 2**17
-    steps = noise.sample(cloud, generator()).double() * grid.per_unit
-    assert torch.equal(steps, steps.round())
+def test_slices_smooth_the_function_that_noise_smooths():
+    image = eight_bit(1, 9, 12)
+    part = SlicedTransformation(dict(type='rotation'), -4, 4, 3, 0.25).part(0)
+    noisy = part.sample_many(image, [generator(3)])
+    assert noisy.dtype == image.dtype
+    levels_of(noisy)
+    moved = part._moved(image)
+    assert moved.dtype == torch.float64
+    alike = GaussianNoise(0.25).sample(moved.float(), generator(3))
+    assert (alike != noisy[0]).float().mean() < 0.02
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.float32, torch.float64])
-def test_inputs_keep_their_type_and_values(dtype):
-    inputs = eight_bit(3, 9, 9).to(dtype)
-    kept = inputs.clone()
-    noisy = GaussianNoise(0.25).sample_many(inputs, [generator(), generator()])
-    assert noisy.dtype == dtype and torch.equal(noisy[0], noisy[1])
-    assert torch.equal(inputs, kept)
+def test_grids_of_other_noise_follow_its_scale():
+    for scale in (1e-6, 0.3, 250.0):
+        step = 1 / points_per_unit(scale)
+        assert math.log2(step) == round(math.log2(step))
+        assert 2**-17 < step / scale <= 2**-16
+        noisy = with_noise(torch.randn(50, 3).double(), [generator(), generator(1)], scale)
+        steps = noisy / step
+        assert noisy.shape == (2, 50, 3) and torch.equal(steps, steps.round())
+    values = torch.tensor([-0.4, -0.5, 0.5, 1.5, -1.5, -0.0]).double()
+    assert rounded(values, 1.0).tolist() == [0, 0, 1, 2, -1, 0]
+    assert not torch.signbit(rounded(values, 1.0)[[0, 1, 5]]).any()
 
 
-@pytest.mark.parametrize('sigma', [1e-4, 0.25, MAX_SIGMA])
-def test_rounded_noise_keeps_its_law(sigma):
-    noise = GaussianNoise(sigma).sample(torch.full((3, 80, 80), 0.5), generator()) - 0.5
-    assert stats.kstest(noise.double().numpy().ravel() / sigma, stats.norm.cdf).pvalue > 1e-4
+# --- the law of what they receive ---
+
+
+def residues(steps, modulus):
+    return np.bincount(np.mod(steps.flatten().numpy(), modulus).astype(int), minlength=modulus)
+
+
+@pytest.mark.parametrize('sigma', [0.05, 0.25, 1.0, MAX_SIGMA])
+@pytest.mark.parametrize('offset', [0.0, 0.5 / 255])
+def test_no_residue_of_whole_levels_is_more_likely_than_another(sigma, offset):
+    # Rounding halves to even made odd numbers rarer, by up to 5 % of them.
+    image = torch.full((3, 1000, 1000), offset, dtype=torch.float64)
+    steps = levels_of(GaussianNoise(sigma).sample(image.float(), generator()))
+    for modulus in (2, 3, 4, 8):
+        # The ideal law is as flat for these: sigma is many of them.
+        if modulus * 2 < sigma * LEVELS:
+            assert stats.chisquare(residues(steps, modulus)).pvalue > 1e-4
+
+
+@pytest.mark.parametrize('modulus', [2, 3, 16])
+def test_no_residue_of_steps_of_clouds_and_latents_is_more_likely_than_another(modulus):
+    for scale in (0.12, 0.75):
+        noisy = with_noise(torch.rand(500_000, 1).double(), [generator()], scale)
+        steps = noisy * points_per_unit(scale)
+        assert stats.chisquare(residues(steps, modulus)).pvalue > 1e-4
+
+
+@pytest.mark.parametrize('sigma', [0.01, 0.25, MAX_SIGMA])
+def test_rounded_noise_has_the_law_of_rounded_normal_numbers(sigma):
+    steps = levels_of(GaussianNoise(sigma).sample(torch.zeros(3, 100, 100), generator()))
+    values, counts = np.unique(steps.numpy(), return_counts=True)
+    scale = sigma * LEVELS
+    # Cells of about a thirtieth of the draws, or single levels.
+    edges = np.unique(np.round(scale * stats.norm.ppf(np.linspace(0.03, 0.97, 30)))) + 0.5
+    cells = np.bincount(np.searchsorted(edges, values), counts, len(edges) + 1)
+    law = np.diff(stats.norm.cdf(np.concatenate([[-np.inf], edges, [np.inf]]) / scale))
+    assert stats.chisquare(cells, law * cells.sum()).pvalue > 1e-4
 
 
 # --- models that read the last bits ---
 
 
-def low_bits(batch):
-    """Class 1 where small values have more bits than the sum with a level 1/1024 leaves."""
+def small_bits(batch):
+    """Class 1 where small values have more bits than a sum with a level of 2^-10 would leave."""
     values = torch.stack(list(batch)).flatten(1).double()
     small = (values.abs() < 2**-13) & (values != 0)
     fine = values * 2.0**34
-    labels = ((fine != fine.round()) & small).any(1).long()
-    return labels[:, None, None].expand(-1, *batch[0].shape[-2:])
+    return ((fine != fine.round()) & small).any(1)
 
 
-def test_no_certificate_for_a_model_that_sees_the_image_in_the_last_bits_breaks():
-    image, noise = torch.zeros(1, 96, 96), GaussianNoise(0.25)
-    settings = {'n0': 20, 'n': 400, 'num_classes': 2, 'batch_size': 20}
-    votes = collect_votes(low_bits, image, noise, **settings)
-    found = certify(votes, tau=0.95, alpha=1e-3, procedure='holm', selection='holdout')
-    for level in (2**-10, 1 / 255, 2**-9):
-        attacked = image + level
-        assert float((attacked - image).norm()) < noise.radius(0.95)
-        after = collect_votes(low_bits, attacked, noise, **settings)
-        assert not ((after.guess != votes.guess) & found.certified).any()
+def odd_majority(batch):
+    """Class 1 where more than half of the values are an odd number of steps."""
+    steps = (torch.stack(list(batch)).flatten(1).double() * LEVELS * 1024).round()
+    return (steps % 2).mean(1) > 0.5
 
 
-class Identity(nn.Module):
+def negative_zeros(batch):
+    values = torch.stack(list(batch)).flatten(1)
+    return (torch.signbit(values) & (values == 0)).any(1)
+
+
+@pytest.mark.parametrize('reads', [small_bits, odd_majority, negative_zeros])
+@pytest.mark.parametrize('sigma', [0.05, 0.25])
+def test_no_certificate_for_a_model_that_reads_last_bits_breaks(reads, sigma):
+    def segment(batch):
+        return reads(batch).long()[:, None, None].expand(-1, *batch[0].shape[-2:])
+
+    noise, settings = GaussianNoise(sigma), {'n0': 20, 'n': 300, 'num_classes': 2, 'batch_size': 20}
+    grey = torch.zeros(1, 96, 96)
+    grey[0, 0, 0] = 3 / 255
+    for image in (torch.zeros(1, 96, 96), eight_bit(1, 96, 96), grey):
+        votes = collect_votes(segment, image, noise, **settings)
+        found = certify(votes, tau=0.9, alpha=1e-3, procedure='holm', selection='holdout')
+        radius = noise.radius(0.9)
+        for shift in (2**-10, 0.3 / 255, 1 / 255 / 1024, 1e-7):
+            attacked = image + min(shift, 0.99 * radius / 96)
+            assert float((attacked - image).norm()) < radius
+            after = collect_votes(segment, attacked, noise, **settings)
+            assert not ((after.guess != votes.guess) & found.certified).any()
+
+
+def test_a_cloud_is_not_seen_in_the_parity_of_its_steps():
+    cloud, noise = torch.rand(20_000, 3, generator=generator()), CoordinateNoise(0.12)
+    per_unit = points_per_unit(0.12)
+    for shift in (0, 1 / per_unit):
+        noisy = noise.sample(cloud + shift, generator(1)).double() * per_unit
+        assert torch.equal(noisy, noisy.round())
+        share = float((noisy % 2).mean())
+        assert abs(share - 0.5) < 5 * 0.5 / 60_000**0.5
+
+
+class FirstChannel(nn.Module):
     """H: the first channel of the latent, square by square."""
 
     def forward(self, latents, size):
         return latents[:, :1].repeat_interleave(4, 2).repeat_interleave(4, 3)[..., : size[0], :]
 
 
-def test_latents_and_moved_images_are_rounded_as_well():
+def test_latents_are_rounded_as_well():
     torch.manual_seed(0)
     surrogate = Surrogate('brightness', -0.3, 0.3, channels=1, latent_channels=2, stride=4, width=8)
-    surrogate.decoder = Identity()
-    image, scale = eight_bit(1, 8, 8), 0.25
-    steps = SurrogateTransform(surrogate, 0.5, scale).sample(image, generator()).double()
-    steps = steps * lattice_below(scale).per_unit
+    surrogate.decoder = FirstChannel()
+    steps = SurrogateTransform(surrogate, 0.5, 0.25).sample(eight_bit(1, 8, 8), generator())
+    steps = steps.double() * points_per_unit(0.25)
     assert torch.equal(steps, steps.round())
-    moved = SlicedTransformation(dict(type='rotation'), -4, 4, 3, 0.25).part(0)
-    assert IMAGES.steps(moved._moved(image)) is not None
-    assert not torch.equal(moved._moved(image), image)
-
-
-def test_the_step_follows_the_noise_whatever_the_unit():
-    for scale in (1e-6, 0.3, 250.0):
-        step = 1 / lattice_below(scale).per_unit
-        assert math.log2(step) == round(math.log2(step))
-        assert 2**-17 < step / scale <= 2**-16
