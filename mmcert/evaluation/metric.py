@@ -128,7 +128,11 @@ class CertifiedMetric(BaseMetric):
                 f'certified results of {counts.images} {word}s, {kind}: with probability '
                 f'{1 - statement["alpha"]:g} per {word}{but}, '
             )
-        everywhere = dataset_statement(counts.images, statement['alpha'])
+        everywhere = dataset_statement(
+            counts.images,
+            statement['alpha'],
+            digests=[result.statement['input'] for result in results],
+        )
         # Where each image has a radius of its own, the words may differ.
         words = statement.get('words') or (
             f'the attack that the certificate of each {word} states changes no class that the '
