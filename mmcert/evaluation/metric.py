@@ -145,6 +145,7 @@ class CertifiedMetric(BaseMetric):
             level_table(counts),
             result_table([{**statement, **rates}]),
             reference_table(rates),
+            _testing_line(results),
             _draws_line(results, draws, word, component),
             _attack_line(results, word, estimated),
         ]
@@ -185,6 +186,20 @@ class CertifiedMetric(BaseMetric):
                 for result in results
             ),
         )
+
+
+def _testing_line(results: list[ImageResult]) -> str:
+    """At which threshold same draws were tested, where that is not tau."""
+    taus = [
+        result.statement['tested_tau'] for result in results if 'tested_tau' in result.statement
+    ]
+    if not taus:
+        return ''
+    values = ' to '.join(dict.fromkeys(f'{tau:.4f}' for tau in (min(taus), max(taus))))
+    return (
+        f'same_draws was tested at {values}, above tau, where it needs fewer hits: the claims at '
+        'tau follow'
+    )
 
 
 def _draws_line(results: list[ImageResult], draws: list[int], word: str, component: str) -> str:

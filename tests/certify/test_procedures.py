@@ -203,10 +203,11 @@ def test_a_minority_class_of_a_sound_component_is_paid_for(procedure):
 
 
 def test_same_draws_counts_the_selection_draws_as_well():
-    # 30 unanimous draws are just enough, and 20 are not.
+    # With Holm, 30 unanimous draws are just enough, and 20 are not.
     unanimous = votes(np.full(4, 20), 20, np.full(4, 10), n0=10)
-    assert not certify(unanimous, tau=0.75, alpha=1e-3).certified.any()
-    both = certify(unanimous, tau=0.75, alpha=1e-3, selection='same_draws')
+    terms = {'tau': 0.75, 'alpha': 1e-3, 'procedure': 'holm'}
+    assert not certify(unanimous, **terms, selection='holdout').certified.any()
+    both = certify(unanimous, **terms, selection='same_draws')
     assert both.certified.all()
     assert both.statement()['selection'] == 'same_draws'
 
@@ -215,7 +216,7 @@ def test_votes_without_selection_draws_are_certified_by_same_draws_only():
     alone = votes(np.full(4, 40), 40, n0=0)
     assert certify(alone, tau=0.75, alpha=1e-3, selection='same_draws').certified.all()
     with pytest.raises(ValueError, match="use selection='same_draws'"):
-        certify(alone, tau=0.75, alpha=1e-3)
+        certify(alone, tau=0.75, alpha=1e-3, selection='holdout')
     with pytest.raises(ValueError, match='lack selection_hits'):
         certify(votes([5], 5), tau=0.75, alpha=1e-3, selection='same_draws')
 
@@ -241,7 +242,7 @@ def test_kfwer_is_a_promise_of_its_own():
         ({'k': 3}, 'k belongs to the procedure kfwer'),
         ({'procedure': 'kfwer', 'k': 0}, 'at least 1 or a share'),
         ({'procedure': 'kfwer', 'k': 1.5}, 'at least 1 or a share'),
-        ({'selection': 'both'}, "unknown selection 'both'; legal: holdout, same_draws"),
+        ({'selection': 'both'}, "unknown selection 'both'; legal: auto, holdout, same_draws"),
         ({'procedure': 'hochberg'}, "unknown procedure 'hochberg'; legal: bonferroni, holm"),
         ({'order': 'random'}, 'order must be one of'),
         ({'order': 'selection', 'selection': 'same_draws'}, 'is not valid'),
@@ -299,7 +300,7 @@ def test_the_certificate_says_what_ordered_the_components():
     plain = votes([5, 5], 5, np.array([3, 4]))
 
     def order_of(record, **terms):
-        arguments = {'procedure': 'ordered_holm'} | terms
+        arguments = {'procedure': 'ordered_holm', 'selection': 'holdout'} | terms
         return certify_record(record, Terms(0.75, 0.1, **arguments)).statement().get('order')
 
     margin = np.array([1, 2])

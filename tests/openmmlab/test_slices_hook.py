@@ -244,7 +244,7 @@ def test_certify_answers_offline_as_the_run_did(sliced, tmp_path, monkeypatch, c
     assert 'SlicedTransformation(' in printed and f'n0={N0}, n={N}' in printed
     answer = json.loads((votes / 'offline.json').read_text())
     holm = answer['rows'][0]
-    assert holm['selection'] == 'holdout'
+    assert (holm['selection'], holm['counted']) == ('auto', 'holdout')
     for name, value in run_rates['rates'].items():
         if name != 'draws':
             assert holm[name] == pytest.approx(value), name
