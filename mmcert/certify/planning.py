@@ -29,6 +29,10 @@ FIRST_LOOK_FACTOR = 1.25
 with just those, a single vote against the guess is too many."""
 
 
+MOST_DRAWS = 20_000
+"""Where the search for a number of draws gives up."""
+
+
 class InfeasiblePlanError(ValueError):
     """The planned number of draws cannot certify a single component."""
 
@@ -227,10 +231,7 @@ def outlook(
         InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
         ValueError: If a value is out of range.
     """
-    if first is None:
-        counting = settle(terms, num_components, n0, n)
-    else:
-        counting = later_look(first, terms, num_components, n0, n)
+    counting = _counting(n, terms, num_components, n0, first)
     return Outlook(
         feasible=counting.first_hits is not None,
         min_draws=min_draws(terms, num_components, n0),
@@ -241,6 +242,44 @@ def outlook(
         probability=counting.probability,
         counted=counting.counted,
     )
+
+
+def draws_for_share(
+    share: float, terms: Terms, num_components: int, n0: int = 0, first: Counting | None = None
+) -> int | None:
+    """Smallest n at which a share of hits is enough while nothing is certified yet.
+
+    Args:
+        share (float): Of the counted draws, in (0, 1].
+        terms (Terms): The terms.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
+        first (Counting | None): As for ``outlook``.
+
+    Returns:
+        int | None: The number of estimation draws; None if it is not enough at any number up to
+        ``MOST_DRAWS``.
+
+    Raises:
+        InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
+        ValueError: If a value is out of range.
+    """
+    if share <= terms.tau:
+        return None
+
+    def is_enough(n: int) -> bool:
+        counting = _counting(n, terms, num_components, n0, first)
+        hits = counting.first_hits
+        return hits is not None and hits <= share * counting.counted
+
+    before = min_draws(terms, num_components, n0) - 1
+    n = before + 1
+    while n <= MOST_DRAWS:
+        if is_enough(n):
+            # The first of the last step, before which it may come and go.
+            return next(size for size in range(before + 1, n + 1) if is_enough(size))
+        before, n = n, max(n + 1, int(n * 1.02))
+    return None
 
 
 def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
@@ -346,6 +385,14 @@ class Decision:
     reason: str | None
     next_look: int | None
     gain: float
+
+
+def _counting(
+    n: int, terms: Terms, num_components: int, n0: int, first: Counting | None
+) -> Counting:
+    if first is None:
+        return settle(terms, num_components, n0, n)
+    return later_look(first, terms, num_components, n0, n)
 
 
 def _counted(n: int, selection: str, n0: int) -> int:

@@ -18,9 +18,9 @@ from prettytable import PrettyTable
 
 from mmcert.certify import InfeasiblePlanError, Terms
 from mmcert.certify.binomial import SELECTIONS
-from mmcert.certify.planning import first_look, min_draws, outlook
+from mmcert.certify.planning import draws_for_share, first_look, min_draws, outlook
 from mmcert.certify.procedures import PROCEDURES
-from mmcert.certify.selection import Counting, later_look, settle
+from mmcert.certify.selection import Counting, settle
 from mmcert.certify.sequential import GROWTH, spend
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.sampling import BatchSize, collect_votes
@@ -28,8 +28,6 @@ from mmcert.sampling.batching import LARGEST
 
 COMMON_TAUS = (0.6, 0.75, 0.85, 0.95, 0.99)
 TIMED_BATCHES = 3
-MOST_DRAWS = 20_000
-"""Where the search for a number of draws gives up."""
 SAMPLED_INPUTS = 8
 """Inputs that are asked for their thresholds, where the attack set gives each its own."""
 
@@ -197,41 +195,16 @@ def _smallest(plan: SmoothingPlan, terms: Terms, num_components: int, taus: Sequ
     table = PrettyTable(['tau', 'radius', 'smallest n', 'n for one vote in 50 against'])
     for tau in taus:
         at_tau = replace(terms, tau=tau)
+        first = _first_look(plan, at_tau, num_components)
         table.add_row(
             [
                 f'{tau:g}',
                 f'{plan.perturbation.radius(tau):.4g}',
                 min_draws(at_tau, num_components, plan.n0),
-                _draws_for_share(plan, at_tau, num_components, 0.98) or '-',
+                draws_for_share(0.98, at_tau, num_components, plan.n0, first) or '-',
             ]
         )
     return f'{terms.procedure}, {terms.selection}:\n{table.get_string()}'
-
-
-def _draws_for_share(
-    plan: SmoothingPlan, terms: Terms, num_components: int, share: float
-) -> int | None:
-    """Smallest n at which this share of hits is enough to begin; None if it never is."""
-    if share <= terms.tau:
-        return None
-    first, n0 = _first_look(plan, terms, num_components), plan.n0
-
-    def is_enough(n: int) -> bool:
-        if first is None:
-            counting = settle(terms, num_components, n0, n)
-        else:
-            counting = later_look(first, terms, num_components, n0, n)
-        hits = counting.first_hits
-        return hits is not None and hits <= share * counting.counted
-
-    least = min_draws(terms, num_components, n0)
-    before, n = least - 1, least
-    while n <= MOST_DRAWS:
-        if is_enough(n):
-            # What is enough need not stay so with every further draw: the first of the last step.
-            return next(size for size in range(before + 1, n + 1) if is_enough(size))
-        before, n = n, max(n + 1, int(n * 1.02))
-    return None
 
 
 def _verdict(plan: SmoothingPlan, num_components: int) -> str:

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,10 +7,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from mmcert.certify import Terms, Votes, VotesRecord, certify, certify_record
+from mmcert.certify import Terms, Votes, VotesRecord, certify, certify_record, procedures
 from mmcert.certify.binomial import histogram, p_value_table, same_draws_table
 from mmcert.certify.multiple_testing import kfwer
 from mmcert.certify.procedures import PROCEDURES, reject
+from mmcert.certify.terms import PROCEDURE, SELECTION
 from tests.certify import oracles
 
 ALPHAS = st.sampled_from([0.001, 0.01, 0.05, 0.2])
@@ -259,7 +262,7 @@ def test_the_order_comes_from_what_the_counted_draws_had_no_part_in():
     record = VotesRecord(votes([0] * 4, 5, selection_hits), {}, margin=margin)
 
     def first(hits, **arguments):
-        terms = Terms(0.5, 0.04, procedure='ordered_holm', **arguments)
+        terms = Terms(0.5, 0.04, 'ordered_holm', 'holdout', **arguments)
         changed = VotesRecord(votes(hits, 5, selection_hits), {}, margin=margin)
         return certify_record(changed, terms).certified.tolist()
 
@@ -288,6 +291,35 @@ def test_coarser_counts_are_held_against_a_level_that_all_pending_can_pay(family
         if left and found.cutoff <= 12:
             k = 2 if name == 'kfwer' else 1
             assert left * table[found.cutoff] <= k * alpha * (1 + 1e-9)
+
+
+def test_a_name_without_a_rule_cannot_be_run(monkeypatch):
+    hits, table = np.array([12]), p_value_table(12, 0.6, 'holdout')
+    for name in PROCEDURES:
+        reject(name, hits, table, 0.05)
+    with pytest.raises(ValueError, match="unknown procedure 'new'"):
+        reject('new', hits, table, 0.05)
+    monkeypatch.setattr(procedures, 'PROCEDURES', (*PROCEDURES, 'new'))
+    with pytest.raises(ValueError, match="unknown procedure 'new'"):
+        reject('new', hits, table, 0.05)
+    with pytest.raises(ValueError, match="unknown procedure 'new'"):
+        Terms(0.75, 1e-3, 'new')
+
+
+def test_numpy_numbers_are_numbers():
+    found = Terms(np.float32(0.75), np.float64(1e-3), 'kfwer', k=np.float32(0.01))
+    assert found.number(1000) == 9
+    assert (type(found.tau), type(found.alpha), type(found.k)) == (float, float, float)
+    assert Terms(0.75, 1e-3, 'kfwer', k=np.int64(3)).number(1000) == 3
+    assert type(Terms(0.75, 1e-3, 'kfwer', k=np.int64(3)).k) is int
+    json.dumps(vars(found))
+
+
+def test_runs_and_answers_have_one_default():
+    votes_of_both = votes(np.full(40, 60), 60, np.full(40, 5))
+    found = certify(votes_of_both, tau=0.75, alpha=1e-3)
+    assert found.terms == Terms(0.75, 1e-3) == Terms(0.75, 1e-3, PROCEDURE, SELECTION)
+    assert (PROCEDURE, SELECTION) == ('ordered_holm', 'auto')
 
 
 def test_k_is_at_most_the_number_of_components():

@@ -299,8 +299,8 @@ def test_certify_tool_reads_a_taxonomy_back_as_it_was_counted(make_config, tmp_p
     )
     summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
     printed = run_tool(
-        'tools/certify.py', tmp_path / 'votes', '--tau', 0.6, '--alpha', 0.01, '--procedure', 'holm',
-        '--selection', 'holdout',
+        'tools/certify.py', tmp_path / 'votes', '--tau', 0.6, '--alpha', 0.01, '--procedure',
+        'holm', '--selection', 'holdout',
     )  # fmt: skip
     (row,) = json.loads((tmp_path / 'votes/offline.json').read_text())['rows']
     for name in ('CIG', 'cCIG', 'abstain_level1', 'certAcc_level1'):
