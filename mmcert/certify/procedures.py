@@ -6,6 +6,7 @@ without an array of K floats; ``ordered_holm`` adds some of the components just 
 
 All of them reject step by step: what is rejected leaves the family, and the others are tested
 anew. They may therefore be continued on further draws at a level of their own (see ``sequential``).
+The proofs are in docs/proofs.md.
 """
 
 from __future__ import annotations
