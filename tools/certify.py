@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -206,12 +206,12 @@ def print_terms(rows: list[dict], claims: dict[float, str], word: str) -> None:
         )
 
 
-@dataclass
 class Used:
     """What the certificates of one row counted, and where they tested."""
 
-    selections: set[str] = field(default_factory=set)
-    taus: set[float] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.selections: set[str] = set()
+        self.taus: set[float] = set()
 
     def add(self, certificate: Certificate) -> None:
         """Notes a certificate."""

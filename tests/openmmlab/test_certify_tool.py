@@ -20,7 +20,6 @@ def tool(monkeypatch, capsys):
 
     spec = importlib.util.spec_from_file_location('certify_tool', ROOT / 'tools/certify.py')
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
     monkeypatch.setattr(sys, 'path', [*sys.path])
     spec.loader.exec_module(module)
 

@@ -182,9 +182,16 @@ def test_what_does_not_go_with_slices_is_refused(smoothing, message):
         SmoothingConfig.from_cfg(options)
 
 
-def test_the_default_selection_is_refused_before_anything_is_loaded(sliced):
-    cfg = sliced()
+def test_the_default_selection_holds_draws_out(sliced, tmp_path):
+    cfg = sliced(images=1)
     cfg.smoothing.pop('selection')
+    run_test(cfg)
+    for _, statement, _ in certificates_of(tmp_path / 'work'):
+        assert statement['selection'] == 'holdout'
+
+
+def test_same_draws_are_refused_before_anything_is_loaded(sliced):
+    cfg = sliced(selection='same_draws')
     cfg.load_from = 'nowhere/missing.pth'
     with pytest.raises(ValueError, match="set selection='holdout'"):
         run_test(cfg)
