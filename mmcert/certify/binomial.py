@@ -166,7 +166,7 @@ def p_value_table(
     return _cached_table(n, tau, selection, num_components if selection == 'same_draws' else 1)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _cached_table(n: int, tau: float, selection: str, num_components: int) -> NDArray[np.float64]:
     if selection == 'same_draws':
         table = same_draws_table(n, tau, num_components)
