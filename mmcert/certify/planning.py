@@ -184,6 +184,27 @@ def first_look(terms: Terms, num_components: int, n0: int = 0) -> int:
     return math.ceil(FIRST_LOOK_FACTOR * min_draws(at_look, num_components, n0))
 
 
+def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | None:
+    """Counted hits that are needed while no component is certified yet.
+
+    For 'ordered_holm' they are those of the component that the order puts first, as ``certify``
+    takes them: Holm's, or one less where Holm leaves enough of alpha for it.
+
+    Args:
+        n (int): Number of estimation draws, at least 1.
+        terms (Terms): The terms.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
+
+    Returns:
+        int | None: The hits; None if n is too small.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    return settle(terms, num_components, n0, n).first_hits
+
+
 @dataclass(frozen=True)
 class Outlook:
     """What a plan can reach at best.

@@ -10,6 +10,7 @@ from mmcert.certify.planning import (
     StoppingRule,
     can_certify,
     draws_for_share,
+    first_hits,
     first_look,
     forecast,
     max_tau,
@@ -103,6 +104,10 @@ def test_the_first_hits_of_a_segmented_image():
     assert (found.first_hits, found.counted) == (105, 110)
     found = outlook(100, replace(ordered, selection='holdout'), 172800, 10)
     assert (found.first_hits, found.counted) == (96, 100)
+    assert first_hits(100, ordered, 172800, 10) == 105
+    # Too few draws for Holm: the one that is put first needs all of them.
+    assert first_hits(30, replace(ordered, selection='holdout'), 172800, 10) == 30
+    assert first_hits(30, replace(ordered, procedure='holm'), 172800, 10) is None
 
 
 def test_how_many_draws_stand_one_vote_in_fifty():
