@@ -38,9 +38,9 @@ MOST_COMPONENTS = 30_000_000
 """Components times repetitions of one point, at most."""
 
 PROCEDURES = {
-    'SegCertify, Holm': dict(procedure='holm'),
-    'SegCertify, Bonferroni': dict(procedure='bonferroni'),
-    'ordered Holm': dict(procedure='ordered_holm'),
+    'SegCertify, Holm': dict(procedure='holm', selection='holdout'),
+    'SegCertify, Bonferroni': dict(procedure='bonferroni', selection='holdout'),
+    'ordered Holm': dict(procedure='ordered_holm', selection='holdout'),
     'Holm, same draws': dict(procedure='holm', selection='same_draws'),
     'ordered Holm, same draws': dict(procedure='ordered_holm', selection='same_draws'),
 }
@@ -154,7 +154,7 @@ def over_allowed(
         for allowed in ALLOWED:
             share, _, of_all = allowed.partition(' ')
             k = 1 + int(float(share) * (size if of_all else 1))
-            terms = Terms(0.9, alpha, 'kfwer', k=k)
+            terms = Terms(0.9, alpha, 'kfwer', 'holdout', k)
             found[f'b = {allowed}'] = float(certify_record(record, terms).certified.mean())
         return found
 

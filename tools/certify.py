@@ -8,6 +8,7 @@ for all radii at once.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from dataclasses import replace
 from itertools import product
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mmcert.certify import (
+    Certificate,
     InfeasiblePlanError,
     Taxonomy,
     Terms,
@@ -23,16 +25,23 @@ from mmcert.certify import (
     read_folder,
     require_feasible,
 )
-from mmcert.certify.binomial import SELECTIONS
-from mmcert.certify.certificate import ORDERS
 from mmcert.certify.dataset import dataset_statement
 from mmcert.certify.offline import Task, evaluate, radius_curve
 from mmcert.certify.procedures import PROCEDURES
+from mmcert.certify.selection import possible
 from mmcert.certify.sequential import spend
-from mmcert.perturbations import Perturbation, from_spec
+from mmcert.certify.tallies import Tally
+from mmcert.certify.terms import ORDERS, PROCEDURE, SELECTION, SELECTION_CHOICES
+from mmcert.perturbations import CLASSES, Perturbation, from_spec
 from mmcert.report import level_table, reference_table, result_table
 from mmcert.report.curves import plot_radius_curve
 from mmcert.report.files import write_json
+
+CHOOSING = (
+    'Choosing a row because of what it shows voids its promise. Fix the terms beforehand; or '
+    'choose them on one sample and certify on another, sampled with a second `seed`.'
+)
+"""What has to be said where several terms are answered from the same votes."""
 
 CURVE_TAUS = np.linspace(0.5, 0.99, 25).round(4).tolist()
 
@@ -43,8 +52,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('votes_dir', nargs='+', help='folder of votes that a test run wrote')
     parser.add_argument('--tau', type=float, nargs='+', default=[0.75], help='in [0.5, 1)')
     parser.add_argument('--alpha', type=float, nargs='+', default=[1e-3], help='in (0, 1)')
-    parser.add_argument('--procedure', nargs='+', default=['holm'], choices=PROCEDURES)
-    parser.add_argument('--selection', nargs='+', default=['holdout'], choices=SELECTIONS)
+    parser.add_argument('--procedure', nargs='+', default=[PROCEDURE], choices=PROCEDURES)
+    parser.add_argument('--selection', nargs='+', default=[SELECTION], choices=SELECTION_CHOICES)
     parser.add_argument(
         '--k',
         type=_number_or_share,
@@ -58,6 +67,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '(default: the votes folder)',
     )
     parser.add_argument('--no-plot', action='store_true', help='table only')
+    parser.add_argument(
+        '--import',
+        nargs='+',
+        default=[],
+        dest='modules',
+        metavar='MODULE',
+        help='modules to import first, which register perturbations of your own',
+    )
     return parser.parse_args(argv)
 
 
@@ -69,53 +86,70 @@ def main() -> int:
     """Prints and writes the answers for each folder."""
     args = parse_args()
     try:
+        if args.modules:
+            # As with `python -m`: from the folder that the tool is called in, too.
+            sys.path.insert(0, '')
+        for module in args.modules:
+            importlib.import_module(module)
         for folder in args.votes_dir:
             out = Path(args.out or folder)
             if args.out and len(args.votes_dir) > 1:
                 out /= Path(folder).name
             run(Path(folder), out, args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0
 
 
+def perturbation_of(record: VotesRecord) -> Perturbation:
+    """The perturbation that votes were sampled under."""
+    spec = record.meta['sampling']['perturbation']
+    if spec.get('type') not in CLASSES:
+        raise ValueError(
+            f'unknown perturbation {spec.get("type")!r}: if it is your own, name the module that '
+            'registers it with `mmcert.perturbations.register` by --import'
+        )
+    return from_spec(spec)
+
+
 def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     """Answers a parsed command line from one folder of votes."""
     first = next(read_folder(votes_dir))
-    perturbation = from_spec(first.meta['sampling']['perturbation'])
+    perturbation = perturbation_of(first)
     asked = combinations(args.tau, args)
     for terms in asked:
         note_if_infeasible(first, terms)
     terms = asked + ([] if args.no_plot else combinations(CURVE_TAUS, args))
     task = task_of(first)
-    tallies = evaluate(read_folder(votes_dir), terms, task)
+    used, digests = [Used() for _ in terms], list[str]()
+
+    def note(index: int, record: VotesRecord, certificate: Certificate) -> None:
+        used[index].add(certificate)
+        if index == 0:
+            digests.append(record.meta['digest'])
+
+    tallies = evaluate(read_folder(votes_dir), terms, task, note)
     rows = [
-        {**vars(term), 'radius': perturbation.radius(term.tau), **counts.rates()}
-        for term, counts in zip(terms, tallies, strict=True)
+        {
+            **vars(term),
+            'counted': ' or '.join(sorted(counted.selections)),
+            'tested_tau': max(counted.taus),
+            'radius': perturbation.radius(term.tau),
+            **counts.rates(),
+        }
+        for term, counted, counts in zip(terms, used, tallies, strict=True)
     ]
     rows, points = rows[: len(asked)], rows[len(asked) :]
     space = first.meta['provenance']['certified_space']
     images, word = tallies[0].images, 'cloud' if perturbation.domain == 'points' else 'image'
     print(f'{images} {word}s, {perturbation}, {draws_in_words(first)}')
-    print(result_table(rows))
-    for term, counts in zip(asked, tallies, strict=False):
-        if counts.levels is not None:
-            print(
-                f'{term.procedure}, {term.selection}, tau = {term.tau:g}, alpha = {term.alpha:g}:'
-            )
-            print(level_table(counts))
+    claims = {tau: str(perturbation.guarantee(tau)['words']) for tau in args.tau}
+    print_rows(rows, asked, tallies)
     print(reference_table(rows[0]))
     print(f'Each row is valid by itself, per {word} with confidence 1 - alpha, of {space}:')
-    claims = {tau: str(perturbation.guarantee(tau)['words']) for tau in args.tau}
-    for tau, claim in claims.items():
-        print(f'  tau = {tau:g}: {claim}')
-    if any(term.k is not None for term in asked):
-        print(
-            f'Rows of kfwer are count certificates: fewer than k certificates of each {word} are '
-            'wrong, and k - 1 of them are taken away from accuracy and mIoU.'
-        )
-    statements = [dataset_statement(images, alpha) for alpha in args.alpha]
+    print_terms(rows, claims, word)
+    statements = [dataset_statement(images, alpha, digests=digests) for alpha in args.alpha]
     for statement in statements:
         print(f'alpha = {statement.alpha:g}, {statement.words}.')
 
@@ -139,6 +173,55 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
         draw(points + joint, rows[0], out / 'radius_curve.png', space, radius, word)
     write_json(out / 'offline.json', answer)
     print(f'wrote {out / "offline.json"}')
+
+
+def print_rows(rows: list[dict], terms: list[Terms], tallies: list[Tally]) -> None:
+    """Prints the rates, and those by the levels of a taxonomy."""
+    print(result_table({**row, 'selection': selection_words(row)} for row in rows))
+    for term, counts in zip(terms, tallies, strict=False):
+        if counts.levels is not None:
+            print(
+                f'{term.procedure}, {term.selection}, tau = {term.tau:g}, alpha = {term.alpha:g}:'
+            )
+            print(level_table(counts))
+
+
+def print_terms(rows: list[dict], claims: dict[float, str], word: str) -> None:
+    """Prints what the rows promise, and what they do not."""
+    for tau, claim in claims.items():
+        print(f'  tau = {tau:g}: {claim}')
+    for row in rows:
+        if row['tested_tau'] > row['tau']:
+            print(
+                f'At tau = {row["tau"]:g} same_draws is tested at {row["tested_tau"]:.4f} '
+                f'({row["procedure"]}, alpha = {row["alpha"]:g}), where it needs fewer hits: the '
+                'claims at tau follow.'
+            )
+    if len(rows) > 1:
+        print(CHOOSING)
+    if any(row['k'] is not None for row in rows):
+        print(
+            f'Rows of kfwer are count certificates: fewer than k certificates of each {word} are '
+            'wrong, and k - 1 of them are taken away from accuracy, mIoU and what is certified.'
+        )
+
+
+class Used:
+    """What the certificates of one row counted, and where they tested."""
+
+    def __init__(self) -> None:
+        self.selections: set[str] = set()
+        self.taus: set[float] = set()
+
+    def add(self, certificate: Certificate) -> None:
+        """Notes a certificate."""
+        self.selections.add(certificate.selection)
+        self.taus.add(certificate.tested_tau)
+
+
+def selection_words(row: dict) -> str:
+    """The selection of a row; inputs of different sizes may differ in what 'auto' takes."""
+    return f'auto: {row["counted"]}' if row['selection'] == 'auto' else row['selection']
 
 
 def combinations(taus: list[float], args: argparse.Namespace) -> list[Terms]:
@@ -166,6 +249,9 @@ def task_of(record: VotesRecord) -> Task:
 def note_if_infeasible(record: VotesRecord, terms: Terms) -> None:
     """Says where not even unanimous votes could be certified."""
     votes = record.votes
+    open_ = possible(terms, votes.selections)
+    if len(open_) == 1:
+        terms = replace(terms, selection=open_[0])
     if votes.looks:
         terms = replace(terms, alpha=spend(terms.alpha, len(votes.looks)))
     try:

@@ -1,25 +1,21 @@
 """From integer counts to claims: statistics of votes, on NumPy and SciPy alone.
 
-Start with ``Votes`` and ``certify``, whose docstrings state what is promised. ``binomial``,
-``multiple_testing`` and ``procedures`` hold the tests, ``sequential`` the looks at votes that still
-come in, ``simultaneous`` radii that hold at all thresholds together, ``taxonomy`` coarser claims.
+Start with ``Votes``, ``Terms`` and ``certify``, whose docstrings state what is promised; the proofs
+are in docs/proofs.md. ``binomial``, ``multiple_testing`` and ``procedures`` hold the tests,
+``selection`` says which draws they count, ``sequential`` handles the looks at votes that still come
+in, ``simultaneous`` radii that hold at all thresholds together, ``taxonomy`` coarser claims.
 ``planning`` says what a number of draws can certify, ``tallies``, ``worst_case`` and ``dataset``
 turn certificates and labels into rates, ``offline`` answers from stored votes, ``votes`` and
 ``store`` keep them, and ``baselines`` has the methods to compare with.
 """
 
-from mmcert.certify.certificate import (
-    ABSTAIN_LABEL,
-    Certificate,
-    Terms,
-    certify,
-    certify_record,
-)
+from mmcert.certify.certificate import ABSTAIN_LABEL, Certificate, certify, certify_record
 from mmcert.certify.planning import InfeasiblePlanError, min_draws, require_feasible
 from mmcert.certify.simultaneous import joint_radii
 from mmcert.certify.store import FingerprintError, VotesStore, read_folder
 from mmcert.certify.tallies import IGNORE_INDEX, Tally, tally, total
 from mmcert.certify.taxonomy import Taxonomy
+from mmcert.certify.terms import Terms
 from mmcert.certify.votes import Votes, VotesFileError, VotesRecord, load_votes, save_votes
 
 __all__ = [

@@ -20,8 +20,10 @@ from scipy import stats
 
 from mmcert.certify.binomial import p_value_table
 from mmcert.certify.certificate import certify
+from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.simultaneous import joint_radii
 from mmcert.certify.taxonomy import Taxonomy
+from mmcert.certify.terms import SELECTION_CHOICES
 from mmcert.certify.votes import Votes
 
 CONFIDENCE = 0.999
@@ -230,7 +232,7 @@ def _peeking(family: Family, _: np.random.Generator) -> bool:
     certified = np.zeros(votes.num_components, dtype=bool)
     for n in range(4, oracle.n + 1, 4):
         at_look = Votes(votes.guess, agree[n - 1], n, votes.n0)
-        certified |= certify(at_look, tau=oracle.tau, alpha=oracle.alpha).certified
+        certified |= _plainly(at_look, oracle)
     return family.wrong(certified) > 0
 
 
@@ -264,20 +266,26 @@ def _one_tail(family: Family, _: np.random.Generator) -> bool:
     oracle = family.oracle
     top = _count(family.labels, len(family.labels))
     pretended = Votes(top.guess, top.hits, len(family.labels), 1)
-    certified = certify(pretended, tau=oracle.tau, alpha=oracle.alpha).certified
-    return replace(family, votes=top).wrong(certified) > 0
+    return replace(family, votes=top).wrong(_plainly(pretended, oracle)) > 0
 
 
 def _repeated(family: Family, _: np.random.Generator) -> bool:
     """Every draw counted twice, as where one draw serves a whole batch."""
     oracle, votes = family.oracle, family.votes
     doubled = Votes(votes.guess, votes.hits * 2, oracle.n * 2, votes.n0)
-    return family.wrong(certify(doubled, tau=oracle.tau, alpha=oracle.alpha).certified) > 0
+    return family.wrong(_plainly(doubled, oracle)) > 0
+
+
+def _plainly(votes: Votes, oracle: Oracle) -> NDArray[np.bool_]:
+    """What Holm's procedure certifies on held-out draws."""
+    return certify(
+        votes, tau=oracle.tau, alpha=oracle.alpha, procedure='holm', selection='holdout'
+    ).certified
 
 
 def _all_terms() -> Iterator[tuple[str, dict[str, object]]]:
-    for procedure in ('bonferroni', 'holm', 'kfwer', 'ordered_holm'):
-        for selection in ('holdout', 'same_draws'):
+    for procedure in PROCEDURES:
+        for selection in SELECTION_CHOICES[::-1]:
             terms: dict[str, object] = {'procedure': procedure, 'selection': selection}
             name = f'{procedure}, {selection}'
             if procedure == 'kfwer':
@@ -288,8 +296,7 @@ def _all_terms() -> Iterator[tuple[str, dict[str, object]]]:
 METHODS: tuple[Method, ...] = (
     *(Method(name, _certified(terms)) for name, terms in _all_terms()),
     *(Method(f'{name}, in looks', _certified(terms, looks=True)) for name, terms in _all_terms()),
-    Method('joint radii, holdout', _joint('holdout')),
-    Method('joint radii, same_draws', _joint('same_draws')),
+    *(Method(f'joint radii, {name}', _joint(name)) for name in SELECTION_CHOICES[::-1]),
     *(Method(f'label sets, {name}', _levels(terms)) for name, terms in _all_terms()),
     Method(
         'label sets, ordered_holm, same_draws, in looks',

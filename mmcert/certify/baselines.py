@@ -25,19 +25,36 @@ def cohen_predict(counts: ArrayLike, alpha: float) -> int | None:
     None.
 
     Args:
-        counts (np.ndarray): Votes of each class, shape (C,).
+        counts (np.ndarray): Votes of each class, integers >= 0, shape (C,), C >= 1.
         alpha (float): Significance level, in (0, 1).
 
     Returns:
         int | None: The class; None to abstain.
+
+    Raises:
+        ValueError: If the counts are not of this kind or alpha is out of range.
     """
-    votes = np.asarray(counts)
+    # A class without votes stands in for the second where there is only one.
+    votes, alpha = np.append(_check_counts(counts), 0), check_alpha(alpha)
     top, second = np.argsort(-votes, kind='stable')[:2]
-    total = int(votes[top] + votes[second])
+    total = int(votes[top]) + int(votes[second])
     if total == 0:
         return None
     p = stats.binomtest(int(votes[top]), total, 0.5).pvalue
-    return int(top) if p <= check_alpha(alpha) else None
+    return int(top) if p <= alpha else None
+
+
+def _check_counts(counts: ArrayLike) -> NDArray[np.int64]:
+    """Counts of votes as int64: negated, an unsigned one would wrap."""
+    votes = np.asarray(counts)
+    if votes.ndim != 1 or votes.size == 0 or votes.dtype.kind not in 'iu':
+        raise ValueError(
+            'counts must be a list of integers, one for each class, got an array of '
+            f'{votes.dtype} with shape {votes.shape}'
+        )
+    if votes.min() < 0 or int(votes.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f'counts must be numbers of votes, got {counts!r}')
+    return votes.astype(np.int64)
 
 
 def cohen_certify(guess_hits: int, n: int, alpha: float) -> float | None:

@@ -7,12 +7,18 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from mmcert.certify.checks import check_alpha, check_draws, check_tau
 
 SELECTIONS = ('holdout', 'same_draws')
 """Which draws are counted: those apart from the guess's, or all of them."""
+
+LARGEST_TAU = 1 - 1e-12
+"""Thresholds beyond this one are not searched."""
+
+SMALLEST = float(np.finfo(np.float64).tiny)
+"""Smaller p-values lose digits or become 0: they are rounded up to this one."""
 
 CHUNK = 1 << 16
 """Components handled at a time where a temporary array would cost more than the cache holds."""
@@ -39,26 +45,16 @@ def same_draws_table(n: int, tau: float, num_components: int = 1) -> NDArray[np.
     """p-values of a class that was chosen on the very draws that are counted.
 
     The null hypothesis is that the counted class has probability at most tau, whichever it is. With
-    S(p) = P[Bin(n, p) >= k], some class of probability at most tau reaches k votes with probability
-    at most the sum of S over such classes. S is convex on [0, (k - 1) / (n - 1)] (its derivative,
-    a beta density, rises up to that mode) and S(0) = 0, so for k > tau * (n - 1) + 1 and
-    tau >= 1/2 the sum is largest with one class at tau and one at 1 - tau. For a single component
-    the p-value is therefore S(tau) + S(1 - tau), and 1 for smaller k. It holds for any way of
-    choosing the class, on these draws or on a part of them.
+    S(p) = P[Bin(n, p) >= k], the p-value of k hits is
 
-    In a family the choice makes the set of true nulls random, which step-down procedures do not
-    allow for: also a component whose class has more than tau, one outside the set M of those that
-    have none, may be certified for a class of at most 1 - tau. With the p-values
+        t_k = S(tau) + K * S(1 - tau)    for k > tau * (n - 1) + 1, and 1 for smaller k.
 
-        t = S(tau) + K * S(1 - tau)
+    It holds for any way of choosing the class, on these draws or on a part of them. S(tau) +
+    S(1 - tau) would do for a single component; the factor K is for procedures that go step by step,
+    where the choice makes the set of true nulls random. See docs/proofs.md, "Same draws".
 
-    they hold all the same. Whatever is rejected before the first false rejection lies outside M, so
-    Holm's cut-off k satisfies |M| * t_k <= alpha (t_k <= alpha if M is empty), and the first false
-    rejection has probability at most |M| * (S(tau) + S(1 - tau)) + (K - |M|) * S(1 - tau) <= |M| *
-    t_k. For k-FWER the same sum bounds the expected number of false rejections, in place of
-    Lehmann and Romano's. For ``ordered_holm``, components outside M may also be tested at k - 1
-    hits, but only if one inside M is: then the levels of M contain (K - 1) * S(1 - tau) at k - 1
-    hits, which pays for them. At the usual tau the second term is far below rounding errors.
+    The second term is far below the first where tau is well above 1/2, and K times as large at
+    tau = 1/2. Tests are therefore made at ``tested_tau``, which is larger than tau there.
 
     Args:
         n (int): Number of draws, at least 1.
@@ -77,6 +73,66 @@ def same_draws_table(n: int, tau: float, num_components: int = 1) -> NDArray[np.
     table = stats.binom.sf(k - 1, n, tau) + max(num_components, 1) * minority
     table[k <= tau * (n - 1) + 1] = 1.0
     return np.asarray(np.minimum(table, 1.0), dtype=np.float64)
+
+
+def best_tau(n: int, hits: ArrayLike, num_components: int) -> NDArray[np.float64]:
+    """The threshold at which the same-draw p-value of so many hits is smallest.
+
+    S(tau) + K * S(1 - tau) falls and then rises over [1/2, 1), and its derivative is 0 where
+    (tau / (1 - tau))^(2 k - 1 - n) = K.
+
+    Args:
+        n (int): Number of counted draws, at least 2.
+        hits (np.ndarray): Numbers of hits k, more than (n + 1) / 2.
+        num_components (int): Size of the family, K.
+
+    Returns:
+        np.ndarray: The thresholds, in [0.5, 1), the shape of ``hits``, float64.
+    """
+    exponent = math.log(max(num_components, 1)) / (2 * np.asarray(hits) - 1 - n)
+    return np.asarray(np.minimum(special.expit(exponent), LARGEST_TAU))
+
+
+@functools.lru_cache(maxsize=1024)
+def balanced_tau(n: int, num_components: int, level: float, later: float) -> float:
+    """The least threshold at which same draws are to be tested.
+
+    With k the smallest number of hits that attains ``level`` at its own ``best_tau``, the best of
+    all is returned for k hits, or for n where none attains it; and in its place that for ``later``
+    if it does not raise k. It is a function of the plan, and must not depend on the votes.
+
+    Args:
+        n (int): Number of counted draws, at least 1.
+        num_components (int): Size of the family, K.
+        level (float): Largest p-value of a first rejection; may have been rounded to 0.
+        later (float): Largest p-value after some rejections, at least ``level``.
+
+    Returns:
+        float: In [0.5, 1).
+    """
+    if n < 2:
+        return 0.5
+    hits = np.arange((n + 3) // 2, n + 1)
+    taus = best_tau(n, hits, num_components)
+
+    def same_draws(tau: ArrayLike, k: ArrayLike) -> NDArray[np.float64]:
+        """The p-values, with 1 where they are not known to hold."""
+        p = stats.binom.sf(np.subtract(k, 1), n, tau) + max(num_components, 1) * stats.binom.sf(
+            np.subtract(k, 1), n, np.subtract(1, tau)
+        )
+        valid = np.asarray(k) > np.asarray(tau) * (n - 1) + 1
+        return np.maximum(np.where(valid, p, 1.0), SMALLEST)
+
+    smallest = same_draws(taus, hits)
+
+    def first(bound: float) -> int:
+        attained = smallest <= bound
+        return int(np.argmax(attained)) if attained[-1] else len(hits) - 1
+
+    begin, after = first(level), first(later)
+    if same_draws(taus[after], hits[begin]) <= level:
+        begin = after
+    return float(taus[begin])
 
 
 def check_selection(selection: str) -> None:
@@ -101,7 +157,7 @@ def p_value_table(
         num_components (int): Size of the family, K, which matters for 'same_draws'.
 
     Returns:
-        np.ndarray: Shape (n + 1,), float64, not increasing, not writable.
+        np.ndarray: Shape (n + 1,), float64, not increasing, at least ``SMALLEST``, not writable.
 
     Raises:
         ValueError: If a value is out of range.
@@ -110,24 +166,29 @@ def p_value_table(
     return _cached_table(n, tau, selection, num_components if selection == 'same_draws' else 1)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def _cached_table(n: int, tau: float, selection: str, num_components: int) -> NDArray[np.float64]:
     if selection == 'same_draws':
         table = same_draws_table(n, tau, num_components)
     else:
         table = upper_tail_table(n, tau)
+    table = np.maximum(table, SMALLEST)
     table.flags.writeable = False
     return table
 
 
 def log_smallest_p_value(n: int, tau: float, selection: str, num_components: int = 1) -> float:
-    """Logarithm of the p-value of n unanimous draws; see ``p_value_table``."""
+    """Logarithm of the p-value of n unanimous draws; see ``p_value_table``.
+
+    For 'same_draws' it is that of the threshold, tau or more, at which it is smallest.
+    """
     if selection == 'holdout':
         return n * math.log(tau)
     if n == 1:
         return 0.0
-    second = max(num_components, 1) * ((1 - tau) / tau) ** n
-    return min(0.0, n * math.log(tau) + math.log1p(second))
+    tau = max(tau, float(best_tau(n, n, num_components)))
+    second = math.log(max(num_components, 1)) + n * math.log1p(-tau)
+    return min(0.0, float(np.logaddexp(n * math.log(tau), second)))
 
 
 def histogram(hits: NDArray[np.integer], n: int) -> NDArray[np.int64]:

@@ -9,77 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmcert.certify.binomial import check_selection, p_value_table
-from mmcert.certify.checks import check_alpha, check_k, check_tau
+from mmcert.certify.binomial import p_value_table
 from mmcert.certify.multiple_testing import check_order
-from mmcert.certify.procedures import Rejections, check_procedure, reject
+from mmcert.certify.procedures import Rejections, reject
+from mmcert.certify.selection import Counting, settle_votes
 from mmcert.certify.sequential import spend
 from mmcert.certify.taxonomy import Taxonomy
+from mmcert.certify.terms import PROCEDURE, SELECTION, Terms
 from mmcert.certify.votes import Votes, VotesRecord
 
 ABSTAIN_LABEL = 254
 """Value that stands for "abstain" where a label map must carry it; the mask comes first."""
-
-ORDERS = ('auto', 'margin', 'selection')
-"""Where the order of the components may come from."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The terms to certify votes under.
-
-    Attributes:
-        tau (float): Probability threshold in [0.5, 1).
-        alpha (float): Bound of the error probability per input, in (0, 1).
-        procedure (str): Multiple testing procedure, one of ``procedures.PROCEDURES``.
-        selection (str): 'holdout' tests the guess on the estimation draws alone, as SegCertify
-            does; 'same_draws' counts the selection draws as well, at the price of a second term in
-            the p-value (see ``binomial.same_draws_table``).
-        k (int | float | None): For 'kfwer' alone: fewer than k certificates may be wrong; a number,
-            or a share of the components in (0, 1).
-        order (str): For 'ordered_holm': where the order of the components comes from, 'margin' (the
-            base model's on the clean input), 'selection' (the selection votes, ties by the margin;
-            for 'holdout' only, since the order must not depend on draws that are counted), or
-            'auto', the first of selection and margin that is allowed and stored.
-
-    Raises:
-        ValueError: If a value is out of range or does not go with another.
-    """
-
-    tau: float
-    alpha: float
-    procedure: str = 'holm'
-    selection: str = 'holdout'
-    k: int | float | None = None
-    order: str = 'auto'
-
-    def __post_init__(self) -> None:
-        """Checks the fields."""
-        object.__setattr__(self, 'tau', check_tau(self.tau))
-        object.__setattr__(self, 'alpha', check_alpha(self.alpha))
-        check_procedure(self.procedure)
-        check_selection(self.selection)
-        if (self.procedure == 'kfwer') != (self.k is not None):
-            raise ValueError(
-                f'k belongs to the procedure kfwer, got procedure={self.procedure!r} with '
-                f'k={self.k!r}; for example procedure="kfwer", k=0.001 allows one certificate in a '
-                'thousand components to be wrong'
-            )
-        if self.k is not None:
-            check_k(self.k, 1)
-        if self.order not in ORDERS:
-            raise ValueError(f'order must be one of {", ".join(ORDERS)}, got {self.order!r}')
-        if self.order == 'selection' and self.selection == 'same_draws':
-            raise ValueError(
-                "order='selection' would order the components by draws that selection='same_draws' "
-                "counts, which is not valid: use order='margin'"
-            )
-
-    def number(self, num_components: int) -> int:
-        """The k of the k-FWER as a number, at most K; 1 for the other procedures."""
-        if self.k is None:
-            return 1
-        return min(check_k(self.k, num_components), max(num_components, 1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,9 +40,11 @@ class Certificate:
     Assumptions: the draws are independent, each used once; under 'holdout' those of the guess are
     apart from those of the hits; tau, alpha, the procedure, the selection, the order and the
     taxonomy were not chosen by looking at the hits; the input was not chosen by looking at the
-    seed; arithmetic is exact. Unless the votes have looks, the number of draws was fixed as well:
-    sampling more of them because the result was not good enough is not covered. With looks, their
-    sizes were fixed, and only whether to take the next one could depend on the votes.
+    seed; arithmetic is exact. Of several certificates of the same votes each holds by itself; one
+    that is chosen among them for its result does not. Unless the votes have looks, the number of
+    draws was fixed as well: sampling more of them because the result was not good enough is not
+    covered. With looks, their sizes were fixed, and only whether to take the next one could depend
+    on the votes.
 
     Not promised: that the certified model does not abstain under attack (p_i is then only known
     to exceed 1/2), that the class is right, or anything for several inputs together.
@@ -114,6 +56,8 @@ class Certificate:
         k (int): Fewer than k certificates may be wrong; 1 if none may.
         n (int): Number of estimation draws.
         n0 (int): Number of selection draws.
+        selection (str): 'holdout' or 'same_draws': what was counted.
+        tested_tau (float): The threshold of the tests, tau or more (see ``binomial.balanced_tau``).
         looks (tuple[int, ...]): The looks of a group-sequential run; empty if n was fixed.
         order (str | None): For 'ordered_holm': what ordered the components.
         level (np.ndarray | None): With a taxonomy, 0 where the class is certified, l where the node
@@ -127,6 +71,8 @@ class Certificate:
     k: int
     n: int
     n0: int
+    selection: str
+    tested_tau: float
     looks: tuple[int, ...] = ()
     order: str | None = None
     level: NDArray[np.uint8] | None = None
@@ -161,8 +107,9 @@ class Certificate:
         """The statistical terms, as JSON values.
 
         Returns:
-            dict: kind, promise, tau, alpha, confidence, procedure, selection, k, n0, n, looks,
-            components, certified, and with a taxonomy how many are certified at each level.
+            dict: kind, promise, tau, alpha, confidence, procedure, selection (the one that was
+            used), k, n0, n, looks, components, certified, tested_tau where that is not tau, and
+            with a taxonomy how many are certified at each level.
         """
         if self.k > 1:
             kind = 'count certificate'
@@ -177,13 +124,15 @@ class Certificate:
             'confidence': 1 - self.terms.alpha,
             'family': 'all components of this input',
             'procedure': self.terms.procedure,
-            'selection': self.terms.selection,
+            'selection': self.selection,
             'k': self.k,
             'n0': self.n0,
             'n': self.n,
             'components': self.num_components,
             'certified': int(np.count_nonzero(self.certified)),
         }
+        if self.tested_tau != self.terms.tau:
+            statement['tested_tau'] = self.tested_tau
         if self.order is not None:
             statement['order'] = self.order
         if self.looks:
@@ -200,8 +149,8 @@ def certify(
     *,
     tau: float,
     alpha: float,
-    procedure: str = 'holm',
-    selection: str = 'holdout',
+    procedure: str = PROCEDURE,
+    selection: str = SELECTION,
     k: int | float | None = None,
     order: ArrayLike | None = None,
     taxonomy: Taxonomy | None = None,
@@ -217,7 +166,7 @@ def certify(
         tau (float): Probability threshold in [0.5, 1).
         alpha (float): Bound of the error probability, in (0, 1).
         procedure (str): 'bonferroni', 'holm', 'kfwer' or 'ordered_holm'.
-        selection (str): 'holdout' or 'same_draws', see ``Terms``.
+        selection (str): 'holdout', 'same_draws' or 'auto', see ``Terms``.
         k (int | float | None): For 'kfwer', see ``Terms``.
         order (np.ndarray | None): For 'ordered_holm': a permutation of the K components, most
             promising first, fixed independently of the draws that are counted; by default their
@@ -279,7 +228,7 @@ def component_order(record: VotesRecord, terms: Terms) -> NDArray[np.int32] | No
         ValueError: If the order that is asked for is not stored.
     """
     votes, margin = record.votes, record.margin
-    by_votes = terms.selection == 'holdout' and terms.order != 'margin'
+    by_votes = _orders_by_votes(record, terms)
     keys = votes.selection_hits if by_votes else margin
     if keys is None and terms.order == 'auto':
         keys = margin
@@ -295,10 +244,14 @@ def component_order(record: VotesRecord, terms: Terms) -> NDArray[np.int32] | No
     return np.argsort(rank.max(initial=0) - rank.ravel(), kind='stable').astype(np.int32)
 
 
+def _orders_by_votes(record: VotesRecord, terms: Terms) -> bool:
+    """Whether the selection votes are apart from the counted draws, and wanted as the order."""
+    return terms.order != 'margin' and settle_votes(record.votes, terms).selection == 'holdout'
+
+
 def _order_words(record: VotesRecord, terms: Terms) -> str:
     """What ``component_order`` orders by."""
-    by_votes = terms.selection == 'holdout' and terms.order != 'margin'
-    if by_votes and record.votes.selection_hits is not None:
+    if _orders_by_votes(record, terms) and record.votes.selection_hits is not None:
         ties = ', ties by the margin of the clean input' if record.margin is not None else ''
         return f'by the selection votes{ties}'
     if record.margin is not None:
@@ -318,13 +271,14 @@ def _certify(
     if taxonomy is not None:
         taxonomy.check_votes(votes)
         tested, coarse = [*taxonomy.nested(votes)], votes.coarse
+    counting = settle_votes(votes, terms)
     fine, *stages = (
-        _counts(part, terms.selection, mask)
+        _counts(part, counting.selection, mask)
         for part, mask in zip((votes, *coarse), tested, strict=True)
     )
     certified = np.zeros(votes.num_components, dtype=bool)
     reached = [certified.copy() for _ in stages]
-    for look, found in enumerate(_looks(fine, terms, order, bool(votes.looks))):
+    for look, found in enumerate(_looks(fine, terms, counting, order, bool(votes.looks))):
         certified |= found.mask
         for mask, counts in zip(reached, stages, strict=True):
             mask |= counts[look][0] >= found.cutoff
@@ -341,6 +295,8 @@ def _certify(
         k=terms.number(votes.num_components),
         n=votes.n,
         n0=votes.n0,
+        selection=counting.selection,
+        tested_tau=counting.tau,
         looks=votes.looks,
         order=order_words if terms.procedure == 'ordered_holm' else None,
         level=level,
@@ -361,6 +317,7 @@ def _counts(
 def _looks(
     stages: list[tuple[NDArray[np.integer], int]],
     terms: Terms,
+    counting: Counting,
     order: NDArray[np.integer] | None,
     sequential: bool,
 ) -> Iterator[Rejections]:
@@ -370,7 +327,7 @@ def _looks(
         found = reject(
             terms.procedure,
             hits,
-            p_value_table(n, terms.tau, terms.selection, hits.size),
+            p_value_table(n, counting.tau, counting.selection, hits.size),
             spend(terms.alpha, look) if sequential else terms.alpha,
             k=terms.number(hits.size),
             order=order,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 
 
@@ -50,8 +51,8 @@ def check_k(k: int | float, num_components: int) -> int:
     Raises:
         ValueError: If it is neither.
     """
-    if isinstance(k, float) and 0 < k < 1:
-        return max(1, int(k * num_components))
+    if isinstance(k, numbers.Real) and 0 < k < 1:
+        return max(1, int(float(k) * num_components))
     try:
         return check_draws(k, 'k')  # type: ignore[arg-type]
     except ValueError:

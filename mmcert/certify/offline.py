@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.certify.certificate import Certificate, Terms, certify_record, component_order
+from mmcert.certify.certificate import Certificate, certify_record, component_order
+from mmcert.certify.selection import settle_votes
 from mmcert.certify.simultaneous import joint_radii
 from mmcert.certify.tallies import IGNORE_INDEX, Tallier, Tally, total
 from mmcert.certify.taxonomy import Taxonomy
+from mmcert.certify.terms import SELECTION, Terms
 from mmcert.certify.votes import VotesRecord
 
 
@@ -55,7 +57,12 @@ class Task:
         return tallier.tally(record.spread(certificate.certified), wrong, levels)
 
 
-def evaluate(records: Iterable[VotesRecord], terms: Sequence[Terms], task: Task) -> list[Tally]:
+def evaluate(
+    records: Iterable[VotesRecord],
+    terms: Sequence[Terms],
+    task: Task,
+    on_certificate: Callable[[int, VotesRecord, Certificate], None] | None = None,
+) -> list[Tally]:
     """Certifies stored votes under several terms, in one pass over the images.
 
     Each answer is valid by itself. Choosing the best-looking among them afterwards is not covered
@@ -65,6 +72,8 @@ def evaluate(records: Iterable[VotesRecord], terms: Sequence[Terms], task: Task)
         records (Iterable[VotesRecord]): One per image.
         terms (Sequence[Terms]): Combinations to answer.
         task (Task): What labels are to be read as.
+        on_certificate (Callable | None): Called with the index of the terms, the record and its
+            certificate, for what the counts do not tell.
 
     Returns:
         list[Tally]: Counts over all images, one per combination.
@@ -77,10 +86,15 @@ def evaluate(records: Iterable[VotesRecord], terms: Sequence[Terms], task: Task)
         tallier = task.tallier(record)
         orders: dict[tuple[str, str], NDArray[np.int32] | None] = {}
         for index, term in enumerate(terms):
-            kind = (term.selection, term.order)
-            if term.procedure == 'ordered_holm' and kind not in orders:
-                orders[kind] = component_order(record, term)
-            certificate = certify_record(record, term, task.taxonomy, order=orders.get(kind))
+            order = None
+            if term.procedure == 'ordered_holm':
+                kind = (settle_votes(record.votes, term).selection, term.order)
+                if kind not in orders:
+                    orders[kind] = component_order(record, term)
+                order = orders[kind]
+            certificate = certify_record(record, term, task.taxonomy, order=order)
+            if on_certificate is not None:
+                on_certificate(index, record, certificate)
             sums[index] += task.count(record, tallier, certificate)
     return sums
 
@@ -141,7 +155,7 @@ def radius_curve(
     *,
     alpha: float,
     radius: Callable[[float], float],
-    selection: str = 'holdout',
+    selection: str = SELECTION,
 ) -> RadiusCurve:
     """The jointly valid curve of certified rates over the radius.
 
@@ -151,7 +165,7 @@ def radius_curve(
         radii (Sequence[float]): Radii to answer, increasing.
         alpha (float): Bound of the probability, per image, that any point is wrong.
         radius (Callable): From tau to the perturbation's radius.
-        selection (str): 'holdout' or 'same_draws'.
+        selection (str): 'holdout', 'same_draws' or 'auto', see ``simultaneous.joint_radii``.
 
     Returns:
         RadiusCurve: Counts over all images.

@@ -8,16 +8,29 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import optimize, stats
 
-from mmcert.certify.binomial import histogram, log_smallest_p_value, p_value_table
-from mmcert.certify.certificate import Certificate, Terms
+from mmcert.certify.binomial import (
+    LARGEST_TAU,
+    SMALLEST,
+    best_tau,
+    histogram,
+    log_smallest_p_value,
+    p_value_table,
+)
+from mmcert.certify.certificate import Certificate
 from mmcert.certify.checks import check_draws
-from mmcert.certify.procedures import first_level
+from mmcert.certify.procedures import log_first_level
+from mmcert.certify.selection import Counting, allowed, later_look, possible, settle
 from mmcert.certify.sequential import GROWTH, spend
+from mmcert.certify.terms import Terms
 from mmcert.certify.votes import Votes
 
 FIRST_LOOK_FACTOR = 1.25
 """The first look of a group-sequential run takes so many times the draws that can certify at all:
 with just those, a single vote against the guess is too many."""
+
+
+MOST_DRAWS = 20_000
+"""Where the search for a number of draws gives up."""
 
 
 class InfeasiblePlanError(ValueError):
@@ -43,10 +56,14 @@ def can_certify(n: int, terms: Terms, num_components: int, n0: int = 0) -> bool:
     Raises:
         ValueError: If a value is out of range.
     """
-    smallest = log_smallest_p_value(
-        _counted(n, terms, n0), terms.tau, terms.selection, num_components
+    level = _log_level(terms, num_components)
+    if level < math.log(SMALLEST):
+        return False
+    return any(
+        log_smallest_p_value(_counted(n, selection, n0), terms.tau, selection, num_components)
+        <= level
+        for selection in possible(terms, allowed(n0))
     )
-    return smallest <= math.log(_level(terms, num_components))
 
 
 def min_draws(terms: Terms, num_components: int, n0: int = 0) -> int:
@@ -61,11 +78,18 @@ def min_draws(terms: Terms, num_components: int, n0: int = 0) -> int:
         int: The number of estimation draws.
 
     Raises:
+        InfeasiblePlanError: If no number is enough: the level is smaller than any p-value.
         ValueError: If a value is out of range.
     """
-    level = _level(terms, num_components)
-    counted = n0 if terms.selection == 'same_draws' else 0
-    n = max(1, math.floor(math.log(min(level, 1.0)) / math.log(terms.tau)) - counted)
+    level = _log_level(terms, num_components)
+    if level < math.log(SMALLEST):
+        raise InfeasiblePlanError(
+            f'alpha={terms.alpha} with {num_components} components ({terms.procedure}): the first '
+            f'level of the procedure, 10^{level / math.log(10):.1f}, is smaller than any p-value '
+            f'that is told from 0 ({SMALLEST:.3g})'
+        )
+    counted = n0 if 'same_draws' in possible(terms, allowed(n0)) else 0
+    n = max(1, math.floor(level / math.log(terms.tau)) - counted)
     while not can_certify(n, terms, num_components, n0):
         n += 1
     return n
@@ -86,17 +110,30 @@ def max_tau(n: int, terms: Terms, num_components: int, n0: int = 0) -> float | N
     Raises:
         ValueError: If a value is out of range.
     """
-    level, counted = _level(terms, num_components), _counted(n, terms, n0)
+    level = _log_level(terms, num_components)
+    found = [
+        _max_tau(_counted(n, selection, n0), level, selection, num_components)
+        for selection in possible(terms, allowed(n0))
+    ]
+    return max((tau for tau in found if tau is not None), default=None)
+
+
+def _max_tau(counted: int, level: float, selection: str, num_components: int) -> float | None:
+    """Largest tau at which unanimous draws attain the level, given by its logarithm."""
 
     def excess(tau: float) -> float:
         """By how much the smallest p-value exceeds the level, in logarithms: it may underflow."""
-        smallest = log_smallest_p_value(counted, tau, terms.selection, num_components)
-        return smallest - math.log(level)
+        return log_smallest_p_value(counted, tau, selection, num_components) - level
 
-    if excess(0.5) > 0:
+    # The p-value is the same up to here, since same draws are tested at this or more.
+    lowest = 0.5
+    if selection == 'same_draws' and counted > 1:
+        lowest = float(best_tau(counted, counted, num_components))
+    if level < math.log(SMALLEST) or excess(lowest) > 0:
         return None
-    largest = 1 - 1e-12
-    return largest if excess(largest) <= 0 else float(optimize.brentq(excess, 0.5, largest))
+    if excess(LARGEST_TAU) <= 0:
+        return LARGEST_TAU
+    return float(optimize.brentq(excess, lowest, LARGEST_TAU))
 
 
 def require_feasible(n: int, terms: Terms, num_components: int, n0: int = 0) -> None:
@@ -112,18 +149,21 @@ def require_feasible(n: int, terms: Terms, num_components: int, n0: int = 0) -> 
         InfeasiblePlanError: If nothing can be certified; the message gives the smallest n.
         ValueError: If a value is out of range.
     """
-    if not can_certify(check_draws(n), terms, num_components, n0):
-        counted = _counted(n, terms, n0)
-        smallest = math.exp(
-            log_smallest_p_value(counted, terms.tau, terms.selection, num_components)
-        )
-        raise InfeasiblePlanError(
-            f'n={n} draws cannot certify anything at tau={terms.tau}, alpha={terms.alpha} with '
-            f'{num_components} components ({terms.procedure}, {terms.selection}): even unanimous '
-            f'votes have p-value {smallest:.3g} > '
-            f'{_level(terms, num_components):.3g}, the first level of the procedure. '
-            f'The smallest n that can is {min_draws(terms, num_components, n0)}.'
-        )
+    if can_certify(check_draws(n), terms, num_components, n0):
+        return
+    # Where no n is enough, it is this that says so.
+    least = min_draws(terms, num_components, n0)
+    selection = settle(terms, num_components, n0, n).selection
+    smallest = log_smallest_p_value(
+        _counted(n, selection, n0), terms.tau, selection, num_components
+    )
+    raise InfeasiblePlanError(
+        f'n={n} draws cannot certify anything at tau={terms.tau}, alpha={terms.alpha} with '
+        f'{num_components} components ({terms.procedure}, {terms.selection}): even unanimous '
+        f'votes have p-value {math.exp(smallest):.3g} > '
+        f'{math.exp(_log_level(terms, num_components)):.3g}, the first level of the procedure. '
+        f'The smallest n that can is {least}.'
+    )
 
 
 def first_look(terms: Terms, num_components: int, n0: int = 0) -> int:
@@ -136,7 +176,8 @@ def first_look(terms: Terms, num_components: int, n0: int = 0) -> int:
 
     Returns:
         int: ``FIRST_LOOK_FACTOR`` times the draws with which Holm's procedure (or k-FWER's) can
-        certify anything at the level of the first look.
+        certify anything at the level of the first look, under one of the selections if 'auto'
+        leaves them open.
     """
     plain = 'holm' if terms.procedure == 'ordered_holm' else terms.procedure
     at_look = replace(terms, procedure=plain, alpha=spend(terms.alpha, 1))
@@ -145,6 +186,9 @@ def first_look(terms: Terms, num_components: int, n0: int = 0) -> int:
 
 def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | None:
     """Counted hits that are needed while no component is certified yet.
+
+    For 'ordered_holm' they are those of the component that the order puts first, as ``certify``
+    takes them: Holm's, or one less where Holm leaves enough of alpha for it.
 
     Args:
         n (int): Number of estimation draws, at least 1.
@@ -158,9 +202,7 @@ def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | 
     Raises:
         ValueError: If a value is out of range.
     """
-    table = p_value_table(_counted(n, terms, n0), terms.tau, terms.selection, num_components)
-    attained = table <= _level(terms, num_components)
-    return int(np.argmax(attained)) if attained[-1] else None
+    return settle(terms, num_components, n0, n).first_hits
 
 
 @dataclass(frozen=True)
@@ -171,8 +213,10 @@ class Outlook:
         feasible (bool): Whether anything can be certified.
         min_draws (int): Smallest n that can.
         max_tau (float | None): Largest tau that n draws can certify; None if below 1/2.
-        first_hits (int | None): Counted hits that are needed while no component is certified yet;
-            None if n is too small.
+        selection (str): What 'auto' takes, or what the terms say.
+        tested_tau (float): The threshold of the tests, tau or more.
+        first_hits (int | None): Counted hits that are needed while no component is certified yet
+            (for 'ordered_holm', by the one that the order puts first); None if n is too small.
         probability (float | None): The probability that a component's class needs for an even
             chance of so many hits.
         counted (int): Draws that are counted: n, or n0 + n.
@@ -181,12 +225,16 @@ class Outlook:
     feasible: bool
     min_draws: int
     max_tau: float | None
+    selection: str
+    tested_tau: float
     first_hits: int | None
     probability: float | None
     counted: int
 
 
-def outlook(n: int, terms: Terms, num_components: int, n0: int = 0) -> Outlook:
+def outlook(
+    n: int, terms: Terms, num_components: int, n0: int = 0, first: Counting | None = None
+) -> Outlook:
     """What a plan can reach at best; see ``Outlook``.
 
     Args:
@@ -194,25 +242,65 @@ def outlook(n: int, terms: Terms, num_components: int, n0: int = 0) -> Outlook:
         terms (Terms): The terms.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
+        first (Counting | None): Of a group-sequential run: what its first look has settled; n and
+            the terms' alpha are those of a later one then.
 
     Returns:
         Outlook: The figures.
 
     Raises:
+        InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
         ValueError: If a value is out of range.
     """
-    counted = _counted(n, terms, n0)
-    hits = first_hits(n, terms, num_components, n0)
-    # P[Bin(counted, p) >= hits] is the distribution function of this beta law at p.
-    probability = None if hits is None else float(stats.beta.ppf(0.5, hits, counted - hits + 1))
+    counting = _counting(n, terms, num_components, n0, first)
     return Outlook(
-        feasible=hits is not None,
+        feasible=counting.first_hits is not None,
         min_draws=min_draws(terms, num_components, n0),
         max_tau=max_tau(n, terms, num_components, n0),
-        first_hits=hits,
-        probability=probability,
-        counted=counted,
+        selection=counting.selection,
+        tested_tau=counting.tau,
+        first_hits=counting.first_hits,
+        probability=counting.probability,
+        counted=counting.counted,
     )
+
+
+def draws_for_share(
+    share: float, terms: Terms, num_components: int, n0: int = 0, first: Counting | None = None
+) -> int | None:
+    """Smallest n at which a share of hits is enough while nothing is certified yet.
+
+    Args:
+        share (float): Of the counted draws, in (0, 1].
+        terms (Terms): The terms.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
+        first (Counting | None): As for ``outlook``.
+
+    Returns:
+        int | None: The number of estimation draws; None if it is not enough at any number up to
+        ``MOST_DRAWS``.
+
+    Raises:
+        InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
+        ValueError: If a value is out of range.
+    """
+    if share <= terms.tau:
+        return None
+
+    def is_enough(n: int) -> bool:
+        counting = _counting(n, terms, num_components, n0, first)
+        hits = counting.first_hits
+        return hits is not None and hits <= share * counting.counted
+
+    before = min_draws(terms, num_components, n0) - 1
+    n = before + 1
+    while n <= MOST_DRAWS:
+        if is_enough(n):
+            # The first of the last step, before which it may come and go.
+            return next(size for size in range(before + 1, n + 1) if is_enough(size))
+        before, n = n, max(n + 1, int(n * 1.02))
+    return None
 
 
 def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
@@ -230,14 +318,16 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
         float: Expected number of further certified components.
     """
     terms = certificate.terms
-    hits, counted = votes.stages(terms.selection)[-1]
+    hits, counted = votes.stages(certificate.selection)[-1]
     counts = histogram(hits[~certificate.certified], counted)
     pending = int(counts.sum())
     if pending == 0:
         return 0.0
-    level = first_level('kfwer', spend(terms.alpha, len(votes.looks) + 1), pending, certificate.k)
+    level = certificate.k * spend(terms.alpha, len(votes.looks) + 1) / pending
     after = counted + n - votes.n
-    table = p_value_table(after, terms.tau, terms.selection, votes.num_components)
+    table = p_value_table(
+        after, certificate.tested_tau, certificate.selection, votes.num_components
+    )
     cutoff = int(np.count_nonzero(table > level))
     have = np.arange(counted + 1)
     share = (have + 0.5) / (counted + 1)
@@ -318,10 +408,18 @@ class Decision:
     gain: float
 
 
-def _counted(n: int, terms: Terms, n0: int) -> int:
-    return check_draws(n) + (n0 if terms.selection == 'same_draws' else 0)
+def _counting(
+    n: int, terms: Terms, num_components: int, n0: int, first: Counting | None
+) -> Counting:
+    if first is None:
+        return settle(terms, num_components, n0, n)
+    return later_look(first, terms, num_components, n0, n)
 
 
-def _level(terms: Terms, num_components: int) -> float:
+def _counted(n: int, selection: str, n0: int) -> int:
+    return check_draws(n) + (n0 if selection == 'same_draws' else 0)
+
+
+def _log_level(terms: Terms, num_components: int) -> float:
     k = terms.number(num_components)
-    return first_level(terms.procedure, terms.alpha, num_components, k)
+    return log_first_level(terms.procedure, terms.alpha, num_components, k)

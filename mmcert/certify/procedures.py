@@ -6,10 +6,14 @@ without an array of K floats; ``ordered_holm`` adds some of the components just 
 
 All of them reject step by step: what is rejected leaves the family, and the others are tested
 anew. They may therefore be continued on further draws at a level of their own (see ``sequential``).
+The proofs are in docs/proofs.md.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +21,6 @@ from numpy.typing import NDArray
 
 from mmcert.certify.binomial import histogram
 from mmcert.certify.multiple_testing import step_down
-
-PROCEDURES = ('bonferroni', 'holm', 'kfwer', 'ordered_holm')
-"""Legal names of procedures."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,34 +35,6 @@ class Rejections:
 
     mask: NDArray[np.bool_]
     cutoff: int
-
-
-def check_procedure(procedure: str) -> None:
-    """Checks the name of a procedure.
-
-    Raises:
-        ValueError: If it is not known; the message lists the legal ones.
-    """
-    if procedure not in PROCEDURES:
-        raise ValueError(f'unknown procedure {procedure!r}; legal: {", ".join(PROCEDURES)}')
-
-
-def first_level(procedure: str, alpha: float, num_components: int, k: int = 1) -> float:
-    """The largest p-value that the first rejection of a procedure may have.
-
-    Args:
-        procedure (str): One of ``PROCEDURES``.
-        alpha (float): Bound of the error probability, in (0, 1).
-        num_components (int): Size of the family, K.
-        k (int): Of the k-FWER.
-
-    Returns:
-        float: The level: nothing can be rejected unless some attainable p-value is at most this.
-    """
-    if procedure == 'ordered_holm':
-        # The component that the order puts first may be given all of alpha.
-        return alpha
-    return k * alpha / max(num_components, 1)
 
 
 def reject(
@@ -89,32 +62,80 @@ def reject(
 
     Returns:
         Rejections: The newly rejected components and the cut-off.
+
+    Raises:
+        ValueError: If the procedure is not known.
     """
-    total = hits.size
-    counts = histogram(hits if pending is None else hits[pending], len(table) - 1)
-    rejected = total - int(counts.sum())
-    if procedure == 'bonferroni':
-        cutoff = int(np.count_nonzero(table > alpha / max(total, 1)))
-    elif procedure == 'ordered_holm':
-        cutoff, extra = _ordered_holm(hits, counts, table, alpha, order, pending)
-        mask = hits >= cutoff
-        mask[extra] = True
-        mask = mask if pending is None else mask & pending
-        # The order pays for the components that it was applied to, and for no others.
-        left = total - rejected - int(np.count_nonzero(mask))
-        return Rejections(mask, int(np.count_nonzero(table > alpha / max(left, 1))))
-    else:
+    check_procedure(procedure)
+    family = _Family(hits, table, alpha, k, order, pending)
+    return _RULES[procedure].run(family)
+
+
+@dataclass(frozen=True, eq=False)
+class _Family:
+    """The arguments of ``reject``, and what is counted from them."""
+
+    hits: NDArray[np.integer]
+    table: NDArray[np.float64]
+    alpha: float
+    k: int
+    order: NDArray[np.integer] | None
+    pending: NDArray[np.bool_] | None
+
+    @functools.cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """How many pending components have 0, ..., n hits, shape (n + 1,)."""
+        hits = self.hits if self.pending is None else self.hits[self.pending]
+        return histogram(hits, len(self.table) - 1)
+
+    @property
+    def rejected(self) -> int:
+        """How many components an earlier run rejected."""
+        return self.hits.size - int(self.counts.sum())
+
+    def attains(self, level: float) -> int:
+        """Smallest number of hits whose p-value is at most a level; n + 1 if there is none."""
+        return int(np.count_nonzero(self.table > level))
+
+    def above(self, cutoff: int) -> Rejections:
+        """Rejects at a cut-off."""
+        mask = self.hits >= cutoff
+        return Rejections(mask if self.pending is None else mask & self.pending, cutoff)
+
+    def step_down(self, k: int) -> Rejections:
+        """Rejects by Holm's procedure, or Lehmann and Romano's."""
         steps = step_down(
-            table[::-1],
-            counts[::-1],
-            alpha,
-            total=total,
-            k=k if procedure == 'kfwer' else 1,
-            rejected=rejected,
+            self.table[::-1],
+            self.counts[::-1],
+            self.alpha,
+            total=self.hits.size,
+            k=k,
+            rejected=self.rejected,
         )
-        cutoff = len(table) - steps
-    mask = hits >= cutoff
-    return Rejections(mask if pending is None else mask & pending, cutoff)
+        return self.above(len(self.table) - steps)
+
+
+def _bonferroni(family: _Family) -> Rejections:
+    return family.above(family.attains(family.alpha / max(family.hits.size, 1)))
+
+
+def _holm(family: _Family) -> Rejections:
+    return family.step_down(1)
+
+
+def _kfwer(family: _Family) -> Rejections:
+    return family.step_down(family.k)
+
+
+def _ordered(family: _Family) -> Rejections:
+    cutoff, extra = _ordered_holm(
+        family.hits, family.counts, family.table, family.alpha, family.order, family.pending
+    )
+    mask = family.above(cutoff).mask
+    mask[extra] = True
+    # The order pays for the components that it was applied to, and for no others.
+    left = int(family.counts.sum()) - int(np.count_nonzero(mask))
+    return Rejections(mask, family.attains(family.alpha / max(left, 1)))
 
 
 def _ordered_holm(
@@ -131,14 +152,7 @@ def _ordered_holm(
     smallest k with m * t_k <= alpha (n + 1 if there is none, with t = 0). What that leaves of alpha
     pays for testing the first m1 = floor((alpha - m * t_k*) / (t_{k*-1} - t_k*)) components of I,
     in an order fixed in advance, at k* - 1 hits. The rejected ones leave I, and so on until
-    nothing changes.
-
-    Valid by the sequential rejection principle (Goeman and Solari, "The sequential rejection
-    principle of familywise error control", Annals of Statistics 2010). For the set T of true nulls
-    the levels add up to at most m * t_k* + m1 * (t_{k*-1} - t_k*) <= alpha. And whatever is
-    rejected within a larger set I is rejected within T as well: k* is not larger there, and with
-    equal k* neither m nor the rank is larger, so m1 is not smaller. Hence the first false rejection
-    is one that T makes, with probability at most alpha.
+    nothing changes. The proof is in docs/proofs.md, "Ordered Holm".
 
     Once c components with k* - 1 hits have been rejected, the next one, at place q among the
     components with fewer than k* hits, has rank q - c within I: it is rejected if (m - c) * t_k* +
@@ -177,3 +191,102 @@ def _ordered_holm(
             return cutoff, order[where[: int(np.argmax(failed))]]
         cutoff -= 1
         remaining -= marginal
+
+
+def _first_of_ordered(table: NDArray[np.float64], alpha: float, num_components: int, k: int) -> int:
+    """Hits that the component put first needs, while all others have fewer than the cut-off."""
+    cutoff = int(np.count_nonzero(table > alpha / max(num_components, 1)))
+    if cutoff == 0:
+        return 0
+    at_cutoff = table[cutoff] if cutoff < len(table) else 0.0
+    step = table[cutoff - 1] - at_cutoff
+    return cutoff - 1 if num_components * at_cutoff + step <= alpha else cutoff
+
+
+def _first_of_level(table: NDArray[np.float64], alpha: float, num_components: int, k: int) -> int:
+    """Hits with a p-value of at most k * alpha / K."""
+    return int(np.count_nonzero(table > k * alpha / max(num_components, 1)))
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What has to be known of a procedure.
+
+    Attributes:
+        run (Callable): Its run on one family.
+        first_hits (Callable): See ``first_hits``; with n + 1 where no number of hits is enough.
+        steps (bool): Whether it tests at larger levels once something was rejected.
+        alpha_for_first (bool): Whether all of alpha may go to the component that is put first.
+    """
+
+    run: Callable[[_Family], Rejections]
+    first_hits: Callable[[NDArray[np.float64], float, int, int], int] = _first_of_level
+    steps: bool = True
+    alpha_for_first: bool = False
+
+
+_RULES = {
+    'bonferroni': _Rule(_bonferroni, steps=False),
+    'holm': _Rule(_holm),
+    'kfwer': _Rule(_kfwer),
+    'ordered_holm': _Rule(_ordered, _first_of_ordered, alpha_for_first=True),
+}
+
+PROCEDURES = tuple(_RULES)
+"""Legal names of procedures: those that have a rule, and no others."""
+
+
+def check_procedure(procedure: str) -> None:
+    """Checks the name of a procedure.
+
+    Raises:
+        ValueError: If it is not known; the message lists the legal ones.
+    """
+    if procedure not in PROCEDURES or procedure not in _RULES:
+        raise ValueError(f'unknown procedure {procedure!r}; legal: {", ".join(_RULES)}')
+
+
+def first_hits(
+    procedure: str, table: NDArray[np.float64], alpha: float, num_components: int, k: int = 1
+) -> int | None:
+    """Hits that a component needs while nothing is rejected and all others have none.
+
+    For 'ordered_holm' it is the component that the order puts first.
+
+    Args:
+        procedure (str): One of ``PROCEDURES``.
+        table (np.ndarray): p-value of 0, ..., n hits, not increasing, shape (n + 1,).
+        alpha (float): Bound of the error probability, in (0, 1).
+        num_components (int): Size of the family, K.
+        k (int): Of the k-FWER.
+
+    Returns:
+        int | None: The hits; None if n are not enough.
+    """
+    check_procedure(procedure)
+    hits = _RULES[procedure].first_hits(table, alpha, num_components, k)
+    return hits if hits < len(table) else None
+
+
+def log_first_level(procedure: str, alpha: float, num_components: int, k: int = 1) -> float:
+    """Logarithm of the largest p-value that the first rejection of a procedure may have.
+
+    Args:
+        procedure (str): One of ``PROCEDURES``.
+        alpha (float): Bound of the error probability, in (0, 1).
+        num_components (int): Size of the family, K.
+        k (int): Of the k-FWER.
+
+    Returns:
+        float: Nothing can be rejected unless some attainable p-value is at most exp of this.
+    """
+    check_procedure(procedure)
+    if _RULES[procedure].alpha_for_first:
+        return math.log(alpha)
+    return math.log(alpha) + math.log(k) - math.log(max(num_components, 1))
+
+
+def goes_on(procedure: str) -> bool:
+    """Whether a procedure tests at larger levels once something was rejected."""
+    check_procedure(procedure)
+    return _RULES[procedure].steps

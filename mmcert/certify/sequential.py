@@ -4,12 +4,9 @@ The votes are looked at after n_1 < n_2 < ... draws, numbers that are fixed befo
 to go on may depend on the votes, not how far. At look l the procedure is applied to the still
 uncertified components at level alpha_l, where the alpha_l add up to alpha; then one may stop or go
 on, by any rule (Bartroff and Song, "Sequential tests of multiple hypotheses controlling type I and
-II familywise error rates", Journal of Statistical Planning and Inference 2014). As long as no
-rejection was false, the uncertified components contain the set T of true nulls, so by the argument
-of each procedure the first false rejection falls to look l with probability at most alpha_l. For
-k-FWER, as long as fewer than k rejections were false, each of them had a p-value of at most
-k * alpha_l / |T| at its look l; by Markov's inequality k of them occur with probability at most the
-sum of the alpha_l.
+II familywise error rates", Journal of Statistical Planning and Inference 2014). The first false
+certificate falls to look l with probability at most alpha_l; the proof is in docs/proofs.md,
+"Looks".
 
 With the levels alpha / (l (l + 1)), which add up to alpha over infinitely many looks, the budget of
 draws may be raised later, and the votes sampled so far stay good.

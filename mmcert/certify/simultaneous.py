@@ -7,12 +7,8 @@ all components i and all t below their bounds together, and every curve made of 
 whole.
 
 With 'holdout' the bound is Clopper and Pearson's. With 'same_draws' the class is chosen by counts
-that are bounded, so the bound is taken at half the level, a = alpha / (2 K), and is used where it
-exceeds 1/2. Let k(p) be the least count whose bound exceeds p, so that P[Bin(n, p) >= k(p)] <= a.
-A bound above 1/2 is wrong only if some class c has count k(p_c) or more (p_c >= 1/2), or k(1/2) or
-more (p_c < 1/2). If one class has p_c >= 1/2, it adds at most a, and the others, whose
-probabilities sum to at most 1/2, together at most P[Bin(n, 1/2) >= k(1/2)] <= a by convexity (see
-``binomial.same_draws_table``). If none has, convexity bounds the sum by two classes at 1/2: 2 a.
+that are bounded, so the bound is taken at half the level, alpha / (2 K), and is used where it
+exceeds 1/2. The proof is in docs/proofs.md, "All thresholds at once".
 """
 
 from __future__ import annotations
@@ -24,7 +20,9 @@ from numpy.typing import NDArray
 
 from mmcert.certify.binomial import check_selection, clopper_pearson_table
 from mmcert.certify.checks import check_alpha
+from mmcert.certify.selection import settle_joint
 from mmcert.certify.sequential import spend
+from mmcert.certify.terms import SELECTION
 from mmcert.certify.votes import Votes
 
 
@@ -33,7 +31,7 @@ def joint_radii(
     *,
     alpha: float,
     radius: Callable[[float], float],
-    selection: str = 'holdout',
+    selection: str = SELECTION,
 ) -> NDArray[np.float32]:
     """The certified radius of each component, all of them jointly valid.
 
@@ -44,7 +42,9 @@ def joint_radii(
         votes (Votes): Votes of one input.
         alpha (float): Bound of the probability that any radius is too large, in (0, 1).
         radius (Callable): From a threshold tau in (1/2, 1) to the perturbation's radius.
-        selection (str): 'holdout' or 'same_draws'.
+        selection (str): 'holdout', 'same_draws', or 'auto', the one of them under which an
+            unanimous component has the larger radius (``selection.settle_joint``: it follows from
+            the numbers of draws, alpha and K alone).
 
     Returns:
         np.ndarray: Radii, the shape of the votes, float32, rounded down; 0 where nothing is
@@ -54,6 +54,8 @@ def joint_radii(
         ValueError: If a value is out of range or the votes lack what the selection needs.
     """
     alpha = check_alpha(alpha)
+    if selection == 'auto':
+        selection = settle_joint(votes, alpha)
     check_selection(selection)
     shares = max(votes.num_components, 1) * (2 if selection == 'same_draws' else 1)
     found = np.zeros(votes.guess.shape, dtype=np.float32)

@@ -56,7 +56,8 @@ class LevelTally:
 
         Args:
             allowance (int): How many of the certificates may be wrong by the promise of the
-                procedure: taken away from all but ``cCIG``, which is not known then.
+                procedure: they count as not certified where that hurts most, and ``cCIG`` is not
+                known.
 
         Returns:
             dict: ``CIG``, the certified information gain: the mean over labelled components of (log
@@ -76,7 +77,7 @@ class LevelTally:
             }
         for level in range(len(self.components) - 1):
             finer = slice(0, level + 1)
-            certified = int(self.components[finer].sum())
+            certified = max(int(self.components[finer].sum()) - allowance, 0)
             total = int(self.components.sum())
             correct = max(int(self.levels[:, finer, 1].sum()) - allowance, 0)
             rates[f'abstain_level{level}'] = _ratio(total - certified, total)
@@ -152,20 +153,20 @@ class Tally:
             ``certified_share`` (of all components), ``smoothed_aAcc``, ``smoothed_mIoU`` (the
             smoothed model without certification), with a base model ``base_aAcc``, ``base_mIoU``,
             and with a taxonomy those of ``LevelTally``. Where the procedure allows k - 1 wrong
-            certificates, the certified rates are what is left if those are taken away where it
-            hurts most; ``worst_mIoU`` is not known then.
+            certificates, so many count as abstained, in each rate where it hurts that rate most;
+            ``worst_mIoU`` is not known then.
         """
         labelled = int(self.certified.sum())
         iou_sum, occurring = self._certified_iou_sum()
-        correct = max(int(np.trace(self.certified)) - self.allowance, 0)
+        abstained = min(self.abstained + self.allowance, self.components)
         rates = {
-            'certAcc': _ratio(correct, labelled),
+            'certAcc': _ratio(self._correct(self.certified), labelled),
             'mIoU': _ratio(iou_sum, occurring),
             'mIoU_paper': _ratio(iou_sum, self.num_classes),
             'worst_mIoU': self._worst(self.certified),
-            'abstain': _ratio(self.abstained, self.components),
-            'abstain_valid': _ratio(self.certified[:, -1].sum(), labelled),
-            'certified_share': _ratio(self.components - self.abstained, self.components),
+            'abstain': _ratio(abstained, self.components),
+            'abstain_valid': _ratio(self._abstained(self.certified), labelled),
+            'certified_share': _ratio(self.components - abstained, self.components),
             'smoothed_aAcc': _ratio(np.trace(self.smoothed), labelled),
             'smoothed_mIoU': _mean(_iou(self.smoothed)),
         }
@@ -182,19 +183,18 @@ class Tally:
         Returns:
             dict: ``near`` and ``away``, each with ``share`` (of the labelled components),
             ``certAcc``, ``worst_mIoU`` and ``abstain_valid``; empty if boundaries are not known.
-            All of the allowance of wrong certificates is charged to each region.
+            All of the allowance of wrong certificates is charged to each region, as in ``rates``.
         """
         if self.near is None:
             return {}
         whole = self.certified.sum()
         regions = {}
         for name, part in (('near', self.near), ('away', self.certified - self.near)):
-            correct = max(int(np.trace(part)) - self.allowance, 0)
             regions[name] = {
                 'share': _ratio(part.sum(), whole),
-                'certAcc': _ratio(correct, part.sum()),
+                'certAcc': _ratio(self._correct(part), part.sum()),
                 'worst_mIoU': self._worst(part),
-                'abstain_valid': _ratio(part[:, -1].sum(), part.sum()),
+                'abstain_valid': _ratio(self._abstained(part), part.sum()),
             }
         return regions
 
@@ -219,6 +219,14 @@ class Tally:
                 rates['worst_IoU'] = worst_iou(self.certified).tolist()
             rates['abstain'] = (self.certified[:, -1] / labelled).tolist()
         return rates
+
+    def _correct(self, confusion: NDArray[np.int64]) -> int:
+        """Certified and correct components, less the allowance."""
+        return max(int(np.trace(confusion)) - self.allowance, 0)
+
+    def _abstained(self, confusion: NDArray[np.int64]) -> int:
+        """Components that are not certified, and the allowance."""
+        return min(int(confusion[:, -1].sum()) + self.allowance, int(confusion.sum()))
 
     def _worst(self, confusion: NDArray[np.int64]) -> float:
         if self.allowance or self.num_classes < 2:

@@ -7,7 +7,8 @@ the chain rise with the level, since whoever votes for the class votes for its n
 component all false statements are implied by the one about its coarsest node of probability at most
 tau: testing the whole chain costs no more than testing the class, at one cut-off for all levels.
 When the counted draws choose the chain as well ('same_draws'), the coarsest nodes of probability at
-most tau are disjoint, and the bound of ``binomial.same_draws_table`` covers them.
+most tau are disjoint, and the bound of ``binomial.same_draws_table`` covers them. The proof is in
+docs/proofs.md, "Taxonomies".
 
 Built in are the categories of Cityscapes' label definitions (Cordts et al., CVPR 2016), and the
 same for CamVid's classes, each with a level above that tells what moves by itself from what does

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from mmcert.certify.binomial import check_hits
+from mmcert.certify.binomial import SELECTIONS, check_hits
 from mmcert.certify.checks import check_draws
 
 FORMAT = 2
@@ -75,9 +75,8 @@ class Votes:
             object.__setattr__(self, 'n0', check_draws(self.n0, 'n0'))
         object.__setattr__(self, 'hits', check_hits(self.hits, self.n))
         object.__setattr__(self, 'guess', self._checked_guess())
-        if self.selection_hits is not None and self.n0 > 0:
-            selection_hits = check_hits(self.selection_hits, self.n0)
-            self._check_shape(selection_hits, 'selection_hits')
+        if self.selection_hits is not None:
+            selection_hits = self._checked_selection_hits(self.selection_hits)
             object.__setattr__(self, 'selection_hits', selection_hits)
         self._check_looks()
         for votes in self.coarse:
@@ -95,6 +94,16 @@ class Votes:
         if guess.size and guess.min() < 0:
             raise ValueError(f'guess must hold classes >= 0, got {guess.min()}')
         return guess
+
+    def _checked_selection_hits(self, hits: ArrayLike) -> NDArray[np.integer]:
+        if self.n0 > 0:
+            checked = check_hits(hits, self.n0)
+        else:
+            checked = check_hits(hits, 1)
+            if checked.any():
+                raise ValueError('selection_hits must be 0 without selection draws (n0=0)')
+        self._check_shape(checked, 'selection_hits')
+        return checked
 
     def _check_looks(self) -> None:
         if not self.looks and not self.history:
@@ -122,6 +131,13 @@ class Votes:
     def num_components(self) -> int:
         """Number of components K, the size of the family."""
         return int(self.guess.size)
+
+    @property
+    def selections(self) -> tuple[str, ...]:
+        """The selections that these votes can be certified with."""
+        if self.n0 == 0:
+            return ('same_draws',)
+        return SELECTIONS if self.selection_hits is not None else ('holdout',)
 
     def stages(self, selection: str) -> list[tuple[NDArray[np.integer], int]]:
         """The counts that are tested at each look.

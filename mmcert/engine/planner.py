@@ -18,8 +18,9 @@ from prettytable import PrettyTable
 
 from mmcert.certify import InfeasiblePlanError, Terms
 from mmcert.certify.binomial import SELECTIONS
-from mmcert.certify.planning import first_hits, first_look, min_draws, outlook
+from mmcert.certify.planning import draws_for_share, first_look, min_draws, outlook
 from mmcert.certify.procedures import PROCEDURES
+from mmcert.certify.selection import Counting, settle
 from mmcert.certify.sequential import GROWTH, spend
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.sampling import BatchSize, collect_votes
@@ -27,8 +28,6 @@ from mmcert.sampling.batching import LARGEST
 
 COMMON_TAUS = (0.6, 0.75, 0.85, 0.95, 0.99)
 TIMED_BATCHES = 3
-MOST_DRAWS = 20_000
-"""Where the search for a number of draws gives up."""
 SAMPLED_INPUTS = 8
 """Inputs that are asked for their thresholds, where the attack set gives each its own."""
 
@@ -127,6 +126,16 @@ def _tested(plan: SmoothingPlan, num_components: int) -> Terms:
     return replace(plan.terms, alpha=spend(plan.terms.alpha, looks))
 
 
+def _first_look(plan: SmoothingPlan, terms: Terms, num_components: int) -> Counting | None:
+    """What the first look settles under the plan's alpha; None if n is fixed."""
+    if plan.stopping is None:
+        return None
+    whole = replace(terms, alpha=plan.terms.alpha)
+    size = first_look(whole, num_components, plan.n0)
+    at_look = replace(whole, alpha=spend(plan.terms.alpha, 1))
+    return settle(at_look, num_components, plan.n0, size)
+
+
 def _procedures(plan: SmoothingPlan, tested: Terms, n: int, num_components: int) -> str:
     table = PrettyTable(
         [
@@ -137,7 +146,8 @@ def _procedures(plan: SmoothingPlan, tested: Terms, n: int, num_components: int)
     for procedure in PROCEDURES:
         for selection in SELECTIONS:
             terms = _like(tested, procedure, selection)
-            found = outlook(n, terms, num_components, plan.n0)
+            first = _first_look(plan, terms, num_components)
+            found = outlook(n, terms, num_components, plan.n0, first)
             tau = found.max_tau
             table.add_row(
                 [
@@ -155,7 +165,9 @@ def _procedures(plan: SmoothingPlan, tested: Terms, n: int, num_components: int)
         f'{table.get_string()}\n"First hits" are needed while nothing is certified yet; a '
         'component whose class has the probability beside it gets them half of the time. Holm and '
         'its kin need fewer as they go on. All figures of ordered_holm are for the component that '
-        'it tests first; the others need about as much as with holm.'
+        'it tests first; the others need at most one hit more, and where holm cannot begin, they '
+        'wait for those before them.'
+        + _settled_words(plan, tested, n, num_components)
         + (
             ''
             if tested == plan.terms
@@ -164,33 +176,35 @@ def _procedures(plan: SmoothingPlan, tested: Terms, n: int, num_components: int)
     )
 
 
+def _settled_words(plan: SmoothingPlan, tested: Terms, n: int, num_components: int) -> str:
+    """What the configured terms count, and at which threshold they test."""
+    first = _first_look(plan, tested, num_components)
+    found = outlook(n, tested, num_components, plan.n0, first)
+    words = ''
+    if tested.selection == 'auto':
+        words = f" selection='auto' is {found.selection} here ({tested.procedure})."
+    if found.tested_tau > tested.tau:
+        words += (
+            f' {found.selection} is tested at {found.tested_tau:.4f} in place of tau = '
+            f'{tested.tau:g}, where it needs fewer hits.'
+        )
+    return words
+
+
 def _smallest(plan: SmoothingPlan, terms: Terms, num_components: int, taus: Sequence[float]) -> str:
     table = PrettyTable(['tau', 'radius', 'smallest n', 'n for one vote in 50 against'])
     for tau in taus:
         at_tau = replace(terms, tau=tau)
+        first = _first_look(plan, at_tau, num_components)
         table.add_row(
             [
                 f'{tau:g}',
                 f'{plan.perturbation.radius(tau):.4g}',
                 min_draws(at_tau, num_components, plan.n0),
-                _draws_for_share(at_tau, num_components, plan.n0, 0.98) or '-',
+                draws_for_share(0.98, at_tau, num_components, plan.n0, first) or '-',
             ]
         )
     return f'{terms.procedure}, {terms.selection}:\n{table.get_string()}'
-
-
-def _draws_for_share(terms: Terms, num_components: int, n0: int, share: float) -> int | None:
-    """Smallest n at which this share of hits is enough to begin; None if it never is."""
-    if share <= terms.tau:
-        return None
-    n = min_draws(terms, num_components, n0)
-    while n <= MOST_DRAWS:
-        hits = first_hits(n, terms, num_components, n0)
-        counted = n + n0 if terms.selection == 'same_draws' else n
-        if hits is not None and hits <= share * counted:
-            return n
-        n = max(n + 1, int(n * 1.02))
-    return None
 
 
 def _verdict(plan: SmoothingPlan, num_components: int) -> str:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from mmcert.certify import Taxonomy, Terms
 from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import StoppingRule
+from mmcert.certify.selection import allowed, possible
+from mmcert.certify.terms import PROCEDURE, SELECTION
 from mmcert.models.adapter import Adapter
 from mmcert.models.image_adapter import SPACE_WORDS, ImageAdapter, Space
 from mmcert.models.image_segmentor import RESOLUTION_WORDS, Resolution
@@ -46,7 +48,7 @@ class SmoothingConfig:
         tau (float | None): Probability threshold in [0.5, 1); by default 0.75. Where the
             perturbation is given an attack set, each image has a threshold of its own, and this is
             the least, by default 0.5.
-        n0 (int): Number of selection draws; may be 0 with ``selection='same_draws'``.
+        n0 (int): Number of selection draws; may be 0 unless ``selection='holdout'``.
         n (int | str): Number of estimation draws, or 'auto' to sample in looks until more draws
             would add little.
         budget (int | None): With n='auto', most estimation draws per image.
@@ -55,7 +57,7 @@ class SmoothingConfig:
         alpha (float): Bound of the error probability per image, in (0, 1).
         procedure (str): Multiple testing procedure: 'bonferroni', 'holm', 'kfwer' or
             'ordered_holm'. SegCertify as published is 'holm' with ``selection='holdout'``.
-        selection (str): 'holdout' or 'same_draws', see ``mmcert.certify.Terms``.
+        selection (str): 'holdout', 'same_draws' or 'auto', see ``mmcert.certify.Terms``.
         k (int | float | None): For 'kfwer': fewer than k certificates of an image may be wrong; a
             number, or a share of the pixels.
         order (str): For 'ordered_holm': 'auto', 'margin' or 'selection'.
@@ -94,8 +96,8 @@ class SmoothingConfig:
     budget: int | None = None
     min_gain: float = 0.01
     alpha: float = 1e-3
-    procedure: str = 'ordered_holm'
-    selection: str = 'same_draws'
+    procedure: str = PROCEDURE
+    selection: str = SELECTION
     k: int | float | None = None
     order: str = 'auto'
     taxonomy: Any = None
@@ -176,21 +178,7 @@ class SmoothingConfig:
                 "n='auto' needs one threshold for all images, but with an attack set each has its "
                 'own: give n as a number'
             )
-        if perturbation.parts > 1 and self.selection != 'holdout':
-            raise ValueError(
-                f'{perturbation!r} has {perturbation.parts} parts, each with estimation draws of '
-                'its own, for which the selection draws of one of them cannot count: set '
-                "selection='holdout'"
-            )
-        if perturbation.parts > 1 and self.taxonomy is not None:
-            raise ValueError(
-                f'{perturbation!r} has {perturbation.parts} parts, for which nodes are not '
-                'counted: leave taxonomy out'
-            )
-        tau = self.tau
-        if tau is None:
-            tau = 0.5 if perturbation.sets_tau else 0.75
-        terms = Terms(tau, self.alpha, self.procedure, self.selection, self.k, self.order)
+        terms = self._terms(perturbation)
         if self.distribute not in DISTRIBUTE:
             raise ValueError(
                 f'distribute must be one of {", ".join(DISTRIBUTE)}, got {self.distribute!r}'
@@ -204,7 +192,7 @@ class SmoothingConfig:
         return SmoothingPlan(
             perturbation=perturbation,
             terms=terms,
-            n0=self._n0(),
+            n0=self._n0(terms),
             n=self._fixed_n(),
             stopping=self._stopping(),
             batch_size=BatchSize(self.batch_size).spec,
@@ -270,8 +258,30 @@ class SmoothingConfig:
             raise ValueError(f'save_seconds must be a number of at least 0, got {seconds!r}')
         return float(seconds)
 
-    def _n0(self) -> int:
-        if self.n0 == 0 and self.selection == 'same_draws':
+    def _terms(self, perturbation: Perturbation) -> Terms:
+        """The terms, with what the perturbation leaves open."""
+        tau, selection = self.tau, self.selection
+        if tau is None:
+            tau = 0.5 if perturbation.sets_tau else 0.75
+        if perturbation.parts > 1:
+            if selection == 'same_draws':
+                raise ValueError(
+                    f'{perturbation!r} has {perturbation.parts} parts, each with estimation draws '
+                    'of its own, for which the selection draws of one of them cannot count: set '
+                    "selection='holdout' or 'auto'"
+                )
+            if self.taxonomy is not None:
+                raise ValueError(
+                    f'{perturbation!r} has {perturbation.parts} parts, for which nodes are not '
+                    'counted: leave taxonomy out'
+                )
+            if selection == 'auto':
+                # Nothing else is possible, and the plan of an image has to know it.
+                selection = 'holdout'
+        return Terms(tau, self.alpha, self.procedure, selection, self.k, self.order)
+
+    def _n0(self, terms: Terms) -> int:
+        if self.n0 == 0 and possible(terms, allowed(0)) == ('same_draws',):
             if self.n == 'auto' or self.taxonomy is not None:
                 raise ValueError(
                     "n='auto' and a taxonomy need a guess from selection draws: n0 must be at "

@@ -128,7 +128,11 @@ class CertifiedMetric(BaseMetric):
                 f'certified results of {counts.images} {word}s, {kind}: with probability '
                 f'{1 - statement["alpha"]:g} per {word}{but}, '
             )
-        everywhere = dataset_statement(counts.images, statement['alpha'])
+        everywhere = dataset_statement(
+            counts.images,
+            statement['alpha'],
+            digests=[result.statement['input'] for result in results],
+        )
         # Where each image has a radius of its own, the words may differ.
         words = statement.get('words') or (
             f'the attack that the certificate of each {word} states changes no class that the '
@@ -141,6 +145,7 @@ class CertifiedMetric(BaseMetric):
             level_table(counts),
             result_table([{**statement, **rates}]),
             reference_table(rates),
+            _testing_line(results),
             _draws_line(results, draws, word, component),
             _attack_line(results, word, estimated),
         ]
@@ -181,6 +186,20 @@ class CertifiedMetric(BaseMetric):
                 for result in results
             ),
         )
+
+
+def _testing_line(results: list[ImageResult]) -> str:
+    """At which threshold same draws were tested, where that is not tau."""
+    taus = [
+        result.statement['tested_tau'] for result in results if 'tested_tau' in result.statement
+    ]
+    if not taus:
+        return ''
+    values = ' to '.join(dict.fromkeys(f'{tau:.4f}' for tau in (min(taus), max(taus))))
+    return (
+        f'same_draws was tested at {values}, above tau, where it needs fewer hits: the claims at '
+        'tau follow'
+    )
 
 
 def _draws_line(results: list[ImageResult], draws: list[int], word: str, component: str) -> str:

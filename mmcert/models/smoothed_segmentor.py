@@ -50,7 +50,7 @@ class SmoothingPlan:
     Attributes:
         perturbation (Perturbation): Law of the draws.
         terms (Terms): What to certify under.
-        n0 (int): Number of selection draws; 0 with 'same_draws' alone.
+        n0 (int): Number of selection draws; may be 0 unless the selection is 'holdout'.
         n (int | None): Number of estimation draws; None leaves it to ``stopping``.
         stopping (StoppingRule | None): When group-sequential sampling stops.
         batch_size (int | str): Draws per forward pass, or 'auto'.
@@ -254,7 +254,7 @@ class SmoothedSegmentor(BaseModel):
             votes,
             alpha=terms.alpha,
             radius=plan.perturbation.radius,
-            selection=terms.selection,
+            selection=certificate.selection,
         )
         maps: dict[str, NDArray[Any]] = {
             'pred': np.asarray(votes.guess, dtype=np.int64),

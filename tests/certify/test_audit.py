@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from mmcert.certify.audit import METHODS, ORACLES, Audit, Family, Method, Oracle, _count
+from mmcert.certify.procedures import PROCEDURES
+from mmcert.certify.terms import SELECTION_CHOICES
 
 
 def small(*methods, oracles=ORACLES, families=300):
@@ -23,6 +25,19 @@ def test_an_oracle_draws_with_the_probabilities_it_names(oracle):
         spread = np.sqrt(labels.shape[1] * p[0] * (1 - p[0]))
         assert hits.std() == pytest.approx(spread, rel=0.2)
     assert sorted(oracle.ranking()) == list(range(components))
+
+
+def test_no_procedure_and_no_selection_is_missed():
+    names = [method.name for method in METHODS if method.valid]
+    assert len(names) == len(set(names))
+    for procedure in PROCEDURES:
+        for selection in SELECTION_CHOICES:
+            for words in ('{}, {}', '{}, {}, in looks', 'label sets, {}, {}'):
+                for k in ('', ' k=5'):
+                    name = words.format(procedure + k, selection)
+                    assert (name in names) == ((procedure == 'kfwer') == bool(k)), name
+    for selection in SELECTION_CHOICES:
+        assert f'joint radii, {selection}' in names
 
 
 def test_errors_that_exclude_each_other_do():

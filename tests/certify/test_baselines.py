@@ -13,6 +13,24 @@ def test_predict_takes_a_clear_class_and_abstains_from_a_tie():
     assert cohen_predict([0, 0], 1e-3) is None
 
 
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int64', 'uint64'])
+def test_predict_reads_counts_of_any_integer_type(dtype):
+    assert cohen_predict(np.array([0, 100], dtype=dtype), 1e-3) == 1
+    assert cohen_predict(np.array([1, 200, 3], dtype=dtype), 1e-3) == 1
+
+
+def test_predict_with_a_single_class():
+    assert cohen_predict([100], 1e-3) == 0
+    assert cohen_predict([3], 1e-3) is None
+    assert cohen_predict([0], 1e-3) is None
+
+
+@pytest.mark.parametrize('counts', [[1, -1], [1.0, 2.0], [], [[1, 2]], [2**64 - 1]])
+def test_predict_refuses_what_are_no_counts(counts):
+    with pytest.raises(ValueError, match='counts must be'):
+        cohen_predict(np.asarray(counts), 1e-3)
+
+
 def test_predict_errs_with_probability_at_most_alpha():
     # Exact over two classes of probability 1/2: any answer is an error half the time at least.
     alpha, n = 0.05, 40

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -18,6 +19,35 @@ def test_what_is_said_of_many_images():
 def test_one_image_is_what_alpha_says():
     found = dataset_statement(1, 0.01)
     assert (found.all_hold, found.alpha_for_all) == (0.99, 0.01)
+
+
+def test_copies_fail_together():
+    digests = ['a'] * 60 + ['b'] * 3 + [str(index) for index in range(37)]
+    found = dataset_statement(100, 0.01, digests=digests)
+    assert (found.images, found.distinct) == (100, 39)
+    assert found.expected_failures == pytest.approx(1.0)
+    assert found.all_hold == pytest.approx(0.99**39)
+    assert found.alpha_for_all == 0.01 / 39
+    quantile = int(stats.binom.ppf(0.999, 39, 0.01))
+    assert found.failures == 60 + 3 + (quantile - 2)
+    assert '39 differ' in found.words
+    assert 'differ' not in dataset_statement(100, 0.01, digests=map(str, range(100))).words
+
+
+def test_the_bound_holds_where_copies_fail_together():
+    rng = np.random.default_rng(0)
+    copies, alpha = np.array([50, 20, 5, *[1] * 25]), 0.05
+    digests = np.repeat(np.arange(len(copies)), copies).astype(str)
+    found = dataset_statement(100, alpha, confidence=0.95, digests=digests)
+    failed = (rng.random((20_000, len(copies))) < alpha) @ copies
+    assert (failed <= found.failures).mean() >= 0.95
+    # As if all of them differed, the bound would be broken.
+    assert (failed <= dataset_statement(100, alpha, confidence=0.95).failures).mean() < 0.95
+
+
+def test_each_input_has_a_digest():
+    with pytest.raises(ValueError, match='3 inputs need a digest each, got 2'):
+        dataset_statement(3, 0.01, digests=['a', 'b'])
 
 
 @pytest.mark.parametrize(('images', 'alpha'), [(0, 0.1), (3, 0.0), (3, 1.0)])

@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from mmcert.certify import InfeasiblePlanError, Terms, Votes, certify, min_draws
+from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import (
     StoppingRule,
     can_certify,
+    draws_for_share,
+    first_hits,
     first_look,
     forecast,
     max_tau,
@@ -13,6 +18,7 @@ from mmcert.certify.planning import (
     require_feasible,
 )
 from mmcert.certify.procedures import PROCEDURES
+from mmcert.certify.selection import settle
 
 
 def terms(procedure='holm', **arguments):
@@ -60,8 +66,94 @@ def test_an_infeasible_plan_says_how_many_draws_it_needs():
     require_feasible(30, terms('ordered_holm'), 172800)
 
 
+def least_hits(n, n0, components, wanted):
+    """Counted hits that ``certify`` needs of the first component, where all others have none."""
+    counted = n + n0 if settle(wanted, components, n0, n).selection == 'same_draws' else n
+
+    def is_certified(count):
+        first, hits = np.zeros(components, dtype=int), np.zeros(components, dtype=int)
+        first[0] = min(count, n0) if counted > n else 0
+        hits[0] = count - first[0]
+        found = certify(
+            Votes(np.zeros(components, dtype=int), hits, n, n0, first),
+            tau=wanted.tau, alpha=wanted.alpha, procedure=wanted.procedure,
+            selection=wanted.selection, k=wanted.k,
+        )  # fmt: skip
+        assert not found.certified[1:].any()
+        return bool(found.certified[0])
+
+    enough = [count for count in range(counted + 1) if is_certified(count)]
+    assert enough == list(range(counted + 1 - len(enough), counted + 1))
+    return (enough[0] if enough else None), counted
+
+
+@pytest.mark.parametrize('procedure', PROCEDURES)
+@pytest.mark.parametrize('selection', [*SELECTIONS, 'auto'])
+@pytest.mark.parametrize(('n', 'n0'), [(20, 4), (59, 1), (100, 10)])
+@pytest.mark.parametrize('components', [2, 30, 2000])
+@pytest.mark.parametrize('tau', [0.5, 0.6, 0.75])
+def test_the_first_hits_are_what_certify_needs(procedure, selection, n, n0, components, tau):
+    wanted = terms(procedure, selection=selection, tau=tau)
+    found = outlook(n, wanted, components, n0)
+    assert (found.first_hits, found.counted) == least_hits(n, n0, components, wanted)
+
+
+def test_the_first_hits_of_a_segmented_image():
+    ordered = terms('ordered_holm', selection='same_draws')
+    found = outlook(100, ordered, 172800, 10)
+    assert (found.first_hits, found.counted) == (105, 110)
+    found = outlook(100, replace(ordered, selection='holdout'), 172800, 10)
+    assert (found.first_hits, found.counted) == (96, 100)
+    assert first_hits(100, ordered, 172800, 10) == 105
+    # Too few draws for Holm: the one that is put first needs all of them.
+    assert first_hits(30, replace(ordered, selection='holdout'), 172800, 10) == 30
+    assert first_hits(30, replace(ordered, procedure='holm'), 172800, 10) is None
+
+
+def test_how_many_draws_stand_one_vote_in_fifty():
+    wanted = terms('ordered_holm', selection='same_draws')
+    found = [
+        draws_for_share(0.98, replace(wanted, tau=tau), 172800, 10)
+        for tau in (0.6, 0.75, 0.85, 0.95)
+    ]
+    for ours, reported in zip(found, (28, 68, 159, 1367), strict=True):
+        assert ours == pytest.approx(reported, rel=0.05)
+    assert draws_for_share(0.98, replace(wanted, tau=0.98), 172800, 10) is None
+    for tau, n in ((0.6, 28), (0.75, 68)):
+        assert draws_for_share(0.98, replace(wanted, tau=tau), 172800, 10) == n
+        for draws in (n - 1, n):
+            counts = outlook(draws, replace(wanted, tau=tau), 172800, 10)
+            enough = counts.first_hits is not None and counts.first_hits <= 0.98 * counts.counted
+            assert enough == (draws == n)
+
+
+def test_a_level_below_all_p_values_is_named():
+    tiny = terms(alpha=1e-320, selection='holdout')
+    assert not can_certify(3000, tiny, 10**6)
+    assert max_tau(3000, tiny, 10**6) is None
+    with pytest.raises(InfeasiblePlanError, match=r'10\^-326.0, is smaller than any p-value'):
+        min_draws(tiny, 10**6)
+    with pytest.raises(InfeasiblePlanError, match='smaller than any p-value'):
+        require_feasible(3000, tiny, 10**6)
+    # As a p-value this is 0 in double precision, and so is the level.
+    votes = Votes(np.zeros(10**6, dtype=int), np.full(10**6, 3000), 3000, 5)
+    for procedure in PROCEDURES:
+        k = {'k': 5} if procedure == 'kfwer' else {}
+        found = certify(votes, tau=0.78, alpha=1e-320, procedure=procedure, **k)
+        assert not found.certified.any()
+
+
+def test_the_smallest_level_that_can_be_told_is_planned_for():
+    small = terms(alpha=1e-300, selection='holdout')
+    n = min_draws(small, 10**6)
+    full = np.full(10**6, n)
+    assert certify(
+        Votes(np.zeros(10**6, dtype=int), full, n, 5), tau=0.75, alpha=1e-300, procedure='holm'
+    ).certified.all()
+
+
 def test_the_outlook_agrees_with_the_tests():
-    found = outlook(100, terms(), 172800)
+    found = outlook(100, terms(selection='holdout'), 172800)
     level = 1e-3 / 172800
     assert stats.binom.sf(found.first_hits - 1, 100, 0.75) <= level
     assert stats.binom.sf(found.first_hits - 2, 100, 0.75) > level

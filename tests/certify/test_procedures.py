@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,10 +7,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from mmcert.certify import Terms, Votes, VotesRecord, certify, certify_record
+from mmcert.certify import Terms, Votes, VotesRecord, certify, certify_record, procedures
 from mmcert.certify.binomial import histogram, p_value_table, same_draws_table
 from mmcert.certify.multiple_testing import kfwer
 from mmcert.certify.procedures import PROCEDURES, reject
+from mmcert.certify.terms import PROCEDURE, SELECTION
 from tests.certify import oracles
 
 ALPHAS = st.sampled_from([0.001, 0.01, 0.05, 0.2])
@@ -203,10 +206,11 @@ def test_a_minority_class_of_a_sound_component_is_paid_for(procedure):
 
 
 def test_same_draws_counts_the_selection_draws_as_well():
-    # 30 unanimous draws are just enough, and 20 are not.
+    # With Holm, 30 unanimous draws are just enough, and 20 are not.
     unanimous = votes(np.full(4, 20), 20, np.full(4, 10), n0=10)
-    assert not certify(unanimous, tau=0.75, alpha=1e-3).certified.any()
-    both = certify(unanimous, tau=0.75, alpha=1e-3, selection='same_draws')
+    terms = {'tau': 0.75, 'alpha': 1e-3, 'procedure': 'holm'}
+    assert not certify(unanimous, **terms, selection='holdout').certified.any()
+    both = certify(unanimous, **terms, selection='same_draws')
     assert both.certified.all()
     assert both.statement()['selection'] == 'same_draws'
 
@@ -215,7 +219,7 @@ def test_votes_without_selection_draws_are_certified_by_same_draws_only():
     alone = votes(np.full(4, 40), 40, n0=0)
     assert certify(alone, tau=0.75, alpha=1e-3, selection='same_draws').certified.all()
     with pytest.raises(ValueError, match="use selection='same_draws'"):
-        certify(alone, tau=0.75, alpha=1e-3)
+        certify(alone, tau=0.75, alpha=1e-3, selection='holdout')
     with pytest.raises(ValueError, match='lack selection_hits'):
         certify(votes([5], 5), tau=0.75, alpha=1e-3, selection='same_draws')
 
@@ -241,7 +245,7 @@ def test_kfwer_is_a_promise_of_its_own():
         ({'k': 3}, 'k belongs to the procedure kfwer'),
         ({'procedure': 'kfwer', 'k': 0}, 'at least 1 or a share'),
         ({'procedure': 'kfwer', 'k': 1.5}, 'at least 1 or a share'),
-        ({'selection': 'both'}, "unknown selection 'both'; legal: holdout, same_draws"),
+        ({'selection': 'both'}, "unknown selection 'both'; legal: auto, holdout, same_draws"),
         ({'procedure': 'hochberg'}, "unknown procedure 'hochberg'; legal: bonferroni, holm"),
         ({'order': 'random'}, 'order must be one of'),
         ({'order': 'selection', 'selection': 'same_draws'}, 'is not valid'),
@@ -258,7 +262,7 @@ def test_the_order_comes_from_what_the_counted_draws_had_no_part_in():
     record = VotesRecord(votes([0] * 4, 5, selection_hits), {}, margin=margin)
 
     def first(hits, **arguments):
-        terms = Terms(0.5, 0.04, procedure='ordered_holm', **arguments)
+        terms = Terms(0.5, 0.04, 'ordered_holm', 'holdout', **arguments)
         changed = VotesRecord(votes(hits, 5, selection_hits), {}, margin=margin)
         return certify_record(changed, terms).certified.tolist()
 
@@ -289,6 +293,35 @@ def test_coarser_counts_are_held_against_a_level_that_all_pending_can_pay(family
             assert left * table[found.cutoff] <= k * alpha * (1 + 1e-9)
 
 
+def test_a_name_without_a_rule_cannot_be_run(monkeypatch):
+    hits, table = np.array([12]), p_value_table(12, 0.6, 'holdout')
+    for name in PROCEDURES:
+        reject(name, hits, table, 0.05)
+    with pytest.raises(ValueError, match="unknown procedure 'new'"):
+        reject('new', hits, table, 0.05)
+    monkeypatch.setattr(procedures, 'PROCEDURES', (*PROCEDURES, 'new'))
+    with pytest.raises(ValueError, match="unknown procedure 'new'"):
+        reject('new', hits, table, 0.05)
+    with pytest.raises(ValueError, match="unknown procedure 'new'"):
+        Terms(0.75, 1e-3, 'new')
+
+
+def test_numpy_numbers_are_numbers():
+    found = Terms(np.float32(0.75), np.float64(1e-3), 'kfwer', k=np.float32(0.01))
+    assert found.number(1000) == 9
+    assert (type(found.tau), type(found.alpha), type(found.k)) == (float, float, float)
+    assert Terms(0.75, 1e-3, 'kfwer', k=np.int64(3)).number(1000) == 3
+    assert type(Terms(0.75, 1e-3, 'kfwer', k=np.int64(3)).k) is int
+    json.dumps(vars(found))
+
+
+def test_runs_and_answers_have_one_default():
+    votes_of_both = votes(np.full(40, 60), 60, np.full(40, 5))
+    found = certify(votes_of_both, tau=0.75, alpha=1e-3)
+    assert found.terms == Terms(0.75, 1e-3) == Terms(0.75, 1e-3, PROCEDURE, SELECTION)
+    assert (PROCEDURE, SELECTION) == ('ordered_holm', 'auto')
+
+
 def test_k_is_at_most_the_number_of_components():
     assert Terms(0.75, 0.5, 'kfwer', k=5).number(1) == 1
     lone = votes([0], 5)
@@ -299,7 +332,7 @@ def test_the_certificate_says_what_ordered_the_components():
     plain = votes([5, 5], 5, np.array([3, 4]))
 
     def order_of(record, **terms):
-        arguments = {'procedure': 'ordered_holm'} | terms
+        arguments = {'procedure': 'ordered_holm', 'selection': 'holdout'} | terms
         return certify_record(record, Terms(0.75, 0.1, **arguments)).statement().get('order')
 
     margin = np.array([1, 2])

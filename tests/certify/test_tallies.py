@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from mmcert.certify import tally, total
 from mmcert.certify.tallies import Tallier, near_boundary
+from mmcert.certify.taxonomy import Taxonomy
 
 CLASSES = 4
 
@@ -134,9 +135,48 @@ def test_wrong_certificates_that_are_allowed_are_taken_from_every_rate():
     # The class of 4 loses all, the class of 6 one.
     assert rates['mIoU'] == pytest.approx((1 + 0 + 5 / 6) / 3)
     assert math.isnan(rates['worst_mIoU'])
+    assert rates['abstain'] == rates['abstain_valid'] == pytest.approx(5 / 20)
+    assert rates['certified_share'] == pytest.approx(15 / 20)
     both = total([counts, counts], CLASSES)
     assert both.allowance == 10
     assert both.rates()['certAcc'] == pytest.approx(30 / 40)
+
+
+@given(images(), st.integers(0, 6))
+def test_certificates_that_may_be_wrong_count_as_abstained(image, allowance):
+    label, guess, certified = image
+    rates = tally(label, guess, certified, CLASSES, allowance=allowance).rates()
+    least, rng = {}, np.random.default_rng(0)
+    for preferred in (label == guess, label != 255, rng.random(len(label)) < 0.5):
+        # So many of the preferred certificates, then of the others, are given up.
+        given = sorted(np.flatnonzero(certified), key=lambda i, first=preferred: not first[i])
+        kept = certified.copy()
+        kept[given[:allowance]] = False
+        left = tally(label, guess, kept, CLASSES).rates()
+        for name in ('certAcc', 'abstain', 'abstain_valid', 'certified_share'):
+            sign = -1 if name.startswith('abstain') else 1
+            least[name] = np.minimum(least.get(name, np.inf), sign * left[name])
+    for name, value in least.items():
+        expected = -value if name.startswith('abstain') else value
+        assert rates[name] == pytest.approx(expected, nan_ok=True), name
+
+
+def test_the_allowance_is_charged_to_each_region_and_level():
+    label = np.repeat(np.arange(CLASSES), 40).reshape(4, 40)
+    counter = Tallier(label, label, CLASSES, boundaries=True)
+    level = np.zeros(label.shape, dtype=np.uint8)
+    level[0, :10] = 1
+    level[1, :10] = 2
+    taxonomy = Taxonomy([{'low': ['a', 'b'], 'high': ['c', 'd']}], ['a', 'b', 'c', 'd'])
+    levels = counter.level_tally(level, label, [taxonomy.nodes[0][label]], taxonomy)
+    counts = counter.tally(level == 0, 7, levels)
+    rates = counts.rates()
+    assert rates['abstain_level0'] == rates['abstain'] == pytest.approx(27 / 160)
+    assert rates['abstain_level1'] == pytest.approx(17 / 160)
+    assert rates['certAcc_level1'] == 1 - rates['abstain_level1']
+    for region in counts.by_region().values():
+        if not math.isnan(region['certAcc']):
+            assert region['abstain_valid'] == pytest.approx(1 - region['certAcc'])
 
 
 @given(images(), st.integers(0, 6))

@@ -112,6 +112,9 @@ def test_merging_adds_hits_and_draws():
         ({'n': 0}, 'n must be an integer of at least 1'),
         ({'n0': -1}, 'n0 must be'),
         ({'selection_hits': [11]}, 'got 11'),
+        ({'selection_hits': [1], 'n0': 0}, 'selection_hits must be 0 without selection draws'),
+        ({'selection_hits': [0.0], 'n0': 0}, 'hits must be integers'),
+        ({'selection_hits': [0, 0], 'n0': 0}, 'must have one shape'),
     ],
 )
 def test_impossible_votes_are_refused(fields, message):

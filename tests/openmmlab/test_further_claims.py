@@ -52,7 +52,7 @@ def test_a_radius_map_is_stored_and_drawn(make_config, tmp_path):
     for record in read_folder(votes):
         name = record.meta['name']
         radii = np.load(folder / f'{name}.npz')['radius']
-        expected = joint_radii(record.votes, alpha=0.01, radius=noise.radius)
+        expected = joint_radii(record.votes, alpha=0.01, radius=noise.radius, selection='holdout')
         np.testing.assert_array_equal(radii, expected)
         assert radii.max() > 0
         statement = read_json(folder / f'{name}.json')
@@ -72,7 +72,7 @@ def test_a_taxonomy_certifies_nodes_where_classes_cannot_be(make_config, tmp_pat
     (folder,) = (tmp_path / 'work/certified').glob('certificates-*')
     for record in read_folder(votes):
         taxonomy = Taxonomy(LEVELS, record.meta['provenance']['classes'])
-        expected = certify_record(record, Terms(0.6, 0.01), taxonomy)
+        expected = certify_record(record, Terms(0.6, 0.01, 'holm', 'holdout'), taxonomy)
         maps = np.load(folder / f'{record.meta["name"]}.npz')
         np.testing.assert_array_equal(maps['level'], expected.level)
         np.testing.assert_array_equal(maps['nodes2'], expected.coarse[1])
@@ -172,8 +172,9 @@ def test_every_procedure_runs_from_the_config(make_config, tmp_path, selection):
     assert shares['bonferroni'] <= shares['holm'] <= shares['ordered_holm']
 
 
-def test_no_selection_draws_are_needed_for_same_draws(make_config, tmp_path):
-    run_test(make_config(smoothing=dict(selection='same_draws', n0=0)))
+@pytest.mark.parametrize('selection', ['same_draws', 'auto'])
+def test_no_selection_draws_are_needed_for_same_draws(make_config, tmp_path, selection):
+    run_test(make_config(smoothing=dict(selection=selection, n0=0)))
     for statement in certificates(tmp_path).values():
         assert (statement['n0'], statement['selection']) == (0, 'same_draws')
 
@@ -189,6 +190,8 @@ def test_no_selection_draws_are_needed_for_same_draws(make_config, tmp_path):
         (dict(n0=0, selection='holdout'), 'n0 must be an integer of at least 1'),
         (dict(n0=0, selection='same_draws', n='auto', budget=50), 'need a guess from selection'),
         (dict(procedure='kfwer'), 'k belongs to the procedure kfwer'),
+        (dict(n0=0, n='auto', budget=50), 'need a guess from selection'),
+        (dict(n0=0, order='selection'), 'n0 must be an integer of at least 1'),
         (dict(selection='all'), "unknown selection 'all'"),
         (dict(order='selection', selection='same_draws'), 'not valid'),
     ],

@@ -281,7 +281,7 @@ def test_votes_on_the_grid_give_the_same_answers_offline(make_config, tmp_path):
     metrics = run_test(cfg)
     records = list(read_folder(tmp_path / 'votes'))
     assert all(record.grid is not None for record in records)
-    [counts] = evaluate(records, [Terms(0.6, 0.01)], Task(8))
+    [counts] = evaluate(records, [Terms(0.6, 0.01, 'holm', 'holdout')], Task(8))
     rates = counts.rates()
     for key in ('certAcc', 'mIoU', 'abstain', 'base_aAcc'):
         assert rates[key] == pytest.approx(metrics[f'certified/{key}'])
@@ -291,7 +291,7 @@ def test_a_wrong_count_certificate_may_show_in_all_pixels_of_its_cell(make_confi
     smoothing = dict(resolution='logits', votes_dir=str(tmp_path / 'votes'), procedure='kfwer', k=3)
     metrics = run_test(make_config(smoothing=smoothing))
     records = list(read_folder(tmp_path / 'votes'))
-    [counts] = evaluate(records, [Terms(0.6, 0.01, 'kfwer', k=3)], Task(8))
+    [counts] = evaluate(records, [Terms(0.6, 0.01, 'kfwer', 'holdout', 3)], Task(8))
     pixels = [record.pixels_per_component for record in records]
     assert counts.allowance == sum(2 * count for count in pixels)
     assert counts.rates()['certAcc'] == pytest.approx(metrics['certified/certAcc'])

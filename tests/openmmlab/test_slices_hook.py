@@ -182,9 +182,16 @@ def test_what_does_not_go_with_slices_is_refused(smoothing, message):
         SmoothingConfig.from_cfg(options)
 
 
-def test_the_default_selection_is_refused_before_anything_is_loaded(sliced):
-    cfg = sliced()
+def test_the_default_selection_holds_draws_out(sliced, tmp_path):
+    cfg = sliced(images=1)
     cfg.smoothing.pop('selection')
+    run_test(cfg)
+    for _, statement, _ in certificates_of(tmp_path / 'work'):
+        assert statement['selection'] == 'holdout'
+
+
+def test_same_draws_are_refused_before_anything_is_loaded(sliced):
+    cfg = sliced(selection='same_draws')
     cfg.load_from = 'nowhere/missing.pth'
     with pytest.raises(ValueError, match="set selection='holdout'"):
         run_test(cfg)
@@ -244,7 +251,7 @@ def test_certify_answers_offline_as_the_run_did(sliced, tmp_path, monkeypatch, c
     assert 'SlicedTransformation(' in printed and f'n0={N0}, n={N}' in printed
     answer = json.loads((votes / 'offline.json').read_text())
     holm = answer['rows'][0]
-    assert holm['selection'] == 'holdout'
+    assert (holm['selection'], holm['counted']) == ('auto', 'holdout')
     for name, value in run_rates['rates'].items():
         if name != 'draws':
             assert holm[name] == pytest.approx(value), name

@@ -44,7 +44,7 @@ def test_certify_tool_answers_from_votes_alone(written_config, tmp_path):
     summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
     printed = run_tool(
         'tools/certify.py', tmp_path / 'votes', '--tau', 0.55, 0.6, 0.9, '--alpha', 0.01,
-        '--procedure', 'holm', 'bonferroni',
+        '--procedure', 'holm', 'bonferroni', '--selection', 'holdout',
     )  # fmt: skip
     assert 'note: n=40 draws cannot certify anything at tau=0.9' in printed
     assert (tmp_path / 'votes/radius_curve.png').stat().st_size > 10_000
@@ -261,6 +261,7 @@ def test_certify_tool_answers_with_every_procedure(written_config, tmp_path):
         'holm', 'kfwer', 'ordered_holm', '--selection', 'holdout', 'same_draws', '--k', 0.01,
     )  # fmt: skip
     assert 'of all 3 inputs at once' in printed
+    assert 'Choosing a row because of what it shows voids its promise' in printed
     answer = json.loads((tmp_path / 'votes/offline.json').read_text())
     rows = {(row['procedure'], row['selection']): row for row in answer['rows']}
     assert len(rows) == 6
@@ -297,7 +298,10 @@ def test_certify_tool_reads_a_taxonomy_back_as_it_was_counted(make_config, tmp_p
         'tools/test.py', tmp_path / 'config.py', cfg.load_from, '--work-dir', tmp_path / 'work'
     )
     summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
-    printed = run_tool('tools/certify.py', tmp_path / 'votes', '--tau', 0.6, '--alpha', 0.01)
+    printed = run_tool(
+        'tools/certify.py', tmp_path / 'votes', '--tau', 0.6, '--alpha', 0.01, '--procedure',
+        'holm', '--selection', 'holdout',
+    )  # fmt: skip
     (row,) = json.loads((tmp_path / 'votes/offline.json').read_text())['rows']
     for name in ('CIG', 'cCIG', 'abstain_level1', 'certAcc_level1'):
         assert row[name] == pytest.approx(summary['rates'][name]), name

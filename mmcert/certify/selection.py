@@ -1,0 +1,190 @@
+"""Which draws are counted, and the threshold that they are tested at.
+
+Both follow from the plan alone: from n0, n (or the size of the first look), tau, alpha, K,
+procedure and k. Nothing here may look at what was voted for: what is chosen by that is not covered
+by alpha.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from mmcert.certify.binomial import SELECTIONS, balanced_tau, p_value_table
+from mmcert.certify.checks import check_alpha, check_draws
+from mmcert.certify.procedures import first_hits, goes_on
+from mmcert.certify.sequential import spend
+from mmcert.certify.terms import Terms
+from mmcert.certify.votes import Votes
+
+LATER = 5
+"""Same draws are tested at the threshold that is best once four fifths of the components are
+certified, where that leaves what the first ones need as it is."""
+
+
+@dataclass(frozen=True)
+class Counting:
+    """What is counted and tested.
+
+    Attributes:
+        selection (str): 'holdout' or 'same_draws'.
+        tau (float): The threshold of the tests, at least that of the terms: a class that is shown
+            to have more than this has more than that.
+        counted (int): Draws that are counted: n, or n0 + n.
+        first_hits (int | None): Counted hits that a component needs while none is certified yet
+            (for 'ordered_holm', the one that the order puts first); None if there are too few
+            draws.
+    """
+
+    selection: str
+    tau: float
+    counted: int
+    first_hits: int | None
+
+    @property
+    def probability(self) -> float | None:
+        """The probability that a component's class needs for an even chance of the first hits."""
+        return None if self.first_hits is None else even_chance(self.first_hits, self.counted)
+
+
+def even_chance(hits: int, counted: int) -> float:
+    """The probability at which a number of hits, or more, is as likely as not."""
+    # P[Bin(counted, p) >= hits] is the distribution function of this beta law at p.
+    return float(stats.beta.ppf(0.5, hits, counted - hits + 1))
+
+
+def possible(terms: Terms, legal: Sequence[str] = SELECTIONS) -> tuple[str, ...]:
+    """The selections that terms leave open.
+
+    Args:
+        terms (Terms): Their selection, and an order that 'same_draws' forbids.
+        legal (Sequence[str]): What the draws allow.
+
+    Returns:
+        tuple[str, ...]: One or both of ``SELECTIONS``. An explicit one stays, allowed or not.
+    """
+    if terms.selection != 'auto':
+        return (terms.selection,)
+    if terms.procedure == 'ordered_holm' and terms.order == 'selection':
+        return ('holdout',)
+    return tuple(legal)
+
+
+def settle(
+    terms: Terms, num_components: int, n0: int, n: int, legal: Sequence[str] | None = None
+) -> Counting:
+    """Decides what is counted and tested: the one place where 'auto' is resolved.
+
+    'auto' is the selection whose first hits need the smaller class probability for an even chance.
+    For 'ordered_holm' they are those of Holm's procedure: what the first component alone needs says
+    nothing of the others. Where unanimous draws are not enough under either, it is the selection
+    under which their p-value is smaller. What can certify so goes before what cannot, and
+    'same_draws' first where nothing else decides.
+
+    Args:
+        terms (Terms): The terms; of a group-sequential run, with the alpha of its first look.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws.
+        n (int): Number of estimation draws; of a group-sequential run, at its first look.
+        legal (Sequence[str] | None): The selections that the draws allow; by default both, or
+            'same_draws' alone with n0 = 0.
+
+    Returns:
+        Counting: The selection and the threshold.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    if legal is None:
+        legal = allowed(n0)
+    selections = possible(terms, legal)
+    found = [_counting(terms, num_components, n0, n, selection) for selection in selections]
+    if len(found) == 1:
+        return found[0]
+
+    def needs(counting: Counting) -> tuple[float, float, bool]:
+        table = p_value_table(counting.counted, counting.tau, counting.selection, num_components)
+        level = terms.number(num_components) * terms.alpha / max(num_components, 1)
+        hits = int(np.count_nonzero(table > level))
+        share = even_chance(hits, counting.counted) if hits <= counting.counted else math.inf
+        return share, float(table[-1]), counting.selection == 'holdout'
+
+    return min(found, key=needs)
+
+
+def allowed(n0: int) -> tuple[str, ...]:
+    """The selections that a number of selection draws allows."""
+    return SELECTIONS if n0 > 0 else ('same_draws',)
+
+
+def settle_votes(votes: Votes, terms: Terms) -> Counting:
+    """What is counted and tested of stored votes; see ``settle``.
+
+    Args:
+        votes (Votes): Their draws and looks count, and whether they hold selection hits.
+        terms (Terms): The terms.
+
+    Returns:
+        Counting: With ``counted`` and ``first_hits`` at the first look.
+    """
+    first = votes.n
+    if votes.looks:
+        first, terms = votes.looks[0], replace(terms, alpha=spend(terms.alpha, 1))
+    return settle(terms, votes.num_components, votes.n0, first, votes.selections)
+
+
+def later_look(first: Counting, terms: Terms, num_components: int, n0: int, n: int) -> Counting:
+    """What is counted at a later look: the selection and the threshold stay those of the first.
+
+    Args:
+        first (Counting): Of the first look.
+        terms (Terms): The terms, with the alpha of the later look.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws.
+        n (int): Number of estimation draws at the later look.
+
+    Returns:
+        Counting: At the later look.
+    """
+    counted = check_draws(n) + (n0 if first.selection == 'same_draws' else 0)
+    table = p_value_table(counted, first.tau, first.selection, num_components)
+    k = terms.number(num_components)
+    hits = first_hits(terms.procedure, table, terms.alpha, num_components, k)
+    return Counting(first.selection, first.tau, counted, hits)
+
+
+def _counting(terms: Terms, num_components: int, n0: int, n: int, selection: str) -> Counting:
+    tau = terms.tau
+    if selection == 'same_draws':
+        level = terms.number(num_components) * terms.alpha / max(num_components, 1)
+        later = min(level * (LATER if goes_on(terms.procedure) else 1), 1.0)
+        tau = max(tau, balanced_tau(check_draws(n) + n0, num_components, level, later))
+    return later_look(Counting(selection, tau, n, None), terms, num_components, n0, n)
+
+
+def settle_joint(votes: Votes, alpha: float) -> str:
+    """What is counted for radii that hold at all thresholds together.
+
+    The selection under which an unanimous component has the larger bound: a^(1 / m) with m counted
+    draws, and a = alpha / K for 'holdout', alpha / (2 K) for 'same_draws' (see ``simultaneous``).
+    The first look decides.
+
+    Args:
+        votes (Votes): Their draws and looks count, and whether they hold selection hits.
+        alpha (float): Bound of the probability that any radius is too large, in (0, 1).
+
+    Returns:
+        str: 'holdout' or 'same_draws'.
+    """
+    first = votes.looks[0] if votes.looks else votes.n
+    alpha = spend(alpha, 1) if votes.looks else check_alpha(alpha)
+    level = math.log(alpha) - math.log(max(votes.num_components, 1))
+    bounds = {
+        'holdout': level / first,
+        'same_draws': (level - math.log(2)) / (first + votes.n0),
+    }
+    return max(votes.selections, key=lambda selection: bounds[selection])

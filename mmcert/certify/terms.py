@@ -1,0 +1,87 @@
+"""The terms that votes are certified under."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass
+
+from mmcert.certify.binomial import SELECTIONS
+from mmcert.certify.checks import check_alpha, check_k, check_tau
+from mmcert.certify.procedures import check_procedure
+
+PROCEDURE = 'ordered_holm'
+"""The procedure where none is named, of runs and tools alike."""
+
+SELECTION = 'auto'
+"""The selection where none is named, of runs and tools alike."""
+
+SELECTION_CHOICES = ('auto', *SELECTIONS)
+"""What terms may say of the selection."""
+
+ORDERS = ('auto', 'margin', 'selection')
+"""Where the order of the components may come from."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms to certify votes under.
+
+    Attributes:
+        tau (float): Probability threshold in [0.5, 1).
+        alpha (float): Bound of the error probability per input, in (0, 1).
+        procedure (str): Multiple testing procedure, one of ``procedures.PROCEDURES``.
+        selection (str): 'holdout' tests the guess on the estimation draws alone, as SegCertify
+            does; 'same_draws' counts the selection draws as well, at the price of a second term in
+            the p-value (see ``binomial.same_draws_table``); 'auto' is the one of them that needs
+            less to begin, chosen from the plan alone (see ``selection.settle``).
+        k (int | float | None): For 'kfwer' alone: fewer than k certificates may be wrong; a number,
+            or a share of the components in (0, 1).
+        order (str): For 'ordered_holm': where the order of the components comes from, 'margin' (the
+            base model's on the clean input), 'selection' (the selection votes, ties by the margin;
+            not for 'same_draws', since the order must not depend on draws that are counted), or
+            'auto', the first of selection and margin that is allowed and stored.
+
+    Raises:
+        ValueError: If a value is out of range or does not go with another.
+    """
+
+    tau: float
+    alpha: float
+    procedure: str = PROCEDURE
+    selection: str = SELECTION
+    k: int | float | None = None
+    order: str = 'auto'
+
+    def __post_init__(self) -> None:
+        """Checks the fields."""
+        object.__setattr__(self, 'tau', check_tau(self.tau))
+        object.__setattr__(self, 'alpha', check_alpha(self.alpha))
+        check_procedure(self.procedure)
+        if self.selection not in SELECTION_CHOICES:
+            raise ValueError(
+                f'unknown selection {self.selection!r}; legal: {", ".join(SELECTION_CHOICES)}'
+            )
+        if (self.procedure == 'kfwer') != (self.k is not None):
+            raise ValueError(
+                f'k belongs to the procedure kfwer, got procedure={self.procedure!r} with '
+                f'k={self.k!r}; for example procedure="kfwer", k=0.001 allows one certificate in a '
+                'thousand components to be wrong'
+            )
+        if self.k is not None:
+            check_k(self.k, 1)
+            # NumPy's numbers are no JSON values.
+            kind = int if isinstance(self.k, numbers.Integral) else float
+            object.__setattr__(self, 'k', kind(self.k))
+        if self.order not in ORDERS:
+            raise ValueError(f'order must be one of {", ".join(ORDERS)}, got {self.order!r}')
+        if self.order == 'selection' and self.selection == 'same_draws':
+            raise ValueError(
+                "order='selection' would order the components by draws that selection='same_draws' "
+                "counts, which is not valid: use order='margin'"
+            )
+
+    def number(self, num_components: int) -> int:
+        """The k of the k-FWER as a number, at most K; 1 for the other procedures."""
+        if self.k is None:
+            return 1
+        return min(check_k(self.k, num_components), max(num_components, 1))

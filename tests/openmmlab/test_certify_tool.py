@@ -1,0 +1,121 @@
+"""``tools/certify.py`` on votes that no model had to make, and the statement of a data set."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from mmcert.certify import Votes, VotesRecord, VotesStore
+from mmcert.certify.tallies import tally
+from mmcert.evaluation.metric import CertifiedMetric, ImageResult, _testing_line
+from tests.openmmlab.conftest import ROOT
+
+PROVENANCE = {'num_classes': 2, 'ignore_index': 255, 'certified_space': 'the original image'}
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location('certify_tool', ROOT / 'tools/certify.py')
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    spec.loader.exec_module(module)
+
+    def call(*arguments, expect=0):
+        monkeypatch.setattr(sys, 'argv', ['certify', *map(str, arguments)])
+        assert module.main() == expect
+        printed = capsys.readouterr()
+        return printed.out + printed.err
+
+    return call
+
+
+def write_votes(folder, digests=('a', 'b', 'c'), perturbation=None):
+    """Votes of inputs that are 2 x 1000, sure of most components; equal digests, equal votes."""
+    spec = perturbation or {'type': 'GaussianNoise', 'sigma': 0.25}
+    store = VotesStore(folder, {'perturbation': spec}, PROVENANCE)
+    for index, digest in enumerate(digests):
+        rng = np.random.default_rng(list(digest.encode()))
+        shape = (2, 1000)
+        p = np.where(rng.random(shape) < 0.8, rng.beta(200, 0.5, shape), 0.6)
+        hits, first = rng.binomial(100, p), rng.binomial(10, p)
+        votes = Votes(np.zeros(shape, dtype=int), hits, 100, 10, first)
+        label = np.zeros(shape, dtype=int)
+        meta = {'digest': digest}
+        store.put(f'{index}', VotesRecord(votes, meta, label=label, margin=first * 20))
+
+
+def rows_of(folder):
+    return json.loads((folder / 'offline.json').read_text())['rows']
+
+
+def test_the_defaults_are_those_of_a_run(tool, tmp_path):
+    write_votes(tmp_path)
+    printed = tool(tmp_path, '--no-plot')
+    (row,) = rows_of(tmp_path)
+    assert (row['procedure'], row['selection']) == ('ordered_holm', 'auto')
+    assert (row['counted'], row['tested_tau']) == ('same_draws', 0.75)
+    assert 'auto: same_draws' in printed
+    assert 'voids its promise' not in printed
+
+
+def test_several_rows_come_with_a_warning_and_the_tested_tau(tool, tmp_path):
+    write_votes(tmp_path)
+    printed = tool(tmp_path, '--tau', 0.5, 0.75, '--selection', 'same_draws', 'auto')
+    assert 'Choosing a row because of what it shows voids its promise' in printed
+    assert 'sampled with a second `seed`' in printed
+    assert 'At tau = 0.5 same_draws is tested at 0.53' in printed
+    by_terms = {(row['tau'], row['selection']): row for row in rows_of(tmp_path)}
+    assert by_terms[0.5, 'auto']['counted'] == 'holdout'
+    assert by_terms[0.5, 'same_draws']['tested_tau'] > 0.5
+    assert by_terms[0.75, 'same_draws']['tested_tau'] == 0.75
+    curves = json.loads((tmp_path / 'offline.json').read_text())['joint_curve']
+    assert {row['selection'] for row in curves} == {'same_draws', 'auto'}
+
+
+def test_copies_are_counted_once(tool, tmp_path):
+    write_votes(tmp_path, 'aaab')
+    printed = tool(tmp_path, '--no-plot')
+    (everywhere,) = json.loads((tmp_path / 'offline.json').read_text())['all_images']
+    assert (everywhere['images'], everywhere['distinct']) == (4, 2)
+    assert 'of which 2 differ' in printed
+
+
+def test_a_perturbation_of_ones_own_is_imported(tool, tmp_path, monkeypatch):
+    from mmcert.perturbations import CLASSES
+
+    monkeypatch.chdir(tmp_path)
+    write_votes(tmp_path / 'votes', perturbation={'type': 'OwnNoise', 'sigma': 0.25})
+    refused = tool('votes', expect=2)
+    assert "unknown perturbation 'OwnNoise'" in refused and '--import' in refused
+    (tmp_path / 'own_noise_module.py').write_text(
+        'from mmcert.perturbations import CLASSES, GaussianNoise\n'
+        'class OwnNoise(GaussianNoise):\n'
+        '    pass\n'
+        "CLASSES['OwnNoise'] = OwnNoise\n"
+    )
+    try:
+        assert '3 images' in tool('votes', '--no-plot', '--import', 'own_noise_module')
+    finally:
+        CLASSES.pop('OwnNoise', None)
+        sys.modules.pop('own_noise_module', None)
+    assert "No module named 'nowhere'" in tool('votes', '--import', 'nowhere', expect=2)
+
+
+def test_the_metric_counts_copies_once(tmp_path):
+    label = np.zeros((2, 2), dtype=int)
+    counts = tally(label, label, label == 0, 2)
+    statement = {
+        'alpha': 0.01, 'n0': 10, 'n': 100, 'kind': 'certificate', 'input_kind': 'image',
+        'component_kind': 'pixel', 'certified_space': 'the original image', 'words': 'words',
+        'tested_tau': 0.5449,
+    }  # fmt: skip
+    metric = CertifiedMetric(2, out_dir=str(tmp_path))
+    results = [ImageResult(str(i), {**statement, 'input': d}, counts) for i, d in enumerate('aab')]
+    metric.compute_metrics(results)
+    assert 'same_draws was tested at 0.5449, above tau' in _testing_line(results)
+    summary = json.loads((tmp_path / 'summary.json').read_text())['all_images']
+    assert (summary['images'], summary['distinct']) == (3, 2)
+    assert summary['all_hold'] == pytest.approx(0.99**2)
