@@ -36,6 +36,7 @@ from mmcert.perturbations import CLASSES, Perturbation, from_spec
 from mmcert.report import level_table, reference_table, result_table
 from mmcert.report.curves import plot_radius_curve
 from mmcert.report.files import write_json
+from mmcert.sampling.draws import require_current_scheme
 
 CHOOSING = (
     'Choosing a row because of what it shows voids its promise. Fix the terms beforehand; or '
@@ -116,6 +117,7 @@ def perturbation_of(record: VotesRecord) -> Perturbation:
 def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     """Answers a parsed command line from one folder of votes."""
     first = next(read_folder(votes_dir))
+    require_current_scheme(first.meta['sampling'].get('scheme'))
     perturbation = perturbation_of(first)
     asked = combinations(args.tau, args)
     for terms in asked:

@@ -263,17 +263,17 @@ class SmoothingConfig:
         tau, selection = self.tau, self.selection
         if tau is None:
             tau = 0.5 if perturbation.sets_tau else 0.75
-        if perturbation.parts > 1:
+        if perturbation.parts > 1 and self.taxonomy is not None:
+            raise ValueError(
+                f'{perturbation!r} has {perturbation.parts} parts, for which nodes are not '
+                'counted: leave taxonomy out'
+            )
+        if not perturbation.selection_counts and self.n0 != 0:
             if selection == 'same_draws':
                 raise ValueError(
-                    f'{perturbation!r} has {perturbation.parts} parts, each with estimation draws '
-                    'of its own, for which the selection draws of one of them cannot count: set '
-                    "selection='holdout' or 'auto'"
-                )
-            if self.taxonomy is not None:
-                raise ValueError(
-                    f'{perturbation!r} has {perturbation.parts} parts, for which nodes are not '
-                    'counted: leave taxonomy out'
+                    f'{perturbation!r}: the draws that choose the class cannot count as hits, '
+                    'since those are of other draws (of every slice) or ask for more than the '
+                    "label at one pixel: set selection='holdout' or 'auto'"
                 )
             if selection == 'auto':
                 # Nothing else is possible, and the plan of an image has to know it.

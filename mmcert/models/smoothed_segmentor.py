@@ -42,6 +42,13 @@ from mmcert.sampling import (
     collect_votes,
 )
 
+ARITHMETIC = (
+    'draws are rounded to a fixed grid before the base model sees them, and what the base model '
+    'computes is part of it; the law of the random numbers is taken as ideal, and so are '
+    'transformations, which are computed in double precision'
+)
+"""What certificates say of arithmetic."""
+
 
 @dataclass(frozen=True)
 class SmoothingPlan:
@@ -278,7 +285,7 @@ class SmoothedSegmentor(BaseModel):
             'component_kind': plan.adapter.component,
             'wrong_pixels': (certificate.k - 1) * record.pixels_per_component,
             'seed': plan.seed,
-            'arithmetic': 'taken as exact',
+            'arithmetic': ARITHMETIC,
             'numerics': record.meta.get('numerics', 'not recorded'),
             'input': record.meta['digest'],
             'model': self.identity,

@@ -75,6 +75,11 @@ class Perturbation(ABC):
     sets_tau: bool = False
     parts: int = 1
 
+    @property
+    def selection_counts(self) -> bool:
+        """Whether the draws that choose the class may count as hits beside the others."""
+        return self.parts == 1 and not self.strict_hits
+
     def part(self, index: int) -> Perturbation:
         """One of the laws that make up the perturbation.
 

@@ -412,7 +412,7 @@ class _Sampler:
                 _array(total),
                 count,
                 part.n0,
-                None if self.perturbation.strict_hits else part.selection_hits,
+                part.selection_hits if self.perturbation.selection_counts else None,
             )
             for part, total in zip(levels, hits, strict=True)
         ]
