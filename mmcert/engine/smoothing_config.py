@@ -268,7 +268,7 @@ class SmoothingConfig:
                 f'{perturbation!r} has {perturbation.parts} parts, for which nodes are not '
                 'counted: leave taxonomy out'
             )
-        if not perturbation.selection_counts and self.n0 != 0:
+        if not perturbation.selection_counts and (self.n0 != 0 or perturbation.parts > 1):
             if selection == 'same_draws':
                 raise ValueError(
                     f'{perturbation!r}: the draws that choose the class cannot count as hits, '

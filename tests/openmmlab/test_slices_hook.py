@@ -162,7 +162,7 @@ def test_batches_do_not_matter_to_the_votes(sliced, tmp_path):
 @pytest.mark.parametrize(
     ('smoothing', 'message'),
     [
-        (dict(selection='same_draws'), r"3 parts.*set selection='holdout'"),
+        (dict(selection='same_draws'), r"slices=3.*set selection='holdout'"),
         (dict(selection='same_draws', n0=0), "set selection='holdout'"),
         (dict(n='auto', budget=500), 'one threshold for all images.*give n as a number'),
         (dict(taxonomy='camvid'), 'has 3 parts.*leave taxonomy out'),

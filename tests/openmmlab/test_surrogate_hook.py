@@ -86,7 +86,7 @@ def test_certificates_state_the_attack_and_what_it_takes_on_each_image(
         assert (statement['sigma1'], statement['sigma2']) == (0.5, 0.25)
         assert statement['surrogate']['digest'] == surrogate.digest()
         assert of_input['paper']['kind'] == 'estimate' and of_input['paper']['tau'] > 0.5
-        assert statement['arithmetic'] .startswith('draws are rounded to a fixed grid')
+        assert statement['arithmetic'].startswith('draws are rounded to a fixed grid')
         assert str(tmp_path) not in json.dumps(statement)
         # The votes give that certificate at that threshold, and at no other.
         record = load_votes(votes_of(tmp_path)[name])
