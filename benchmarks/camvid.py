@@ -117,7 +117,7 @@ def gather(work_dirs: Path) -> None:
             }
         )
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps({'machine': machine(), 'rows': rows}, indent=1) + '\n')
+    RESULTS.write_text(json.dumps({'machine': machine(gpu=True), 'rows': rows}, indent=1) + '\n')
     print(f'wrote {RESULTS.relative_to(ROOT)}: {len(rows)} of {len(SETTINGS)} settings')
 
 

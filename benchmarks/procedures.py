@@ -77,7 +77,7 @@ def main() -> int:
         if not args.only or setting.name in args.only:
             sample(setting, folder, args.work_dirs / CHECKPOINT)
         rows += answer(setting, folder)
-    content = {'machine': machine(), 'alpha': ALPHA, 'rows': rows}
+    content = {'machine': machine(gpu=True), 'alpha': ALPHA, 'rows': rows}
     write_json(RESULTS, content)
     print(f'wrote {RESULTS.relative_to(ROOT)}')
     draw(args.work_dirs / 'procedures' / SETTINGS[0].name)
@@ -151,7 +151,7 @@ def draw(folder: Path) -> None:
 
 
 def combinations(tau: float) -> list[Terms]:
-    """Every procedure with every selection, and the orders that are allowed."""
+    """Every procedure with every selection, and the orders that are allowed; and the default."""
     chosen = []
     for procedure in PROCEDURES:
         for selection in ('holdout', 'same_draws'):
@@ -160,7 +160,7 @@ def combinations(tau: float) -> list[Terms]:
             if procedure == 'ordered_holm':
                 orders = ['selection', 'margin'] if selection == 'holdout' else ['margin']
             chosen += [Terms(tau, ALPHA, procedure, selection, k, order) for order in orders]
-    return chosen
+    return [*chosen, Terms(tau, ALPHA)]
 
 
 def mean_passes(records: list[VotesRecord]) -> float:

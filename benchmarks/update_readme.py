@@ -51,7 +51,7 @@ def camvid(results: dict) -> list[str]:
         '',
         f'{results["rows"][0]["images"]} test images, n0 = {terms["n0"]}, alpha = '
         f'{terms["alpha"]:g} per image, procedure {terms["procedure"]}, seed {terms["seed"]}, '
-        f'computed on {_machine(results)}, without a GPU.',
+        f'computed on {_machine(results)}.',
     ]
 
 
@@ -89,7 +89,7 @@ def procedures(results: dict) -> list[str]:
         '',
         f'CamVid test images ({", ".join(f"{name}: {count}" for name, count in images.items())}), '
         'Fast-SCNN trained with noise 0.25, sigma = 0.25, n0 = 10, alpha = '
-        f'{results["alpha"]:g} per image, seed 0, computed on {_machine(results)}, without a GPU. '
+        f'{results["alpha"]:g} per image, seed 0, computed on {_machine(results)}. '
         'All rows of one number of passes see the same votes. CIG is the certified information '
         'gain with the taxonomy `camvid`. For k-FWER, k - 1 certificates of each image are taken '
         'away from accuracy and mIoU where it hurts most.',
@@ -210,8 +210,7 @@ def sampling_speed(results: dict) -> list[str]:
         f'{scaling["n"]["exponent"]:.2f} and as pixels to the power of '
         f'{scaling["pixels"]["exponent"]:.2f} (plain model, two decades each).',
         '',
-        f'Computed on {_machine(found)}, {found["threads"]} threads, torch {found["torch"]}, '
-        'without a GPU.',
+        f'Computed on {_machine(found)}, {found["threads"]} threads, torch {found["torch"]}.',
     ]
     return lines
 
@@ -297,7 +296,7 @@ def point_ops(results: dict) -> list[str]:
         *_table(rows),
         '',
         f"{results['clouds']} clouds of {results['points']} points, mmdetection3d's models with "
-        f'random weights, {results["threads"]} thread(s), {_machine(results)}, without a GPU: '
+        f'random weights, {results["threads"]} thread(s), {_machine(results)}: '
         '`benchmarks/point_ops.py`.',
     ]
 
@@ -350,7 +349,7 @@ def part_shapes(results: dict) -> list[str]:
         'the column "by ordered_holm" has certified accuracy and abstention of the recommended '
         f'procedure from the same votes. {speed}A part that is nowhere counts as IoU 1. Computed '
         f'on {_machine(results)}, {first["threads"]} thread a run, beside other work on the same '
-        'machine, without a GPU.',
+        'machine.',
     ]
 
 
@@ -423,7 +422,7 @@ def semantic(results: dict) -> list[str]:
         'tau: the median over the images, and the range. "Base, '
         'clean": the base model without smoothing on clean images; those of surrogates are trained '
         'on what surrogates make, and not for that. Computed on '
-        f'{_machine(results)}, without a GPU.',
+        f'{_machine(results)}.',
     ]
 
 
@@ -621,7 +620,7 @@ def model_zoo(results: dict) -> list[str]:
         f'{results["n"]} draws in batches of {small} and of {large}. Pixels whose votes differ '
         f'between the two: {", ".join(odd) or "none"}.',
         '',
-        f'{installed}; {_machine(results)}, without a GPU.',
+        f'{installed}; {_machine(results)}.',
     ]
 
 
@@ -694,7 +693,8 @@ def _table(rows: list[tuple[str, ...]]) -> list[str]:
 
 def _machine(results: dict) -> str:
     machine = results['machine']
-    return f'{machine["processor"]}, {machine["cores"]} cores'
+    gpu = f'one {machine["gpu"]}' if 'gpu' in machine else 'without a GPU'
+    return f'{machine["processor"]}, {machine["cores"]} cores, {gpu}'
 
 
 def _two(value: float) -> str:

@@ -81,7 +81,7 @@ class Numerics:
 
     @contextlib.contextmanager
     def applied_to(self, base: BaseModel) -> Iterator[None]:
-        """Prepares a model, and puts it back.
+        """Prepares a model, and puts it back; meanwhile cuDNN's kernels are deterministic.
 
         Args:
             base (BaseModel): An mmsegmentation model.
@@ -103,9 +103,15 @@ class Numerics:
         if options := self._compile_options():
             for part in parts:
                 part.compile(**options)
+        cudnn = torch.backends.cudnn
+        before = cudnn.benchmark, cudnn.deterministic
+        # Kernels that are chosen by timing them differ from process to process, and so do the last
+        # bits of what they compute: votes could not be continued or shared.
+        cudnn.benchmark, cudnn.deterministic = False, True
         try:
             yield
         finally:
+            cudnn.benchmark, cudnn.deterministic = before
             if options:
                 for part in parts:
                     part._compiled_call_impl = None
@@ -118,7 +124,8 @@ class Numerics:
             if self.cuda_graphs and mode == 'default':
                 mode = 'reduce-overhead'
             return {'mode': mode}
-        return {'backend': 'cudagraphs'} if self.cuda_graphs else {}
+        # A graph for each size of batch: one for all would be replayed at the wrong one.
+        return {'backend': 'cudagraphs', 'dynamic': False} if self.cuda_graphs else {}
 
 
 def _autocast_dtype(device: str) -> torch.dtype | None:
