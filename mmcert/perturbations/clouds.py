@@ -90,7 +90,8 @@ class CoordinateNoise(GaussianNoise):
         self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
         """Draws noisy copies of the coordinates, shape (B, N, 3)."""
-        return with_noise(inputs.double(), generators, self.sigma).to(inputs.dtype)
+        clouds = inputs.double().expand(len(generators), *inputs.shape)
+        return with_noise(clouds, generators, self.sigma).to(inputs.dtype)
 
     def guarantee(self, tau: float) -> dict[str, Any]:
         """The l2 ball that a certificate at ``tau`` speaks of; see ``Perturbation``."""

@@ -162,13 +162,12 @@ def with_noise(
     """Values of any size with Gaussian noise, drawn and rounded in double precision.
 
     Args:
-        inputs (torch.Tensor): Any shape, or with one axis more in front, of B inputs.
-        generators (Sequence[torch.Generator]): B of them, on the input's device.
+        inputs (torch.Tensor): One for each draw, shape (B, ...), float64; unchanged by the call.
+        generators (Sequence[torch.Generator]): B of them, on the inputs' device.
         sigma (float): Standard deviation of the noise.
 
     Returns:
         torch.Tensor: Shape (B, ...), float64, on the grid of ``points_per_unit(sigma)``.
     """
-    shape = torch.broadcast_shapes((len(generators), *([1] * inputs.dim())), inputs.shape)
-    noise = torch.empty(shape, dtype=torch.float64, device=inputs.device)
+    noise = torch.empty(inputs.shape, dtype=torch.float64, device=inputs.device)
     return rounded(fill_normal(noise, generators, sigma).add_(inputs), points_per_unit(sigma))

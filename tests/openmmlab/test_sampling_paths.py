@@ -339,6 +339,15 @@ def test_wrong_options_are_named(options, message):
         SmoothingConfig.from_cfg({'sigma': 0.25, **options})
 
 
+def test_kernels_are_deterministic_while_a_model_is_certified():
+    # A run that is continued, or shared by processes, must compute the same bits.
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic
+    with Numerics().applied_to(small_model()):
+        assert (cudnn.benchmark, cudnn.deterministic) == (False, True)
+    assert (cudnn.benchmark, cudnn.deterministic) == before
+
+
 def test_cuda_graphs_need_a_cuda_device():
     base = small_model()
     numerics = Numerics(cuda_graphs=True).applied_to(base)

@@ -113,7 +113,7 @@ def test_grids_of_other_noise_follow_its_scale():
         step = 1 / points_per_unit(scale)
         assert math.log2(step) == round(math.log2(step))
         assert 2**-17 < step / scale <= 2**-16
-        noisy = with_noise(torch.randn(50, 3).double(), [generator(), generator(1)], scale)
+        noisy = with_noise(torch.randn(2, 50, 3).double(), [generator(), generator(1)], scale)
         steps = noisy / step
         assert noisy.shape == (2, 50, 3) and torch.equal(steps, steps.round())
     values = torch.tensor([-0.4, -0.5, 0.5, 1.5, -1.5, -0.0]).double()
@@ -143,7 +143,7 @@ def test_no_residue_of_whole_levels_is_more_likely_than_another(sigma, offset):
 @pytest.mark.parametrize('modulus', [2, 3, 16])
 def test_no_residue_of_steps_of_clouds_and_latents_is_more_likely_than_another(modulus):
     for scale in (0.12, 0.75):
-        noisy = with_noise(torch.rand(500_000, 1).double(), [generator()], scale)
+        noisy = with_noise(torch.rand(1, 500_000).double(), [generator()], scale)
         steps = noisy * points_per_unit(scale)
         assert stats.chisquare(residues(steps, modulus)).pvalue > 1e-4
 
