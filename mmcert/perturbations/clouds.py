@@ -225,6 +225,8 @@ class PointTransformation(Perturbation):
             'norm': self.norm,
             'radius': radius,
             'unit': self.unit,
+            'rounding': 'the smoothed function first rounds the transformed cloud to multiples of '
+            f'{1 / POINTS:.4g}',
             'words': _words(
                 f'no {self._attack_words(tau)}', NORMALS_ROTATE if self.normals else OTHERS_STAY
             ),

@@ -119,6 +119,7 @@ class ImageTransformation(Perturbation):
         norm (str): What ``radius`` bounds.
         unit (str): Unit of the radius.
         padding (str): What stands for the pixels outside the image.
+        rounding (str): What the smoothed function begins with.
     """
 
     num_parameters: int = 1
@@ -126,6 +127,10 @@ class ImageTransformation(Perturbation):
     norm: str = 'absolute value'
     unit: str
     padding: str = NO_PADDING
+    rounding: str = (
+        'the smoothed function first rounds the transformed image to 1/1024 of a level of an 8-bit '
+        'image'
+    )
 
     @abstractmethod
     def draw(self, generator: torch.Generator) -> torch.Tensor:
@@ -179,6 +184,7 @@ class ImageTransformation(Perturbation):
             'norm': self.norm,
             'radius': self.radius(tau),
             'unit': self.unit,
+            'rounding': self.rounding,
             'frame': self.frame,
             'stage': STAGE,
             'padding': self.padding,
@@ -478,6 +484,7 @@ class CyclicTranslation(ImageTransformation):
     norm = 'l2 of (dy, dx), whole pixels'
     unit = 'pixels of the image as the test pipeline delivers it'
     padding = 'cyclic'
+    rounding = 'none: a shift changes no value'
     law_words = 'N(0, sigma^2 I_2) of (dy, dx), rounded to whole pixels'
 
     def __init__(self, sigma: float) -> None:

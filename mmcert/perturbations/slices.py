@@ -12,7 +12,7 @@ from scipy.special import ndtr
 
 from mmcert.certify.checks import check_draws
 from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement
-from mmcert.perturbations.gaussian import GaussianNoise
+from mmcert.perturbations.gaussian import ROUNDING, GaussianNoise
 from mmcert.perturbations.images import NOT_CLIPPED, READ_AT, STAGE, check_image
 from mmcert.perturbations.lattice import noisy_images
 from mmcert.transformations import AboutCentre, build
@@ -205,6 +205,7 @@ class SlicedTransformation(Perturbation):
             'norm': DISTANCE,
             'radius': radius,
             'unit': '[0, 1] image units',
+            'rounding': ROUNDING,
             'frame': self.frame,
             'stage': STAGE,
             'padding': self.transformation.options()['padding'],

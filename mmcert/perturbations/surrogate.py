@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement, version
 from mmcert.perturbations.images import OVERSHOOT, READ_AT, check_image
-from mmcert.perturbations.lattice import with_noise
+from mmcert.perturbations.lattice import points_per_unit, with_noise
 from mmcert.perturbations.noise_level import validate_positive
 from mmcert.surrogates import (
     AttackSet,
@@ -219,6 +219,10 @@ class SurrogateTransform(Perturbation):
             'norm': NORMS[self.frame],
             'radius': radius,
             'unit': 'standard deviations',
+            'rounding': (
+                'the smoothed function first rounds the noisy latent to multiples of '
+                f'{1 / points_per_unit(self.sigma2):.4g}'
+            ),
             'frame': self.frame,
             'stage': (
                 'the transformation acts on the image in [0, 1] units as the test pipeline '

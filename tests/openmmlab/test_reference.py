@@ -38,8 +38,10 @@ def test_votes_and_certificates_equal_a_literal_transcription(make_config, tmp_p
             generator = torch.Generator().manual_seed(
                 draw_seed(seed, input_digest(image), stage, j)
             )
-            noise = torch.empty(image.shape).normal_(generator=generator)
-            yield predict(model, image / 255 + sigma * noise, item['data_samples'].clone())
+            # In levels; a half is rounded up.
+            noise = torch.empty(image.shape).normal_(0.5, 255 * sigma, generator=generator)
+            noisy = (noise.floor() + image) / 255
+            yield predict(model, noisy, item['data_samples'].clone())
 
     selection = np.stack(list(draws(SELECTION, n0)))
     guess = np.apply_along_axis(lambda v: np.bincount(v, minlength=8).argmax(), 0, selection)

@@ -229,10 +229,12 @@ def test_progress_counts_the_draws_of_all_slices(sliced, caplog, monkeypatch):
     assert done == sorted(set(done)) and done[-1] < whole
 
 
-def test_one_slice_is_an_ordinary_perturbation(sliced):
-    # With a single part, the selection draws are of the law of the estimation draws.
-    smoothing = dict(selection='same_draws', procedure='ordered_holm')
-    metrics = run_test(sliced(images=1, perturbation=dict(slices=1), **smoothing))
+def test_one_slice_is_no_exception(sliced):
+    # Its hits ask for all pixels that the content may reach, the selection draws for one.
+    one = dict(images=1, perturbation=dict(slices=1), procedure='ordered_holm')
+    with pytest.raises(ValueError, match="set selection='holdout' or 'auto'"):
+        run_test(sliced(**one, selection='same_draws'))
+    metrics = run_test(sliced(**one, selection='auto'))
     assert metrics['certified/draws'] == N0 + N
 
 

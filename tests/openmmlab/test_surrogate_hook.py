@@ -261,10 +261,12 @@ def test_labels_that_move_are_counted_where_the_content_was(make_config, tmp_pat
     run_test(make_config(images=1, smoothing=smoothing(**turned, taxonomy=levels)))
     (statement,) = statements(tmp_path).values()
     assert statement['frame'] == 'content'
-    assert statement['words'].count('at the place to which its content moves') == 1
+    assert statement['words'].count('the pixel nearest to where its content has moved') == 1
+    assert statement['selection'] == 'holdout'
     assert statement['attack_on_this_input']['displacement'] > 0.1 / 0.5
     (votes,) = votes_of(tmp_path).values()
     hits = load_votes(votes).votes.hits
+    assert load_votes(votes).votes.selection_hits is None
     # Corners leave the frame in some draws.
     assert hits[0, 0] < hits.max()
     with pytest.raises(SegmentorOutputError, match='must have the size of the image'):
@@ -325,7 +327,7 @@ def test_offline_answers_need_no_surrogate(make_config, tmp_path, smoothing):
     answer = json.loads((folder / 'offline.json').read_text())
     assert answer['rows'][0]['radius'] == pytest.approx(ndtri(0.6))
     certified = [
-        certify_record(load_votes(path), Terms(0.6, 0.01, 'holm', 'holdout')).certified
+        certify_record(load_votes(path), Terms(0.6, 0.01)).certified
         for path in votes_of(tmp_path).values()
     ]
     assert answer['rows'][0]['abstain'] == pytest.approx(1 - np.stack(certified).mean())
