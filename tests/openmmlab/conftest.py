@@ -1,9 +1,14 @@
 """A small base model whose class probabilities under noise are known, and runners around it."""
 
+import contextlib
+import importlib.util
+import io
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -113,7 +118,28 @@ _runs = iter(range(10**6))
 
 
 def run_tool(*command, expect=0, **environment):
-    """Runs a Python program of the repository; returns what it printed, on both streams."""
+    """Runs a Python program of the repository; returns what it printed, on both streams.
+
+    A tool of the repository runs in this process, which spares the imports, unless it is given an
+    environment of its own.
+    """
+    ours = (ROOT / command[0]).is_relative_to(ROOT / 'tools')
+    if ours and not environment:
+        printed, code = io.StringIO(), 1
+        argv = list(map(str, command))
+        with (
+            mock.patch.object(sys, 'argv', argv),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+        ):
+            try:
+                code = tool_module(argv[0]).main()
+            except SystemExit as error:
+                code = error.code
+            except Exception:
+                traceback.print_exc()
+        assert (code or 0) == expect, printed.getvalue()[-6000:]
+        return printed.getvalue()
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', *map(str, command)],
         cwd=ROOT,
@@ -123,6 +149,14 @@ def run_tool(*command, expect=0, **environment):
     )
     assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
+
+
+def tool_module(path):
+    """A tool of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run_test(cfg):
