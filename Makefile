@@ -10,7 +10,7 @@ PYTHON_GPU ?= $(BIN)/python
 DEMO_CONFIG := configs/street_scenes/segcertify-s0.25-n100_unet-tiny_street-scenes-128x192.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help venv venv-test venv-full demo test test-all test-full gpu-check audit lint format readme clean
+.PHONY: help venv venv-test venv-full demo test test-slow test-all test-full gpu-check audit lint format readme clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -67,8 +67,10 @@ demo: venv  ## train, certify and draw the embedded example
 test: venv-test lint  ## lint, types and the quick tests
 	$(PYTEST)
 
-test-all: venv-test lint  ## the slow tests as well
-	$(PYTEST) -m ''
+test-slow: venv-test  ## the slow tests alone
+	$(PYTEST) -m slow
+
+test-all: test test-slow  ## the slow tests as well
 
 test-full: venv-full  ## the tests with mmcv's compiled operators, stock tools included
 	.venv-full/bin/python -m pytest

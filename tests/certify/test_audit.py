@@ -46,8 +46,9 @@ def test_errors_that_exclude_each_other_do():
     assert set(np.unique(wrong)) == {2}
 
 
-def test_no_valid_method_is_exposed_in_a_small_audit():
-    audit = small(*(m for m in METHODS if m.valid))
+@pytest.mark.parametrize('families', [60, pytest.param(600, marks=pytest.mark.slow)])
+def test_no_valid_method_is_exposed_in_a_small_audit(families):
+    audit = small(*(m for m in METHODS if m.valid), families=families)
     audit.run()
     assert not [f for f in audit.findings if f.exposed]
     assert len(audit.findings) == sum(m.valid for m in METHODS) * len(ORACLES)
