@@ -200,9 +200,10 @@ def build(config: str) -> tuple[Any, str]:
     torch.manual_seed(0)
     # On a CPU the stock tools do so as well.
     model = revert_sync_batchnorm(MODELS.build(cfg)).eval()
-    for tensor in model.state_dict().values():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            tensor.normal_(std=0.02)
+    for weight in model.parameters():
+        # Some are left to the checkpoint: whatever lay in memory, or zeros that end in 0 / 0.
+        if weight.dim() > 1 and not 0 < float(weight.detach().abs().max()) < 1e3:
+            torch.nn.init.normal_(weight, std=0.02)
     return model, 'segmentor'
 
 
