@@ -202,7 +202,7 @@ def build(config: str) -> tuple[Any, str]:
     model = revert_sync_batchnorm(MODELS.build(cfg)).eval()
     for weight in model.parameters():
         # Some are left to the checkpoint: whatever lay in memory, or zeros that end in 0 / 0.
-        if weight.dim() > 1 and not 0 < float(weight.detach().abs().max()) < 1e3:
+        if weight.dim() > 1 and not 1e-6 < float(weight.detach().abs().max()) < 1e3:
             torch.nn.init.normal_(weight, std=0.02)
     return model, 'segmentor'
 
