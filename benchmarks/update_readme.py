@@ -607,6 +607,7 @@ def model_zoo(results: dict) -> list[str]:
         )
     equal = sum(row['unequal'] == 0 for row in ran)
     odd = [f'{row["family"]}: {row["hits_differ"]:,}' for row in ran if row['hits_differ']]
+    plain = [row['family'] for row in ran if row['classes'] == 1]
     small, large = results['batches']
     installed = ', '.join(f'{name} {version}' for name, version in results['versions'].items())
     height, width = results['size']
@@ -618,7 +619,8 @@ def model_zoo(results: dict) -> list[str]:
         f'from logits. One image of {height} x {width} pixels (a larger one where the table says '
         f'so) with noise {results["sigma"]:g}, random weights; n0 = {results["n0"]}, n = '
         f'{results["n"]} draws in batches of {small} and of {large}. Pixels whose votes differ '
-        f'between the two: {", ".join(odd) or "none"}.',
+        f'between the two: {", ".join(odd) or "none"}. Label maps of a single class, which say '
+        f'less: {", ".join(plain) or "none"}.',
         '',
         f'{installed}; {_machine(results)}.',
     ]

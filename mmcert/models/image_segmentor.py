@@ -20,7 +20,7 @@ from mmcert.certify.votes import Grid
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
 from mmcert.models.numerics import Numerics
 from mmcert.models.overrides import is_untouched
-from mmcert.models.randomness import Labelled, RandomNumbers, Repeatability
+from mmcert.models.randomness import Labelled, RandomNumbers, Repeatability, joined
 from mmcert.sampling import LogitMaps
 from mmcert.sampling.logit_maps import resized_scores
 from mmcert.sampling.outputs import require_finite
@@ -154,8 +154,8 @@ class ImageSegmentor:
                 maps = [part for part in parts if part is not None]
                 # Where one image needs ``predict``, all go through it.
                 if len(maps) == len(parts):
-                    return maps[0].with_scores(torch.cat([part.scores for part in maps]))
-            return torch.cat([part for part, _ in self._random.run(self._labels, batch)])
+                    return maps[0].with_scores(joined([part.scores for part in maps]))
+            return joined([part for part, _ in self._random.run(self._labels, batch)])
 
     def labels(self, images: list[torch.Tensor]) -> torch.Tensor:
         """The label maps of a batch, shape (B, H', W'), integers; see ``__call__``."""

@@ -13,7 +13,13 @@ from mmengine.model import BaseModel
 
 from mmcert.models.numerics import Numerics
 from mmcert.models.overrides import is_untouched
-from mmcert.models.randomness import Labelled, RandomNumbers, Repeatability, content_number
+from mmcert.models.randomness import (
+    Labelled,
+    RandomNumbers,
+    Repeatability,
+    content_number,
+    joined,
+)
 from mmcert.sampling.outputs import require_finite
 
 
@@ -133,7 +139,7 @@ class PointSegmentor:
     def _logits(self, clouds: torch.Tensor) -> torch.Tensor:
         """Logits of clouds (B, N, D), shape (B, C, N)."""
         model = self._inferred if self._batched else self._predicted
-        return torch.cat(self._random.run(model, clouds))
+        return joined(self._random.run(model, clouds))
 
     def _inferred(self, clouds: torch.Tensor) -> torch.Tensor:
         """Logits of clouds (B, N, D) that the model takes as they are, shape (B, C, N)."""

@@ -174,6 +174,11 @@ class RandomNumbers:
         return {'random_numbers': SEEDED_WORDS} if self.drawn else {}
 
 
+def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """What ``RandomNumbers.run`` returned as one batch; not copied if it is one already."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 _DIFFERING: WeakKeyDictionary[BaseModel, dict[Hashable, int]] = WeakKeyDictionary()
 """Of each model and its settings: components at which two passes differed."""
 

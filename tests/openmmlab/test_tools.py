@@ -222,6 +222,21 @@ def test_the_tables_of_the_pages_are_those_of_their_json(tmp_path):
     assert found == set(module.TABLES)
 
 
+def test_the_sweep_over_the_model_zoo_measures_a_stock_config():
+    def measured(config):
+        lines = run_tool('benchmarks/model_zoo.py', '--one', config).splitlines()
+        return json.loads(next(line for line in lines if line.startswith('{')))
+
+    row = measured('fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py')
+    assert row['unequal'] == row['passes_differ'] == row['hits_differ'] == 0
+    assert row['fast'] and not row['random']
+    assert row['classes'] > 1 and row['certificate'] == 'certificate'
+    assert 'FileNotFoundError' in measured('fastscnn/nothing.py')['missing']
+    assert 'no such family: nothing' in run_tool(
+        'benchmarks/model_zoo.py', '--families', 'nothing', expect=2
+    )
+
+
 def test_plan_tool_says_what_can_be_certified_and_how_long_it_takes(written_config):
     config, checkpoint = written_config
     printed = run_tool('tools/plan.py', config, checkpoint)
