@@ -416,7 +416,7 @@ def semantic(results: dict) -> list[str]:
     return [
         *_table(rows),
         '',
-        f'{". ".join(said)}. enumeration: the vanilla model, without smoothing, was run at every '
+        f'{". ".join(said)}. Enumeration: the vanilla model, without smoothing, was run at every '
         'parameter of the finite set, and a pixel counts if it is right at all of them and on the '
         'clean image: complete, without draws or alpha, and only for these parameters. '
         'tau: the median over the images, and the range. "Base, '
@@ -435,7 +435,7 @@ def _verified_by_enumeration(row: dict) -> list[tuple[str, ...]]:
     attacked, clean = (
         _two(attack[how]['vanilla'] / attack['labelled']) for how in ('attacked', 'clean')
     )
-    return [('enumeration', _attack_set(row), '-', attacked, '-', '-', '-', clean)]
+    return [('enumeration, vanilla model', _attack_set(row), '-', attacked, '-', '-', '-', clean)]
 
 
 def _certified_by(row: dict) -> str:
