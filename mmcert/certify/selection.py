@@ -7,6 +7,7 @@ by alpha.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ class Counting:
         return None if self.first_hits is None else even_chance(self.first_hits, self.counted)
 
 
+@functools.lru_cache(maxsize=1024)
 def even_chance(hits: int, counted: int) -> float:
     """The probability at which a number of hits, or more, is as likely as not."""
     # P[Bin(counted, p) >= hits] is the distribution function of this beta law at p.
