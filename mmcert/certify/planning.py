@@ -32,6 +32,9 @@ with just those, a single vote against the guess is too many."""
 MOST_DRAWS = 20_000
 """Where the search for a number of draws gives up."""
 
+TIE = 1e-9
+"""Logarithms of p-values and levels that are as close as this are compared as ``certify`` does."""
+
 
 class InfeasiblePlanError(ValueError):
     """The planned number of draws cannot certify a single component."""
@@ -48,7 +51,7 @@ def can_certify(n: int, terms: Terms, num_components: int, n0: int = 0) -> bool:
         n (int): Number of estimation draws, at least 1.
         terms (Terms): The terms.
         num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'.
+        n0 (int): Number of selection draws, which count for 'same_draws'; 'holdout' needs some.
 
     Returns:
         bool: True if unanimous votes are enough.
@@ -59,11 +62,16 @@ def can_certify(n: int, terms: Terms, num_components: int, n0: int = 0) -> bool:
     level = _log_level(terms, num_components)
     if level < math.log(SMALLEST):
         return False
-    return any(
-        log_smallest_p_value(_counted(n, selection, n0), terms.tau, selection, num_components)
-        <= level
-        for selection in possible(terms, allowed(n0))
-    )
+
+    def is_enough(selection: str) -> bool:
+        counted = _counted(n, selection, n0)
+        smallest = log_smallest_p_value(counted, terms.tau, selection, num_components)
+        if abs(smallest - level) > TIE:
+            return smallest < level
+        alone = replace(terms, selection=selection, order='auto')
+        return settle(alone, num_components, n0, n).first_hits is not None
+
+    return any(map(is_enough, _selections(terms, n0)))
 
 
 def min_draws(terms: Terms, num_components: int, n0: int = 0) -> int:
@@ -78,17 +86,23 @@ def min_draws(terms: Terms, num_components: int, n0: int = 0) -> int:
         int: The number of estimation draws.
 
     Raises:
-        InfeasiblePlanError: If no number is enough: the level is smaller than any p-value.
+        InfeasiblePlanError: If no number is enough: the level is smaller than any p-value, or
+            'holdout' is asked for without selection draws.
         ValueError: If a value is out of range.
     """
-    level = _log_level(terms, num_components)
+    level, selections = _log_level(terms, num_components), _selections(terms, n0)
+    if not selections:
+        raise InfeasiblePlanError(
+            "there are no selection draws (n0=0), which selection='holdout' and order='selection' "
+            'need: n0 must be at least 1'
+        )
     if level < math.log(SMALLEST):
         raise InfeasiblePlanError(
             f'alpha={terms.alpha} with {num_components} components ({terms.procedure}): the first '
             f'level of the procedure, 10^{level / math.log(10):.1f}, is smaller than any p-value '
             f'that is told from 0 ({SMALLEST:.3g})'
         )
-    counted = n0 if 'same_draws' in possible(terms, allowed(n0)) else 0
+    counted = n0 if 'same_draws' in selections else 0
     n = max(1, math.floor(level / math.log(terms.tau)) - counted)
     while not can_certify(n, terms, num_components, n0):
         n += 1
@@ -113,7 +127,7 @@ def max_tau(n: int, terms: Terms, num_components: int, n0: int = 0) -> float | N
     level = _log_level(terms, num_components)
     found = [
         _max_tau(_counted(n, selection, n0), level, selection, num_components)
-        for selection in possible(terms, allowed(n0))
+        for selection in _selections(terms, n0)
     ]
     return max((tau for tau in found if tau is not None), default=None)
 
@@ -179,9 +193,17 @@ def first_look(terms: Terms, num_components: int, n0: int = 0) -> int:
         certify anything at the level of the first look, under one of the selections if 'auto'
         leaves them open.
     """
-    plain = 'holm' if terms.procedure == 'ordered_holm' else terms.procedure
-    at_look = replace(terms, procedure=plain, alpha=spend(terms.alpha, 1))
-    return math.ceil(FIRST_LOOK_FACTOR * min_draws(at_look, num_components, n0))
+    return math.ceil(FIRST_LOOK_FACTOR * min_draws(_of_first_look(terms), num_components, n0))
+
+
+def _of_first_look(terms: Terms) -> Terms:
+    """The terms that the first look is to be able to certify anything under."""
+    at_look = replace(terms, alpha=spend(terms.alpha, 1))
+    if terms.procedure != 'ordered_holm':
+        return at_look
+    open_ = possible(terms)
+    selection = open_[0] if len(open_) == 1 else terms.selection
+    return replace(at_look, procedure='holm', selection=selection, order='auto')
 
 
 def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | None:
@@ -202,7 +224,7 @@ def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | 
     Raises:
         ValueError: If a value is out of range.
     """
-    return settle(terms, num_components, n0, n).first_hits
+    return settle(terms, num_components, n0, n).first_hits if _selections(terms, n0) else None
 
 
 @dataclass(frozen=True)
@@ -252,10 +274,11 @@ def outlook(
         InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
         ValueError: If a value is out of range.
     """
+    least = min_draws(terms, num_components, n0)
     counting = _counting(n, terms, num_components, n0, first)
     return Outlook(
         feasible=counting.first_hits is not None,
-        min_draws=min_draws(terms, num_components, n0),
+        min_draws=least,
         max_tau=max_tau(n, terms, num_components, n0),
         selection=counting.selection,
         tested_tau=counting.tau,
@@ -418,6 +441,12 @@ def _counting(
 
 def _counted(n: int, selection: str, n0: int) -> int:
     return check_draws(n) + (n0 if selection == 'same_draws' else 0)
+
+
+def _selections(terms: Terms, n0: int) -> tuple[str, ...]:
+    """The selections that terms and draws leave open; none for 'holdout' without any to choose."""
+    legal = allowed(n0)
+    return tuple(selection for selection in possible(terms, legal) if selection in legal)
 
 
 def _log_level(terms: Terms, num_components: int) -> float:

@@ -127,14 +127,60 @@ def test_how_many_draws_stand_one_vote_in_fifty():
             assert enough == (draws == n)
 
 
+@pytest.mark.parametrize('procedure', PROCEDURES)
+@pytest.mark.parametrize(
+    'asked', [{'selection': 'holdout'}, {'procedure': 'ordered_holm', 'order': 'selection'}]
+)
+def test_holdout_without_selection_draws_is_not_feasible(procedure, asked):
+    wanted = terms(**{'procedure': procedure} | asked)
+    wanted = replace(wanted, k=5 if wanted.procedure == 'kfwer' else None)
+    assert can_certify(100, wanted, 1000, 1)
+    assert not can_certify(100, wanted, 1000, 0)
+    assert max_tau(100, wanted, 1000, 0) is None
+    assert first_hits(100, wanted, 1000, 0) is None
+    for refused in (
+        lambda: min_draws(wanted, 1000, 0),
+        lambda: require_feasible(100, wanted, 1000, 0),
+        lambda: outlook(100, wanted, 1000, 0),
+        lambda: draws_for_share(0.98, wanted, 1000, 0),
+        lambda: first_look(wanted, 1000, 0),
+    ):
+        with pytest.raises(InfeasiblePlanError, match='no selection draws'):
+            refused()
+
+
+@pytest.mark.parametrize('procedure', PROCEDURES)
+@pytest.mark.parametrize('selection', ['holdout', 'same_draws', 'auto'])
+@pytest.mark.parametrize('tau', [0.5, 0.75])
+def test_exact_ties_are_planned_as_they_are_tested(procedure, selection, tau):
+    for power in (3, 5, 10, 17, 45):
+        for components in (1, 2, 5, 64):
+            alpha = tau**power * (components if procedure != 'ordered_holm' else 1)
+            wanted = terms(procedure, selection=selection, tau=tau)
+            if procedure == 'kfwer':
+                alpha, wanted = alpha / 2, replace(wanted, k=2)
+            if not 0 < alpha < 1:
+                continue
+            wanted = replace(wanted, alpha=alpha)
+            n = min_draws(wanted, components, 2)
+            for draws in (n, n - 1):
+                if draws:
+                    found = certify(
+                        unanimous(draws, components, 2),
+                        tau=tau, alpha=alpha, procedure=procedure, selection=selection, k=wanted.k,
+                    )  # fmt: skip
+                    assert found.certified.any() == (draws == n)
+                    assert can_certify(draws, wanted, components, 2) == (draws == n)
+
+
 def test_a_level_below_all_p_values_is_named():
     tiny = terms(alpha=1e-320, selection='holdout')
-    assert not can_certify(3000, tiny, 10**6)
-    assert max_tau(3000, tiny, 10**6) is None
+    assert not can_certify(3000, tiny, 10**6, 5)
+    assert max_tau(3000, tiny, 10**6, 5) is None
     with pytest.raises(InfeasiblePlanError, match=r'10\^-326.0, is smaller than any p-value'):
-        min_draws(tiny, 10**6)
+        min_draws(tiny, 10**6, 5)
     with pytest.raises(InfeasiblePlanError, match='smaller than any p-value'):
-        require_feasible(3000, tiny, 10**6)
+        require_feasible(3000, tiny, 10**6, 5)
     # As a p-value this is 0 in double precision, and so is the level.
     votes = Votes(np.zeros(10**6, dtype=int), np.full(10**6, 3000), 3000, 5)
     for procedure in PROCEDURES:
@@ -145,7 +191,7 @@ def test_a_level_below_all_p_values_is_named():
 
 def test_the_smallest_level_that_can_be_told_is_planned_for():
     small = terms(alpha=1e-300, selection='holdout')
-    n = min_draws(small, 10**6)
+    n = min_draws(small, 10**6, 5)
     full = np.full(10**6, n)
     assert certify(
         Votes(np.zeros(10**6, dtype=int), full, n, 5), tau=0.75, alpha=1e-300, procedure='holm'
@@ -153,7 +199,7 @@ def test_the_smallest_level_that_can_be_told_is_planned_for():
 
 
 def test_the_outlook_agrees_with_the_tests():
-    found = outlook(100, terms(selection='holdout'), 172800)
+    found = outlook(100, terms(selection='holdout'), 172800, 5)
     level = 1e-3 / 172800
     assert stats.binom.sf(found.first_hits - 1, 100, 0.75) <= level
     assert stats.binom.sf(found.first_hits - 2, 100, 0.75) > level
