@@ -129,7 +129,10 @@ def max_tau(n: int, terms: Terms, num_components: int, n0: int = 0) -> float | N
         _max_tau(_counted(n, selection, n0), level, selection, num_components)
         for selection in _selections(terms, n0)
     ]
-    return max((tau for tau in found if tau is not None), default=None)
+    if best := [tau for tau in found if tau is not None]:
+        return max(best)
+    # At an exact tie the table decides.
+    return 0.5 if can_certify(n, replace(terms, tau=0.5), num_components, n0) else None
 
 
 def _max_tau(counted: int, level: float, selection: str, num_components: int) -> float | None:

@@ -58,6 +58,15 @@ def test_max_tau_is_the_largest_that_can_be_certified():
     assert max_tau(5, terms(), 1000) is None
 
 
+def test_max_tau_at_an_exact_tie_is_one_half():
+    for wanted in (
+        terms('bonferroni', alpha=0.25, selection='same_draws'),
+        terms('kfwer', alpha=0.25, k=100),
+    ):
+        assert can_certify(2, replace(wanted, tau=0.5), 1, 1)
+        assert max_tau(2, wanted, 1, 1) == 0.5
+
+
 def test_an_infeasible_plan_says_how_many_draws_it_needs():
     with pytest.raises(InfeasiblePlanError, match='smallest n that can is 66'):
         require_feasible(30, terms(), 172800)
