@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -245,6 +247,8 @@ class Outlook:
         probability (float | None): The probability that a component's class needs for an even
             chance of so many hits.
         counted (int): Draws that are counted: n, or n0 + n.
+        looks (tuple[int, ...]): The looks of a group-sequential run, the last of which the figures
+            of hits are for; empty if n is fixed.
     """
 
     feasible: bool
@@ -255,11 +259,10 @@ class Outlook:
     first_hits: int | None
     probability: float | None
     counted: int
+    looks: tuple[int, ...] = ()
 
 
-def outlook(
-    n: int, terms: Terms, num_components: int, n0: int = 0, first: Counting | None = None
-) -> Outlook:
+def outlook(n: int, terms: Terms, num_components: int, n0: int = 0) -> Outlook:
     """What a plan can reach at best; see ``Outlook``.
 
     Args:
@@ -267,8 +270,6 @@ def outlook(
         terms (Terms): The terms.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
-        first (Counting | None): Of a group-sequential run: what its first look has settled; n and
-            the terms' alpha are those of a later one then.
 
     Returns:
         Outlook: The figures.
@@ -278,11 +279,43 @@ def outlook(
         ValueError: If a value is out of range.
     """
     least = min_draws(terms, num_components, n0)
-    counting = _counting(n, terms, num_components, n0, first)
+    counting = settle(terms, num_components, n0, n)
+    largest = max_tau(n, terms, num_components, n0)
+    return _outlook(counting, counting.first_hits is not None, least, largest)
+
+
+def outlook_in_looks(budget: int, terms: Terms, num_components: int, n0: int = 0) -> Outlook:
+    """What a group-sequential run can reach at best within a budget.
+
+    Args:
+        budget (int): Most estimation draws, at least 1.
+        terms (Terms): The terms; alpha is what all looks share.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
+
+    Returns:
+        Outlook: Feasible if the budget reaches the first look, as ``StoppingRule.require_look``
+        has it; then the hits are those at the last look, at its share of alpha (and at the first
+        look, if that is beyond the budget). ``min_draws`` is the first look, and ``max_tau`` the
+        largest tau at which the budget reaches that.
+
+    Raises:
+        InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
+        ValueError: If a value is out of range.
+    """
+    least = first_look(terms, num_components, n0)
+    looks = tuple(itertools.takewhile(lambda n: n <= check_draws(budget, 'budget'), _sizes(least)))
+    counting = _at_look(terms, num_components, n0, least, max(len(looks), 1))
+    able = math.floor(budget / FIRST_LOOK_FACTOR)
+    largest = max_tau(able, _of_first_look(terms), num_components, n0) if able else None
+    return replace(_outlook(counting, bool(looks), least, largest), looks=looks)
+
+
+def _outlook(counting: Counting, feasible: bool, least: int, largest: float | None) -> Outlook:
     return Outlook(
-        feasible=counting.first_hits is not None,
+        feasible=feasible,
         min_draws=least,
-        max_tau=max_tau(n, terms, num_components, n0),
+        max_tau=largest,
         selection=counting.selection,
         tested_tau=counting.tau,
         first_hits=counting.first_hits,
@@ -291,17 +324,59 @@ def outlook(
     )
 
 
-def draws_for_share(
-    share: float, terms: Terms, num_components: int, n0: int = 0, first: Counting | None = None
-) -> int | None:
+def _sizes(first: int) -> Iterator[int]:
+    """The sizes of all looks, whatever the budget is."""
+    return (first * GROWTH**look for look in itertools.count())
+
+
+def _at_look(terms: Terms, num_components: int, n0: int, first: int, look: int) -> Counting:
+    """What is counted at a look, the first of which takes so many draws."""
+    at_first = replace(terms, alpha=spend(terms.alpha, 1))
+    counting = settle(at_first, num_components, n0, first)
+    if look == 1:
+        return counting
+    size = next(itertools.islice(_sizes(first), look - 1, None))
+    at_look = replace(terms, alpha=spend(terms.alpha, look))
+    return later_look(counting, at_look, num_components, n0, size)
+
+
+def look_for_share(share: float, terms: Terms, num_components: int, n0: int = 0) -> int | None:
+    """The first look at which a share of hits is enough while nothing is certified yet.
+
+    Args:
+        share (float): Of the counted draws, in (0, 1].
+        terms (Terms): The terms; alpha is what all looks share.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
+
+    Returns:
+        int | None: Its estimation draws; None if it is not enough at any look of up to
+        ``MOST_DRAWS``.
+
+    Raises:
+        InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
+        ValueError: If a value is out of range.
+    """
+    first = first_look(terms, num_components, n0)
+    for look, size in enumerate(_sizes(first), start=1):
+        if size > MOST_DRAWS:
+            return None
+        if _is_enough(share, _at_look(terms, num_components, n0, first, look)):
+            return size
+    raise AssertionError('there is always a larger look')
+
+
+def draws_for_share(share: float, terms: Terms, num_components: int, n0: int = 0) -> int | None:
     """Smallest n at which a share of hits is enough while nothing is certified yet.
+
+    For 'ordered_holm' it is enough for the component that the order puts first. A larger n need not
+    be enough again: the share allows whole votes only.
 
     Args:
         share (float): Of the counted draws, in (0, 1].
         terms (Terms): The terms.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
-        first (Counting | None): As for ``outlook``.
 
     Returns:
         int | None: The number of estimation draws; None if it is not enough at any number up to
@@ -311,22 +386,26 @@ def draws_for_share(
         InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
         ValueError: If a value is out of range.
     """
+    least = min_draws(terms, num_components, n0)
     if share <= terms.tau:
         return None
-
-    def is_enough(n: int) -> bool:
-        counting = _counting(n, terms, num_components, n0, first)
-        hits = counting.first_hits
-        return hits is not None and hits <= share * counting.counted
-
-    before = min_draws(terms, num_components, n0) - 1
-    n = before + 1
-    while n <= MOST_DRAWS:
-        if is_enough(n):
-            # The first of the last step, before which it may come and go.
-            return next(size for size in range(before + 1, n + 1) if is_enough(size))
-        before, n = n, max(n + 1, int(n * 1.02))
+    # Most numbers are ruled out all at once: the p-value of one hit more (which ordered_holm may
+    # do without) is at least the first term, and has to attain the level of Holm's procedure.
+    sizes, level = np.arange(least, MOST_DRAWS + 1), terms.number(num_components) * terms.alpha
+    level *= (1 + TIE) / max(num_components, 1)
+    able = np.zeros(len(sizes), dtype=bool)
+    for selection in _selections(terms, n0):
+        counted = sizes + (n0 if selection == 'same_draws' else 0)
+        able |= stats.binom.sf(np.floor(share * counted), counted, terms.tau) <= level
+    for n in sizes[able].tolist():
+        if _is_enough(share, settle(terms, num_components, n0, n)):
+            return n
     return None
+
+
+def _is_enough(share: float, counting: Counting) -> bool:
+    """Whether a share of hits certifies while nothing is certified yet."""
+    return counting.first_hits is not None and counting.first_hits <= share * counting.counted
 
 
 def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
@@ -432,14 +511,6 @@ class Decision:
     reason: str | None
     next_look: int | None
     gain: float
-
-
-def _counting(
-    n: int, terms: Terms, num_components: int, n0: int, first: Counting | None
-) -> Counting:
-    if first is None:
-        return settle(terms, num_components, n0, n)
-    return later_look(first, terms, num_components, n0, n)
 
 
 def _counted(n: int, selection: str, n0: int) -> int:

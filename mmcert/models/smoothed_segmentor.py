@@ -28,6 +28,7 @@ from mmcert.certify import (
     min_draws,
     require_feasible,
 )
+from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import StoppingRule, can_certify, first_look
 from mmcert.certify.sequential import GROWTH
 from mmcert.models.adapter import Adapter, Segmentor
@@ -145,6 +146,14 @@ class SmoothingPlan:
             parts = f'{self.perturbation.parts} x ' * (self.perturbation.parts > 1)
             return f'{self.n0} + {parts}{self.n} draws per {self.adapter.word}'
         return f'{self.n0} + up to {self.stopping.budget} draws per {self.adapter.word}, in looks'
+
+
+def selections_of(perturbation: Perturbation, n0: int) -> tuple[str, ...]:
+    """The selections that a perturbation and the number of selection draws leave open."""
+    legal = SELECTIONS if n0 != 0 else ('same_draws',)
+    if not perturbation.selection_counts and (n0 != 0 or perturbation.parts > 1):
+        return tuple(selection for selection in legal if selection == 'holdout')
+    return legal
 
 
 class SmoothedSegmentor(BaseModel):

@@ -13,12 +13,15 @@ from mmcert.certify.planning import (
     first_hits,
     first_look,
     forecast,
+    look_for_share,
     max_tau,
     outlook,
+    outlook_in_looks,
     require_feasible,
 )
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.selection import settle
+from mmcert.certify.sequential import spend
 
 
 def terms(procedure='holm', **arguments):
@@ -180,6 +183,56 @@ def test_exact_ties_are_planned_as_they_are_tested(procedure, selection, tau):
                     )  # fmt: skip
                     assert found.certified.any() == (draws == n)
                     assert can_certify(draws, wanted, components, 2) == (draws == n)
+
+
+@pytest.mark.parametrize('procedure', PROCEDURES)
+@pytest.mark.parametrize('selection', ['holdout', 'same_draws', 'auto'])
+@pytest.mark.parametrize(('components', 'n0'), [(1, 3), (100, 10), (172800, 10)])
+def test_the_draws_for_a_share_are_the_first_that_are_enough(procedure, selection, components, n0):
+    for tau, share in ((0.5, 0.9), (0.6, 1.0), (0.75, 0.95), (0.75, 0.9), (0.85, 0.98)):
+        wanted = terms(procedure, selection=selection, tau=tau)
+        found = draws_for_share(share, wanted, components, n0)
+
+        def is_enough(n, wanted=wanted, share=share):
+            counting = settle(wanted, components, n0, n)
+            hits = counting.first_hits
+            return hits is not None and hits <= share * counting.counted
+
+        assert found == next(n for n in range(1, 400) if is_enough(n))
+
+
+def test_the_outlook_of_looks_is_that_of_the_last_one_in_the_budget():
+    wanted = terms(selection='holdout', tau=0.9)
+    found = outlook_in_looks(1000, wanted, 172800, 10)
+    first = first_look(wanted, 172800, 10)
+    assert found.feasible and found.min_draws == first == 234
+    assert found.looks == (234, 468, 936)
+    at_last = outlook(936, replace(wanted, alpha=spend(1e-3, 3)), 172800, 10)
+    assert (found.first_hits, found.counted) == (at_last.first_hits, 936)
+    for tau, able in ((found.max_tau - 1e-6, True), (found.max_tau + 1e-6, False)):
+        at_tau = replace(wanted, tau=tau)
+        assert (first_look(at_tau, 172800, 10) <= 1000) == able
+        assert outlook_in_looks(1000, at_tau, 172800, 10).feasible == able
+    beyond = outlook_in_looks(233, wanted, 172800, 10)
+    assert not beyond.feasible and beyond.looks == () and beyond.max_tau < 0.9
+    assert outlook_in_looks(1, wanted, 172800, 10).max_tau is None
+    # With same draws all looks are tested where the first one is.
+    same = outlook_in_looks(1000, terms(selection='same_draws', tau=0.5), 172800, 10)
+    at_first = replace(terms(selection='same_draws', tau=0.5), alpha=spend(1e-3, 1))
+    assert same.tested_tau == settle(at_first, 172800, 10, same.looks[0]).tau > 0.5
+
+
+def test_the_look_for_a_share_is_the_first_that_is_enough():
+    wanted = terms('ordered_holm', selection='holdout', tau=0.9)
+    first = first_look(wanted, 172800, 10)
+    hits = [
+        outlook(first * 2**look, replace(wanted, alpha=spend(1e-3, look + 1)), 172800, 10)
+        for look in range(3)
+    ]
+    enough = [found.first_hits <= 0.98 * found.counted for found in hits]
+    assert enough == [False, True, True]
+    assert look_for_share(0.98, wanted, 172800, 10) == 2 * first
+    assert look_for_share(0.9, wanted, 172800, 10) is None
 
 
 def test_a_level_below_all_p_values_is_named():
