@@ -130,12 +130,12 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
         note_if_infeasible(first, terms)
     terms = asked + ([] if args.no_plot else combinations(CURVE_TAUS, args))
     task = task_of(first)
-    used, digests = [Used() for _ in terms], list[str]()
+    used, digests = [Used() for _ in terms], list[str | None]()
 
     def note(index: int, record: VotesRecord, certificate: Certificate) -> None:
         used[index].add(certificate)
         if index == 0:
-            digests.append(record.meta['digest'])
+            digests.append(record.meta.get('digest'))
 
     tallies = evaluate(read_folder(votes_dir), terms, task, note)
     rows = [
@@ -157,7 +157,13 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     print(reference_table(rows[0]))
     print(f'Each row is valid by itself, per {word} with confidence 1 - alpha, of {space}:')
     print_terms(rows, claims, word, curves=bool(points))
-    statements = [dataset_statement(images, alpha, digests=digests) for alpha in args.alpha]
+    if None in digests:
+        print(
+            f'note: {digests.count(None)} of {images} votes files do not tell their {word} (no '
+            f'"digest"): what is said of all {word}s at once takes each of these for another one'
+        )
+    told_apart = [digest or f'number {index}' for index, digest in enumerate(digests)]
+    statements = [dataset_statement(images, alpha, digests=told_apart) for alpha in args.alpha]
     for statement in statements:
         print(f'alpha = {statement.alpha:g}, {statement.words}.')
 

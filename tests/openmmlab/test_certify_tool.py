@@ -44,7 +44,7 @@ def write_votes(folder, digests=('a', 'b', 'c'), perturbation=None):
         hits, first = rng.binomial(100, p), rng.binomial(10, p)
         votes = Votes(np.zeros(shape, dtype=int), hits, 100, 10, first)
         label = np.zeros(shape, dtype=int)
-        meta = {'digest': digest}
+        meta = {} if digest == '-' else {'digest': digest}
         store.put(f'{index}', VotesRecord(votes, meta, label=label, margin=first * 20))
 
 
@@ -95,6 +95,14 @@ def test_copies_are_counted_once(tool, tmp_path):
     (everywhere,) = json.loads((tmp_path / 'offline.json').read_text())['all_images']
     assert (everywhere['images'], everywhere['distinct']) == (4, 2)
     assert 'of which 2 differ' in printed
+
+
+def test_votes_that_do_not_tell_their_image_are_taken_for_different_ones(tool, tmp_path):
+    write_votes(tmp_path, 'aa--')
+    printed = tool(tmp_path, '--no-plot')
+    assert 'note: 2 of 4 votes files do not tell their image' in printed
+    (everywhere,) = json.loads((tmp_path / 'offline.json').read_text())['all_images']
+    assert (everywhere['images'], everywhere['distinct']) == (4, 3)
 
 
 def test_a_perturbation_of_ones_own_is_imported(tool, tmp_path, monkeypatch):
