@@ -1,7 +1,8 @@
 """Which draws are counted, and the threshold that they are tested at.
 
 Both follow from the plan alone: from n0, n (or the size of the first look), tau, alpha, K,
-procedure and k. Nothing here may look at what was voted for: what is chosen by that is not covered
+procedure and k; from an order that leaves one selection only; and from whether the votes may count
+selection draws. Nothing here may look at what was voted for: what is chosen by that is not covered
 by alpha.
 """
 
