@@ -44,6 +44,12 @@ CHOOSING = (
 )
 """What has to be said where several terms are answered from the same votes."""
 
+POINTS = (
+    'So does choosing a point of the curve of a procedure, which is a row with a tau of its own. '
+    'The joint curve alone holds at all its radii.'
+)
+"""What has to be said besides where curves are drawn."""
+
 CURVE_TAUS = np.linspace(0.5, 0.99, 25).round(4).tolist()
 
 
@@ -124,12 +130,12 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
         note_if_infeasible(first, terms)
     terms = asked + ([] if args.no_plot else combinations(CURVE_TAUS, args))
     task = task_of(first)
-    used, digests = [Used() for _ in terms], list[str]()
+    used, digests = [Used() for _ in terms], list[str | None]()
 
     def note(index: int, record: VotesRecord, certificate: Certificate) -> None:
         used[index].add(certificate)
         if index == 0:
-            digests.append(record.meta['digest'])
+            digests.append(record.meta.get('digest'))
 
     tallies = evaluate(read_folder(votes_dir), terms, task, note)
     rows = [
@@ -150,8 +156,14 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     print_rows(rows, asked, tallies)
     print(reference_table(rows[0]))
     print(f'Each row is valid by itself, per {word} with confidence 1 - alpha, of {space}:')
-    print_terms(rows, claims, word)
-    statements = [dataset_statement(images, alpha, digests=digests) for alpha in args.alpha]
+    print_terms(rows, claims, word, curves=bool(points))
+    if None in digests:
+        print(
+            f'note: {digests.count(None)} of {images} votes files do not tell their {word} (no '
+            f'"digest"): what is said of all {word}s at once takes each of these for another one'
+        )
+    told_apart = [digest or f'number {index}' for index, digest in enumerate(digests)]
+    statements = [dataset_statement(images, alpha, digests=told_apart) for alpha in args.alpha]
     for statement in statements:
         print(f'alpha = {statement.alpha:g}, {statement.words}.')
 
@@ -169,6 +181,8 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     }
     if points:
         joint = joint_rows(votes_dir, task, perturbation, args)
+        for alpha, words in sorted({(row['alpha'], selection_words(row)) for row in joint}):
+            print(f'joint curve, alpha = {alpha:g}: selection {words}')
         answer['joint_curve'] = joint
         guarantee = perturbation.guarantee(asked[0].tau)
         radius = f'radius ({guarantee["norm"]}), {guarantee["unit"]}'
@@ -188,7 +202,7 @@ def print_rows(rows: list[dict], terms: list[Terms], tallies: list[Tally]) -> No
             print(level_table(counts))
 
 
-def print_terms(rows: list[dict], claims: dict[float, str], word: str) -> None:
+def print_terms(rows: list[dict], claims: dict[float, str], word: str, curves: bool) -> None:
     """Prints what the rows promise, and what they do not."""
     for tau, claim in claims.items():
         print(f'  tau = {tau:g}: {claim}')
@@ -199,8 +213,10 @@ def print_terms(rows: list[dict], claims: dict[float, str], word: str) -> None:
                 f'({row["procedure"]}, alpha = {row["alpha"]:g}), where it needs fewer hits: the '
                 'claims at tau follow.'
             )
-    if len(rows) > 1:
+    if len(rows) > 1 or curves:
         print(CHOOSING)
+    if curves:
+        print(POINTS)
     if any(row['k'] is not None for row in rows):
         print(
             f'Rows of kfwer are count certificates: fewer than k certificates of each {word} are '
@@ -286,6 +302,7 @@ def joint_rows(
             selection=selection,
         )
         terms = {'alpha': alpha, 'procedure': 'joint', 'selection': selection}
+        terms['counted'] = ' or '.join(sorted(curve.selections))
         rows += [{**terms, **row} for row in curve.rows()]
     return rows
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mmcert.certify.binomial import p_value_table
-from mmcert.certify.certificate import certify
+from mmcert.certify.certificate import Certificate, certify, certify_record
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.simultaneous import joint_radii
 from mmcert.certify.taxonomy import Taxonomy
-from mmcert.certify.terms import SELECTION_CHOICES
-from mmcert.certify.votes import Votes
+from mmcert.certify.terms import SELECTION, SELECTION_CHOICES, Terms
+from mmcert.certify.votes import Votes, VotesRecord
 
 CONFIDENCE = 0.999
 """Of the interval of a failure rate: with some hundred of them, one in ten audits may have one off
@@ -167,14 +167,38 @@ def _certified(terms: Mapping[str, object], looks: bool = False) -> Callable[...
 
     def broken(family: Family, _: np.random.Generator) -> bool:
         oracle = family.oracle
+        certificate = _by_margin(family.in_looks() if looks else family.votes, oracle, terms)
+        return family.wrong(certificate.certified) >= certificate.k
+
+    return broken
+
+
+def _by_margin(
+    votes: Votes, oracle: Oracle, terms: Mapping[str, object], taxonomy: Taxonomy | None = None
+) -> Certificate:
+    """Certifies in the oracle's order, as a run does by the margin of the clean input."""
+    margin = np.empty(votes.num_components, dtype=np.int64)
+    margin[oracle.ranking()] = np.arange(margin.size)[::-1]
+    wanted = Terms(oracle.tau, oracle.alpha, order='margin', **terms)  # type: ignore[arg-type]
+    return certify_record(VotesRecord(votes, {}, margin=margin), wanted, taxonomy)
+
+
+def _by_selection_votes(selection: str = SELECTION) -> Callable[..., bool]:
+    """A caller's own order, most selection votes first."""
+
+    def broken(family: Family, _: np.random.Generator) -> bool:
+        votes, oracle = family.votes, family.oracle
+        assert votes.selection_hits is not None
+        order = np.argsort(oracle.n0 - votes.selection_hits, kind='stable')
         certificate = certify(
-            family.in_looks() if looks else family.votes,
+            votes,
             tau=oracle.tau,
             alpha=oracle.alpha,
-            order=oracle.ranking() if terms.get('procedure') == 'ordered_holm' else None,
-            **terms,  # type: ignore[arg-type]
+            procedure='ordered_holm',
+            selection=selection,
+            order=order,
         )
-        return family.wrong(certificate.certified) >= certificate.k
+        return family.wrong(certificate.certified) > 0
 
     return broken
 
@@ -208,14 +232,7 @@ def _levels(terms: Mapping[str, object], looks: bool = False) -> Callable[..., b
             votes = replace(family.in_looks(), coarse=(coarse.in_looks(),))
         else:
             votes = replace(family.votes, coarse=(coarse.votes,))
-        found = certify(
-            votes,
-            tau=oracle.tau,
-            alpha=oracle.alpha,
-            taxonomy=taxonomy,
-            order=oracle.ranking() if terms.get('procedure') == 'ordered_holm' else None,
-            **terms,  # type: ignore[arg-type]
-        )
+        found = _by_margin(votes, oracle, terms, taxonomy)
         assert found.level is not None
         within = taxonomy.nodes[0] == coarse.votes.guess[:, None]
         p = (oracle.probabilities * within).sum(axis=1)
@@ -302,6 +319,12 @@ METHODS: tuple[Method, ...] = (
         'label sets, ordered_holm, same_draws, in looks',
         _levels({'procedure': 'ordered_holm', 'selection': 'same_draws'}, looks=True),
     ),
+    Method('ordered_holm by the selection votes', _by_selection_votes()),
+    Method(
+        'ordered_holm by the selection votes, same_draws',
+        _by_selection_votes('same_draws'),
+        valid=False,
+    ),
     Method('peeking at unchanged alpha', _peeking, valid=False),
     Method('max-T bootstrap', _max_t, valid=False, share=0.1),
     Method('k-FWER with k alpha / (K - i + 1)', _invalid_kfwer, valid=False),
@@ -347,6 +370,7 @@ ORACLES: tuple[Oracle, ...] = (
     ),
     Oracle('ties', _rows((20, [0.5, 0.5])), tau=0.5, n0=8, n=40),
     Oracle('hardly more than a tie', _rows((10, [0.5, 0.5]), (10, [0.51, 0.49])), tau=0.5, n0=8),
+    Oracle('as many draws to choose as to test', _rows((20, _TWO)), n0=10, n=12),
     Oracle('large tau, few draws', _rows((20, [0.9, 0.1])), tau=0.9, n=24, coupling='identical'),
 )
 """Worst points of the null: true nulls have a class, or a node, of probability exactly tau."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -166,11 +166,15 @@ def certify(
         tau (float): Probability threshold in [0.5, 1).
         alpha (float): Bound of the error probability, in (0, 1).
         procedure (str): 'bonferroni', 'holm', 'kfwer' or 'ordered_holm'.
-        selection (str): 'holdout', 'same_draws' or 'auto', see ``Terms``.
+        selection (str): 'holdout', 'same_draws' or 'auto', see ``Terms``. Where an ``order`` is
+            given and used, 'auto' is 'holdout' if there are selection draws: nobody can tell
+            whether the order comes from them.
         k (int | float | None): For 'kfwer', see ``Terms``.
         order (np.ndarray | None): For 'ordered_holm': a permutation of the K components, most
-            promising first, fixed independently of the draws that are counted; by default their
-            order in memory. The other procedures treat all components alike and leave it unused.
+            promising first, by default their order in memory. It must not depend on any draw that
+            is counted. With 'same_draws' these are the selection draws as well: ordering by their
+            votes and naming 'same_draws' voids the certificate. The other procedures treat all
+            components alike and leave it unused.
         taxonomy (Taxonomy | None): Certifies nodes of it where the class cannot be; the votes need
             the counts of its levels.
 
@@ -183,6 +187,8 @@ def certify(
     """
     terms = Terms(tau, alpha, procedure, selection, k)
     checked = None if order is None else check_order(order, votes.num_components)
+    if checked is not None and procedure == 'ordered_holm' and selection == 'auto' and votes.n0 > 0:
+        terms = replace(terms, selection='holdout')
     words = 'of the components in memory' if order is None else 'given'
     return _certify(votes, terms, checked, words, taxonomy)
 
@@ -200,8 +206,9 @@ def certify_record(
         record (VotesRecord): Votes of one input, and maybe the base model's margin.
         terms (Terms): The terms.
         taxonomy (Taxonomy | None): See ``certify``.
-        order (np.ndarray | None): What ``component_order`` returned for the same record and order,
-            where it is known already.
+        order (np.ndarray | None): What ``component_order`` returned for the same record, order and
+            resolved selection, where it is known already, and no other order: which draws it must
+            not depend on, only the terms say. ``certify`` is for an order of one's own.
 
     Returns:
         Certificate: See there.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmcert.certify.certificate import Certificate, certify_record, component_order
-from mmcert.certify.selection import settle_votes
+from mmcert.certify.selection import settle_joint, settle_votes
 from mmcert.certify.simultaneous import joint_radii
 from mmcert.certify.tallies import IGNORE_INDEX, Tallier, Tally, total
 from mmcert.certify.taxonomy import Taxonomy
@@ -114,6 +114,8 @@ class RadiusCurve:
         labelled (np.ndarray): Labelled components by class, shape (C,).
         kept (np.ndarray): All components that keep their class, shape (R,).
         components (int): All components.
+        selections (frozenset[str]): What was counted, 'holdout' or 'same_draws'; images of
+            different sizes may differ in what 'auto' takes.
     """
 
     radii: NDArray[np.float64]
@@ -122,6 +124,7 @@ class RadiusCurve:
     labelled: NDArray[np.int64]
     kept: NDArray[np.int64]
     components: int
+    selections: frozenset[str] = field(default_factory=frozenset)
 
     def __add__(self, other: RadiusCurve) -> RadiusCurve:
         """Adds the counts of other images."""
@@ -132,6 +135,7 @@ class RadiusCurve:
             labelled=self.labelled + other.labelled,
             kept=self.kept + other.kept,
             components=self.components + other.components,
+            selections=self.selections | other.selections,
         )
 
     def rows(self) -> list[dict[str, float]]:
@@ -175,7 +179,8 @@ def radius_curve(
     curve = RadiusCurve(grid, empty, empty, empty[:, 0], empty[0], 0)
     for record in records:
         # A component counts at the radii below its own, which it withstands in full.
-        found = joint_radii(record.votes, alpha=alpha, radius=radius, selection=selection)
+        counted = settle_joint(record.votes, alpha, selection)
+        found = joint_radii(record.votes, alpha=alpha, radius=radius, selection=counted)
         reach = np.searchsorted(grid, record.spread(found).ravel())
         guess = record.spread(record.votes.guess).ravel().astype(np.int64)
         truth = (
@@ -192,6 +197,7 @@ def radius_curve(
             labelled=np.bincount(truth[valid], minlength=task.num_classes),
             kept=_reached(np.zeros_like(guess), reach, 1, len(grid))[0],
             components=guess.size,
+            selections=frozenset([counted]),
         )
     return curve
 

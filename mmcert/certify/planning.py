@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +34,9 @@ with just those, a single vote against the guess is too many."""
 MOST_DRAWS = 20_000
 """Where the search for a number of draws gives up."""
 
+TIE = 1e-9
+"""Logarithms of p-values and levels that are as close as this are compared as ``certify`` does."""
+
 
 class InfeasiblePlanError(ValueError):
     """The planned number of draws cannot certify a single component."""
@@ -48,7 +53,7 @@ def can_certify(n: int, terms: Terms, num_components: int, n0: int = 0) -> bool:
         n (int): Number of estimation draws, at least 1.
         terms (Terms): The terms.
         num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'.
+        n0 (int): Number of selection draws, which count for 'same_draws'; 'holdout' needs some.
 
     Returns:
         bool: True if unanimous votes are enough.
@@ -59,11 +64,16 @@ def can_certify(n: int, terms: Terms, num_components: int, n0: int = 0) -> bool:
     level = _log_level(terms, num_components)
     if level < math.log(SMALLEST):
         return False
-    return any(
-        log_smallest_p_value(_counted(n, selection, n0), terms.tau, selection, num_components)
-        <= level
-        for selection in possible(terms, allowed(n0))
-    )
+
+    def is_enough(selection: str) -> bool:
+        counted = _counted(n, selection, n0)
+        smallest = log_smallest_p_value(counted, terms.tau, selection, num_components)
+        if abs(smallest - level) > TIE:
+            return smallest < level
+        alone = replace(terms, selection=selection, order='auto')
+        return settle(alone, num_components, n0, n).first_hits is not None
+
+    return any(map(is_enough, _selections(terms, n0)))
 
 
 def min_draws(terms: Terms, num_components: int, n0: int = 0) -> int:
@@ -78,17 +88,23 @@ def min_draws(terms: Terms, num_components: int, n0: int = 0) -> int:
         int: The number of estimation draws.
 
     Raises:
-        InfeasiblePlanError: If no number is enough: the level is smaller than any p-value.
+        InfeasiblePlanError: If no number is enough: the level is smaller than any p-value, or
+            'holdout' is asked for without selection draws.
         ValueError: If a value is out of range.
     """
-    level = _log_level(terms, num_components)
+    level, selections = _log_level(terms, num_components), _selections(terms, n0)
+    if not selections:
+        raise InfeasiblePlanError(
+            "there are no selection draws (n0=0), which selection='holdout' and order='selection' "
+            'need: n0 must be at least 1'
+        )
     if level < math.log(SMALLEST):
         raise InfeasiblePlanError(
             f'alpha={terms.alpha} with {num_components} components ({terms.procedure}): the first '
             f'level of the procedure, 10^{level / math.log(10):.1f}, is smaller than any p-value '
             f'that is told from 0 ({SMALLEST:.3g})'
         )
-    counted = n0 if 'same_draws' in possible(terms, allowed(n0)) else 0
+    counted = n0 if 'same_draws' in selections else 0
     n = max(1, math.floor(level / math.log(terms.tau)) - counted)
     while not can_certify(n, terms, num_components, n0):
         n += 1
@@ -113,9 +129,12 @@ def max_tau(n: int, terms: Terms, num_components: int, n0: int = 0) -> float | N
     level = _log_level(terms, num_components)
     found = [
         _max_tau(_counted(n, selection, n0), level, selection, num_components)
-        for selection in possible(terms, allowed(n0))
+        for selection in _selections(terms, n0)
     ]
-    return max((tau for tau in found if tau is not None), default=None)
+    if best := [tau for tau in found if tau is not None]:
+        return max(best)
+    # At an exact tie the table decides.
+    return 0.5 if can_certify(n, replace(terms, tau=0.5), num_components, n0) else None
 
 
 def _max_tau(counted: int, level: float, selection: str, num_components: int) -> float | None:
@@ -179,9 +198,17 @@ def first_look(terms: Terms, num_components: int, n0: int = 0) -> int:
         certify anything at the level of the first look, under one of the selections if 'auto'
         leaves them open.
     """
-    plain = 'holm' if terms.procedure == 'ordered_holm' else terms.procedure
-    at_look = replace(terms, procedure=plain, alpha=spend(terms.alpha, 1))
-    return math.ceil(FIRST_LOOK_FACTOR * min_draws(at_look, num_components, n0))
+    return math.ceil(FIRST_LOOK_FACTOR * min_draws(_of_first_look(terms), num_components, n0))
+
+
+def _of_first_look(terms: Terms) -> Terms:
+    """The terms that the first look is to be able to certify anything under."""
+    at_look = replace(terms, alpha=spend(terms.alpha, 1))
+    if terms.procedure != 'ordered_holm':
+        return at_look
+    open_ = possible(terms)
+    selection = open_[0] if len(open_) == 1 else terms.selection
+    return replace(at_look, procedure='holm', selection=selection, order='auto')
 
 
 def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | None:
@@ -202,7 +229,7 @@ def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | 
     Raises:
         ValueError: If a value is out of range.
     """
-    return settle(terms, num_components, n0, n).first_hits
+    return settle(terms, num_components, n0, n).first_hits if _selections(terms, n0) else None
 
 
 @dataclass(frozen=True)
@@ -220,6 +247,8 @@ class Outlook:
         probability (float | None): The probability that a component's class needs for an even
             chance of so many hits.
         counted (int): Draws that are counted: n, or n0 + n.
+        looks (tuple[int, ...]): The looks of a group-sequential run, the last of which the figures
+            of hits are for; empty if n is fixed.
     """
 
     feasible: bool
@@ -230,11 +259,10 @@ class Outlook:
     first_hits: int | None
     probability: float | None
     counted: int
+    looks: tuple[int, ...] = ()
 
 
-def outlook(
-    n: int, terms: Terms, num_components: int, n0: int = 0, first: Counting | None = None
-) -> Outlook:
+def outlook(n: int, terms: Terms, num_components: int, n0: int = 0) -> Outlook:
     """What a plan can reach at best; see ``Outlook``.
 
     Args:
@@ -242,8 +270,6 @@ def outlook(
         terms (Terms): The terms.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
-        first (Counting | None): Of a group-sequential run: what its first look has settled; n and
-            the terms' alpha are those of a later one then.
 
     Returns:
         Outlook: The figures.
@@ -252,11 +278,44 @@ def outlook(
         InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
         ValueError: If a value is out of range.
     """
-    counting = _counting(n, terms, num_components, n0, first)
+    least = min_draws(terms, num_components, n0)
+    counting = settle(terms, num_components, n0, n)
+    largest = max_tau(n, terms, num_components, n0)
+    return _outlook(counting, counting.first_hits is not None, least, largest)
+
+
+def outlook_in_looks(budget: int, terms: Terms, num_components: int, n0: int = 0) -> Outlook:
+    """What a group-sequential run can reach at best within a budget.
+
+    Args:
+        budget (int): Most estimation draws, at least 1.
+        terms (Terms): The terms; alpha is what all looks share.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
+
+    Returns:
+        Outlook: Feasible if the budget reaches the first look, as ``StoppingRule.require_look``
+        has it; then the hits are those at the last look, at its share of alpha (and at the first
+        look, if that is beyond the budget). ``min_draws`` is the first look, and ``max_tau`` the
+        largest tau at which the budget reaches that.
+
+    Raises:
+        InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
+        ValueError: If a value is out of range.
+    """
+    least = first_look(terms, num_components, n0)
+    looks = tuple(itertools.takewhile(lambda n: n <= check_draws(budget, 'budget'), _sizes(least)))
+    counting = _at_look(terms, num_components, n0, least, max(len(looks), 1))
+    able = math.floor(budget / FIRST_LOOK_FACTOR)
+    largest = max_tau(able, _of_first_look(terms), num_components, n0) if able else None
+    return replace(_outlook(counting, bool(looks), least, largest), looks=looks)
+
+
+def _outlook(counting: Counting, feasible: bool, least: int, largest: float | None) -> Outlook:
     return Outlook(
-        feasible=counting.first_hits is not None,
-        min_draws=min_draws(terms, num_components, n0),
-        max_tau=max_tau(n, terms, num_components, n0),
+        feasible=feasible,
+        min_draws=least,
+        max_tau=largest,
         selection=counting.selection,
         tested_tau=counting.tau,
         first_hits=counting.first_hits,
@@ -265,17 +324,59 @@ def outlook(
     )
 
 
-def draws_for_share(
-    share: float, terms: Terms, num_components: int, n0: int = 0, first: Counting | None = None
-) -> int | None:
+def _sizes(first: int) -> Iterator[int]:
+    """The sizes of all looks, whatever the budget is."""
+    return (first * GROWTH**look for look in itertools.count())
+
+
+def _at_look(terms: Terms, num_components: int, n0: int, first: int, look: int) -> Counting:
+    """What is counted at a look, the first of which takes so many draws."""
+    at_first = replace(terms, alpha=spend(terms.alpha, 1))
+    counting = settle(at_first, num_components, n0, first)
+    if look == 1:
+        return counting
+    size = next(itertools.islice(_sizes(first), look - 1, None))
+    at_look = replace(terms, alpha=spend(terms.alpha, look))
+    return later_look(counting, at_look, num_components, n0, size)
+
+
+def look_for_share(share: float, terms: Terms, num_components: int, n0: int = 0) -> int | None:
+    """The first look at which a share of hits is enough while nothing is certified yet.
+
+    Args:
+        share (float): Of the counted draws, in (0, 1].
+        terms (Terms): The terms; alpha is what all looks share.
+        num_components (int): Size of the family, K.
+        n0 (int): Number of selection draws, which count for 'same_draws'.
+
+    Returns:
+        int | None: Its estimation draws; None if it is not enough at any look of up to
+        ``MOST_DRAWS``.
+
+    Raises:
+        InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
+        ValueError: If a value is out of range.
+    """
+    first = first_look(terms, num_components, n0)
+    for look, size in enumerate(_sizes(first), start=1):
+        if size > MOST_DRAWS:
+            return None
+        if _is_enough(share, _at_look(terms, num_components, n0, first, look)):
+            return size
+    raise AssertionError('there is always a larger look')
+
+
+def draws_for_share(share: float, terms: Terms, num_components: int, n0: int = 0) -> int | None:
     """Smallest n at which a share of hits is enough while nothing is certified yet.
+
+    For 'ordered_holm' it is enough for the component that the order puts first. A larger n need not
+    be enough again: the share allows whole votes only.
 
     Args:
         share (float): Of the counted draws, in (0, 1].
         terms (Terms): The terms.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
-        first (Counting | None): As for ``outlook``.
 
     Returns:
         int | None: The number of estimation draws; None if it is not enough at any number up to
@@ -285,22 +386,26 @@ def draws_for_share(
         InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
         ValueError: If a value is out of range.
     """
+    least = min_draws(terms, num_components, n0)
     if share <= terms.tau:
         return None
-
-    def is_enough(n: int) -> bool:
-        counting = _counting(n, terms, num_components, n0, first)
-        hits = counting.first_hits
-        return hits is not None and hits <= share * counting.counted
-
-    before = min_draws(terms, num_components, n0) - 1
-    n = before + 1
-    while n <= MOST_DRAWS:
-        if is_enough(n):
-            # The first of the last step, before which it may come and go.
-            return next(size for size in range(before + 1, n + 1) if is_enough(size))
-        before, n = n, max(n + 1, int(n * 1.02))
+    # Most numbers are ruled out all at once: the p-value of one hit more (which ordered_holm may
+    # do without) is at least the first term, and has to attain the level of Holm's procedure.
+    sizes, level = np.arange(least, MOST_DRAWS + 1), terms.number(num_components) * terms.alpha
+    level *= (1 + TIE) / max(num_components, 1)
+    able = np.zeros(len(sizes), dtype=bool)
+    for selection in _selections(terms, n0):
+        counted = sizes + (n0 if selection == 'same_draws' else 0)
+        able |= stats.binom.sf(np.floor(share * counted), counted, terms.tau) <= level
+    for n in sizes[able].tolist():
+        if _is_enough(share, settle(terms, num_components, n0, n)):
+            return n
     return None
+
+
+def _is_enough(share: float, counting: Counting) -> bool:
+    """Whether a share of hits certifies while nothing is certified yet."""
+    return counting.first_hits is not None and counting.first_hits <= share * counting.counted
 
 
 def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
@@ -408,16 +513,14 @@ class Decision:
     gain: float
 
 
-def _counting(
-    n: int, terms: Terms, num_components: int, n0: int, first: Counting | None
-) -> Counting:
-    if first is None:
-        return settle(terms, num_components, n0, n)
-    return later_look(first, terms, num_components, n0, n)
-
-
 def _counted(n: int, selection: str, n0: int) -> int:
     return check_draws(n) + (n0 if selection == 'same_draws' else 0)
+
+
+def _selections(terms: Terms, n0: int) -> tuple[str, ...]:
+    """The selections that terms and draws leave open; none for 'holdout' without any to choose."""
+    legal = allowed(n0)
+    return tuple(selection for selection in possible(terms, legal) if selection in legal)
 
 
 def _log_level(terms: Terms, num_components: int) -> float:

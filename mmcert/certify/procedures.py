@@ -56,7 +56,7 @@ def reject(
         alpha (float): Bound of the error probability of this run, in (0, 1).
         k (int): Of the k-FWER.
         order (np.ndarray | None): For 'ordered_holm': a permutation of the components, most
-            promising first, independent of the draws that are counted; by default 0, 1, ....
+            promising first, which no counted draw had a part in; by default 0, 1, ....
         pending (np.ndarray | None): True where the component was not rejected by an earlier run on
             the same family; by default everywhere. Those rejected earlier count as rejected.
 

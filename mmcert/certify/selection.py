@@ -1,12 +1,14 @@
 """Which draws are counted, and the threshold that they are tested at.
 
 Both follow from the plan alone: from n0, n (or the size of the first look), tau, alpha, K,
-procedure and k. Nothing here may look at what was voted for: what is chosen by that is not covered
+procedure and k; from an order that leaves one selection only; and from whether the votes may count
+selection draws. Nothing here may look at what was voted for: what is chosen by that is not covered
 by alpha.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +16,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from mmcert.certify.binomial import SELECTIONS, balanced_tau, p_value_table
+from mmcert.certify.binomial import (
+    SELECTIONS,
+    balanced_tau,
+    check_selection,
+    p_value_table,
+)
 from mmcert.certify.checks import check_alpha, check_draws
 from mmcert.certify.procedures import first_hits, goes_on
 from mmcert.certify.sequential import spend
-from mmcert.certify.terms import Terms
+from mmcert.certify.terms import SELECTION, Terms
 from mmcert.certify.votes import Votes
 
 LATER = 5
@@ -51,6 +58,7 @@ class Counting:
         return None if self.first_hits is None else even_chance(self.first_hits, self.counted)
 
 
+@functools.lru_cache(maxsize=1024)
 def even_chance(hits: int, counted: int) -> float:
     """The probability at which a number of hits, or more, is as likely as not."""
     # P[Bin(counted, p) >= hits] is the distribution function of this beta law at p.
@@ -166,20 +174,28 @@ def _counting(terms: Terms, num_components: int, n0: int, n: int, selection: str
     return later_look(Counting(selection, tau, n, None), terms, num_components, n0, n)
 
 
-def settle_joint(votes: Votes, alpha: float) -> str:
+def settle_joint(votes: Votes, alpha: float, selection: str = SELECTION) -> str:
     """What is counted for radii that hold at all thresholds together.
 
-    The selection under which an unanimous component has the larger bound: a^(1 / m) with m counted
-    draws, and a = alpha / K for 'holdout', alpha / (2 K) for 'same_draws' (see ``simultaneous``).
-    The first look decides.
+    'auto' is the selection under which an unanimous component has the larger bound: a^(1 / m) with
+    m counted draws, and a = alpha / K for 'holdout', alpha / (2 K) for 'same_draws' (see
+    ``simultaneous``). The first look decides. It may differ from what certificates at one threshold
+    count.
 
     Args:
         votes (Votes): Their draws and looks count, and whether they hold selection hits.
         alpha (float): Bound of the probability that any radius is too large, in (0, 1).
+        selection (str): 'auto', or what is returned.
 
     Returns:
         str: 'holdout' or 'same_draws'.
+
+    Raises:
+        ValueError: If a value is out of range.
     """
+    if selection != 'auto':
+        check_selection(selection)
+        return selection
     first = votes.looks[0] if votes.looks else votes.n
     alpha = spend(alpha, 1) if votes.looks else check_alpha(alpha)
     level = math.log(alpha) - math.log(max(votes.num_components, 1))

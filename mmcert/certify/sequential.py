@@ -14,6 +14,8 @@ draws may be raised later, and the votes sampled so far stay good.
 
 from __future__ import annotations
 
+import math
+
 from mmcert.certify.checks import check_alpha, check_draws
 
 GROWTH = 2
@@ -29,10 +31,11 @@ def spend(alpha: float, look: int) -> float:
         look (int): Number of the look, from 1.
 
     Returns:
-        float: alpha / (look * (look + 1)).
+        float: alpha / (look * (look + 1)), and never 0: at least the smallest positive number,
+        which is far below every p-value.
 
     Raises:
         ValueError: If a value is out of range.
     """
     look = check_draws(look, 'look')
-    return check_alpha(alpha) / (look * (look + 1))
+    return max(check_alpha(alpha) / (look * (look + 1)), math.ulp(0.0))

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.certify.binomial import check_selection, clopper_pearson_table
+from mmcert.certify.binomial import SMALLEST, clopper_pearson_table
 from mmcert.certify.checks import check_alpha
 from mmcert.certify.selection import settle_joint
 from mmcert.certify.sequential import spend
@@ -54,13 +54,14 @@ def joint_radii(
         ValueError: If a value is out of range or the votes lack what the selection needs.
     """
     alpha = check_alpha(alpha)
-    if selection == 'auto':
-        selection = settle_joint(votes, alpha)
-    check_selection(selection)
+    selection = settle_joint(votes, alpha, selection)
     shares = max(votes.num_components, 1) * (2 if selection == 'same_draws' else 1)
     found = np.zeros(votes.guess.shape, dtype=np.float32)
     for look, (hits, n) in enumerate(votes.stages(selection), start=1):
         level = (spend(alpha, look) if votes.looks else alpha) / shares
+        if level < SMALLEST:
+            # Digits of the level are lost, and might have been rounded up: nothing is certified.
+            continue
         table = radius_table(clopper_pearson_table(n, level), radius)
         np.maximum(found, table[hits], out=found)
     return found

@@ -33,7 +33,8 @@ class Terms:
         selection (str): 'holdout' tests the guess on the estimation draws alone, as SegCertify
             does; 'same_draws' counts the selection draws as well, at the price of a second term in
             the p-value (see ``binomial.same_draws_table``); 'auto' is the one of them that needs
-            less to begin, chosen from the plan alone (see ``selection.settle``).
+            less to begin, chosen from the plan alone (see ``selection.settle``), or the one that
+            the order and the votes leave.
         k (int | float | None): For 'kfwer' alone: fewer than k certificates may be wrong; a number,
             or a share of the components in (0, 1).
         order (str): For 'ordered_holm': where the order of the components comes from, 'margin' (the

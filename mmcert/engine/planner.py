@@ -18,11 +18,18 @@ from prettytable import PrettyTable
 
 from mmcert.certify import InfeasiblePlanError, Terms
 from mmcert.certify.binomial import SELECTIONS
-from mmcert.certify.planning import draws_for_share, first_look, min_draws, outlook
+from mmcert.certify.planning import (
+    Outlook,
+    draws_for_share,
+    first_look,
+    look_for_share,
+    min_draws,
+    outlook,
+    outlook_in_looks,
+)
 from mmcert.certify.procedures import PROCEDURES
-from mmcert.certify.selection import Counting, settle
-from mmcert.certify.sequential import GROWTH, spend
-from mmcert.models.smoothed_segmentor import SmoothingPlan
+from mmcert.certify.sequential import spend
+from mmcert.models.smoothed_segmentor import SmoothingPlan, selections_of
 from mmcert.sampling import BatchSize, collect_votes
 from mmcert.sampling.batching import LARGEST
 
@@ -76,13 +83,11 @@ def report(
     elif plan.perturbation.sets_tau:
         verdict = f'At tau = {plan.terms.tau:g}: {verdict}'
     terms = plan.terms
-    n = plan.n if plan.n is not None else plan.most_draws - plan.n0
-    tested = _tested(plan, num_components)
     lines = [
         f'{images} {plan.adapter.word}s of {num_components} components; {plan.perturbation}; '
         f'{words}, alpha = {terms.alpha:g}, {plan.words()}',
-        _procedures(plan, tested, n, num_components),
-        _smallest(plan, tested, num_components, sorted({terms.tau, *taus})),
+        _procedures(plan, num_components),
+        _smallest(plan, num_components, sorted({terms.tau, *taus})),
         verdict,
     ]
     if timing is not None:
@@ -116,95 +121,109 @@ def _can_certify(plan: SmoothingPlan, num_components: int) -> bool:
     return True
 
 
-def _tested(plan: SmoothingPlan, num_components: int) -> Terms:
-    """The terms at the level of the last look that the budget allows; the terms if n is fixed."""
+def _outlook(plan: SmoothingPlan, terms: Terms, num_components: int) -> Outlook:
+    """What the plan can reach at best under other terms."""
     if plan.stopping is None:
-        return plan.terms
-    looks, size = 1, first_look(plan.terms, num_components, plan.n0)
-    while size * GROWTH <= plan.stopping.budget:
-        looks, size = looks + 1, size * GROWTH
-    return replace(plan.terms, alpha=spend(plan.terms.alpha, looks))
+        assert plan.n is not None
+        return outlook(plan.n, terms, num_components, plan.n0)
+    return outlook_in_looks(plan.stopping.budget, terms, num_components, plan.n0)
 
 
-def _first_look(plan: SmoothingPlan, terms: Terms, num_components: int) -> Counting | None:
-    """What the first look settles under the plan's alpha; None if n is fixed."""
+def _procedures(plan: SmoothingPlan, num_components: int) -> str:
+    looks = plan.stopping is not None
     if plan.stopping is None:
-        return None
-    whole = replace(terms, alpha=plan.terms.alpha)
-    size = first_look(whole, num_components, plan.n0)
-    at_look = replace(whole, alpha=spend(plan.terms.alpha, 1))
-    return settle(at_look, num_components, plan.n0, size)
-
-
-def _procedures(plan: SmoothingPlan, tested: Terms, n: int, num_components: int) -> str:
+        columns = ['smallest n', f'largest tau at n={plan.n}']
+    else:
+        columns = ['looks', f'largest tau in {plan.stopping.budget} draws']
     table = PrettyTable(
-        [
-            'procedure', 'selection', 'can certify', 'smallest n', f'largest tau at n={n}',
-            'largest radius', 'first hits', 'for p of',
-        ]
+        ['procedure', 'selection', 'can certify', *columns, 'largest radius', 'first hits',
+         'for p of']
     )  # fmt: skip
+    legal = selections_of(plan.perturbation, plan.n0)
     for procedure in PROCEDURES:
         for selection in SELECTIONS:
-            terms = _like(tested, procedure, selection)
-            first = _first_look(plan, terms, num_components)
-            found = outlook(n, terms, num_components, plan.n0, first)
-            tau = found.max_tau
-            table.add_row(
-                [
-                    procedure if terms.k is None else f'{procedure}, k={terms.k:g}',
-                    selection,
-                    'yes' if found.feasible else 'no',
-                    found.min_draws,
-                    '-' if tau is None else f'{tau:.4f}',
-                    '-' if tau is None else f'{plan.perturbation.radius(tau):.4g}',
-                    '-' if found.first_hits is None else f'{found.first_hits}/{found.counted}',
-                    '-' if found.probability is None else f'{found.probability:.4f}',
-                ]
-            )
-    return (
-        f'{table.get_string()}\n"First hits" are needed while nothing is certified yet; a '
-        'component whose class has the probability beside it gets them half of the time. Holm and '
-        'its kin need fewer as they go on. All figures of ordered_holm are for the component that '
-        'it tests first; the others need at most one hit more, and where holm cannot begin, they '
-        'wait for those before them.'
-        + _settled_words(plan, tested, n, num_components)
-        + (
-            ''
-            if tested == plan.terms
-            else f' Tested at the level of the last look in the budget, {tested.alpha:.3g}.'
-        )
+            terms = _like(plan.terms, procedure, selection)
+            row = [procedure if terms.k is None else f'{procedure}, k={terms.k:g}', selection]
+            if selection in legal:
+                row += _figures(plan, _outlook(plan, terms, num_components))
+            else:
+                row += ['not possible', *['-'] * 5]
+            table.add_row(row)
+    words = (
+        '"First hits" are needed while nothing is certified yet; a component whose class has the '
+        'probability beside it gets them half of the time. Holm and its kin need fewer as they go '
+        'on. All figures of ordered_holm are for the component that it tests first; the others '
+        'need at most one hit more, and where holm cannot begin, they wait for those before them.'
     )
+    if looks:
+        words += ' With looks, hits are those at the last one in the budget, at its share of alpha.'
+    return f'{table.get_string()}\n{words}{_settled_words(plan, num_components)}'
 
 
-def _settled_words(plan: SmoothingPlan, tested: Terms, n: int, num_components: int) -> str:
+def _figures(plan: SmoothingPlan, found: Outlook) -> list[str]:
+    """The cells of a row beside its names."""
+    tau, draws = found.max_tau, str(found.min_draws)
+    if plan.stopping is not None:
+        draws = _looks_words(plan.terms.alpha, found)
+    # Beyond the budget there is no last look to speak of.
+    reached = plan.stopping is None or found.looks
+    hits, p = (found.first_hits, found.probability) if reached else (None, None)
+    return [
+        'yes' if found.feasible else 'no',
+        draws,
+        '-' if tau is None else f'{tau:.4f}',
+        '-' if tau is None else f'{plan.perturbation.radius(tau):.4g}',
+        '-' if hits is None else f'{hits}/{found.counted}',
+        '-' if p is None else f'{p:.4f}',
+    ]
+
+
+def _looks_words(alpha: float, found: Outlook) -> str:
+    """The looks of a row, and the level of the last of them."""
+    if not found.looks:
+        return f'none; the first is {found.min_draws}'
+    level = spend(alpha, len(found.looks))
+    return f'{", ".join(map(str, found.looks))} (at {level:.3g})'
+
+
+def _settled_words(plan: SmoothingPlan, num_components: int) -> str:
     """What the configured terms count, and at which threshold they test."""
-    first = _first_look(plan, tested, num_components)
-    found = outlook(n, tested, num_components, plan.n0, first)
-    words = ''
-    if tested.selection == 'auto':
-        words = f" selection='auto' is {found.selection} here ({tested.procedure})."
-    if found.tested_tau > tested.tau:
+    terms, found, words = plan.terms, _outlook(plan, plan.terms, num_components), ''
+    if terms.selection == 'auto':
+        words = f" selection='auto' is {found.selection} here ({terms.procedure})."
+    if found.tested_tau > terms.tau:
         words += (
             f' {found.selection} is tested at {found.tested_tau:.4f} in place of tau = '
-            f'{tested.tau:g}, where it needs fewer hits.'
+            f'{terms.tau:g}, where it needs fewer hits.'
         )
     return words
 
 
-def _smallest(plan: SmoothingPlan, terms: Terms, num_components: int, taus: Sequence[float]) -> str:
-    table = PrettyTable(['tau', 'radius', 'smallest n', 'n for one vote in 50 against'])
+def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -> str:
+    looks, terms = plan.stopping is not None, plan.terms
+    table = PrettyTable(
+        ['tau', 'radius', 'first look', 'look for one vote in 50 against'] if looks
+        else ['tau', 'radius', 'smallest n', 'n for one vote in 50 against']
+    )  # fmt: skip
+    least, enough = (first_look, look_for_share) if looks else (min_draws, draws_for_share)
     for tau in taus:
         at_tau = replace(terms, tau=tau)
-        first = _first_look(plan, at_tau, num_components)
         table.add_row(
             [
                 f'{tau:g}',
                 f'{plan.perturbation.radius(tau):.4g}',
-                min_draws(at_tau, num_components, plan.n0),
-                draws_for_share(0.98, at_tau, num_components, plan.n0, first) or '-',
+                least(at_tau, num_components, plan.n0),
+                enough(0.98, at_tau, num_components, plan.n0) or '-',
             ]
         )
-    return f'{terms.procedure}, {terms.selection}:\n{table.get_string()}'
+    words = ''
+    if terms.procedure == 'ordered_holm':
+        words = (
+            '\nOf ordered_holm the last column is for the component that it tests first.'
+            if looks
+            else '\nBoth numbers are for the component that ordered_holm tests first.'
+        )
+    return f'{terms.procedure}, {terms.selection}:\n{table.get_string()}{words}'
 
 
 def _verdict(plan: SmoothingPlan, num_components: int) -> str:

@@ -15,7 +15,7 @@ from mmcert.models.adapter import Adapter
 from mmcert.models.image_adapter import SPACE_WORDS, ImageAdapter, Space
 from mmcert.models.image_segmentor import RESOLUTION_WORDS, Resolution
 from mmcert.models.numerics import Numerics
-from mmcert.models.smoothed_segmentor import SmoothingPlan
+from mmcert.models.smoothed_segmentor import SmoothingPlan, selections_of
 from mmcert.perturbations import Perturbation
 from mmcert.registry import PERTURBATIONS
 from mmcert.sampling import BatchSize
@@ -268,7 +268,7 @@ class SmoothingConfig:
                 f'{perturbation!r} has {perturbation.parts} parts, for which nodes are not '
                 'counted: leave taxonomy out'
             )
-        if not perturbation.selection_counts and (self.n0 != 0 or perturbation.parts > 1):
+        if 'same_draws' not in selections_of(perturbation, self.n0):
             if selection == 'same_draws':
                 raise ValueError(
                     f'{perturbation!r}: the draws that choose the class cannot count as hits, '

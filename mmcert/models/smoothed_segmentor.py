@@ -28,7 +28,9 @@ from mmcert.certify import (
     min_draws,
     require_feasible,
 )
+from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import StoppingRule, can_certify, first_look
+from mmcert.certify.selection import settle_joint
 from mmcert.certify.sequential import GROWTH
 from mmcert.models.adapter import Adapter, Segmentor
 from mmcert.models.numerics import Numerics
@@ -147,6 +149,14 @@ class SmoothingPlan:
         return f'{self.n0} + up to {self.stopping.budget} draws per {self.adapter.word}, in looks'
 
 
+def selections_of(perturbation: Perturbation, n0: int) -> tuple[str, ...]:
+    """The selections that a perturbation and the number of selection draws leave open."""
+    legal = SELECTIONS if n0 != 0 else ('same_draws',)
+    if not perturbation.selection_counts and (n0 != 0 or perturbation.parts > 1):
+        return tuple(selection for selection in legal if selection == 'holdout')
+    return legal
+
+
 class SmoothedSegmentor(BaseModel):
     """Randomized smoothing around a trained segmentor (SegCertify).
 
@@ -257,11 +267,10 @@ class SmoothedSegmentor(BaseModel):
         """The sample with what its votes certify."""
         plan, votes, terms = self.plan, record.votes, self.plan.terms_for(requirement)
         certificate = certify_record(record, terms, plan.taxonomy)
+        # As tools/certify.py does: what is counted is settled for all thresholds, not for this one.
+        counted = settle_joint(votes, terms.alpha, terms.selection)
         radii = joint_radii(
-            votes,
-            alpha=terms.alpha,
-            radius=plan.perturbation.radius,
-            selection=certificate.selection,
+            votes, alpha=terms.alpha, radius=plan.perturbation.radius, selection=counted
         )
         maps: dict[str, NDArray[Any]] = {
             'pred': np.asarray(votes.guess, dtype=np.int64),
@@ -277,7 +286,8 @@ class SmoothedSegmentor(BaseModel):
         plan.adapter.attach(sample, spread)
         statement = {
             **certificate.statement(),
-            **self._further_statements(votes, certificate, radii, terms.tau),
+            'joint_radius': self._joint_statement(radii, counted),
+            **self._further_statements(votes, certificate, terms.tau),
             **plan.adapter.statement(),
             # The last word on the stage, where it says one.
             **plan.perturbation.guarantee(terms.tau),
@@ -302,22 +312,25 @@ class SmoothedSegmentor(BaseModel):
         sample.set_metainfo({'name': record.meta['name'], 'certificate': statement})
         return sample
 
-    def _further_statements(
-        self, votes: Votes, certificate: Certificate, radii: NDArray[np.float32], tau: float
-    ) -> dict[str, Any]:
-        """What the certificate says beside its procedure: radii, nodes, and how sampling ended."""
-        plan = self.plan
-        statements: dict[str, Any] = {
-            'joint_radius': {
-                'words': (
-                    'the radius map holds at all its pixels at once, by itself with probability '
-                    f'{1 - plan.terms.alpha:g}; together with the certificate above, alpha counts '
-                    'twice'
-                ),
-                'median': float(np.median(radii)) if radii.size else 0.0,
-                'max': float(radii.max(initial=0.0)),
-            }
+    def _joint_statement(self, radii: NDArray[np.float32], selection: str) -> dict[str, Any]:
+        """What the certificate says of the radius map."""
+        return {
+            'words': (
+                'the radius map holds at all its pixels at once, by itself with probability '
+                f'{1 - self.plan.terms.alpha:g}; together with the certificate above, alpha counts '
+                'twice'
+            ),
+            'selection': selection,
+            'median': float(np.median(radii)) if radii.size else 0.0,
+            'max': float(radii.max(initial=0.0)),
         }
+
+    def _further_statements(
+        self, votes: Votes, certificate: Certificate, tau: float
+    ) -> dict[str, Any]:
+        """What the certificate says beside its procedure: nodes, and how sampling ended."""
+        plan = self.plan
+        statements: dict[str, Any] = {}
         if plan.taxonomy is not None:
             radius = plan.perturbation.radius
             statements['taxonomy'] = {

@@ -40,6 +40,14 @@ def test_no_procedure_and_no_selection_is_missed():
         assert f'joint radii, {selection}' in names
 
 
+def test_an_order_by_the_selection_votes_holds_with_the_default_selection():
+    (oracle,) = [o for o in ORACLES if o.name == 'as many draws to choose as to test']
+    (method,) = [m for m in METHODS if m.name == 'ordered_holm by the selection votes']
+    audit = small(method, oracles=(oracle,), families=3000)
+    (finding,) = audit.run()
+    assert finding.broken <= 1.3 * finding.alpha * finding.families
+
+
 def test_errors_that_exclude_each_other_do():
     oracle = Oracle('x', np.tile([0.75, 0.25], (8, 1)), coupling='exclusive')
     wrong = oracle.draw(np.random.default_rng(0), 50).sum(axis=2)
@@ -60,6 +68,7 @@ def test_every_invalid_method_is_exposed_by_its_oracle(method):
         'max-T bootstrap': 'large tau, few draws',
         'k-FWER with k alpha / (K - i + 1)': 'correlated, half sure',
         'repeated draws': 'two classes',
+        'ordered_holm by the selection votes, same_draws': 'as many draws to choose as to test',
     }
     name = strongest.get(method.name, 'one component, a tie')
     (oracle,) = [o for o in ORACLES if o.name == name]

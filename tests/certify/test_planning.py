@@ -13,12 +13,15 @@ from mmcert.certify.planning import (
     first_hits,
     first_look,
     forecast,
+    look_for_share,
     max_tau,
     outlook,
+    outlook_in_looks,
     require_feasible,
 )
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.selection import settle
+from mmcert.certify.sequential import spend
 
 
 def terms(procedure='holm', **arguments):
@@ -56,6 +59,15 @@ def test_max_tau_is_the_largest_that_can_be_certified():
         assert can_certify(100, terms(procedure, tau=best - 1e-6), 1000, 10)
         assert not can_certify(100, terms(procedure, tau=best + 1e-6), 1000, 10)
     assert max_tau(5, terms(), 1000) is None
+
+
+def test_max_tau_at_an_exact_tie_is_one_half():
+    for wanted in (
+        terms('bonferroni', alpha=0.25, selection='same_draws'),
+        terms('kfwer', alpha=0.25, k=100),
+    ):
+        assert can_certify(2, replace(wanted, tau=0.5), 1, 1)
+        assert max_tau(2, wanted, 1, 1) == 0.5
 
 
 def test_an_infeasible_plan_says_how_many_draws_it_needs():
@@ -127,14 +139,110 @@ def test_how_many_draws_stand_one_vote_in_fifty():
             assert enough == (draws == n)
 
 
+@pytest.mark.parametrize('procedure', PROCEDURES)
+@pytest.mark.parametrize(
+    'asked', [{'selection': 'holdout'}, {'procedure': 'ordered_holm', 'order': 'selection'}]
+)
+def test_holdout_without_selection_draws_is_not_feasible(procedure, asked):
+    wanted = terms(**{'procedure': procedure} | asked)
+    wanted = replace(wanted, k=5 if wanted.procedure == 'kfwer' else None)
+    assert can_certify(100, wanted, 1000, 1)
+    assert not can_certify(100, wanted, 1000, 0)
+    assert max_tau(100, wanted, 1000, 0) is None
+    assert first_hits(100, wanted, 1000, 0) is None
+    for refused in (
+        lambda: min_draws(wanted, 1000, 0),
+        lambda: require_feasible(100, wanted, 1000, 0),
+        lambda: outlook(100, wanted, 1000, 0),
+        lambda: draws_for_share(0.98, wanted, 1000, 0),
+        lambda: first_look(wanted, 1000, 0),
+    ):
+        with pytest.raises(InfeasiblePlanError, match='no selection draws'):
+            refused()
+
+
+@pytest.mark.parametrize('procedure', PROCEDURES)
+@pytest.mark.parametrize('selection', ['holdout', 'same_draws', 'auto'])
+@pytest.mark.parametrize('tau', [0.5, 0.75])
+def test_exact_ties_are_planned_as_they_are_tested(procedure, selection, tau):
+    for power in (3, 5, 10, 17, 45):
+        for components in (1, 2, 5, 64):
+            alpha = tau**power * (components if procedure != 'ordered_holm' else 1)
+            wanted = terms(procedure, selection=selection, tau=tau)
+            if procedure == 'kfwer':
+                alpha, wanted = alpha / 2, replace(wanted, k=2)
+            if not 0 < alpha < 1:
+                continue
+            wanted = replace(wanted, alpha=alpha)
+            n = min_draws(wanted, components, 2)
+            for draws in (n, n - 1):
+                if draws:
+                    found = certify(
+                        unanimous(draws, components, 2),
+                        tau=tau, alpha=alpha, procedure=procedure, selection=selection, k=wanted.k,
+                    )  # fmt: skip
+                    assert found.certified.any() == (draws == n)
+                    assert can_certify(draws, wanted, components, 2) == (draws == n)
+
+
+@pytest.mark.parametrize('procedure', PROCEDURES)
+@pytest.mark.parametrize('selection', ['holdout', 'same_draws', 'auto'])
+@pytest.mark.parametrize(('components', 'n0'), [(1, 3), (100, 10), (172800, 10)])
+def test_the_draws_for_a_share_are_the_first_that_are_enough(procedure, selection, components, n0):
+    for tau, share in ((0.5, 0.9), (0.6, 1.0), (0.75, 0.95), (0.75, 0.9), (0.85, 0.98)):
+        wanted = terms(procedure, selection=selection, tau=tau)
+        found = draws_for_share(share, wanted, components, n0)
+
+        def is_enough(n, wanted=wanted, share=share):
+            counting = settle(wanted, components, n0, n)
+            hits = counting.first_hits
+            return hits is not None and hits <= share * counting.counted
+
+        assert found == next(n for n in range(1, 400) if is_enough(n))
+
+
+def test_the_outlook_of_looks_is_that_of_the_last_one_in_the_budget():
+    wanted = terms(selection='holdout', tau=0.9)
+    found = outlook_in_looks(1000, wanted, 172800, 10)
+    first = first_look(wanted, 172800, 10)
+    assert found.feasible and found.min_draws == first == 234
+    assert found.looks == (234, 468, 936)
+    at_last = outlook(936, replace(wanted, alpha=spend(1e-3, 3)), 172800, 10)
+    assert (found.first_hits, found.counted) == (at_last.first_hits, 936)
+    for tau, able in ((found.max_tau - 1e-6, True), (found.max_tau + 1e-6, False)):
+        at_tau = replace(wanted, tau=tau)
+        assert (first_look(at_tau, 172800, 10) <= 1000) == able
+        assert outlook_in_looks(1000, at_tau, 172800, 10).feasible == able
+    beyond = outlook_in_looks(233, wanted, 172800, 10)
+    assert not beyond.feasible and beyond.looks == () and beyond.max_tau < 0.9
+    assert outlook_in_looks(1, wanted, 172800, 10).max_tau is None
+    # With same draws all looks are tested where the first one is.
+    same = outlook_in_looks(1000, terms(selection='same_draws', tau=0.5), 172800, 10)
+    at_first = replace(terms(selection='same_draws', tau=0.5), alpha=spend(1e-3, 1))
+    assert same.tested_tau == settle(at_first, 172800, 10, same.looks[0]).tau > 0.5
+
+
+def test_the_look_for_a_share_is_the_first_that_is_enough():
+    wanted = terms('ordered_holm', selection='holdout', tau=0.9)
+    first = first_look(wanted, 172800, 10)
+    hits = [
+        outlook(first * 2**look, replace(wanted, alpha=spend(1e-3, look + 1)), 172800, 10)
+        for look in range(3)
+    ]
+    enough = [found.first_hits <= 0.98 * found.counted for found in hits]
+    assert enough == [False, True, True]
+    assert look_for_share(0.98, wanted, 172800, 10) == 2 * first
+    assert look_for_share(0.9, wanted, 172800, 10) is None
+
+
 def test_a_level_below_all_p_values_is_named():
     tiny = terms(alpha=1e-320, selection='holdout')
-    assert not can_certify(3000, tiny, 10**6)
-    assert max_tau(3000, tiny, 10**6) is None
+    assert not can_certify(3000, tiny, 10**6, 5)
+    assert max_tau(3000, tiny, 10**6, 5) is None
     with pytest.raises(InfeasiblePlanError, match=r'10\^-326.0, is smaller than any p-value'):
-        min_draws(tiny, 10**6)
+        min_draws(tiny, 10**6, 5)
     with pytest.raises(InfeasiblePlanError, match='smaller than any p-value'):
-        require_feasible(3000, tiny, 10**6)
+        require_feasible(3000, tiny, 10**6, 5)
     # As a p-value this is 0 in double precision, and so is the level.
     votes = Votes(np.zeros(10**6, dtype=int), np.full(10**6, 3000), 3000, 5)
     for procedure in PROCEDURES:
@@ -145,7 +253,7 @@ def test_a_level_below_all_p_values_is_named():
 
 def test_the_smallest_level_that_can_be_told_is_planned_for():
     small = terms(alpha=1e-300, selection='holdout')
-    n = min_draws(small, 10**6)
+    n = min_draws(small, 10**6, 5)
     full = np.full(10**6, n)
     assert certify(
         Votes(np.zeros(10**6, dtype=int), full, n, 5), tau=0.75, alpha=1e-300, procedure='holm'
@@ -153,7 +261,7 @@ def test_the_smallest_level_that_can_be_told_is_planned_for():
 
 
 def test_the_outlook_agrees_with_the_tests():
-    found = outlook(100, terms(selection='holdout'), 172800)
+    found = outlook(100, terms(selection='holdout'), 172800, 5)
     level = 1e-3 / 172800
     assert stats.binom.sf(found.first_hits - 1, 100, 0.75) <= level
     assert stats.binom.sf(found.first_hits - 2, 100, 0.75) > level

@@ -176,6 +176,23 @@ def test_auto_takes_what_the_draws_and_the_order_leave_open():
         certify_record(VotesRecord(alone, {}), ordered)
 
 
+def test_auto_with_an_order_of_the_callers_counts_no_selection_draws():
+    both = Votes(np.zeros(6, dtype=int), np.full(6, 40), 40, 10, np.full(6, 10))
+    order = np.argsort(-both.selection_hits, kind='stable')
+    first = replace(both, hits=np.full(6, 20)).as_first_look()
+    for votes in (both, first, first.with_look(both)):
+        assert certify(votes, tau=0.75, alpha=0.01).selection == 'same_draws'
+        found = certify(votes, tau=0.75, alpha=0.01, order=order)
+        assert (found.selection, found.statement()['selection']) == ('holdout', 'holdout')
+        explicit = certify(votes, tau=0.75, alpha=0.01, order=order, selection='same_draws')
+        assert explicit.selection == 'same_draws'
+        # Where the order is not used, it leaves everything as it is.
+        plain = certify(votes, tau=0.75, alpha=0.01, order=order, procedure='holm')
+        assert plain.selection == 'same_draws'
+    alone = replace(both, n0=0, selection_hits=None)
+    assert certify(alone, tau=0.75, alpha=0.01, order=order).selection == 'same_draws'
+
+
 def test_what_can_certify_goes_before_what_cannot():
     # 24 draws are enough for Holm at 0.6, and 40 at 1/2 with the second term are not needed.
     for n0, n in ((5, 30), (2, 24), (40, 20)):

@@ -3,7 +3,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcert.certify import Votes, VotesRecord, certify, load_votes, save_votes
+from mmcert.certify import (
+    InfeasiblePlanError,
+    Terms,
+    Votes,
+    VotesRecord,
+    certify,
+    joint_radii,
+    load_votes,
+    save_votes,
+)
+from mmcert.certify.planning import first_look
+from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.sequential import spend
 
 
@@ -78,3 +89,19 @@ def test_looks_that_do_not_fit_are_refused():
         Votes(guess, hits, 10, 5).with_look(Votes(guess, hits, 10, 5))
     with pytest.raises(ValueError, match='cannot be merged'):
         Votes(guess, hits, 10, 5).as_first_look().merge(Votes(guess, hits, 10, 5))
+
+
+@pytest.mark.parametrize('alpha', [5e-324, 1.5e-323, 1e-310])
+def test_levels_below_all_p_values_certify_nothing(alpha):
+    zeros, full = np.zeros(3, dtype=int), np.full(3, 100)
+    votes = Votes(zeros, full, 100, 10, full // 10, looks=(50, 100), history=(full // 2,))
+    for procedure in PROCEDURES:
+        k = {'k': 2} if procedure == 'kfwer' else {}
+        found = certify(votes, tau=0.75, alpha=alpha, procedure=procedure, **k)
+        assert not found.certified.any()
+    for selection in ('holdout', 'same_draws', 'auto'):
+        for counts in (votes, votes.without_looks()):
+            radii = joint_radii(counts, alpha=alpha, radius=float, selection=selection)
+            assert (radii < 0.5).all()
+    with pytest.raises(InfeasiblePlanError, match='smaller than any p-value'):
+        first_look(Terms(0.75, alpha, 'holm'), 10**6, 10)

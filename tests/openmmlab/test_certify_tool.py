@@ -9,6 +9,7 @@ import pytest
 from mmcert.certify import Votes, VotesRecord, VotesStore
 from mmcert.certify.tallies import tally
 from mmcert.evaluation.metric import CertifiedMetric, ImageResult, _testing_line
+from mmcert.sampling.draws import DRAW_SCHEME
 from tests.openmmlab.conftest import ROOT
 
 PROVENANCE = {'num_classes': 2, 'ignore_index': 255, 'certified_space': 'the original image'}
@@ -35,7 +36,7 @@ def tool(monkeypatch, capsys):
 def write_votes(folder, digests=('a', 'b', 'c'), perturbation=None):
     """Votes of inputs that are 2 x 1000, sure of most components; equal digests, equal votes."""
     spec = perturbation or {'type': 'GaussianNoise', 'sigma': 0.25}
-    store = VotesStore(folder, {'perturbation': spec}, PROVENANCE)
+    store = VotesStore(folder, {'perturbation': spec, 'scheme': DRAW_SCHEME}, PROVENANCE)
     for index, digest in enumerate(digests):
         rng = np.random.default_rng(list(digest.encode()))
         shape = (2, 1000)
@@ -43,7 +44,7 @@ def write_votes(folder, digests=('a', 'b', 'c'), perturbation=None):
         hits, first = rng.binomial(100, p), rng.binomial(10, p)
         votes = Votes(np.zeros(shape, dtype=int), hits, 100, 10, first)
         label = np.zeros(shape, dtype=int)
-        meta = {'digest': digest}
+        meta = {} if digest == '-' else {'digest': digest}
         store.put(f'{index}', VotesRecord(votes, meta, label=label, margin=first * 20))
 
 
@@ -75,12 +76,33 @@ def test_several_rows_come_with_a_warning_and_the_tested_tau(tool, tmp_path):
     assert {row['selection'] for row in curves} == {'same_draws', 'auto'}
 
 
+def test_a_curve_comes_with_the_warning_and_its_selection(tool, tmp_path):
+    write_votes(tmp_path)
+    printed = tool(tmp_path, '--tau', 0.5, '--selection', 'auto')
+    assert 'Choosing a row because of what it shows voids its promise' in printed
+    assert 'So does choosing a point of the curve of a procedure' in printed
+    answer = json.loads((tmp_path / 'offline.json').read_text())
+    # Settled for all thresholds at once, whatever is best at 0.5.
+    assert answer['rows'][0]['counted'] == 'holdout'
+    assert {row['counted'] for row in answer['joint_curve']} == {'same_draws'}
+    assert 'joint curve, alpha = 0.001: selection auto: same_draws' in printed
+    assert 'voids its promise' not in tool(tmp_path, '--tau', 0.5, '--no-plot')
+
+
 def test_copies_are_counted_once(tool, tmp_path):
     write_votes(tmp_path, 'aaab')
     printed = tool(tmp_path, '--no-plot')
     (everywhere,) = json.loads((tmp_path / 'offline.json').read_text())['all_images']
     assert (everywhere['images'], everywhere['distinct']) == (4, 2)
     assert 'of which 2 differ' in printed
+
+
+def test_votes_that_do_not_tell_their_image_are_taken_for_different_ones(tool, tmp_path):
+    write_votes(tmp_path, 'aa--')
+    printed = tool(tmp_path, '--no-plot')
+    assert 'note: 2 of 4 votes files do not tell their image' in printed
+    (everywhere,) = json.loads((tmp_path / 'offline.json').read_text())['all_images']
+    assert (everywhere['images'], everywhere['distinct']) == (4, 3)
 
 
 def test_a_perturbation_of_ones_own_is_imported(tool, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mmcert.certify import Taxonomy, Terms, certify_record, joint_radii, load_votes, read_folder
+from mmcert.certify.offline import Task, radius_curve
 from mmcert.certify.taxonomy import BUILT_IN
 from mmcert.datasets import CamVidDataset
 from mmcert.engine.smoothing_config import SmoothingConfig
@@ -60,6 +61,25 @@ def test_a_radius_map_is_stored_and_drawn(make_config, tmp_path):
         # image, label and base, below them certified and radius
         (picture,) = (tmp_path / 'work/certified').glob(f'vis-*/{name}.png')
         assert cv2.imread(str(picture)).shape[:2] == (2 * (32 + 22), 3 * (48 + 4))
+
+
+def test_a_radius_map_counts_what_the_joint_curve_counts(make_config, tmp_path):
+    run_test(make_config(images=1, smoothing=dict(sigma=0.1, tau=0.5, selection='auto')))
+    (votes,) = (tmp_path / 'work/certified').glob('votes-*')
+    (folder,) = (tmp_path / 'work/certified').glob('certificates-*')
+    (record,) = read_folder(votes)
+    statement = read_json(folder / f'{record.meta["name"]}.json')
+    assert statement['selection'] == 'holdout'
+    assert statement['joint_radius']['selection'] == 'same_draws'
+    radii = np.load(folder / f'{record.meta["name"]}.npz')['radius']
+    noise = GaussianNoise(0.1)
+    expected = joint_radii(record.votes, alpha=0.01, radius=noise.radius)
+    np.testing.assert_array_equal(radii, expected)
+    task = Task(len(record.meta['provenance']['classes']))
+    grid = np.linspace(0, radii.max(), 5)[:-1]
+    curve = radius_curve([record], task, grid, alpha=0.01, radius=noise.radius)
+    assert curve.selections == {'same_draws'}
+    np.testing.assert_array_equal(curve.kept, [(radii > reach).sum() for reach in grid])
 
 
 def test_a_taxonomy_certifies_nodes_where_classes_cannot_be(make_config, tmp_path):
