@@ -37,6 +37,9 @@ MOST_DRAWS = 20_000
 TIE = 1e-9
 """Logarithms of p-values and levels that are as close as this are compared as ``certify`` does."""
 
+LARGEST_TABLE = 100_000
+"""Draws up to which the table of p-values that tests use decides near ties."""
+
 
 class InfeasiblePlanError(ValueError):
     """The planned number of draws cannot certify a single component."""
@@ -68,8 +71,8 @@ def can_certify(n: int, terms: Terms, num_components: int, n0: int = 0) -> bool:
     def is_enough(selection: str) -> bool:
         counted = _counted(n, selection, n0)
         smallest = log_smallest_p_value(counted, terms.tau, selection, num_components)
-        if abs(smallest - level) > TIE:
-            return smallest < level
+        if abs(smallest - level) > TIE or counted > LARGEST_TABLE:
+            return smallest <= level
         alone = replace(terms, selection=selection, order='auto')
         return settle(alone, num_components, n0, n).first_hits is not None
 

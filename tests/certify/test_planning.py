@@ -313,3 +313,14 @@ def test_the_first_look_leaves_room_for_votes_against():
 def test_bad_stopping_rules_are_named(budget, gain):
     with pytest.raises(ValueError, match='budget|min_gain'):
         StoppingRule(budget, gain)
+
+
+@pytest.mark.parametrize('tau', [1 - 1e-6, 1 - 1e-12, math.nextafter(1.0, 0.0)])
+def test_plans_at_thresholds_that_no_draws_attain_are_answered_at_once(tau):
+    # An attack set that moves an input too far asks for such a threshold: no table is that long.
+    for selection in ('holdout', 'same_draws', 'auto'):
+        terms = Terms(tau, 1e-3, 'holm', selection)
+        least = min_draws(terms, 2000, 10)
+        assert least * -math.log(tau) == pytest.approx(math.log(2000 / 1e-3), rel=1e-5)
+        with pytest.raises(InfeasiblePlanError, match='cannot certify anything'):
+            require_feasible(100, terms, 2000, 10)

@@ -361,6 +361,7 @@ certified(model(source), folder / 'votes', rank, team=Team.of_all_processes(), n
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('source', ['torch', 'sometimes'])
 def test_processes_that_share_the_draws_of_a_model_that_draws_give_the_votes_of_one(
     tmp_path, source

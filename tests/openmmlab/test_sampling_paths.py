@@ -421,6 +421,7 @@ def test_counts_of_another_run_are_refused_not_overwritten(make_config, tmp_path
         VotesStore(tmp_path, {'seed': 2}, {}).get_partial('a')
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_inside_its_image_to_the_same_files(make_config, tmp_path):
     cfg = make_config(images=2, size=(64, 96), smoothing=dict(n=400, batch_size=2, save_seconds=0))
     cfg.dump(tmp_path / 'config.py')

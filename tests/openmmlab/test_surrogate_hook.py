@@ -358,6 +358,7 @@ def test_slices_of_a_rotation_have_thresholds_of_their_own_as_well(make_config, 
     assert 'threshold tau that the attack set takes' in log(tmp_path)
 
 
+@pytest.mark.slow
 def test_two_processes_that_share_draws_answer_as_one(make_config, tmp_path, smoothing):
     cfg = make_config(smoothing=smoothing())
     expected = run_test(cfg)

@@ -154,6 +154,7 @@ def test_the_stock_train_tool_trains_with_noise(make_config, tmp_path):
     assert 'loss' in run_tool(stock, tmp_path / 'config.py', '--work-dir', tmp_path / 'work')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('distribute', ['images', 'draws'])
 def test_two_processes_give_the_votes_of_one(written_config, tmp_path, distribute):
     config, checkpoint = written_config
@@ -222,6 +223,7 @@ def test_the_tables_of_the_pages_are_those_of_their_json(tmp_path):
     assert found == set(module.TABLES)
 
 
+@pytest.mark.slow
 def test_the_sweep_over_the_model_zoo_measures_a_stock_config():
     def measured(config):
         lines = run_tool('benchmarks/model_zoo.py', '--one', config).splitlines()

@@ -202,6 +202,7 @@ print('done')
 """
 
 
+@pytest.mark.slow
 def test_the_triton_kernel_agrees_under_its_interpreter():
     pytest.importorskip('triton')
     done = subprocess.run(
