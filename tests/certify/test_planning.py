@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
