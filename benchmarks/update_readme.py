@@ -622,7 +622,8 @@ def model_zoo(results: dict) -> list[str]:
         f'between the two: {", ".join(odd) or "none"}. Label maps of a single class, which say '
         f'less: {", ".join(plain) or "none"}.',
         '',
-        f'{installed}; {_machine(results)}.',
+        f'{installed}; {_machine(results)}, beside other work: '
+        f'{sum(row["seconds"] for row in results["rows"]) / 60:.0f} minutes.',
     ]
 
 
