@@ -93,6 +93,8 @@ def main() -> int:
     """Prints and writes the answers for each folder."""
     args = parse_args()
     try:
+        if args.k is not None and 'kfwer' not in args.procedure:
+            raise ValueError('--k belongs to --procedure kfwer')
         if args.modules:
             # As with `python -m`: from the folder that the tool is called in, too.
             sys.path.insert(0, '')

@@ -193,9 +193,13 @@ def read_folder(folder: str | os.PathLike[str]) -> Iterator[VotesRecord]:
         VotesFileError: If a file is damaged.
         FingerprintError: If files of different runs lie in it.
     """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f'there is no folder {os.fspath(folder)}')
     files = sorted(Path(folder).glob('*.npz'))
     if not files:
-        raise FileNotFoundError(f'no votes files (*.npz) in {os.fspath(folder)}')
+        inside = sorted(str(path) for path in Path(folder).glob('votes-*'))
+        hint = f'; did you mean {" or ".join(inside)}?' if inside else ''
+        raise FileNotFoundError(f'no votes files (*.npz) in {os.fspath(folder)}{hint}')
     expected: str | None = None
     for file in files:
         record = load_votes(file)

@@ -32,6 +32,10 @@ class VotesFileError(ValueError):
     """A votes file that cannot be read, or does not hold what it should."""
 
 
+class NotVotesError(VotesFileError):
+    """A file that was never one of votes: nothing is to be deleted."""
+
+
 @dataclass(frozen=True, eq=False)
 class Votes:
     """Votes of the smoothed model on one input (one family).
@@ -336,6 +340,11 @@ def load_votes(path: str | os.PathLike[str]) -> VotesRecord:
     """
     try:
         with np.load(path, allow_pickle=False) as data:
+            if not isinstance(data, Mapping) or 'format' not in data:
+                raise NotVotesError(
+                    f'{os.fspath(path)} is no votes file: give the folder of the votes alone '
+                    '(votes-... in that of the results)'
+                )
             if int(data['format']) != FORMAT:
                 raise ValueError(
                     f'its format is {int(data["format"])}, this version reads {FORMAT}'
@@ -349,7 +358,7 @@ def load_votes(path: str | os.PathLike[str]) -> VotesRecord:
                 margin=data.get('margin'),
                 grid=Grid(data['rows'], data['columns']) if 'rows' in data else None,
             )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotVotesError):
         raise
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise VotesFileError(

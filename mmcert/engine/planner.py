@@ -171,7 +171,7 @@ def _figures(plan: SmoothingPlan, found: Outlook) -> list[str]:
     return [
         'yes' if found.feasible else 'no',
         draws,
-        '-' if tau is None else f'{tau:.4f}',
+        '-' if tau is None else f'{math.floor(10_000 * tau) / 10_000:.4f}',
         '-' if tau is None else f'{plan.perturbation.radius(tau):.4g}',
         '-' if hits is None else f'{hits}/{found.counted}',
         '-' if p is None else f'{p:.4f}',
@@ -234,6 +234,11 @@ def _verdict(plan: SmoothingPlan, num_components: int) -> str:
     if plan.stopping is not None:
         first = first_look(plan.terms, num_components, plan.n0)
         return f'The plan can certify; the first look comes after {first} draws.'
+    if plan.is_scarce(num_components):
+        return (
+            'The plan can certify, but hardly more than the components that ordered_holm tests '
+            'first: Holm needs the smallest n in its own row to begin.'
+        )
     return 'The plan can certify.'
 
 

@@ -11,13 +11,13 @@ from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import StoppingRule
 from mmcert.certify.selection import allowed, possible
 from mmcert.certify.terms import PROCEDURE, SELECTION
+from mmcert.engine.perturbations import build
 from mmcert.models.adapter import Adapter
 from mmcert.models.image_adapter import SPACE_WORDS, ImageAdapter, Space
 from mmcert.models.image_segmentor import RESOLUTION_WORDS, Resolution
 from mmcert.models.numerics import Numerics
 from mmcert.models.smoothed_segmentor import SmoothingPlan, selections_of
 from mmcert.perturbations import Perturbation
-from mmcert.registry import PERTURBATIONS
 from mmcert.sampling import BatchSize
 
 DISTRIBUTE = ('images', 'draws')
@@ -169,10 +169,8 @@ class SmoothingConfig:
             raise ValueError(
                 '`smoothing` needs either sigma (for example sigma=0.25) or perturbation, not both'
             )
-        perturbation = PERTURBATIONS.build(
-            {**(self.perturbation or {'type': SHORTHAND[self.kind], 'sigma': self.sigma}),
-             '_scope_': 'mmcert'}
-        )  # fmt: skip
+        shorthand = {'type': SHORTHAND[self.kind], 'sigma': self.sigma}
+        perturbation = build(self.perturbation or shorthand)
         if perturbation.sets_tau and self.n == 'auto':
             raise ValueError(
                 "n='auto' needs one threshold for all images, but with an attack set each has its "

@@ -384,7 +384,8 @@ class SmoothedSegmentor(BaseModel):
             base, margin = (part.cpu().numpy() for part in segment.with_margin(clean))
             base, margin = team.told(lambda: (base, margin))
             self._check_feasible(name, base.size, requirement)
-            meta['numerics'] = team.told(segment.statement)
+            # Sorted as in files: a run that finds them must write the same certificate.
+            meta['numerics'] = dict(sorted(team.told(segment.statement).items()))
 
         def record_of(votes: Votes) -> VotesRecord:
             if found is not None:

@@ -57,7 +57,7 @@ class GaussianNoise(Perturbation):
         """The l2 ball that a certificate at ``tau`` speaks of; see ``Perturbation``."""
         radius = self.radius(tau)
         return {
-            'perturbation': 'GaussianNoise',
+            'perturbation': type(self).__name__,
             'law': 'N(0, sigma^2 I)',
             'sigma': self.sigma,
             'attack_set': '{delta : ||delta||_2 <= radius}, added to the input, not clipped',
@@ -77,4 +77,4 @@ class GaussianNoise(Perturbation):
 
     def __repr__(self) -> str:
         """Class name and sigma."""
-        return f'GaussianNoise(sigma={self.sigma})'
+        return f'{type(self).__name__}(sigma={self.sigma})'

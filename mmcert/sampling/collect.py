@@ -311,13 +311,19 @@ class _Sampler:
         keeper: Keeper | None,
         team: Team | None,
     ) -> None:
-        self.segment, self.device = segment, image.device
+        self.segment = segment
         self.num_classes = check_draws(num_classes, 'num_classes')
         self.batch = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size)
+        if not isinstance(image, torch.Tensor):
+            raise ValueError(
+                f'the input must be a torch tensor, got {type(image).__name__}: '
+                'torch.from_numpy makes one of an array'
+            )
         if not image.is_floating_point():
             raise ValueError(
                 f'the input must be floating point, got {image.dtype}: convert it first'
             )
+        self.device = image.device
         self.on_draws, self.keeper, self.team = on_draws, keeper, team or Team()
         self.nodes = [torch.as_tensor(np.asarray(level), dtype=torch.int64) for level in nodes]
         for level in self.nodes:

@@ -73,7 +73,14 @@ def test_files_have_ordinary_permissions(tmp_path):
     assert (tmp_path / 'a.npz').stat().st_mode & stat.S_IRUSR
 
 
-@pytest.mark.parametrize('damage', ['truncated', 'flipped', 'empty', 'text', 'other archive'])
+def test_another_archive_is_not_to_be_deleted(tmp_path):
+    np.savez(tmp_path / 'a.npz', something=np.zeros(3))
+    with pytest.raises(VotesFileError, match=r'a\.npz is no votes file') as refused:
+        load_votes(tmp_path / 'a.npz')
+    assert 'Delete' not in str(refused.value)
+
+
+@pytest.mark.parametrize('damage', ['truncated', 'flipped', 'empty', 'text'])
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path, damage):
     path = tmp_path / 'a.npz'
     save_votes(path, record())
@@ -85,10 +92,8 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, damage):
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :])
     elif damage == 'empty':
         path.write_bytes(b'')
-    elif damage == 'text':
-        path.write_text('not votes')
     else:
-        np.savez(path, something=np.zeros(3))
+        path.write_text('not votes')
     with pytest.raises(VotesFileError, match=r'a\.npz.*Delete this one file'):
         load_votes(path)
 

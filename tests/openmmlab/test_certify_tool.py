@@ -141,3 +141,37 @@ def test_the_metric_counts_copies_once(tmp_path):
     summary = json.loads((tmp_path / 'summary.json').read_text())['all_images']
     assert (summary['images'], summary['distinct']) == (3, 2)
     assert summary['all_hold'] == pytest.approx(0.99**2)
+
+
+def test_what_is_no_folder_of_votes_is_told_what_it_is(tool, tmp_path):
+    assert 'there is no folder' in tool(tmp_path / 'nowhere', expect=2)
+    (tmp_path / 'certified/votes-1').mkdir(parents=True)
+    assert 'did you mean' in tool(tmp_path / 'certified', expect=2)
+    np.savez_compressed(tmp_path / 'certified/picture.npz', radius=np.zeros(3))
+    refused = tool(tmp_path / 'certified', expect=2)
+    assert 'picture.npz is no votes file' in refused and 'Delete' not in refused
+
+
+def test_k_without_its_procedure_is_refused(tool, tmp_path):
+    write_votes(tmp_path / 'votes')
+    assert '--k belongs to --procedure kfwer' in tool(tmp_path / 'votes', '--k', 5, expect=2)
+
+
+def test_a_perturbation_that_passes_for_another_one_is_refused():
+    from mmcert.engine.smoothing_config import SmoothingConfig
+    from mmcert.perturbations import CLASSES, GaussianNoise, register
+
+    @register
+    class Silent(GaussianNoise):
+        """No noise at all, under the address of Gaussian noise."""
+
+    try:
+        smoothing = dict(perturbation=dict(type='mmcert.Silent', sigma=0.25))
+        with pytest.raises(ValueError, match=r"Silent.spec\(\) says that its type is 'Gauss"):
+            SmoothingConfig.from_cfg(smoothing).plan()
+        Silent.spec = lambda self: {'type': 'Silent', 'sigma': self.sigma}
+        plan = SmoothingConfig.from_cfg(smoothing).plan()
+        assert repr(plan.perturbation) == 'Silent(sigma=0.25)'
+        assert plan.perturbation.guarantee(0.75)['perturbation'] == 'Silent'
+    finally:
+        del CLASSES['Silent']

@@ -80,7 +80,7 @@ def test_certify_tool_refuses_bad_terms(written_config, tmp_path, arguments, mes
     damaged = min((tmp_path / 'votes').glob('*.npz'))
     damaged.write_bytes(b'')
     assert damaged.name in run_tool('tools/certify.py', tmp_path / 'votes', expect=2)
-    assert 'no votes files' in run_tool('tools/certify.py', tmp_path / 'none', expect=2)
+    assert 'there is no folder' in run_tool('tools/certify.py', tmp_path / 'none', expect=2)
 
 
 def test_certify_tool_keeps_the_answers_of_several_folders_apart(written_config, tmp_path):
