@@ -535,3 +535,15 @@ def test_votes_stored_under_the_name_of_another_image_are_refused(make_config, t
     second.write_bytes(first.read_bytes())
     with pytest.raises(VotesFileError, match=f'{second.stem} are of another image'):
         run_test(cfg)
+
+
+def test_certificates_of_found_votes_are_the_same_files(make_config, tmp_path):
+    def files():
+        folder = tmp_path / 'work/certified'
+        return {path.name: path.read_bytes() for path in folder.rglob('*.json')}
+
+    run_test(make_config())
+    first = files()
+    assert len(first) > 2
+    run_test(make_config())
+    assert files() == first
