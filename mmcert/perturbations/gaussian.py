@@ -15,6 +15,9 @@ from mmcert.perturbations.noise_level import validate_sigma
 
 ROUNDING = 'the smoothed function first rounds its noisy input to whole levels of an 8-bit image'
 
+LARGEST_VALUE = 8.0
+"""Image values above this one are taken for levels of 0-255."""
+
 
 class GaussianNoise(Perturbation):
     """I.i.d. Gaussian noise on every value of the input.
@@ -37,6 +40,20 @@ class GaussianNoise(Perturbation):
 
     def __init__(self, sigma: float) -> None:
         self.sigma = validate_sigma(sigma)
+
+    def check(self, inputs: torch.Tensor) -> None:
+        """Refuses an image that is evidently in 0-255 units: sigma is in [0, 1] ones.
+
+        An attack within any radius that can be certified stays far below.
+        """
+        if not inputs.numel():
+            return
+        high = float(inputs.max())
+        if high > LARGEST_VALUE + 10 * self.sigma:
+            raise ValueError(
+                f'expected an image in [0, 1], attacked or not, got values up to {high:.4g}: sigma '
+                'is in these units; divide 0-255 images by 255'
+            )
 
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws one noisy copy of a floating point input, any shape."""

@@ -324,6 +324,7 @@ class _Sampler:
                 f'the input must be floating point, got {image.dtype}: convert it first'
             )
         self.device = image.device
+        perturbation.check(image)
         self.on_draws, self.keeper, self.team = on_draws, keeper, team or Team()
         self.nodes = [torch.as_tensor(np.asarray(level), dtype=torch.int64) for level in nodes]
         for level in self.nodes:
