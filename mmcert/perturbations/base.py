@@ -41,11 +41,6 @@ class Requirement:
             raise ValueError(f"kind must be 'certificate' or 'estimate', got {self.kind!r}")
 
 
-def version(tensor: torch.Tensor) -> int:
-    """How often a tensor was changed in place; -1 where torch does not count."""
-    return -1 if tensor.is_inference() else tensor._version
-
-
 class Perturbation(ABC):
     """A law of random perturbations together with the guarantee it buys.
 

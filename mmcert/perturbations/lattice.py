@@ -15,9 +15,10 @@ model receives is a function of the ideal sum.
 Assumed: the law of the generator, that round(x + e) has the probabilities that the ideal noise
 gives it. A single precision normal number of s steps of scale lies on a grid of its own, of about
 2^24 / s points in a step, so these probabilities are off by a share of about s / 2^24. A test that
-knows all of it and looks at K values tells two inputs apart by sqrt(K) s / 2^24 standard deviations
-at most: 0.01 for s = 64 (sigma = 0.25) and the 6 million values of a 1024 x 2048 image. Where s
-exceeds ``SINGLE_STEPS``, and on all finer grids, the noise is drawn in double precision.
+knows all of it and looks at K values tells two inputs apart by about sqrt(K) s / 2^24 standard
+deviations: 0.01 for s = 64 (sigma = 0.25) and the 6 million values of a 1024 x 2048 image. This is
+an estimate and not a bound: it says how good the assumption is, and no certificate rests on it.
+Where s exceeds ``SINGLE_STEPS``, and on all finer grids, the noise is drawn in double precision.
 """
 
 from __future__ import annotations

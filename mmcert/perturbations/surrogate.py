@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.special import ndtr, ndtri
 
 from mmcert.certify.checks import check_tau
-from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement, version
+from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement
 from mmcert.perturbations.images import OVERSHOOT, READ_AT, check_image
 from mmcert.perturbations.lattice import points_per_unit, with_noise
 from mmcert.perturbations.noise_level import validate_positive
@@ -282,7 +282,7 @@ class SurrogateTransform(Perturbation):
         if self._encoded is None or not self._encoded.is_of(inputs):
             self._needed().to(inputs.device)
             latent = self._displacement.latent(inputs)
-            self._encoded = _Encoded(inputs, version(inputs), inputs.clone(), latent)
+            self._encoded = _Encoded(inputs, _version(inputs), inputs.clone(), latent)
         return self._encoded.latent
 
     def _overshoot(self) -> float:
@@ -369,9 +369,14 @@ class _Encoded:
 
     def is_of(self, inputs: torch.Tensor) -> bool:
         """Whether an image is the same in all its values."""
-        if inputs.is_cuda and inputs is self.image and version(inputs) == self.version >= 0:
+        if inputs.is_cuda and inputs is self.image and _version(inputs) == self.version >= 0:
             # Comparing the values would hold up the device's queue.
             return True
         content = self.content
         alike = (inputs.device, inputs.dtype) == (content.device, content.dtype)
         return alike and torch.equal(inputs, content)
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """How often a tensor was changed in place; -1 where torch does not count."""
+    return -1 if tensor.is_inference() else tensor._version
