@@ -559,15 +559,15 @@ def parts(model: Any, image: Any, batch: int) -> dict[str, float]:
     from sampling_speed import NOISE, generators
 
     from mmcert.sampling import LogitMaps
+    from mmcert.sampling.label_decoding import add_hits, decode_labels
     from mmcert.sampling.logit_maps import eager_labels
     from mmcert.sampling.outputs import not_finite
-    from mmcert.sampling.readers import add_hits, read_labels
 
     device = image.device
     drawn = NOISE.sample_many(image, generators(batch, device))
     inputs = model.normalise(drawn)
     maps = LogitMaps(model.logits(inputs), tuple(image.shape[-2:]))
-    guess = read_labels(maps)[0].to(torch.uint8)
+    guess = decode_labels(maps)[0].to(torch.uint8)
     hits = torch.zeros(guess.shape, dtype=torch.int32, device=device)
 
     def by_reference() -> None:

@@ -21,13 +21,14 @@ import torch
 from machine import machine
 from part_shapes import ALPHA, ROOT, Model, load
 
-from mmcert.certify import Terms, VotesRecord, certify_record, read_folder
+from mmcert.certify import CertifySettings
 from mmcert.certify.binomial import p_values
 from mmcert.models.cloud_adapter import CloudAdapter
 from mmcert.models.numerics import Numerics
 from mmcert.models.point_segmentor import PointSegmentor
 from mmcert.perturbations import CoordinateNoise
 from mmcert.sampling import collect_votes
+from mmcert.votes import VotesRecord, read_folder
 
 RESULTS = ROOT / 'benchmarks' / 'results' / 'part_attack.json'
 WEAKEST = 20
@@ -60,7 +61,7 @@ def main() -> int:
     def digest_of(item: dict[str, Any]) -> str:
         return adapter.digest(item['inputs']['points']).hex()
 
-    terms = Terms(args.tau, ALPHA, 'holm', 'holdout')
+    settings = CertifySettings(args.tau, ALPHA, 'holm', 'holdout')
     items = (dataset[index] for index in range(len(dataset)))
     known = [item for item in items if digest_of(item) in records]
     chosen = np.linspace(0, len(known) - 1, min(args.shapes, len(known))).round().astype(int)
@@ -68,7 +69,7 @@ def main() -> int:
     for item in (known[index] for index in chosen):
         raw, record = item['inputs']['points'], records[digest_of(item)]
         segment = adapter.segmentor(base, raw, item['data_samples'], Numerics())
-        rows += attacked(segment, adapter.perturbed_part(raw), record, terms, noise, args)
+        rows += attacked(segment, adapter.perturbed_part(raw), record, settings, noise, args)
         print(rows[-3]['shape'], [(r['attack'], r['changed'], r['broken']) for r in rows[-3:]])
     broken = sum(row['broken'] for row in rows)
     content = {
@@ -85,17 +86,17 @@ def attacked(
     segment: PointSegmentor,
     clean: torch.Tensor,
     record: VotesRecord,
-    terms: Terms,
+    settings: CertifySettings,
     noise: CoordinateNoise,
     args: argparse.Namespace,
 ) -> list[dict[str, Any]]:
     """What the attacks do to one shape."""
-    certificate = certify_record(record, terms)
+    certificate = record.certify(settings)
     points = np.flatnonzero(certificate.certified)
     guess = torch.from_numpy(record.votes.guess.astype(np.int64))
     weakest = points[np.argsort(record.votes.hits[points], kind='stable')[:WEAKEST]]
     # Inside the open ball, so that rounding cannot lead out of it.
-    radius = noise.radius(terms.tau) * (1 - 1e-6)
+    radius = noise.radius(settings.tau) * (1 - 1e-6)
     generator = torch.Generator().manual_seed(1)
     deltas = {
         'gradient, all points': ascend(segment, clean, guess, points, radius, noise, args),

@@ -25,9 +25,10 @@ import numpy as np
 import torch
 from machine import machine
 
-from mmcert.certify import Terms, VotesRecord, certify_record, read_folder
-from mmcert.certify.offline import Task, evaluate
+from mmcert.certify import CertifySettings
 from mmcert.compat import enable_mmcv_lite, reuse_freed_memory
+from mmcert.votes import VotesRecord, read_folder
+from mmcert.votes.offline import Task, evaluate
 
 enable_mmcv_lite()
 from mmcert.datasets.shapenet_part import CATEGORY_PARTS  # noqa: E402
@@ -241,8 +242,8 @@ def results(model: Model, n: int, work_dirs: Path) -> Iterator[dict[str, Any]]:
     times = json.loads((folder / 'time.json').read_text())
     radius = CoordinateNoise(model.sigma).radius
     for procedure, selection in PROCEDURES.items():
-        terms = [Terms(tau, ALPHA, procedure, selection) for tau in TAUS]
-        for term, tally in zip(terms, evaluate(records, terms, task), strict=True):
+        settings = [CertifySettings(tau, ALPHA, procedure, selection) for tau in TAUS]
+        for term, tally in zip(settings, evaluate(records, settings, task), strict=True):
             rates = tally.rates()
             found = [part_miou(record, term) for record in records]
             yield {
@@ -267,9 +268,9 @@ def results(model: Model, n: int, work_dirs: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def part_miou(record: VotesRecord, terms: Terms) -> float:
+def part_miou(record: VotesRecord, settings: CertifySettings) -> float:
     """A shape's mean IoU over the parts of its category, abstentions counted as wrong."""
-    labels = certify_record(record, terms).label_map()
+    labels = record.certify(settings).label_map()
     assert record.label is not None
     parts = next(parts for parts in CATEGORY_PARTS.values() if int(record.label[0]) in parts)
     return float(part_ious(labels, record.label, parts).mean())

@@ -18,11 +18,12 @@ from typing import Any
 import cv2
 from machine import machine
 
-from mmcert.certify import Taxonomy, Terms, VotesRecord, read_folder
-from mmcert.certify.offline import Task, evaluate
+from mmcert.certify import CertifySettings, Hierarchy
 from mmcert.certify.procedures import PROCEDURES
+from mmcert.files import write_json
 from mmcert.perturbations import from_spec
-from mmcert.report.files import write_json
+from mmcert.votes import VotesRecord, read_folder
+from mmcert.votes.offline import Task, evaluate
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs' / 'camvid'
@@ -54,8 +55,8 @@ class Setting:
 
 FIXED = 'segcertify-s0.25-n100'
 SETTINGS = (
-    Setting('n100', FIXED, 50, (0.6, 0.75, 0.85, 0.9), ('taxonomy=camvid',)),
-    Setting('n500', FIXED, 16, (0.75, 0.9, 0.95), ('n=500', 'tau=0.95', 'taxonomy=camvid')),
+    Setting('n100', FIXED, 50, (0.6, 0.75, 0.85, 0.9), ('hierarchy=camvid',)),
+    Setting('n500', FIXED, 16, (0.75, 0.9, 0.95), ('n=500', 'tau=0.95', 'hierarchy=camvid')),
     Setting('auto', 'recommended-s0.25-auto', 16, (0.75,), ()),
 )
 
@@ -112,15 +113,15 @@ def answer(setting: Setting, folder: Path) -> list[dict[str, Any]]:
         return []
     records = list(read_folder(found[-1]))
     provenance, sampling = records[0].meta['provenance'], records[0].meta['sampling']
-    taxonomy = Taxonomy.from_config('camvid', provenance['classes'])
-    terms = [term for tau in setting.taus for term in combinations(tau)]
+    hierarchy = Hierarchy.from_config('camvid', provenance['classes'])
+    settings = [term for tau in setting.taus for term in combinations(tau)]
     task = Task(provenance['num_classes'], provenance['ignore_index'])
-    leveled = Task(provenance['num_classes'], provenance['ignore_index'], taxonomy)
-    tallies = evaluate(records, terms, task)
-    levels = evaluate(records, terms, leveled)
+    leveled = Task(provenance['num_classes'], provenance['ignore_index'], hierarchy)
+    tallies = evaluate(records, settings, task)
+    levels = evaluate(records, settings, leveled)
     perturbation = from_spec(sampling['perturbation'])
     rows = []
-    for term, tally, level in zip(terms, tallies, levels, strict=True):
+    for term, tally, level in zip(settings, tallies, levels, strict=True):
         assert level.levels is not None
         rates = tally.rates() | level.levels.rates(level.allowance)
         rows.append(
@@ -150,7 +151,7 @@ def draw(folder: Path) -> None:
         cv2.imwrite(str(PICTURE), small, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
-def combinations(tau: float) -> list[Terms]:
+def combinations(tau: float) -> list[CertifySettings]:
     """Every procedure with every selection, and the orders that are allowed; and the default."""
     chosen = []
     for procedure in PROCEDURES:
@@ -159,8 +160,10 @@ def combinations(tau: float) -> list[Terms]:
             orders = ['auto']
             if procedure == 'ordered_holm':
                 orders = ['selection', 'margin'] if selection == 'holdout' else ['margin']
-            chosen += [Terms(tau, ALPHA, procedure, selection, k, order) for order in orders]
-    return [*chosen, Terms(tau, ALPHA)]
+            chosen += [
+                CertifySettings(tau, ALPHA, procedure, selection, k, order) for order in orders
+            ]
+    return [*chosen, CertifySettings(tau, ALPHA)]
 
 
 def mean_passes(records: list[VotesRecord]) -> float:

@@ -38,8 +38,8 @@ from mmcert.certify import certify, joint_radii
 from mmcert.compat import reuse_freed_memory
 from mmcert.perturbations import GaussianNoise
 from mmcert.sampling import BatchSize, LogitMaps, collect_votes
+from mmcert.sampling.label_decoding import decode_labels
 from mmcert.sampling.logit_maps import eager_labels
-from mmcert.sampling.readers import read_labels
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results' / 'sampling_speed.json'
@@ -173,7 +173,7 @@ def parts(model: Segmentor, image: torch.Tensor, batch: int, repetitions: int) -
     drawn = NOISE.sample_many(image, generators(batch, image.device))
     inputs = model.normalise(drawn)
     maps = LogitMaps(model.logits(inputs).contiguous(), tuple(image.shape[-2:]))
-    labels = read_labels(maps)
+    labels = decode_labels(maps)
     guess = labels[0]
     hits = torch.zeros(guess.shape, dtype=torch.int32, device=image.device)
 
@@ -184,7 +184,7 @@ def parts(model: Segmentor, image: torch.Tensor, batch: int, repetitions: int) -
         'noise': lambda: NOISE.sample_many(image, generators(batch, image.device)),
         'normalisation by the model': lambda: model.normalise(drawn),
         'forward pass': lambda: model.logits(inputs),
-        'labels': lambda: read_labels(maps),
+        'labels': lambda: decode_labels(maps),
         'compare and add': compare,
         'labels by the reference (not part of it)': lambda: eager_labels(maps),
     }

@@ -123,9 +123,9 @@ def of_base(name: str, base: Any, weights: str, precision: str = 'fp32') -> Segm
     """An mmsegmentation model in the forms that are timed, in 'fp32', 'bf16' or 'fp16'."""
     from mmseg.structures import SegDataSample
 
-    from mmcert.certify import VotesStore
     from mmcert.engine import SmoothingConfig
     from mmcert.models import ImageSegmentor, Numerics, SmoothedSegmentor
+    from mmcert.votes import VotesStore
 
     numerics = Numerics(precision=precision)
     device = next(base.parameters()).device

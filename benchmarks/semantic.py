@@ -45,7 +45,6 @@ from mmseg.registry import DATASETS, MODELS  # noqa: E402
 from mmseg.utils import register_all_modules  # noqa: E402
 
 from mmcert.attacks import exhaustive  # noqa: E402
-from mmcert.certify import VotesRecord, certify_record, read_folder  # noqa: E402
 from mmcert.certify.binomial import p_values  # noqa: E402
 from mmcert.engine import SmoothingConfig  # noqa: E402
 from mmcert.models.image_adapter import ImageAdapter  # noqa: E402
@@ -68,6 +67,7 @@ from mmcert.transformations import (  # noqa: E402
 )
 from mmcert.visualization import paint  # noqa: E402
 from mmcert.visualization.surrogates import beside, panel  # noqa: E402
+from mmcert.votes import VotesRecord, read_folder  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs' / 'semantic'
@@ -218,7 +218,7 @@ class Study:
         for item in model.items():
             record = records[item.digest]
             guess = torch.from_numpy(record.votes.guess.astype(np.int64))
-            tally = Tally(model, item, guess)
+            tally = ConfusionCounts(model, item, guess)
             clean = {
                 'vanilla': vanilla.labels(item, item.image),
                 'base': model.labels(item, item.image),
@@ -277,7 +277,7 @@ class Study:
                 if severity:
                     parameters = transformation.severity(severity, SIZE[::-1])
                     image = transformation(image[None], parameters)[0]
-                tally = Tally(model, item, item.label, CORRUPTION_DRAWS)
+                tally = ConfusionCounts(model, item, item.label, CORRUPTION_DRAWS)
                 for column, labels in enumerate(
                     (vanilla.labels(item, image), model.labels(item, image), tally(image))
                 ):
@@ -456,7 +456,7 @@ class Model:
 
     def _set_attack(self) -> None:
         """The attack set as a finite one: intervals by a grid."""
-        perturbation, tau = self.perturbation, self.plan.terms.tau
+        perturbation, tau = self.perturbation, self.plan.settings.tau
         self.transformation: Transformation
         if isinstance(perturbation, SurrogateTransform):
             assert perturbation.surrogate is not None and perturbation.attack is not None
@@ -527,8 +527,8 @@ class Model:
         self, item: Item, record: VotesRecord, law: Perturbation | None = None
     ) -> np.ndarray:
         """The mask of certified pixels, under the model's attack set or another of its law."""
-        terms = self.plan.terms_for((law or self.perturbation).requirement(item.image))
-        return certify_record(record, terms).certified
+        settings = self.plan.settings_for((law or self.perturbation).input_threshold(item.image))
+        return record.certify(settings).certified
 
 
 class ContrastOfBrightness(Transformation):
@@ -548,7 +548,7 @@ class ContrastOfBrightness(Transformation):
         return 'e^k (x + b), not clipped'
 
 
-class Tally:
+class ConfusionCounts:
     """The smoothed model under attack: its majority label, and the votes for given classes.
 
     Args:
@@ -664,7 +664,7 @@ def totals(attack: dict[str, Any]) -> dict[str, Any]:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Rates, terms and thresholds of a run of the test tool."""
+    """Rates, settings and thresholds of a run of the test tool."""
     found = json.loads((folder / 'certified' / 'summary.json').read_text())
     taus = [
         json.loads(path.read_text()).get('tau')

@@ -26,10 +26,11 @@ import numpy as np  # noqa: E402
 from machine import machine  # noqa: E402
 from scipy import stats  # noqa: E402
 
-from mmcert.certify import Terms, Votes, VotesRecord, certify_record, joint_radii  # noqa: E402
+from mmcert.certify import CertifySettings, Votes, joint_radii  # noqa: E402
 from mmcert.certify.binomial import p_values  # noqa: E402
 from mmcert.certify.certificate import component_order  # noqa: E402
-from mmcert.certify.offline import Task, evaluate  # noqa: E402
+from mmcert.votes import VotesRecord  # noqa: E402
+from mmcert.votes.offline import Task, evaluate  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results' / 'statistics_speed.json'
@@ -49,22 +50,24 @@ def main() -> int:
     args = parse_args()
     record = drawn_votes()
     votes, components = record.votes, record.votes.num_components
-    ordered = Terms(0.75, 1e-3, 'ordered_holm', 'holdout')
-    holm = Terms(0.75, 1e-3, 'holm', 'holdout')
-    order = component_order(record, ordered)
+    ordered = CertifySettings(0.75, 1e-3, 'ordered_holm', 'holdout')
+    holm = CertifySettings(0.75, 1e-3, 'holm', 'holdout')
+    order = component_order(record.votes, ordered, record.margin)
     taus = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9]
 
     def p_values_and_holm() -> None:
         p_values(votes.hits, votes.n, 0.75)
-        certify_record(record, holm)
+        record.certify(holm)
 
     tasks: dict[str, Callable[[], Any]] = {
         'p-values and Holm': p_values_and_holm,
-        'Holm': lambda: certify_record(record, holm),
-        'Holm, same draws': lambda: certify_record(record, Terms(0.75, 1e-3, 'holm', 'same_draws')),
-        'k-FWER': lambda: certify_record(record, Terms(0.75, 1e-3, 'kfwer', 'holdout', 0.001)),
-        'ordered Holm, order known': lambda: certify_record(record, ordered, order=order),
-        'ordered Holm with its order': lambda: certify_record(record, ordered),
+        'Holm': lambda: record.certify(holm),
+        'Holm, same draws': lambda: record.certify(
+            CertifySettings(0.75, 1e-3, 'holm', 'same_draws')
+        ),
+        'k-FWER': lambda: record.certify(CertifySettings(0.75, 1e-3, 'kfwer', 'holdout', 0.001)),
+        'ordered Holm, order known': lambda: record.certify(ordered, order=order),
+        'ordered Holm with its order': lambda: record.certify(ordered),
         'joint radii': lambda: joint_radii(votes, alpha=1e-3, radius=float, selection='holdout'),
         'nine tau offline, rates included': lambda: evaluate(
             [record], [replace(holm, tau=tau) for tau in taus], Task(19)

@@ -26,8 +26,9 @@ from machine import machine
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mmcert.certify import Terms, Votes, VotesRecord, certify_record
+from mmcert.certify import CertifySettings, Votes
 from mmcert.certify.baselines import indiv_class, joint_class
+from mmcert.votes import VotesRecord
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results' / 'toy_study.json'
@@ -104,8 +105,8 @@ def counted(selection_errors: NDArray, errors: NDArray, n0: int, n: int) -> Vote
 def shares(record: VotesRecord, tau: float, alpha: float) -> dict[str, float]:
     """Share of the components that each procedure certifies."""
     return {
-        name: float(certify_record(record, Terms(tau, alpha, **terms)).certified.mean())
-        for name, terms in PROCEDURES.items()
+        name: float(record.certify(CertifySettings(tau, alpha, **settings)).certified.mean())
+        for name, settings in PROCEDURES.items()
     }
 
 
@@ -154,8 +155,8 @@ def over_allowed(
         for allowed in ALLOWED:
             share, _, of_all = allowed.partition(' ')
             k = 1 + int(float(share) * (size if of_all else 1))
-            terms = Terms(0.9, alpha, 'kfwer', 'holdout', k)
-            found[f'b = {allowed}'] = float(certify_record(record, terms).certified.mean())
+            settings = CertifySettings(0.9, alpha, 'kfwer', 'holdout', k)
+            found[f'b = {allowed}'] = float(record.certify(settings).certified.mean())
         return found
 
     return averages('N', sizes, one, lambda size: max(1, min(repetitions, MOST_COMPONENTS // size)))

@@ -26,7 +26,7 @@ def camvid(results: dict) -> list[str]:
     rows = [('scale', 'model', 'sigma', 'tau', 'n', 'radius', 'accuracy', 'mIoU', 'abstain')]
     described = set()
     for row in results['rows']:
-        rates, terms = row['rates'], row['certificate']
+        rates, settings = row['rates'], row['certificate']
         name = f'trained {"with noise 0.25" if row["model"] == "noise" else "on clean images"}'
         if (row['scale'], row['model']) not in described:
             described.add((row['scale'], row['model']))
@@ -37,21 +37,21 @@ def camvid(results: dict) -> list[str]:
                 f'{row["scale"]:g}',
                 f'certified, {name}',
                 f'{row["sigma"]:g}',
-                f'{terms["tau"]:g}',
-                str(terms['n']),
-                f'{terms["radius"]:.3f}',
+                f'{settings["tau"]:g}',
+                str(settings['n']),
+                f'{settings["radius"]:.3f}',
                 _two(rates['certAcc']),
                 _two(rates['mIoU']),
                 f'{100 * rates["abstain"]:.0f} %',
             )
         )
-    terms = results['rows'][0]['certificate']
+    settings = results['rows'][0]['certificate']
     return [
         *_table(rows),
         '',
-        f'{results["rows"][0]["images"]} test images, n0 = {terms["n0"]}, alpha = '
-        f'{terms["alpha"]:g} per image, procedure {terms["procedure"]}, seed {terms["seed"]}, '
-        f'computed on {_machine(results)}.',
+        f'{results["rows"][0]["images"]} test images, n0 = {settings["n0"]}, alpha = '
+        f'{settings["alpha"]:g} per image, procedure {settings["procedure"]}, '
+        f'seed {settings["seed"]}, computed on {_machine(results)}.',
     ]
 
 
@@ -91,7 +91,7 @@ def procedures(results: dict) -> list[str]:
         'Fast-SCNN trained with noise 0.25, sigma = 0.25, n0 = 10, alpha = '
         f'{results["alpha"]:g} per image, seed 0, computed on {_machine(results)}. '
         'All rows of one number of passes see the same votes. CIG is the certified information '
-        'gain with the taxonomy `camvid`. For k-FWER, k - 1 certificates of each image are taken '
+        'gain with the hierarchy `camvid`. For k-FWER, k - 1 certificates of each image are taken '
         'away from accuracy and mIoU where it hurts most.',
     ]
 
@@ -404,12 +404,12 @@ def semantic(results: dict) -> list[str]:
         rows += _verified_by_enumeration(row)
     groups: dict[str, list[str]] = {}
     for row in results['rows']:
-        terms = row['certificate']
-        each = f' in each of {terms["slices"]} slices' if 'slices' in terms else ''
+        settings = row['certificate']
+        each = f' in each of {settings["slices"]} slices' if 'slices' in settings else ''
         words = (
-            f'{row["images"]} test images, n0 = {terms["n0"]}, n = {terms["n"]}{each}, alpha = '
-            f'{terms["alpha"]:g} per image, procedure {terms["procedure"]} with selection '
-            f'{terms["selection"]}'
+            f'{row["images"]} test images, n0 = {settings["n0"]}, n = {settings["n"]}{each}, '
+            f'alpha = {settings["alpha"]:g} per image, procedure {settings["procedure"]} '
+            f'with selection {settings["selection"]}'
         )
         groups.setdefault(words, []).append(_certified_by(row))
     said = [f'{" and ".join(dict.fromkeys(by))}: {words}' for words, by in groups.items()]
@@ -629,13 +629,13 @@ def model_zoo(results: dict) -> list[str]:
 
 def _attack_set(row: dict) -> str:
     """The attack set, or what the radius buys, in words."""
-    terms = row['certificate']
-    if 'attack' in terms:
-        return str(terms['attack_set'])
-    if 'slices' in terms:
-        name = terms['parameters']['transformation']['type']
-        return f'{name} from {terms["low"]:g} to {terms["high"]:g} ({terms["unit_of_xi"]})'
-    return str(terms['words']).split(' changes the class')[0].removeprefix('no ')
+    settings = row['certificate']
+    if 'attack' in settings:
+        return str(settings['attack_set'])
+    if 'slices' in settings:
+        name = settings['parameters']['transformation']['type']
+        return f'{name} from {settings["low"]:g} to {settings["high"]:g} ({settings["unit_of_xi"]})'
+    return str(settings['words']).split(' changes the class')[0].removeprefix('no ')
 
 
 TABLES: dict[str, Callable[..., list[str]]] = {

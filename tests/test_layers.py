@@ -12,33 +12,39 @@ PACKAGE = Path(__file__).parent.parent / 'mmcert'
 # What each subpackage may import of mmcert, and of the heavy packages.
 ALLOWED = {
     'certify': set(),
-    'perturbations': {'certify', 'surrogates', 'transformations'},
+    'files': set(),
+    'metrics': {'certify'},
+    'votes': {'certify', 'metrics', 'files'},
     'surrogates': {'transformations'},
     'transformations': set(),
     'attacks': {'transformations'},
+    'perturbations': {'certify', 'surrogates', 'transformations'},
     'sampling': {'certify', 'perturbations'},
-    'report': {'certify'},
+    'report': {'certify', 'metrics', 'files'},
     'compat': set(),
     'fields': set(),
     'version': set(),
     'registry': {'compat'},
     'datasets': {'perturbations', 'registry', 'transformations'},
     'models': {
-        'certify', 'perturbations', 'sampling', 'surrogates', 'transformations', 'registry',
-        'fields',
+        'certify', 'metrics', 'votes', 'perturbations', 'sampling', 'surrogates',
+        'transformations', 'registry', 'fields',
     },
     'pointops': set(),
-    'evaluation': {'certify', 'report', 'registry', 'fields'},
+    'evaluation': {'certify', 'metrics', 'votes', 'report', 'files', 'registry', 'fields'},
     'visualization': {'registry', 'surrogates'},
     'engine': {
-        'certify', 'perturbations', 'sampling', 'models', 'evaluation', 'visualization', 'registry',
-        'version', 'report', 'compat', 'pointops',
+        'certify', 'metrics', 'votes', 'files', 'perturbations', 'sampling', 'models',
+        'evaluation', 'visualization', 'registry', 'version', 'report', 'compat', 'pointops',
     },
 }  # fmt: skip
 
 FRAMEWORKS = {'mmengine', 'mmcv', 'mmseg', 'mmdet3d'}
 HEAVY = {
     'certify': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib'},
+    'metrics': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib'},
+    'votes': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib'},
+    'files': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib', 'numpy', 'scipy'},
     'perturbations': FRAMEWORKS,
     'surrogates': FRAMEWORKS,
     'transformations': FRAMEWORKS,

@@ -15,7 +15,7 @@ from pathlib import Path
 from prettytable import PrettyTable
 
 from mmcert.certify.audit import CONFIDENCE, Audit, Finding
-from mmcert.report.files import write_json
+from mmcert.files import write_json
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

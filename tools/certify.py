@@ -1,4 +1,4 @@
-"""Answers for other terms from stored votes: no model, no data set, no GPU.
+"""Answers for other settings from stored votes: no model, no data set, no GPU.
 
 Prints the table of every combination, and writes it as ``offline.json`` beside a plot of certified
 accuracy over the radius, ``radius_curve.png``: point by point for each procedure, and jointly valid
@@ -18,31 +18,30 @@ import numpy as np
 
 from mmcert.certify import (
     Certificate,
+    CertifySettings,
+    Hierarchy,
     InfeasiblePlanError,
-    Taxonomy,
-    Terms,
-    VotesRecord,
-    read_folder,
     require_feasible,
 )
 from mmcert.certify.dataset import dataset_statement
-from mmcert.certify.offline import Task, evaluate, radius_curve
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.selection import possible
 from mmcert.certify.sequential import spend
-from mmcert.certify.tallies import Tally
-from mmcert.certify.terms import ORDERS, PROCEDURE, SELECTION, SELECTION_CHOICES
+from mmcert.certify.settings import ORDERS, PROCEDURE, SELECTION, SELECTION_CHOICES
+from mmcert.files import write_json
+from mmcert.metrics.confusion import ConfusionCounts
 from mmcert.perturbations import CLASSES, Perturbation, from_spec
 from mmcert.report import level_table, reference_table, result_table
 from mmcert.report.curves import plot_radius_curve
-from mmcert.report.files import write_json
 from mmcert.sampling.draws import require_current_scheme
+from mmcert.votes import VotesRecord, read_folder
+from mmcert.votes.offline import Task, evaluate, radius_curve
 
 CHOOSING = (
-    'Choosing a row because of what it shows voids its promise. Fix the terms beforehand; or '
+    'Choosing a row because of what it shows voids its promise. Fix the settings beforehand; or '
     'choose them on one sample and certify on another, sampled with a second `seed`.'
 )
-"""What has to be said where several terms are answered from the same votes."""
+"""What has to be said where several settings are answered from the same votes."""
 
 POINTS = (
     'So does choosing a point of the curve of a procedure, which is a row with a tau of its own. '
@@ -128,18 +127,18 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     require_current_scheme(first.meta['sampling'].get('scheme'))
     perturbation = perturbation_of(first)
     asked = combinations(args.tau, args)
-    for terms in asked:
-        note_if_infeasible(first, terms)
-    terms = asked + ([] if args.no_plot else combinations(CURVE_TAUS, args))
+    for settings in asked:
+        note_if_infeasible(first, settings)
+    settings = asked + ([] if args.no_plot else combinations(CURVE_TAUS, args))
     task = task_of(first)
-    used, digests = [Used() for _ in terms], list[str | None]()
+    used, digests = [Used() for _ in settings], list[str | None]()
 
     def note(index: int, record: VotesRecord, certificate: Certificate) -> None:
         used[index].add(certificate)
         if index == 0:
             digests.append(record.meta.get('digest'))
 
-    tallies = evaluate(read_folder(votes_dir), terms, task, note)
+    tallies = evaluate(read_folder(votes_dir), settings, task, note)
     rows = [
         {
             **vars(term),
@@ -148,7 +147,7 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
             'radius': perturbation.radius(term.tau),
             **counts.rates(),
         }
-        for term, counted, counts in zip(terms, used, tallies, strict=True)
+        for term, counted, counts in zip(settings, used, tallies, strict=True)
     ]
     rows, points = rows[: len(asked)], rows[len(asked) :]
     space = first.meta['provenance']['certified_space']
@@ -193,10 +192,12 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     print(f'wrote {out / "offline.json"}')
 
 
-def print_rows(rows: list[dict], terms: list[Terms], tallies: list[Tally]) -> None:
-    """Prints the rates, and those by the levels of a taxonomy."""
+def print_rows(
+    rows: list[dict], settings: list[CertifySettings], tallies: list[ConfusionCounts]
+) -> None:
+    """Prints the rates, and those by the levels of a hierarchy."""
     print(result_table({**row, 'selection': selection_words(row)} for row in rows))
-    for term, counts in zip(terms, tallies, strict=False):
+    for term, counts in zip(settings, tallies, strict=False):
         if counts.levels is not None:
             print(
                 f'{term.procedure}, {term.selection}, tau = {term.tau:g}, alpha = {term.alpha:g}:'
@@ -244,38 +245,38 @@ def selection_words(row: dict) -> str:
     return f'auto: {row["counted"]}' if row['selection'] == 'auto' else row['selection']
 
 
-def combinations(taus: list[float], args: argparse.Namespace) -> list[Terms]:
-    """The terms of a command line at given values of tau."""
+def combinations(taus: list[float], args: argparse.Namespace) -> list[CertifySettings]:
+    """The settings of a command line at given values of tau."""
     chosen = []
     for tau, alpha, procedure, selection in product(
         taus, args.alpha, args.procedure, args.selection
     ):
         k = args.k if procedure == 'kfwer' else None
         order = args.order if procedure == 'ordered_holm' else 'auto'
-        chosen.append(Terms(tau, alpha, procedure, selection, k, order))
+        chosen.append(CertifySettings(tau, alpha, procedure, selection, k, order))
     return chosen
 
 
 def task_of(record: VotesRecord) -> Task:
     """What the labels beside the votes are to be read as."""
-    provenance, taxonomy = record.meta['provenance'], record.meta['sampling'].get('taxonomy')
+    provenance, hierarchy = record.meta['provenance'], record.meta['sampling'].get('hierarchy')
     return Task(
         provenance['num_classes'],
         provenance['ignore_index'],
-        None if taxonomy is None else Taxonomy.from_spec(taxonomy),
+        None if hierarchy is None else Hierarchy.from_spec(hierarchy),
     )
 
 
-def note_if_infeasible(record: VotesRecord, terms: Terms) -> None:
+def note_if_infeasible(record: VotesRecord, settings: CertifySettings) -> None:
     """Says where not even unanimous votes could be certified."""
     votes = record.votes
-    open_ = possible(terms, votes.selections)
+    open_ = possible(settings, votes.selections)
     if len(open_) == 1:
-        terms = replace(terms, selection=open_[0])
+        settings = replace(settings, selection=open_[0])
     if votes.looks:
-        terms = replace(terms, alpha=spend(terms.alpha, len(votes.looks)))
+        settings = replace(settings, alpha=spend(settings.alpha, len(votes.looks)))
     try:
-        require_feasible(votes.n, terms, votes.num_components, votes.n0)
+        require_feasible(votes.n, settings, votes.num_components, votes.n0)
     except InfeasiblePlanError as error:
         print(f'note: {error}')
 
@@ -303,9 +304,9 @@ def joint_rows(
             radius=perturbation.radius,
             selection=selection,
         )
-        terms = {'alpha': alpha, 'procedure': 'joint', 'selection': selection}
-        terms['counted'] = ' or '.join(sorted(curve.selections))
-        rows += [{**terms, **row} for row in curve.rows()]
+        settings = {'alpha': alpha, 'procedure': 'joint', 'selection': selection}
+        settings['counted'] = ' or '.join(sorted(curve.selections))
+        rows += [{**settings, **row} for row in curve.rows()]
     return rows
 
 

@@ -4,4 +4,4 @@ _base_ = [
 ]
 # 50 of the 233 test images, evenly spaced.
 test_dataloader = dict(dataset=dict(indices=[k * 233 // 50 for k in range(50)]))
-smoothing = dict(n='auto', budget=1000, taxonomy='camvid', draw_every=10)
+smoothing = dict(n='auto', budget=1000, hierarchy='camvid', draw_every=10)

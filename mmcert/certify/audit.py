@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mmcert.certify.binomial import p_value_table
-from mmcert.certify.certificate import Certificate, certify, certify_record
+from mmcert.certify.certificate import Certificate, certify, certify_votes
+from mmcert.certify.hierarchy import Hierarchy
 from mmcert.certify.procedures import PROCEDURES
+from mmcert.certify.settings import SELECTION, SELECTION_CHOICES, CertifySettings
 from mmcert.certify.simultaneous import joint_radii
-from mmcert.certify.taxonomy import Taxonomy
-from mmcert.certify.terms import SELECTION, SELECTION_CHOICES, Terms
-from mmcert.certify.votes import Votes, VotesRecord
+from mmcert.certify.votes import Votes
 
 CONFIDENCE = 0.999
 """Of the interval of a failure rate: with some hundred of them, one in ten audits may have one off
@@ -162,25 +162,25 @@ class Finding:
         return self.low > self.alpha
 
 
-def _certified(terms: Mapping[str, object], looks: bool = False) -> Callable[..., bool]:
-    """A method that certifies by the named terms."""
+def _certified(settings: Mapping[str, object], looks: bool = False) -> Callable[..., bool]:
+    """A method that certifies by the named settings."""
 
     def broken(family: Family, _: np.random.Generator) -> bool:
         oracle = family.oracle
-        certificate = _by_margin(family.in_looks() if looks else family.votes, oracle, terms)
+        certificate = _by_margin(family.in_looks() if looks else family.votes, oracle, settings)
         return family.wrong(certificate.certified) >= certificate.k
 
     return broken
 
 
 def _by_margin(
-    votes: Votes, oracle: Oracle, terms: Mapping[str, object], taxonomy: Taxonomy | None = None
+    votes: Votes, oracle: Oracle, settings: Mapping[str, object], hierarchy: Hierarchy | None = None
 ) -> Certificate:
     """Certifies in the oracle's order, as a run does by the margin of the clean input."""
     margin = np.empty(votes.num_components, dtype=np.int64)
     margin[oracle.ranking()] = np.arange(margin.size)[::-1]
-    wanted = Terms(oracle.tau, oracle.alpha, order='margin', **terms)  # type: ignore[arg-type]
-    return certify_record(VotesRecord(votes, {}, margin=margin), wanted, taxonomy)
+    wanted = CertifySettings(oracle.tau, oracle.alpha, order='margin', **settings)  # type: ignore[arg-type]
+    return certify_votes(votes, wanted, hierarchy, margin=margin)
 
 
 def _by_selection_votes(selection: str = SELECTION) -> Callable[..., bool]:
@@ -216,7 +216,7 @@ def _joint(selection: str) -> Callable[..., bool]:
     return broken
 
 
-def _levels(terms: Mapping[str, object], looks: bool = False) -> Callable[..., bool]:
+def _levels(settings: Mapping[str, object], looks: bool = False) -> Callable[..., bool]:
     """A chain of nodes for each component: two classes each, then the class itself."""
 
     def broken(family: Family, _: np.random.Generator) -> bool:
@@ -225,16 +225,16 @@ def _levels(terms: Mapping[str, object], looks: bool = False) -> Callable[..., b
         pairs = {f'pair {c // 2}': classes[c : c + 2] for c in range(0, len(classes), 2)}
         if len(pairs) == len(classes) or len(classes) < 3:
             return False
-        taxonomy = Taxonomy([pairs], classes)
-        nodes = taxonomy.nodes[0][family.labels].astype(np.uint8)
+        hierarchy = Hierarchy([pairs], classes)
+        nodes = hierarchy.nodes[0][family.labels].astype(np.uint8)
         coarse = Family(oracle, nodes, _count(nodes, oracle.n0))
         if looks:
             votes = replace(family.in_looks(), coarse=(coarse.in_looks(),))
         else:
             votes = replace(family.votes, coarse=(coarse.votes,))
-        found = _by_margin(votes, oracle, terms, taxonomy)
+        found = _by_margin(votes, oracle, settings, hierarchy)
         assert found.level is not None
-        within = taxonomy.nodes[0] == coarse.votes.guess[:, None]
+        within = hierarchy.nodes[0] == coarse.votes.guess[:, None]
         p = (oracle.probabilities * within).sum(axis=1)
         false = (found.level == 1) & (p <= oracle.tau + 1e-12)
         return int(np.count_nonzero(false)) + family.wrong(found.certified) >= found.k
@@ -303,18 +303,21 @@ def _plainly(votes: Votes, oracle: Oracle) -> NDArray[np.bool_]:
 def _all_terms() -> Iterator[tuple[str, dict[str, object]]]:
     for procedure in PROCEDURES:
         for selection in SELECTION_CHOICES[::-1]:
-            terms: dict[str, object] = {'procedure': procedure, 'selection': selection}
+            settings: dict[str, object] = {'procedure': procedure, 'selection': selection}
             name = f'{procedure}, {selection}'
             if procedure == 'kfwer':
-                terms['k'], name = 5, f'{procedure} k=5, {selection}'
-            yield name, terms
+                settings['k'], name = 5, f'{procedure} k=5, {selection}'
+            yield name, settings
 
 
 METHODS: tuple[Method, ...] = (
-    *(Method(name, _certified(terms)) for name, terms in _all_terms()),
-    *(Method(f'{name}, in looks', _certified(terms, looks=True)) for name, terms in _all_terms()),
+    *(Method(name, _certified(settings)) for name, settings in _all_terms()),
+    *(
+        Method(f'{name}, in looks', _certified(settings, looks=True))
+        for name, settings in _all_terms()
+    ),
     *(Method(f'joint radii, {name}', _joint(name)) for name in SELECTION_CHOICES[::-1]),
-    *(Method(f'label sets, {name}', _levels(terms)) for name, terms in _all_terms()),
+    *(Method(f'label sets, {name}', _levels(settings)) for name, settings in _all_terms()),
     Method(
         'label sets, ordered_holm, same_draws, in looks',
         _levels({'procedure': 'ordered_holm', 'selection': 'same_draws'}, looks=True),

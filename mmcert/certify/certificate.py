@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmcert.certify.binomial import p_value_table
+from mmcert.certify.hierarchy import Hierarchy
 from mmcert.certify.multiple_testing import check_order
 from mmcert.certify.procedures import Rejections, reject
 from mmcert.certify.selection import Counting, settle_votes
 from mmcert.certify.sequential import spend
-from mmcert.certify.taxonomy import Taxonomy
-from mmcert.certify.terms import PROCEDURE, SELECTION, Terms
-from mmcert.certify.votes import Votes, VotesRecord
+from mmcert.certify.settings import PROCEDURE, SELECTION, CertifySettings
+from mmcert.certify.votes import Votes
 
 ABSTAIN_LABEL = 254
 """Value that stands for "abstain" where a label map must carry it; the mask comes first."""
@@ -24,7 +24,7 @@ ABSTAIN_LABEL = 254
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """Which components of one input are certified, and on what terms.
+    """Which components of one input are certified, and on what settings.
 
     The theorem. Let p_i be the probability, over the perturbation's law, that the base model gives
     component i its guess class. With probability at least 1 - alpha over the draws that made the
@@ -33,13 +33,13 @@ class Certificate:
     p_i > tau keeps the smoothed model's class of component i unchanged for every attack up to
     ``perturbation.radius(tau)``.
 
-    With a taxonomy, the same 1 - alpha covers the coarser statements as well: where ``level`` is
+    With a hierarchy, the same 1 - alpha covers the coarser statements as well: where ``level`` is
     l > 0, the probability that the base model's class lies in the node ``coarse[l - 1]`` exceeds
     tau.
 
     Assumptions: the draws are independent, each used once; under 'holdout' those of the guess are
     apart from those of the hits; tau, alpha, the procedure, the selection, the order and the
-    taxonomy were not chosen by looking at the hits; the input was not chosen by looking at the
+    hierarchy were not chosen by looking at the hits; the input was not chosen by looking at the
     seed; arithmetic is exact. Of several certificates of the same votes each holds by itself; one
     that is chosen among them for its result does not. Unless the votes have looks, the number of
     draws was fixed as well: sampling more of them because the result was not good enough is not
@@ -52,7 +52,7 @@ class Certificate:
     Attributes:
         certified (np.ndarray): True where the component is certified, bool, the shape of the votes.
         guess (np.ndarray): The class that is certified there, same shape.
-        terms (Terms): The terms.
+        settings (CertifySettings): The settings.
         k (int): Fewer than k certificates may be wrong; 1 if none may.
         n (int): Number of estimation draws.
         n0 (int): Number of selection draws.
@@ -60,14 +60,14 @@ class Certificate:
         tested_tau (float): The threshold of the tests, tau or more (see ``binomial.balanced_tau``).
         looks (tuple[int, ...]): The looks of a group-sequential run; empty if n was fixed.
         order (str | None): For 'ordered_holm': what ordered the components.
-        level (np.ndarray | None): With a taxonomy, 0 where the class is certified, l where the node
-            of level l is, and the number of levels + 1 where nothing is; uint8.
-        coarse (tuple[np.ndarray, ...]): With a taxonomy, the nodes of each of its levels.
+        level (np.ndarray | None): With a hierarchy, 0 where the class is certified, l where the
+            node of level l is, and the number of levels + 1 where nothing is; uint8.
+        coarse (tuple[np.ndarray, ...]): With a hierarchy, the nodes of each of its levels.
     """
 
     certified: NDArray[np.bool_]
     guess: NDArray[np.integer]
-    terms: Terms
+    settings: CertifySettings
     k: int
     n: int
     n0: int
@@ -104,12 +104,12 @@ class Certificate:
         return np.where(self.certified, self.guess.astype(dtype), dtype.type(abstain))
 
     def statement(self) -> dict[str, Any]:
-        """The statistical terms, as JSON values.
+        """The statistical settings, as JSON values.
 
         Returns:
             dict: kind, promise, tau, alpha, confidence, procedure, selection (the one that was
             used), k, n0, n, looks, components, certified, tested_tau where that is not tau, and
-            with a taxonomy how many are certified at each level.
+            with a hierarchy how many are certified at each level.
         """
         if self.k > 1:
             kind = 'count certificate'
@@ -119,11 +119,11 @@ class Certificate:
         statement = {
             'kind': kind,
             'promise': promise,
-            'tau': self.terms.tau,
-            'alpha': self.terms.alpha,
-            'confidence': 1 - self.terms.alpha,
+            'tau': self.settings.tau,
+            'alpha': self.settings.alpha,
+            'confidence': 1 - self.settings.alpha,
             'family': 'all components of this input',
-            'procedure': self.terms.procedure,
+            'procedure': self.settings.procedure,
             'selection': self.selection,
             'k': self.k,
             'n0': self.n0,
@@ -131,7 +131,7 @@ class Certificate:
             'components': self.num_components,
             'certified': int(np.count_nonzero(self.certified)),
         }
-        if self.tested_tau != self.terms.tau:
+        if self.tested_tau != self.settings.tau:
             statement['tested_tau'] = self.tested_tau
         if self.order is not None:
             statement['order'] = self.order
@@ -153,7 +153,7 @@ def certify(
     selection: str = SELECTION,
     k: int | float | None = None,
     order: ArrayLike | None = None,
-    taxonomy: Taxonomy | None = None,
+    hierarchy: Hierarchy | None = None,
 ) -> Certificate:
     """Certifies as many components as the votes allow.
 
@@ -166,67 +166,75 @@ def certify(
         tau (float): Probability threshold in [0.5, 1).
         alpha (float): Bound of the error probability, in (0, 1).
         procedure (str): 'bonferroni', 'holm', 'kfwer' or 'ordered_holm'.
-        selection (str): 'holdout', 'same_draws' or 'auto', see ``Terms``. Where an ``order`` is
+        selection (str): 'holdout', 'same_draws' or 'auto', see ``CertifySettings``. Where an
+            ``order`` is
             given and used, 'auto' is 'holdout' if there are selection draws: nobody can tell
             whether the order comes from them.
-        k (int | float | None): For 'kfwer', see ``Terms``.
+        k (int | float | None): For 'kfwer', see ``CertifySettings``.
         order (np.ndarray | None): For 'ordered_holm': a permutation of the K components, most
             promising first, by default their order in memory. It must not depend on any draw that
             is counted. With 'same_draws' these are the selection draws as well: ordering by their
             votes and naming 'same_draws' voids the certificate. The other procedures treat all
             components alike and leave it unused.
-        taxonomy (Taxonomy | None): Certifies nodes of it where the class cannot be; the votes need
-            the counts of its levels.
+        hierarchy (Hierarchy | None): Certifies nodes of it where the class cannot be; the votes
+            need the counts of its levels.
 
     Returns:
-        Certificate: The mask of certified components and the terms; see there for the theorem.
+        Certificate: The mask of certified components and the settings; see there for the theorem.
 
     Raises:
         ValueError: If a value is out of range, the procedure is unknown, ``order`` is not a
-            permutation, or the votes lack what the terms need.
+            permutation, or the votes lack what the settings need.
     """
-    terms = Terms(tau, alpha, procedure, selection, k)
+    settings = CertifySettings(tau, alpha, procedure, selection, k)
     checked = None if order is None else check_order(order, votes.num_components)
     if checked is not None and procedure == 'ordered_holm' and selection == 'auto' and votes.n0 > 0:
-        terms = replace(terms, selection='holdout')
+        settings = replace(settings, selection='holdout')
     words = 'of the components in memory' if order is None else 'given'
-    return _certify(votes, terms, checked, words, taxonomy)
+    return _certify(votes, settings, checked, words, hierarchy)
 
 
-def certify_record(
-    record: VotesRecord,
-    terms: Terms,
-    taxonomy: Taxonomy | None = None,
+def certify_votes(
+    votes: Votes,
+    settings: CertifySettings,
+    hierarchy: Hierarchy | None = None,
     *,
+    margin: NDArray[np.integer] | None = None,
     order: NDArray[np.int32] | None = None,
 ) -> Certificate:
-    """Certifies stored votes, in the order that the terms ask for.
+    """Certifies votes, in the order that the settings ask for.
 
     Args:
-        record (VotesRecord): Votes of one input, and maybe the base model's margin.
-        terms (Terms): The terms.
-        taxonomy (Taxonomy | None): See ``certify``.
-        order (np.ndarray | None): What ``component_order`` returned for the same record, order and
-            resolved selection, where it is known already, and no other order: which draws it must
-            not depend on, only the terms say. ``certify`` is for an order of one's own.
+        votes (Votes): Votes of one input.
+        settings (CertifySettings): Threshold, level, procedure, selection and order.
+        hierarchy (Hierarchy | None): See ``certify``.
+        margin (np.ndarray | None): How clear the base model's prediction on the clean input is,
+            integers in [0, 255], the shape of the votes: an order that depends on no draw.
+        order (np.ndarray | None): What ``component_order`` returned for the same arguments, where
+            it is known already, and no other order: which draws it must not depend on, only the
+            settings say. ``certify`` is for an order of one's own.
 
     Returns:
         Certificate: See there.
 
     Raises:
-        ValueError: If the record lacks what the terms need.
+        ValueError: If the votes lack what the settings need.
     """
-    if order is None and terms.procedure == 'ordered_holm':
-        order = component_order(record, terms)
-    return _certify(record.votes, terms, order, _order_words(record, terms), taxonomy)
+    if order is None and settings.procedure == 'ordered_holm':
+        order = component_order(votes, settings, margin)
+    words = _order_words(votes, settings, margin)
+    return _certify(votes, settings, order, words, hierarchy)
 
 
-def component_order(record: VotesRecord, terms: Terms) -> NDArray[np.int32] | None:
-    """The order in which the terms want the components tested.
+def component_order(
+    votes: Votes, settings: CertifySettings, margin: NDArray[np.integer] | None
+) -> NDArray[np.int32] | None:
+    """The order in which the settings want the components tested.
 
     Args:
-        record (VotesRecord): Votes with selection hits, the margin, or both.
-        terms (Terms): Their ``order`` and ``selection`` decide.
+        votes (Votes): Votes, with selection hits or without.
+        settings (CertifySettings): Their ``order`` and ``selection`` decide.
+        margin (np.ndarray | None): See ``certify_votes``.
 
     Returns:
         np.ndarray | None: A permutation, shape (K,), int32; None if 'auto' finds nothing stored.
@@ -234,16 +242,15 @@ def component_order(record: VotesRecord, terms: Terms) -> NDArray[np.int32] | No
     Raises:
         ValueError: If the order that is asked for is not stored.
     """
-    votes, margin = record.votes, record.margin
-    by_votes = _orders_by_votes(record, terms)
+    by_votes = _orders_by_votes(votes, settings)
     keys = votes.selection_hits if by_votes else margin
-    if keys is None and terms.order == 'auto':
+    if keys is None and settings.order == 'auto':
         keys = margin
     if keys is None:
-        if terms.order == 'auto':
+        if settings.order == 'auto':
             return None
         missing = 'selection hits' if by_votes else 'margin of the clean input'
-        raise ValueError(f'order={terms.order!r} needs the {missing}, which these votes lack')
+        raise ValueError(f'order={settings.order!r} needs the {missing}, which these votes lack')
     rank = keys.astype(np.min_scalar_type(votes.n0 if keys is votes.selection_hits else 255))
     if keys is not margin and margin is not None:
         rank = np.multiply(rank, 256, dtype=np.min_scalar_type(votes.n0 * 256 + 255)) + margin
@@ -251,46 +258,48 @@ def component_order(record: VotesRecord, terms: Terms) -> NDArray[np.int32] | No
     return np.argsort(rank.max(initial=0) - rank.ravel(), kind='stable').astype(np.int32)
 
 
-def _orders_by_votes(record: VotesRecord, terms: Terms) -> bool:
+def _orders_by_votes(votes: Votes, settings: CertifySettings) -> bool:
     """Whether the selection votes are apart from the counted draws, and wanted as the order."""
-    return terms.order != 'margin' and settle_votes(record.votes, terms).selection == 'holdout'
+    return settings.order != 'margin' and settle_votes(votes, settings).selection == 'holdout'
 
 
-def _order_words(record: VotesRecord, terms: Terms) -> str:
+def _order_words(
+    votes: Votes, settings: CertifySettings, margin: NDArray[np.integer] | None
+) -> str:
     """What ``component_order`` orders by."""
-    if _orders_by_votes(record, terms) and record.votes.selection_hits is not None:
-        ties = ', ties by the margin of the clean input' if record.margin is not None else ''
+    if _orders_by_votes(votes, settings) and votes.selection_hits is not None:
+        ties = ', ties by the margin of the clean input' if margin is not None else ''
         return f'by the selection votes{ties}'
-    if record.margin is not None:
+    if margin is not None:
         return "by the base model's margin on the clean input"
     return 'of the components in memory'
 
 
 def _certify(
     votes: Votes,
-    terms: Terms,
+    settings: CertifySettings,
     order: NDArray[np.integer] | None,
     order_words: str,
-    taxonomy: Taxonomy | None,
+    hierarchy: Hierarchy | None,
 ) -> Certificate:
     tested: list[NDArray[np.bool_] | None] = [None]
     coarse: tuple[Votes, ...] = ()
-    if taxonomy is not None:
-        taxonomy.check_votes(votes)
-        tested, coarse = [*taxonomy.nested(votes)], votes.coarse
-    counting = settle_votes(votes, terms)
+    if hierarchy is not None:
+        hierarchy.check_votes(votes)
+        tested, coarse = [*hierarchy.nested(votes)], votes.coarse
+    counting = settle_votes(votes, settings)
     fine, *stages = (
         _counts(part, counting.selection, mask)
         for part, mask in zip((votes, *coarse), tested, strict=True)
     )
     certified = np.zeros(votes.num_components, dtype=bool)
     reached = [certified.copy() for _ in stages]
-    for look, found in enumerate(_looks(fine, terms, counting, order, bool(votes.looks))):
+    for look, found in enumerate(_looks(fine, settings, counting, order, bool(votes.looks))):
         certified |= found.mask
         for mask, counts in zip(reached, stages, strict=True):
             mask |= counts[look][0] >= found.cutoff
     level: NDArray[np.uint8] | None = None
-    if taxonomy is not None:
+    if hierarchy is not None:
         level = np.full(votes.num_components, len(coarse) + 1, dtype=np.uint8)
         for index, mask in reversed(list(enumerate([certified, *reached]))):
             np.copyto(level, index, where=mask, casting='unsafe')
@@ -298,14 +307,14 @@ def _certify(
     return Certificate(
         certified=certified.reshape(votes.guess.shape),
         guess=votes.guess,
-        terms=terms,
-        k=terms.number(votes.num_components),
+        settings=settings,
+        k=settings.number(votes.num_components),
         n=votes.n,
         n0=votes.n0,
         selection=counting.selection,
         tested_tau=counting.tau,
         looks=votes.looks,
-        order=order_words if terms.procedure == 'ordered_holm' else None,
+        order=order_words if settings.procedure == 'ordered_holm' else None,
         level=level,
         coarse=tuple(part.guess for part in coarse),
     )
@@ -323,7 +332,7 @@ def _counts(
 
 def _looks(
     stages: list[tuple[NDArray[np.integer], int]],
-    terms: Terms,
+    settings: CertifySettings,
     counting: Counting,
     order: NDArray[np.integer] | None,
     sequential: bool,
@@ -332,11 +341,11 @@ def _looks(
     pending: NDArray[np.bool_] | None = None
     for look, (hits, n) in enumerate(stages, start=1):
         found = reject(
-            terms.procedure,
+            settings.procedure,
             hits,
             p_value_table(n, counting.tau, counting.selection, hits.size),
-            spend(terms.alpha, look) if sequential else terms.alpha,
-            k=terms.number(hits.size),
+            spend(settings.alpha, look) if sequential else settings.alpha,
+            k=settings.number(hits.size),
             order=order,
             pending=pending,
         )

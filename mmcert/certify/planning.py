@@ -23,7 +23,7 @@ from mmcert.certify.checks import check_draws
 from mmcert.certify.procedures import log_first_level
 from mmcert.certify.selection import Counting, allowed, later_look, possible, settle
 from mmcert.certify.sequential import GROWTH, spend
-from mmcert.certify.terms import Terms
+from mmcert.certify.settings import CertifySettings
 from mmcert.certify.votes import Votes
 
 FIRST_LOOK_FACTOR = 1.25
@@ -45,7 +45,7 @@ class InfeasiblePlanError(ValueError):
     """The planned number of draws cannot certify a single component."""
 
 
-def can_certify(n: int, terms: Terms, num_components: int, n0: int = 0) -> bool:
+def can_certify(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> bool:
     """Whether any vote counts could certify a component.
 
     Every procedure needs a p-value of at most its first level to begin (alpha / K for Bonferroni
@@ -54,7 +54,7 @@ def can_certify(n: int, terms: Terms, num_components: int, n0: int = 0) -> bool:
 
     Args:
         n (int): Number of estimation draws, at least 1.
-        terms (Terms): The terms.
+        settings (CertifySettings): The settings.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'; 'holdout' needs some.
 
@@ -64,26 +64,26 @@ def can_certify(n: int, terms: Terms, num_components: int, n0: int = 0) -> bool:
     Raises:
         ValueError: If a value is out of range.
     """
-    level = _log_level(terms, num_components)
+    level = _log_level(settings, num_components)
     if level < math.log(SMALLEST):
         return False
 
     def is_enough(selection: str) -> bool:
         counted = _counted(n, selection, n0)
-        smallest = log_smallest_p_value(counted, terms.tau, selection, num_components)
+        smallest = log_smallest_p_value(counted, settings.tau, selection, num_components)
         if abs(smallest - level) > TIE or counted > LARGEST_TABLE:
             return smallest <= level
-        alone = replace(terms, selection=selection, order='auto')
+        alone = replace(settings, selection=selection, order='auto')
         return settle(alone, num_components, n0, n).first_hits is not None
 
-    return any(map(is_enough, _selections(terms, n0)))
+    return any(map(is_enough, _selections(settings, n0)))
 
 
-def min_draws(terms: Terms, num_components: int, n0: int = 0) -> int:
+def min_draws(settings: CertifySettings, num_components: int, n0: int = 0) -> int:
     """Smallest n that can certify anything; see ``can_certify``.
 
     Args:
-        terms (Terms): The terms.
+        settings (CertifySettings): The settings.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
 
@@ -95,7 +95,7 @@ def min_draws(terms: Terms, num_components: int, n0: int = 0) -> int:
             'holdout' is asked for without selection draws.
         ValueError: If a value is out of range.
     """
-    level, selections = _log_level(terms, num_components), _selections(terms, n0)
+    level, selections = _log_level(settings, num_components), _selections(settings, n0)
     if not selections:
         raise InfeasiblePlanError(
             "there are no selection draws (n0=0), which selection='holdout' and order='selection' "
@@ -103,23 +103,23 @@ def min_draws(terms: Terms, num_components: int, n0: int = 0) -> int:
         )
     if level < math.log(SMALLEST):
         raise InfeasiblePlanError(
-            f'alpha={terms.alpha} with {num_components} components ({terms.procedure}): the first '
-            f'level of the procedure, 10^{level / math.log(10):.1f}, is smaller than any p-value '
-            f'that is told from 0 ({SMALLEST:.3g})'
+            f'alpha={settings.alpha} with {num_components} components ({settings.procedure}): the '
+            f'first level of the procedure, 10^{level / math.log(10):.1f}, is smaller than any '
+            f'p-value that is told from 0 ({SMALLEST:.3g})'
         )
     counted = n0 if 'same_draws' in selections else 0
-    n = max(1, math.floor(level / math.log(terms.tau)) - counted)
-    while not can_certify(n, terms, num_components, n0):
+    n = max(1, math.floor(level / math.log(settings.tau)) - counted)
+    while not can_certify(n, settings, num_components, n0):
         n += 1
     return n
 
 
-def max_tau(n: int, terms: Terms, num_components: int, n0: int = 0) -> float | None:
+def max_tau(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> float | None:
     """Largest tau at which n draws can certify anything: the radius cannot be larger.
 
     Args:
         n (int): Number of estimation draws, at least 1.
-        terms (Terms): The terms; their tau is not used.
+        settings (CertifySettings): The settings; their tau is not used.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
 
@@ -129,15 +129,15 @@ def max_tau(n: int, terms: Terms, num_components: int, n0: int = 0) -> float | N
     Raises:
         ValueError: If a value is out of range.
     """
-    level = _log_level(terms, num_components)
+    level = _log_level(settings, num_components)
     found = [
         _max_tau(_counted(n, selection, n0), level, selection, num_components)
-        for selection in _selections(terms, n0)
+        for selection in _selections(settings, n0)
     ]
     if best := [tau for tau in found if tau is not None]:
         return max(best)
     # At an exact tie the table decides.
-    return 0.5 if can_certify(n, replace(terms, tau=0.5), num_components, n0) else None
+    return 0.5 if can_certify(n, replace(settings, tau=0.5), num_components, n0) else None
 
 
 def _max_tau(counted: int, level: float, selection: str, num_components: int) -> float | None:
@@ -158,12 +158,12 @@ def _max_tau(counted: int, level: float, selection: str, num_components: int) ->
     return float(optimize.brentq(excess, lowest, LARGEST_TAU))
 
 
-def require_feasible(n: int, terms: Terms, num_components: int, n0: int = 0) -> None:
+def require_feasible(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> None:
     """Refuses a plan that cannot certify anything, before its draws are paid for.
 
     Args:
         n (int): Number of estimation draws, at least 1.
-        terms (Terms): The terms.
+        settings (CertifySettings): The settings.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
 
@@ -171,28 +171,28 @@ def require_feasible(n: int, terms: Terms, num_components: int, n0: int = 0) -> 
         InfeasiblePlanError: If nothing can be certified; the message gives the smallest n.
         ValueError: If a value is out of range.
     """
-    if can_certify(check_draws(n), terms, num_components, n0):
+    if can_certify(check_draws(n), settings, num_components, n0):
         return
     # Where no n is enough, it is this that says so.
-    least = min_draws(terms, num_components, n0)
-    selection = settle(terms, num_components, n0, n).selection
+    least = min_draws(settings, num_components, n0)
+    selection = settle(settings, num_components, n0, n).selection
     smallest = log_smallest_p_value(
-        _counted(n, selection, n0), terms.tau, selection, num_components
+        _counted(n, selection, n0), settings.tau, selection, num_components
     )
     raise InfeasiblePlanError(
-        f'n={n} draws cannot certify anything at tau={terms.tau}, alpha={terms.alpha} with '
-        f'{num_components} components ({terms.procedure}, {terms.selection}): even unanimous '
+        f'n={n} draws cannot certify anything at tau={settings.tau}, alpha={settings.alpha} with '
+        f'{num_components} components ({settings.procedure}, {settings.selection}): even unanimous '
         f'votes have p-value {math.exp(smallest):.3g} > '
-        f'{math.exp(_log_level(terms, num_components)):.3g}, the first level of the procedure. '
+        f'{math.exp(_log_level(settings, num_components)):.3g}, the first level of the procedure. '
         f'The smallest n that can is {least}.'
     )
 
 
-def first_look(terms: Terms, num_components: int, n0: int = 0) -> int:
+def first_look(settings: CertifySettings, num_components: int, n0: int = 0) -> int:
     """Draws of the first look of a group-sequential run.
 
     Args:
-        terms (Terms): The terms; alpha is what all looks share.
+        settings (CertifySettings): The settings; alpha is what all looks share.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
 
@@ -201,20 +201,20 @@ def first_look(terms: Terms, num_components: int, n0: int = 0) -> int:
         certify anything at the level of the first look, under one of the selections if 'auto'
         leaves them open.
     """
-    return math.ceil(FIRST_LOOK_FACTOR * min_draws(_of_first_look(terms), num_components, n0))
+    return math.ceil(FIRST_LOOK_FACTOR * min_draws(_of_first_look(settings), num_components, n0))
 
 
-def _of_first_look(terms: Terms) -> Terms:
-    """The terms that the first look is to be able to certify anything under."""
-    at_look = replace(terms, alpha=spend(terms.alpha, 1))
-    if terms.procedure != 'ordered_holm':
+def _of_first_look(settings: CertifySettings) -> CertifySettings:
+    """The settings that the first look is to be able to certify anything under."""
+    at_look = replace(settings, alpha=spend(settings.alpha, 1))
+    if settings.procedure != 'ordered_holm':
         return at_look
-    open_ = possible(terms)
-    selection = open_[0] if len(open_) == 1 else terms.selection
+    open_ = possible(settings)
+    selection = open_[0] if len(open_) == 1 else settings.selection
     return replace(at_look, procedure='holm', selection=selection, order='auto')
 
 
-def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | None:
+def first_hits(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> int | None:
     """Counted hits that are needed while no component is certified yet.
 
     For 'ordered_holm' they are those of the component that the order puts first, as ``certify``
@@ -222,7 +222,7 @@ def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | 
 
     Args:
         n (int): Number of estimation draws, at least 1.
-        terms (Terms): The terms.
+        settings (CertifySettings): The settings.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
 
@@ -232,7 +232,7 @@ def first_hits(n: int, terms: Terms, num_components: int, n0: int = 0) -> int | 
     Raises:
         ValueError: If a value is out of range.
     """
-    return settle(terms, num_components, n0, n).first_hits if _selections(terms, n0) else None
+    return settle(settings, num_components, n0, n).first_hits if _selections(settings, n0) else None
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ class Outlook:
         feasible (bool): Whether anything can be certified.
         min_draws (int): Smallest n that can.
         max_tau (float | None): Largest tau that n draws can certify; None if below 1/2.
-        selection (str): What 'auto' takes, or what the terms say.
+        selection (str): What 'auto' takes, or what the settings say.
         tested_tau (float): The threshold of the tests, tau or more.
         first_hits (int | None): Counted hits that are needed while no component is certified yet
             (for 'ordered_holm', by the one that the order puts first); None if n is too small.
@@ -265,12 +265,12 @@ class Outlook:
     looks: tuple[int, ...] = ()
 
 
-def outlook(n: int, terms: Terms, num_components: int, n0: int = 0) -> Outlook:
+def outlook(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> Outlook:
     """What a plan can reach at best; see ``Outlook``.
 
     Args:
         n (int): Number of estimation draws, at least 1.
-        terms (Terms): The terms.
+        settings (CertifySettings): The settings.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
 
@@ -281,18 +281,20 @@ def outlook(n: int, terms: Terms, num_components: int, n0: int = 0) -> Outlook:
         InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
         ValueError: If a value is out of range.
     """
-    least = min_draws(terms, num_components, n0)
-    counting = settle(terms, num_components, n0, n)
-    largest = max_tau(n, terms, num_components, n0)
+    least = min_draws(settings, num_components, n0)
+    counting = settle(settings, num_components, n0, n)
+    largest = max_tau(n, settings, num_components, n0)
     return _outlook(counting, counting.first_hits is not None, least, largest)
 
 
-def outlook_in_looks(budget: int, terms: Terms, num_components: int, n0: int = 0) -> Outlook:
+def outlook_in_looks(
+    budget: int, settings: CertifySettings, num_components: int, n0: int = 0
+) -> Outlook:
     """What a group-sequential run can reach at best within a budget.
 
     Args:
         budget (int): Most estimation draws, at least 1.
-        terms (Terms): The terms; alpha is what all looks share.
+        settings (CertifySettings): The settings; alpha is what all looks share.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
 
@@ -306,11 +308,11 @@ def outlook_in_looks(budget: int, terms: Terms, num_components: int, n0: int = 0
         InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
         ValueError: If a value is out of range.
     """
-    least = first_look(terms, num_components, n0)
+    least = first_look(settings, num_components, n0)
     looks = tuple(itertools.takewhile(lambda n: n <= check_draws(budget, 'budget'), _sizes(least)))
-    counting = _at_look(terms, num_components, n0, least, max(len(looks), 1))
+    counting = _at_look(settings, num_components, n0, least, max(len(looks), 1))
     able = math.floor(budget / FIRST_LOOK_FACTOR)
-    largest = max_tau(able, _of_first_look(terms), num_components, n0) if able else None
+    largest = max_tau(able, _of_first_look(settings), num_components, n0) if able else None
     return replace(_outlook(counting, bool(looks), least, largest), looks=looks)
 
 
@@ -332,23 +334,27 @@ def _sizes(first: int) -> Iterator[int]:
     return (first * GROWTH**look for look in itertools.count())
 
 
-def _at_look(terms: Terms, num_components: int, n0: int, first: int, look: int) -> Counting:
+def _at_look(
+    settings: CertifySettings, num_components: int, n0: int, first: int, look: int
+) -> Counting:
     """What is counted at a look, the first of which takes so many draws."""
-    at_first = replace(terms, alpha=spend(terms.alpha, 1))
+    at_first = replace(settings, alpha=spend(settings.alpha, 1))
     counting = settle(at_first, num_components, n0, first)
     if look == 1:
         return counting
     size = next(itertools.islice(_sizes(first), look - 1, None))
-    at_look = replace(terms, alpha=spend(terms.alpha, look))
+    at_look = replace(settings, alpha=spend(settings.alpha, look))
     return later_look(counting, at_look, num_components, n0, size)
 
 
-def look_for_share(share: float, terms: Terms, num_components: int, n0: int = 0) -> int | None:
+def look_for_share(
+    share: float, settings: CertifySettings, num_components: int, n0: int = 0
+) -> int | None:
     """The first look at which a share of hits is enough while nothing is certified yet.
 
     Args:
         share (float): Of the counted draws, in (0, 1].
-        terms (Terms): The terms; alpha is what all looks share.
+        settings (CertifySettings): The settings; alpha is what all looks share.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
 
@@ -360,16 +366,18 @@ def look_for_share(share: float, terms: Terms, num_components: int, n0: int = 0)
         InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
         ValueError: If a value is out of range.
     """
-    first = first_look(terms, num_components, n0)
+    first = first_look(settings, num_components, n0)
     for look, size in enumerate(_sizes(first), start=1):
         if size > MOST_DRAWS:
             return None
-        if _is_enough(share, _at_look(terms, num_components, n0, first, look)):
+        if _is_enough(share, _at_look(settings, num_components, n0, first, look)):
             return size
     raise AssertionError('there is always a larger look')
 
 
-def draws_for_share(share: float, terms: Terms, num_components: int, n0: int = 0) -> int | None:
+def draws_for_share(
+    share: float, settings: CertifySettings, num_components: int, n0: int = 0
+) -> int | None:
     """Smallest n at which a share of hits is enough while nothing is certified yet.
 
     For 'ordered_holm' it is enough for the component that the order puts first. A larger n need not
@@ -377,7 +385,7 @@ def draws_for_share(share: float, terms: Terms, num_components: int, n0: int = 0
 
     Args:
         share (float): Of the counted draws, in (0, 1].
-        terms (Terms): The terms.
+        settings (CertifySettings): The settings.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws, which count for 'same_draws'.
 
@@ -389,19 +397,22 @@ def draws_for_share(share: float, terms: Terms, num_components: int, n0: int = 0
         InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
         ValueError: If a value is out of range.
     """
-    least = min_draws(terms, num_components, n0)
-    if share <= terms.tau:
+    least = min_draws(settings, num_components, n0)
+    if share <= settings.tau:
         return None
     # Most numbers are ruled out all at once: the p-value of one hit more (which ordered_holm may
     # do without) is at least the first term, and has to attain the level of Holm's procedure.
-    sizes, level = np.arange(least, MOST_DRAWS + 1), terms.number(num_components) * terms.alpha
+    sizes, level = (
+        np.arange(least, MOST_DRAWS + 1),
+        settings.number(num_components) * settings.alpha,
+    )
     level *= (1 + TIE) / max(num_components, 1)
     able = np.zeros(len(sizes), dtype=bool)
-    for selection in _selections(terms, n0):
+    for selection in _selections(settings, n0):
         counted = sizes + (n0 if selection == 'same_draws' else 0)
-        able |= stats.binom.sf(np.floor(share * counted), counted, terms.tau) <= level
+        able |= stats.binom.sf(np.floor(share * counted), counted, settings.tau) <= level
     for n in sizes[able].tolist():
-        if _is_enough(share, settle(terms, num_components, n0, n)):
+        if _is_enough(share, settle(settings, num_components, n0, n)):
             return n
     return None
 
@@ -425,13 +436,13 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
     Returns:
         float: Expected number of further certified components.
     """
-    terms = certificate.terms
+    settings = certificate.settings
     hits, counted = votes.stages(certificate.selection)[-1]
     counts = histogram(hits[~certificate.certified], counted)
     pending = int(counts.sum())
     if pending == 0:
         return 0.0
-    level = certificate.k * spend(terms.alpha, len(votes.looks) + 1) / pending
+    level = certificate.k * spend(settings.alpha, len(votes.looks) + 1) / pending
     after = counted + n - votes.n
     table = p_value_table(
         after, certificate.tested_tau, certificate.selection, votes.num_components
@@ -520,12 +531,12 @@ def _counted(n: int, selection: str, n0: int) -> int:
     return check_draws(n) + (n0 if selection == 'same_draws' else 0)
 
 
-def _selections(terms: Terms, n0: int) -> tuple[str, ...]:
-    """The selections that terms and draws leave open; none for 'holdout' without any to choose."""
+def _selections(settings: CertifySettings, n0: int) -> tuple[str, ...]:
+    """The selections that are left open; none for 'holdout' without draws to choose by."""
     legal = allowed(n0)
-    return tuple(selection for selection in possible(terms, legal) if selection in legal)
+    return tuple(selection for selection in possible(settings, legal) if selection in legal)
 
 
-def _log_level(terms: Terms, num_components: int) -> float:
-    k = terms.number(num_components)
-    return log_first_level(terms.procedure, terms.alpha, num_components, k)
+def _log_level(settings: CertifySettings, num_components: int) -> float:
+    k = settings.number(num_components)
+    return log_first_level(settings.procedure, settings.alpha, num_components, k)

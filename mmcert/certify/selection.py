@@ -25,7 +25,7 @@ from mmcert.certify.binomial import (
 from mmcert.certify.checks import check_alpha, check_draws
 from mmcert.certify.procedures import first_hits, goes_on
 from mmcert.certify.sequential import spend
-from mmcert.certify.terms import SELECTION, Terms
+from mmcert.certify.settings import SELECTION, CertifySettings
 from mmcert.certify.votes import Votes
 
 LATER = 5
@@ -39,8 +39,8 @@ class Counting:
 
     Attributes:
         selection (str): 'holdout' or 'same_draws'.
-        tau (float): The threshold of the tests, at least that of the terms: a class that is shown
-            to have more than this has more than that.
+        tau (float): The threshold of the tests, at least that of the settings: a class that is
+            shown to have more than this has more than that.
         counted (int): Draws that are counted: n, or n0 + n.
         first_hits (int | None): Counted hits that a component needs while none is certified yet
             (for 'ordered_holm', the one that the order puts first); None if there are too few
@@ -65,25 +65,29 @@ def even_chance(hits: int, counted: int) -> float:
     return float(stats.beta.ppf(0.5, hits, counted - hits + 1))
 
 
-def possible(terms: Terms, legal: Sequence[str] = SELECTIONS) -> tuple[str, ...]:
-    """The selections that terms leave open.
+def possible(settings: CertifySettings, legal: Sequence[str] = SELECTIONS) -> tuple[str, ...]:
+    """The selections that settings leave open.
 
     Args:
-        terms (Terms): Their selection, and an order that 'same_draws' forbids.
+        settings (CertifySettings): Their selection, and an order that 'same_draws' forbids.
         legal (Sequence[str]): What the draws allow.
 
     Returns:
         tuple[str, ...]: One or both of ``SELECTIONS``. An explicit one stays, allowed or not.
     """
-    if terms.selection != 'auto':
-        return (terms.selection,)
-    if terms.procedure == 'ordered_holm' and terms.order == 'selection':
+    if settings.selection != 'auto':
+        return (settings.selection,)
+    if settings.procedure == 'ordered_holm' and settings.order == 'selection':
         return ('holdout',)
     return tuple(legal)
 
 
 def settle(
-    terms: Terms, num_components: int, n0: int, n: int, legal: Sequence[str] | None = None
+    settings: CertifySettings,
+    num_components: int,
+    n0: int,
+    n: int,
+    legal: Sequence[str] | None = None,
 ) -> Counting:
     """Decides what is counted and tested: the one place where 'auto' is resolved.
 
@@ -94,7 +98,8 @@ def settle(
     'same_draws' first where nothing else decides.
 
     Args:
-        terms (Terms): The terms; of a group-sequential run, with the alpha of its first look.
+        settings (CertifySettings): The settings; of a group-sequential run, with the alpha of its
+            first look.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws.
         n (int): Number of estimation draws; of a group-sequential run, at its first look.
@@ -109,14 +114,14 @@ def settle(
     """
     if legal is None:
         legal = allowed(n0)
-    selections = possible(terms, legal)
-    found = [_counting(terms, num_components, n0, n, selection) for selection in selections]
+    selections = possible(settings, legal)
+    found = [_counting(settings, num_components, n0, n, selection) for selection in selections]
     if len(found) == 1:
         return found[0]
 
     def needs(counting: Counting) -> tuple[float, float, bool]:
         table = p_value_table(counting.counted, counting.tau, counting.selection, num_components)
-        level = terms.number(num_components) * terms.alpha / max(num_components, 1)
+        level = settings.number(num_components) * settings.alpha / max(num_components, 1)
         hits = int(np.count_nonzero(table > level))
         share = even_chance(hits, counting.counted) if hits <= counting.counted else math.inf
         return share, float(table[-1]), counting.selection == 'holdout'
@@ -129,28 +134,30 @@ def allowed(n0: int) -> tuple[str, ...]:
     return SELECTIONS if n0 > 0 else ('same_draws',)
 
 
-def settle_votes(votes: Votes, terms: Terms) -> Counting:
+def settle_votes(votes: Votes, settings: CertifySettings) -> Counting:
     """What is counted and tested of stored votes; see ``settle``.
 
     Args:
         votes (Votes): Their draws and looks count, and whether they hold selection hits.
-        terms (Terms): The terms.
+        settings (CertifySettings): The settings.
 
     Returns:
         Counting: With ``counted`` and ``first_hits`` at the first look.
     """
     first = votes.n
     if votes.looks:
-        first, terms = votes.looks[0], replace(terms, alpha=spend(terms.alpha, 1))
-    return settle(terms, votes.num_components, votes.n0, first, votes.selections)
+        first, settings = votes.looks[0], replace(settings, alpha=spend(settings.alpha, 1))
+    return settle(settings, votes.num_components, votes.n0, first, votes.selections)
 
 
-def later_look(first: Counting, terms: Terms, num_components: int, n0: int, n: int) -> Counting:
+def later_look(
+    first: Counting, settings: CertifySettings, num_components: int, n0: int, n: int
+) -> Counting:
     """What is counted at a later look: the selection and the threshold stay those of the first.
 
     Args:
         first (Counting): Of the first look.
-        terms (Terms): The terms, with the alpha of the later look.
+        settings (CertifySettings): The settings, with the alpha of the later look.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws.
         n (int): Number of estimation draws at the later look.
@@ -160,18 +167,20 @@ def later_look(first: Counting, terms: Terms, num_components: int, n0: int, n: i
     """
     counted = check_draws(n) + (n0 if first.selection == 'same_draws' else 0)
     table = p_value_table(counted, first.tau, first.selection, num_components)
-    k = terms.number(num_components)
-    hits = first_hits(terms.procedure, table, terms.alpha, num_components, k)
+    k = settings.number(num_components)
+    hits = first_hits(settings.procedure, table, settings.alpha, num_components, k)
     return Counting(first.selection, first.tau, counted, hits)
 
 
-def _counting(terms: Terms, num_components: int, n0: int, n: int, selection: str) -> Counting:
-    tau = terms.tau
+def _counting(
+    settings: CertifySettings, num_components: int, n0: int, n: int, selection: str
+) -> Counting:
+    tau = settings.tau
     if selection == 'same_draws':
-        level = terms.number(num_components) * terms.alpha / max(num_components, 1)
-        later = min(level * (LATER if goes_on(terms.procedure) else 1), 1.0)
+        level = settings.number(num_components) * settings.alpha / max(num_components, 1)
+        later = min(level * (LATER if goes_on(settings.procedure) else 1), 1.0)
         tau = max(tau, balanced_tau(check_draws(n) + n0, num_components, level, later))
-    return later_look(Counting(selection, tau, n, None), terms, num_components, n0, n)
+    return later_look(Counting(selection, tau, n, None), settings, num_components, n0, n)
 
 
 def settle_joint(votes: Votes, alpha: float, selection: str = SELECTION) -> str:

@@ -22,7 +22,7 @@ from mmcert.certify.binomial import SMALLEST, clopper_pearson_table
 from mmcert.certify.checks import check_alpha
 from mmcert.certify.selection import settle_joint
 from mmcert.certify.sequential import spend
-from mmcert.certify.terms import SELECTION
+from mmcert.certify.settings import SELECTION
 from mmcert.certify.votes import Votes
 
 

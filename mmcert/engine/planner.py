@@ -16,7 +16,7 @@ from mmengine.structures import BaseDataElement
 from mmengine.utils import track_iter_progress
 from prettytable import PrettyTable
 
-from mmcert.certify import InfeasiblePlanError, Terms
+from mmcert.certify import CertifySettings, InfeasiblePlanError
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import (
     Outlook,
@@ -80,14 +80,14 @@ def report(
         word = plan.adapter.word
         verdict = f'The plan can certify on {able} of {len(thresholds)} {word}s looked at.'
         plan = at_threshold(plan, median(thresholds))
-    elif plan.perturbation.sets_tau:
-        verdict = f'At tau = {plan.terms.tau:g}: {verdict}'
-    terms = plan.terms
+    elif plan.perturbation.per_input_threshold:
+        verdict = f'At tau = {plan.settings.tau:g}: {verdict}'
+    settings = plan.settings
     lines = [
         f'{images} {plan.adapter.word}s of {num_components} components; {plan.perturbation}; '
-        f'{words}, alpha = {terms.alpha:g}, {plan.words()}',
+        f'{words}, alpha = {settings.alpha:g}, {plan.words()}',
         _procedures(plan, num_components),
-        _smallest(plan, num_components, sorted({terms.tau, *taus})),
+        _smallest(plan, num_components, sorted({settings.tau, *taus})),
         verdict,
     ]
     if timing is not None:
@@ -96,10 +96,10 @@ def report(
 
 
 def _threshold_words(plan: SmoothingPlan, thresholds: Sequence[float]) -> str:
-    terms, word = plan.terms, plan.adapter.word
-    if not plan.perturbation.sets_tau:
-        return f'tau = {terms.tau:g} (radius {plan.perturbation.radius(terms.tau):.4g})'
-    own = f'each {word} has its own tau, that its attack set takes and at least {terms.tau:g}'
+    settings, word = plan.settings, plan.adapter.word
+    if not plan.perturbation.per_input_threshold:
+        return f'tau = {settings.tau:g} (radius {plan.perturbation.radius(settings.tau):.4g})'
+    own = f'each {word} has its own tau, that its attack set takes and at least {settings.tau:g}'
     if not thresholds:
         return f'{own} (which the data tells, without --size); the tables start from that'
     return (
@@ -110,7 +110,7 @@ def _threshold_words(plan: SmoothingPlan, thresholds: Sequence[float]) -> str:
 
 def at_threshold(plan: SmoothingPlan, tau: float) -> SmoothingPlan:
     """The plan for an input whose attack set takes this threshold."""
-    return replace(plan, terms=replace(plan.terms, tau=max(plan.terms.tau, tau)))
+    return replace(plan, settings=replace(plan.settings, tau=max(plan.settings.tau, tau)))
 
 
 def _can_certify(plan: SmoothingPlan, num_components: int) -> bool:
@@ -121,12 +121,12 @@ def _can_certify(plan: SmoothingPlan, num_components: int) -> bool:
     return True
 
 
-def _outlook(plan: SmoothingPlan, terms: Terms, num_components: int) -> Outlook:
-    """What the plan can reach at best under other terms."""
+def _outlook(plan: SmoothingPlan, settings: CertifySettings, num_components: int) -> Outlook:
+    """What the plan can reach at best under other settings."""
     if plan.stopping is None:
         assert plan.n is not None
-        return outlook(plan.n, terms, num_components, plan.n0)
-    return outlook_in_looks(plan.stopping.budget, terms, num_components, plan.n0)
+        return outlook(plan.n, settings, num_components, plan.n0)
+    return outlook_in_looks(plan.stopping.budget, settings, num_components, plan.n0)
 
 
 def _procedures(plan: SmoothingPlan, num_components: int) -> str:
@@ -142,10 +142,10 @@ def _procedures(plan: SmoothingPlan, num_components: int) -> str:
     legal = selections_of(plan.perturbation, plan.n0)
     for procedure in PROCEDURES:
         for selection in SELECTIONS:
-            terms = _like(plan.terms, procedure, selection)
-            row = [procedure if terms.k is None else f'{procedure}, k={terms.k:g}', selection]
+            settings = _like(plan.settings, procedure, selection)
+            row = [procedure if settings.k is None else f'{procedure}, k={settings.k:g}', selection]
             if selection in legal:
-                row += _figures(plan, _outlook(plan, terms, num_components))
+                row += _figures(plan, _outlook(plan, settings, num_components))
             else:
                 row += ['not possible', *['-'] * 5]
             table.add_row(row)
@@ -164,7 +164,7 @@ def _figures(plan: SmoothingPlan, found: Outlook) -> list[str]:
     """The cells of a row beside its names."""
     tau, draws = found.max_tau, str(found.min_draws)
     if plan.stopping is not None:
-        draws = _looks_words(plan.terms.alpha, found)
+        draws = _looks_words(plan.settings.alpha, found)
     # Beyond the budget there is no last look to speak of.
     reached = plan.stopping is None or found.looks
     hits, p = (found.first_hits, found.probability) if reached else (None, None)
@@ -187,27 +187,27 @@ def _looks_words(alpha: float, found: Outlook) -> str:
 
 
 def _settled_words(plan: SmoothingPlan, num_components: int) -> str:
-    """What the configured terms count, and at which threshold they test."""
-    terms, found, words = plan.terms, _outlook(plan, plan.terms, num_components), ''
-    if terms.selection == 'auto':
-        words = f" selection='auto' is {found.selection} here ({terms.procedure})."
-    if found.tested_tau > terms.tau:
+    """What the configured settings count, and at which threshold they test."""
+    settings, found, words = plan.settings, _outlook(plan, plan.settings, num_components), ''
+    if settings.selection == 'auto':
+        words = f" selection='auto' is {found.selection} here ({settings.procedure})."
+    if found.tested_tau > settings.tau:
         words += (
             f' {found.selection} is tested at {found.tested_tau:.4f} in place of tau = '
-            f'{terms.tau:g}, where it needs fewer hits.'
+            f'{settings.tau:g}, where it needs fewer hits.'
         )
     return words
 
 
 def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -> str:
-    looks, terms = plan.stopping is not None, plan.terms
+    looks, settings = plan.stopping is not None, plan.settings
     table = PrettyTable(
         ['tau', 'radius', 'first look', 'look for one vote in 50 against'] if looks
         else ['tau', 'radius', 'smallest n', 'n for one vote in 50 against']
     )  # fmt: skip
     least, enough = (first_look, look_for_share) if looks else (min_draws, draws_for_share)
     for tau in taus:
-        at_tau = replace(terms, tau=tau)
+        at_tau = replace(settings, tau=tau)
         table.add_row(
             [
                 f'{tau:g}',
@@ -217,13 +217,13 @@ def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -
             ]
         )
     words = ''
-    if terms.procedure == 'ordered_holm':
+    if settings.procedure == 'ordered_holm':
         words = (
             '\nOf ordered_holm the last column is for the component that it tests first.'
             if looks
             else '\nBoth numbers are for the component that ordered_holm tests first.'
         )
-    return f'{terms.procedure}, {terms.selection}:\n{table.get_string()}{words}'
+    return f'{settings.procedure}, {settings.selection}:\n{table.get_string()}{words}'
 
 
 def _verdict(plan: SmoothingPlan, num_components: int) -> str:
@@ -232,7 +232,7 @@ def _verdict(plan: SmoothingPlan, num_components: int) -> str:
     except InfeasiblePlanError as error:
         return f'The plan is refused: {error}'
     if plan.stopping is not None:
-        first = first_look(plan.terms, num_components, plan.n0)
+        first = first_look(plan.settings, num_components, plan.n0)
         return f'The plan can certify; the first look comes after {first} draws.'
     if plan.is_scarce(num_components):
         return (
@@ -243,7 +243,7 @@ def _verdict(plan: SmoothingPlan, num_components: int) -> str:
 
 
 def _hours(plan: SmoothingPlan, num_components: int, images: int, timing: Timing) -> str:
-    least = plan.n if plan.n is not None else first_look(plan.terms, num_components, plan.n0)
+    least = plan.n if plan.n is not None else first_look(plan.settings, num_components, plan.n0)
     # One more pass for the base model's prediction on the clean input.
     counts = sorted({plan.n0 + least * plan.perturbation.parts + 1, plan.most_draws + 1})
     seconds = [count * timing.seconds_per_draw for count in counts]
@@ -256,10 +256,10 @@ def _hours(plan: SmoothingPlan, num_components: int, images: int, timing: Timing
     )
 
 
-def _like(terms: Terms, procedure: str, selection: str) -> Terms:
-    """The terms under another procedure; k-FWER gets a thousandth where no k is configured."""
-    k = (terms.k or 0.001) if procedure == 'kfwer' else None
-    return Terms(terms.tau, terms.alpha, procedure, selection, k)
+def _like(settings: CertifySettings, procedure: str, selection: str) -> CertifySettings:
+    """The settings under another procedure; k-FWER gets a thousandth where no k is configured."""
+    k = (settings.k or 0.001) if procedure == 'kfwer' else None
+    return CertifySettings(settings.tau, settings.alpha, procedure, selection, k)
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def sampled_thresholds(runner: Runner, plan: SmoothingPlan) -> tuple[float, ...]
         tuple[float, ...]: Of up to ``SAMPLED_INPUTS`` inputs, evenly spaced; empty where one
         threshold is for all.
     """
-    if not plan.perturbation.sets_tau:
+    if not plan.perturbation.per_input_threshold:
         return ()
     dataset = runner.build_dataloader(runner.cfg.test_dataloader).dataset
     count = min(SAMPLED_INPUTS, len(dataset))
@@ -314,7 +314,7 @@ def sampled_thresholds(runner: Runner, plan: SmoothingPlan) -> tuple[float, ...]
     for index in track_iter_progress(indices):
         ((raw, sample),) = plan.adapter.inputs(pseudo_collate([dataset[index]]))
         plan.adapter.check(raw, sample)
-        asked = plan.perturbation.requirement(plan.adapter.perturbed_part(raw.to(device)))
+        asked = plan.perturbation.input_threshold(plan.adapter.perturbed_part(raw.to(device)))
         assert asked is not None, 'the attack set gives each input its own threshold'
         found.append(asked.tau)
     return tuple(found)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from mmcert.certify import Taxonomy, Terms
+from mmcert.certify import CertifySettings, Hierarchy
 from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import StoppingRule
 from mmcert.certify.selection import allowed, possible
-from mmcert.certify.terms import PROCEDURE, SELECTION
+from mmcert.certify.settings import PROCEDURE, SELECTION
 from mmcert.engine.perturbations import build
 from mmcert.models.adapter import Adapter
 from mmcert.models.image_adapter import SPACE_WORDS, ImageAdapter, Space
@@ -57,11 +57,11 @@ class SmoothingConfig:
         alpha (float): Bound of the error probability per image, in (0, 1).
         procedure (str): Multiple testing procedure: 'bonferroni', 'holm', 'kfwer' or
             'ordered_holm'. SegCertify as published is 'holm' with ``selection='holdout'``.
-        selection (str): 'holdout', 'same_draws' or 'auto', see ``mmcert.certify.Terms``.
+        selection (str): 'holdout', 'same_draws' or 'auto', see ``mmcert.certify.CertifySettings``.
         k (int | float | None): For 'kfwer': fewer than k certificates of an image may be wrong; a
             number, or a share of the pixels.
         order (str): For 'ordered_holm': 'auto', 'margin' or 'selection'.
-        taxonomy (str | Sequence | None): Nodes to certify where the class cannot be: 'cityscapes',
+        hierarchy (str | Sequence | None): Nodes to certify where the class cannot be: 'cityscapes',
             'camvid', or a list of levels, each a dict from node names to class names.
         batch_size (int | str): Draws per forward pass; 'auto' finds it while sampling.
         seed (int): Seed of the draws.
@@ -100,7 +100,7 @@ class SmoothingConfig:
     selection: str = SELECTION
     k: int | float | None = None
     order: str = 'auto'
-    taxonomy: Any = None
+    hierarchy: Any = None
     batch_size: int | str = 8
     seed: int = 0
     scales: float | Sequence[float] = 1.0
@@ -156,7 +156,7 @@ class SmoothingConfig:
         """Builds what the sampler needs.
 
         Args:
-            classes (Sequence[str] | None): Names of the classes, for the taxonomy; without them
+            classes (Sequence[str] | None): Names of the classes, for the hierarchy; without them
                 the plan has none.
 
         Returns:
@@ -171,12 +171,12 @@ class SmoothingConfig:
             )
         shorthand = {'type': SHORTHAND[self.kind], 'sigma': self.sigma}
         perturbation = build(self.perturbation or shorthand)
-        if perturbation.sets_tau and self.n == 'auto':
+        if perturbation.per_input_threshold and self.n == 'auto':
             raise ValueError(
                 "n='auto' needs one threshold for all images, but with an attack set each has its "
                 'own: give n as a number'
             )
-        terms = self._terms(perturbation)
+        settings = self._terms(perturbation)
         if self.distribute not in DISTRIBUTE:
             raise ValueError(
                 f'distribute must be one of {", ".join(DISTRIBUTE)}, got {self.distribute!r}'
@@ -184,19 +184,19 @@ class SmoothingConfig:
         for name in ('flip', 'strict_weights'):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
-        taxonomy = None
-        if self.taxonomy is not None and classes is not None:
-            taxonomy = Taxonomy.from_config(self.taxonomy, classes)
+        hierarchy = None
+        if self.hierarchy is not None and classes is not None:
+            hierarchy = Hierarchy.from_config(self.hierarchy, classes)
         return SmoothingPlan(
             perturbation=perturbation,
-            terms=terms,
-            n0=self._n0(terms),
+            settings=settings,
+            n0=self._n0(settings),
             n=self._fixed_n(),
             stopping=self._stopping(),
             batch_size=BatchSize(self.batch_size).spec,
             seed=int(self.seed),
             adapter=self._adapter(perturbation),
-            taxonomy=taxonomy,
+            hierarchy=hierarchy,
             numerics=Numerics(self.precision, self.channels_last, self.compile, self.cuda_graphs),
             save_seconds=self._save_seconds(),
         )
@@ -256,15 +256,15 @@ class SmoothingConfig:
             raise ValueError(f'save_seconds must be a number of at least 0, got {seconds!r}')
         return float(seconds)
 
-    def _terms(self, perturbation: Perturbation) -> Terms:
-        """The terms, with what the perturbation leaves open."""
+    def _terms(self, perturbation: Perturbation) -> CertifySettings:
+        """The settings, with what the perturbation leaves open."""
         tau, selection = self.tau, self.selection
         if tau is None:
-            tau = 0.5 if perturbation.sets_tau else 0.75
-        if perturbation.parts > 1 and self.taxonomy is not None:
+            tau = 0.5 if perturbation.per_input_threshold else 0.75
+        if perturbation.parts > 1 and self.hierarchy is not None:
             raise ValueError(
                 f'{perturbation!r} has {perturbation.parts} parts, for which nodes are not '
-                'counted: leave taxonomy out'
+                'counted: leave hierarchy out'
             )
         if 'same_draws' not in selections_of(perturbation, self.n0):
             if selection == 'same_draws':
@@ -276,13 +276,13 @@ class SmoothingConfig:
             if selection == 'auto':
                 # Nothing else is possible, and the plan of an image has to know it.
                 selection = 'holdout'
-        return Terms(tau, self.alpha, self.procedure, selection, self.k, self.order)
+        return CertifySettings(tau, self.alpha, self.procedure, selection, self.k, self.order)
 
-    def _n0(self, terms: Terms) -> int:
-        if self.n0 == 0 and possible(terms, allowed(0)) == ('same_draws',):
-            if self.n == 'auto' or self.taxonomy is not None:
+    def _n0(self, settings: CertifySettings) -> int:
+        if self.n0 == 0 and possible(settings, allowed(0)) == ('same_draws',):
+            if self.n == 'auto' or self.hierarchy is not None:
                 raise ValueError(
-                    "n='auto' and a taxonomy need a guess from selection draws: n0 must be at "
+                    "n='auto' and a hierarchy need a guess from selection draws: n0 must be at "
                     'least 1'
                 )
             return 0

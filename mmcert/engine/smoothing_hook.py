@@ -25,23 +25,22 @@ from mmengine.model import BaseModel, BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from mmengine.structures import BaseDataElement
 
-from mmcert.certify import VotesStore
-from mmcert.certify.store import fingerprint
-from mmcert.certify.tallies import IGNORE_INDEX
-from mmcert.certify.votes import atomic_writer, remove_leftovers
 from mmcert.compat import reuse_freed_memory
 from mmcert.engine.smoothing_config import Kind, SmoothingConfig
 from mmcert.evaluation import CertifiedMetric
 from mmcert.evaluation.maps import certified_maps
+from mmcert.files import atomic_writer, remove_leftovers, write_json
+from mmcert.metrics.confusion import IGNORE_INDEX
 from mmcert.models.image_adapter import ImageAdapter
 from mmcert.models.smoothed_segmentor import SmoothedSegmentor, SmoothingPlan
 from mmcert.pointops import install_cpu_point_ops, needs_cuda
 from mmcert.registry import HOOKS
-from mmcert.report.files import write_json
-from mmcert.sampling import Team
+from mmcert.sampling import ProcessGroup
 from mmcert.sampling.draws import DRAW_SCHEME
 from mmcert.version import __version__
 from mmcert.visualization import CertifiedVisualizer
+from mmcert.votes import VotesStore
+from mmcert.votes.store import fingerprint
 
 PROGRESS_SECONDS = 30.0
 """How often the draws of one image are reported while it takes long."""
@@ -135,10 +134,10 @@ class SmoothingHook(Hook):
         ignore_index = getattr(dataset, 'ignore_index', IGNORE_INDEX)
         self.out_dir = Path(config.out_dir or Path(runner.work_dir) / 'certified')
         sampling = _sampling(runner, base, plan)
-        guarantee = plan.perturbation.guarantee(plan.terms.tau)
+        guarantee = plan.perturbation.guarantee(plan.settings.tau)
         # One set of votes answers several attack sets, each in a folder of its own.
         asked = {key: value for key, value in guarantee.items() if key == 'attack'}
-        self._run_name = fingerprint({**sampling, **asked, 'terms': asdict(plan.terms)})
+        self._run_name = fingerprint({**sampling, **asked, 'settings': asdict(plan.settings)})
         remove_leftovers(self._certificates)
         identity = {
             'weights': sampling['weights'],
@@ -169,25 +168,25 @@ class SmoothingHook(Hook):
             identity=identity,
             on_draws=_DrawProgress(runner.logger, plan.most_draws),
             logger=runner.logger,
-            team=self._team(runner),
+            processes=self._team(runner),
         )
         self._undo.enter_context(plan.numerics.applied_to(base))
         self._wrapped, runner.model = runner.model, smoothed
         self._metric = CertifiedMetric(
-            len(classes), ignore_index, plan.taxonomy, out_dir=str(self.out_dir)
+            len(classes), ignore_index, plan.hierarchy, out_dir=str(self.out_dir)
         )
         self._metric.dataset_meta = meta
         runner.test_evaluator.metrics.append(self._metric)
-        nodes = {} if plan.taxonomy is None else {'taxonomy': plan.taxonomy.nodes}
+        nodes = {} if plan.hierarchy is None else {'hierarchy': plan.hierarchy.nodes}
         self._visualizer = _visualizer(runner, {**meta, **nodes})
         self._progress = _Progress(len(runner.test_dataloader), plan.adapter.word)
         self._images = 0
-        if plan.perturbation.sets_tau:
+        if plan.perturbation.per_input_threshold:
             # What each input's threshold is, and whether it is proven, is known when it comes.
             aim = f'{plan.perturbation}, each {plan.adapter.word} at the threshold that this takes'
         else:
             aim = (
-                f'to be certified with probability {1 - plan.terms.alpha:g} per '
+                f'to be certified with probability {1 - plan.settings.alpha:g} per '
                 f'{plan.adapter.word}: {guarantee["words"]}'
             )
         runner.logger.info(f'smoothing: {plan.words()}; {aim}')
@@ -235,21 +234,21 @@ class SmoothingHook(Hook):
             self._undo.close()
             runner.test_evaluator.metrics.remove(self._metric)
 
-    def _team(self, runner: Runner) -> Team:
+    def _team(self, runner: Runner) -> ProcessGroup:
         """The processes that share each image's draws; by default each has images of its own."""
         assert self.config is not None
-        team = Team.of_all_processes()
-        if self.config.distribute == 'images' or team.size == 1:
-            return Team()
+        processes = ProcessGroup.of_all_processes()
+        if self.config.distribute == 'images' or processes.size == 1:
+            return ProcessGroup()
         batches = len(runner.test_dataloader)
-        counts = [team.told(lambda: batches, rank) for rank in range(team.size)]
+        counts = [processes.broadcast(lambda: batches, rank) for rank in range(processes.size)]
         if len(set(counts)) > 1:
             raise ValueError(
                 f"distribute='draws' has all processes work on each other's images in turn, but "
                 f'their data loaders have {counts} batches: set '
                 'test_dataloader.sampler.round_up=True'
             )
-        return team
+        return processes
 
     def _check_weights(self, runner: Runner) -> None:
         if self._mismatch is None and _iteration(runner) == 0:

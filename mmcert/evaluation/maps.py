@@ -19,7 +19,7 @@ def certified_maps(sample: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
 
     Returns:
         dict: ``pred``, ``cert``, ``base`` and ``radius``, ``label`` where there is a ground truth,
-        of shape (H, W) or (N,); with a taxonomy ``levels``, shape (1 + L, ...).
+        of shape (H, W) or (N,); with a hierarchy ``levels``, shape (1 + L, ...).
     """
     maps = {}
     if 'cert_pts_seg' in sample:

@@ -12,10 +12,11 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
 
-from mmcert.certify import Taxonomy
+from mmcert.certify import Hierarchy
 from mmcert.certify.dataset import dataset_statement
-from mmcert.certify.tallies import IGNORE_INDEX, Tallier, Tally, total
 from mmcert.evaluation.maps import certified_maps
+from mmcert.files import write_json, write_json_lines
+from mmcert.metrics.confusion import IGNORE_INDEX, ConfusionAccumulator, ConfusionCounts, total
 from mmcert.registry import METRICS
 from mmcert.report import (
     class_table,
@@ -24,7 +25,6 @@ from mmcert.report import (
     region_table,
     result_table,
 )
-from mmcert.report.files import write_json, write_json_lines
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ImageResult:
 
     name: str
     statement: dict[str, Any]
-    tally: Tally
+    tally: ConfusionCounts
 
 
 @METRICS.register_module()
@@ -45,12 +45,13 @@ class CertifiedMetric(BaseMetric):
 
     Reads the fields that ``mmcert.models.SmoothedSegmentor`` adds to the samples and the ground
     truth, where there is one. All values are unrounded fractions in [0, 1]; see
-    ``mmcert.certify.tallies.Tally.rates`` for what each one is. ``radius`` is the certificate's.
+    ``mmcert.metrics.confusion.ConfusionCounts.rates`` for what each one is. ``radius`` is the
+    certificate's.
 
     Args:
         num_classes (int): Number of classes C.
         ignore_index (int): Label of components without ground truth.
-        taxonomy (Taxonomy | None): The taxonomy of the samples' ``cert_levels``.
+        hierarchy (Hierarchy | None): The hierarchy of the samples' ``cert_levels``.
         out_dir (str | None): Folder for ``summary.json`` and ``images.jsonl`` (the figures of each
             image, a line each); None writes nothing.
         collect_device (str): See ``mmengine.evaluator.BaseMetric``.
@@ -63,7 +64,7 @@ class CertifiedMetric(BaseMetric):
         self,
         num_classes: int,
         ignore_index: int = IGNORE_INDEX,
-        taxonomy: Taxonomy | None = None,
+        hierarchy: Hierarchy | None = None,
         out_dir: str | None = None,
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -71,7 +72,7 @@ class CertifiedMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
-        self.taxonomy = taxonomy
+        self.hierarchy = hierarchy
         self.out_dir = out_dir
         self.running = total([], num_classes)
 
@@ -80,7 +81,7 @@ class CertifiedMetric(BaseMetric):
         for sample in data_samples:
             statement, maps = sample['certificate'], certified_maps(sample)
             guess = maps['pred']
-            tallier = Tallier(
+            accumulator = ConfusionAccumulator(
                 maps.get('label'),
                 guess,
                 self.num_classes,
@@ -89,10 +90,10 @@ class CertifiedMetric(BaseMetric):
                 boundaries=True,
             )
             levels = None
-            if self.taxonomy is not None and 'levels' in maps:
+            if self.hierarchy is not None and 'levels' in maps:
                 level, *nodes = maps['levels']
-                levels = tallier.level_tally(level, guess, nodes, self.taxonomy)
-            counts = tallier.tally(maps['cert'] == guess, statement['wrong_pixels'], levels)
+                levels = accumulator.hierarchy_counts(level, guess, nodes, self.hierarchy)
+            counts = accumulator.tally(maps['cert'] == guess, statement['wrong_pixels'], levels)
             self.results.append(ImageResult(sample['name'], statement, counts))
             self.running = self.running + counts
 
@@ -240,6 +241,6 @@ def _attack_line(results: list[ImageResult], word: str, estimated: bool) -> str:
 
 
 def _common(statements: list[dict[str, Any]]) -> dict[str, Any]:
-    """The terms that all images share."""
+    """The settings that all images share."""
     first, *others = statements
     return {key: value for key, value in first.items() if all(s.get(key) == value for s in others)}

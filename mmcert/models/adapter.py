@@ -13,9 +13,9 @@ import torch
 from mmengine.model import BaseModel
 from numpy.typing import NDArray
 
-from mmcert.certify.votes import Grid
 from mmcert.models.numerics import Numerics
 from mmcert.sampling import LogitMaps, input_digest
+from mmcert.votes import Grid
 
 Sample = TypeVar('Sample')
 

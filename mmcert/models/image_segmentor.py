@@ -16,15 +16,15 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from mmseg.structures import SegDataSample
 
-from mmcert.certify.votes import Grid
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
 from mmcert.models.numerics import Numerics
 from mmcert.models.overrides import is_untouched
 from mmcert.models.randomness import Labelled, RandomNumbers, Repeatability, joined
 from mmcert.sampling import LogitMaps
+from mmcert.sampling.label_decoding import decode_labels
 from mmcert.sampling.logit_maps import resized_scores
 from mmcert.sampling.outputs import require_finite
-from mmcert.sampling.readers import read_labels
+from mmcert.votes import Grid
 
 PIXEL_RANGE = 255.0
 """The pipelines' pixel range: the one place where [0, 1] image units meet it."""
@@ -163,7 +163,7 @@ class ImageSegmentor:
         if not isinstance(output, LogitMaps):
             return output
         require_finite(output.scores)
-        return read_labels(output)
+        return decode_labels(output)
 
     def with_margin(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Labels one image and says how clear each label is.
@@ -190,7 +190,7 @@ class ImageSegmentor:
         output = self._output([image])
         if isinstance(output, LogitMaps):
             require_finite(output.scores)
-            labels = read_labels(output)[0].long()
+            labels = decode_labels(output)[0].long()
             logits = resized_scores(output)
             scores = logits.softmax(dim=1) if output.threshold is None else logits.sigmoid()
         else:

@@ -16,14 +16,10 @@ from numpy.typing import NDArray
 from mmcert.certify import (
     ABSTAIN_LABEL,
     Certificate,
+    CertifySettings,
+    Hierarchy,
     InfeasiblePlanError,
-    Taxonomy,
-    Terms,
     Votes,
-    VotesFileError,
-    VotesRecord,
-    VotesStore,
-    certify_record,
     joint_radii,
     min_draws,
     require_feasible,
@@ -34,15 +30,16 @@ from mmcert.certify.selection import settle_joint
 from mmcert.certify.sequential import GROWTH
 from mmcert.models.adapter import Adapter, Segmentor
 from mmcert.models.numerics import Numerics
-from mmcert.perturbations import Perturbation, Requirement
+from mmcert.perturbations import InputThreshold, Perturbation
 from mmcert.sampling import (
     BatchSize,
-    Keeper,
-    Partial,
-    Team,
+    Checkpoint,
+    Checkpointer,
+    ProcessGroup,
     collect_looks,
     collect_votes,
 )
+from mmcert.votes import VotesFileError, VotesRecord, VotesStore
 
 ARITHMETIC = (
     'draws are rounded to a fixed grid before the base model sees them, and what the base model '
@@ -58,27 +55,27 @@ class SmoothingPlan:
 
     Attributes:
         perturbation (Perturbation): Law of the draws.
-        terms (Terms): What to certify under.
+        settings (CertifySettings): What to certify under.
         n0 (int): Number of selection draws; may be 0 unless the selection is 'holdout'.
         n (int | None): Number of estimation draws; None leaves it to ``stopping``.
         stopping (StoppingRule | None): When group-sequential sampling stops.
         batch_size (int | str): Draws per forward pass, or 'auto'.
         seed (int): Seed of the draws.
         adapter (Adapter): What kind of input is smoothed, and how it reaches the base model.
-        taxonomy (Taxonomy | None): Coarser levels to certify where the class cannot be.
+        hierarchy (Hierarchy | None): Coarser levels to certify where the class cannot be.
         numerics (Numerics): How the base model computes.
         save_seconds (float): How often the votes of an input that takes long are stored.
     """
 
     perturbation: Perturbation
-    terms: Terms
+    settings: CertifySettings
     n0: int
     n: int | None
     stopping: StoppingRule | None
     batch_size: int | str
     seed: int
     adapter: Adapter[Any]
-    taxonomy: Taxonomy | None = None
+    hierarchy: Hierarchy | None = None
     numerics: Numerics = field(default_factory=Numerics)
     save_seconds: float = 120.0
 
@@ -102,43 +99,45 @@ class SmoothingPlan:
             'n': 'auto' if self.n is None else self.n,
             'seed': self.seed,
             **self.adapter.spec(),
-            'taxonomy': None if self.taxonomy is None else self.taxonomy.spec(),
+            'hierarchy': None if self.hierarchy is None else self.hierarchy.spec(),
         }
         # What is left at its default is left out: votes of earlier versions are found by it.
         if numerics := self.numerics.spec():
             spec['numerics'] = numerics
         if self.n is None:
-            # The looks follow from the terms; the budget only says how many of them are taken.
-            spec['looks_for'] = asdict(self.terms)
+            # The looks follow from the settings; the budget only says how many of them are taken.
+            spec['looks_for'] = asdict(self.settings)
         return spec
 
-    def terms_for(self, requirement: Requirement | None) -> Terms:
-        """The terms for an input: its own threshold, where it has one and that is larger."""
-        if requirement is None:
-            return self.terms
-        return replace(self.terms, tau=max(self.terms.tau, requirement.tau))
+    def settings_for(self, input_threshold: InputThreshold | None) -> CertifySettings:
+        """The settings for an input: its own threshold, where it has one and that is larger."""
+        if input_threshold is None:
+            return self.settings
+        return replace(self.settings, tau=max(self.settings.tau, input_threshold.tau))
 
-    def require_feasible(self, num_components: int, requirement: Requirement | None = None) -> None:
+    def require_feasible(
+        self, num_components: int, input_threshold: InputThreshold | None = None
+    ) -> None:
         """Refuses a plan that cannot certify anything.
 
         Args:
             num_components (int): Components of one input, K.
-            requirement (Requirement | None): What the perturbation says of that input.
+            input_threshold (InputThreshold | None): What the perturbation says of that input.
 
         Raises:
             InfeasiblePlanError: If nothing can be certified; the message says what could.
         """
         if self.stopping is None:
             assert self.n is not None
-            require_feasible(self.n, self.terms_for(requirement), num_components, self.n0)
+            require_feasible(self.n, self.settings_for(input_threshold), num_components, self.n0)
         else:
-            self.stopping.require_look(first_look(self.terms, num_components, self.n0))
+            self.stopping.require_look(first_look(self.settings, num_components, self.n0))
 
     def is_scarce(self, num_components: int) -> bool:
         """Whether only ``ordered_holm``'s spare alpha can certify anything with so few draws."""
-        if self.n is None or self.terms.procedure != 'ordered_holm':
+        if self.n is None or self.settings.procedure != 'ordered_holm':
             return False
-        plain = replace(self.terms, procedure='holm')
+        plain = replace(self.settings, procedure='holm')
         return not can_certify(self.n, plain, num_components, self.n0)
 
     def words(self) -> str:
@@ -165,11 +164,11 @@ class SmoothedSegmentor(BaseModel):
     * ``pred_sem_seg``: the smoothed model's majority class, without abstention,
     * ``cert_sem_seg``: the same with 254 where it abstains,
     * ``cert_radius``: the certified radius of each component, all of them jointly valid (float32),
-    * ``cert_levels``: with a taxonomy, the certified level of each component and then the nodes of
+    * ``cert_levels``: with a hierarchy, the certified level of each component and then the nodes of
       each level, shape (1 + L, ...),
     * ``base_sem_seg``: the base model's prediction on the clean input (for clouds the names end in
       ``_pts_seg``),
-    * metainfo ``certificate``: the terms of the certificate, as JSON values.
+    * metainfo ``certificate``: the settings of the certificate, as JSON values.
 
     Args:
         base (BaseModel): The base model; its parameters are shared, not copied.
@@ -179,8 +178,8 @@ class SmoothedSegmentor(BaseModel):
         identity (Mapping | None): What the certificates say of the base model, as JSON values.
         on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
         logger (logging.Logger | None): Gets the warnings.
-        team (Team | None): Processes that share the draws of every input: they go through the
-            inputs of each of them in turn, and must all be given equally many.
+        processes (ProcessGroup | None): Processes that share the draws of every input: they go
+            through the inputs of each of them in turn, and must all be given equally many.
 
     Attributes:
         sampled (int): Inputs that were sampled, as opposed to found in the store.
@@ -198,7 +197,7 @@ class SmoothedSegmentor(BaseModel):
         identity: Mapping[str, Any] | None = None,
         on_draws: Callable[[str, int], None] | None = None,
         logger: logging.Logger | None = None,
-        team: Team | None = None,
+        processes: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
         if len(classes) > ABSTAIN_LABEL:
@@ -213,7 +212,7 @@ class SmoothedSegmentor(BaseModel):
         self.identity = dict(identity or {})
         self.on_draws = on_draws
         self.logger = logger or logging.getLogger('mmcert')
-        self.team = team or Team()
+        self.processes = processes or ProcessGroup()
         self._feasible = False
         self.sampled = 0
         self._batch_sizes: dict[tuple[int, ...], BatchSize] = {}
@@ -250,27 +249,27 @@ class SmoothedSegmentor(BaseModel):
                 plan.perturbation.check(adapter.perturbed_part(raw))
             return mine
 
-        # All processes of a team sample the inputs of each of them in turn.
-        for owner in range(self.team.size):
-            theirs = self.team.told(checked, owner)
-            for raw, sample in mine if owner == self.team.rank else theirs:
+        # All processes of a group sample the inputs of each of them in turn.
+        for owner in range(self.processes.size):
+            theirs = self.processes.broadcast(checked, owner)
+            for raw, sample in mine if owner == self.processes.rank else theirs:
                 raw = raw.to(next(self.base.parameters()).device)
-                requirement = plan.perturbation.requirement(adapter.perturbed_part(raw))
-                record = self._record(raw, sample, requirement)
-                if owner == self.team.rank:
-                    self._certified(record, sample, requirement)
+                input_threshold = plan.perturbation.input_threshold(adapter.perturbed_part(raw))
+                record = self._record(raw, sample, input_threshold)
+                if owner == self.processes.rank:
+                    self._certified(record, sample, input_threshold)
         return [sample for _, sample in mine]
 
     def _certified(
-        self, record: VotesRecord, sample: BaseDataElement, requirement: Requirement | None
+        self, record: VotesRecord, sample: BaseDataElement, input_threshold: InputThreshold | None
     ) -> BaseDataElement:
         """The sample with what its votes certify."""
-        plan, votes, terms = self.plan, record.votes, self.plan.terms_for(requirement)
-        certificate = certify_record(record, terms, plan.taxonomy)
+        plan, votes, settings = self.plan, record.votes, self.plan.settings_for(input_threshold)
+        certificate = record.certify(settings, plan.hierarchy)
         # As tools/certify.py does: what is counted is settled for all thresholds, not for this one.
-        counted = settle_joint(votes, terms.alpha, terms.selection)
+        counted = settle_joint(votes, settings.alpha, settings.selection)
         radii = joint_radii(
-            votes, alpha=terms.alpha, radius=plan.perturbation.radius, selection=counted
+            votes, alpha=settings.alpha, radius=plan.perturbation.radius, selection=counted
         )
         maps: dict[str, NDArray[Any]] = {
             'pred': np.asarray(votes.guess, dtype=np.int64),
@@ -287,10 +286,10 @@ class SmoothedSegmentor(BaseModel):
         statement = {
             **certificate.statement(),
             'joint_radius': self._joint_statement(radii, counted),
-            **self._further_statements(votes, certificate, terms.tau),
+            **self._further_statements(votes, certificate, settings.tau),
             **plan.adapter.statement(),
             # The last word on the stage, where it says one.
-            **plan.perturbation.guarantee(terms.tau),
+            **plan.perturbation.guarantee(settings.tau),
             'input_kind': plan.adapter.word,
             'component_kind': plan.adapter.component,
             'wrong_pixels': (certificate.k - 1) * record.pixels_per_component,
@@ -303,9 +302,12 @@ class SmoothedSegmentor(BaseModel):
         if plan.perturbation.parts > 1:
             # n estimation draws were taken of each.
             statement['parts'] = plan.perturbation.parts
-        if requirement is not None:
-            statement['attack_on_this_input'] = {'tau': requirement.tau, **requirement.statement}
-            if requirement.kind == 'estimate':
+        if input_threshold is not None:
+            statement['attack_on_this_input'] = {
+                'tau': input_threshold.tau,
+                **input_threshold.statement,
+            }
+            if input_threshold.kind == 'estimate':
                 statement['kind'] = 'estimate'
                 statement['promise'] = 'none: the threshold was not proven to suffice'
                 del statement['confidence']
@@ -317,8 +319,8 @@ class SmoothedSegmentor(BaseModel):
         return {
             'words': (
                 'the radius map holds at all its pixels at once, by itself with probability '
-                f'{1 - self.plan.terms.alpha:g}; together with the certificate above, alpha counts '
-                'twice'
+                f'{1 - self.plan.settings.alpha:g}; together with the certificate above, '
+                'alpha counts twice'
             ),
             'selection': selection,
             'median': float(np.median(radii)) if radii.size else 0.0,
@@ -331,9 +333,9 @@ class SmoothedSegmentor(BaseModel):
         """What the certificate says beside its procedure: nodes, and how sampling ended."""
         plan = self.plan
         statements: dict[str, Any] = {}
-        if plan.taxonomy is not None:
+        if plan.hierarchy is not None:
             radius = plan.perturbation.radius
-            statements['taxonomy'] = {
+            statements['hierarchy'] = {
                 'words': (
                     'radius keeps the class of the smoothed model within a node, where classes are '
                     'merged before they are counted; argmax_radius keeps the most frequent single '
@@ -348,7 +350,9 @@ class SmoothedSegmentor(BaseModel):
                         }
                         for name, members in level.items()
                     }
-                    for level in map(plan.taxonomy.members, range(1, len(plan.taxonomy.nodes) + 1))
+                    for level in map(
+                        plan.hierarchy.members, range(1, len(plan.hierarchy.nodes) + 1)
+                    )
                 ],
             }
         if plan.stopping is not None:
@@ -362,18 +366,18 @@ class SmoothedSegmentor(BaseModel):
         return statements
 
     def _record(
-        self, raw: torch.Tensor, sample: BaseDataElement, requirement: Requirement | None
+        self, raw: torch.Tensor, sample: BaseDataElement, input_threshold: InputThreshold | None
     ) -> VotesRecord:
         """The input's votes, from the store as far as they are there."""
-        plan, team, adapter = self.plan, self.team, self.plan.adapter
+        plan, processes, adapter = self.plan, self.processes, self.plan.adapter
         digest = adapter.digest(raw)
         name = adapter.name(sample, digest)
         label = adapter.label(sample)
         shape = adapter.shape(raw, sample)
-        # The first process of a team has the store; the others hear what it finds.
-        found = team.told(lambda: self._found(name, digest, label, shape))
+        # The first process has the store; the others hear what it finds.
+        found = processes.broadcast(lambda: self._found(name, digest, label, shape))
         if found is not None:
-            self._check_feasible(name, found.votes.num_components, requirement)
+            self._check_feasible(name, found.votes.num_components, input_threshold)
             if plan.stopping is None:
                 return found
         self.sampled += 1
@@ -382,10 +386,10 @@ class SmoothedSegmentor(BaseModel):
         meta: dict[str, Any] = {'name': name, 'digest': digest.hex()}
         if found is None:
             base, margin = (part.cpu().numpy() for part in segment.with_margin(clean))
-            base, margin = team.told(lambda: (base, margin))
-            self._check_feasible(name, base.size, requirement)
+            base, margin = processes.broadcast(lambda: (base, margin))
+            self._check_feasible(name, base.size, input_threshold)
             # Sorted as in files: a run that finds them must write the same certificate.
-            meta['numerics'] = dict(sorted(team.told(segment.statement).items()))
+            meta['numerics'] = dict(sorted(processes.broadcast(segment.statement).items()))
 
         def record_of(votes: Votes) -> VotesRecord:
             if found is not None:
@@ -400,25 +404,25 @@ class SmoothedSegmentor(BaseModel):
             'batch_size': self._batch_size(tuple(raw.shape)),
             'digest': digest,
             'on_draws': None if on_draws is None else lambda done: on_draws(name, done),
-            'nodes': () if plan.taxonomy is None else plan.taxonomy.nodes,
-            'keeper': self._keeper(name, digest, found),
-            'team': team,
+            'nodes': () if plan.hierarchy is None else plan.hierarchy.nodes,
+            'checkpointer': self._checkpointer(name, digest, found),
+            'processes': processes,
         }
         if plan.n is not None:
             votes = collect_votes(segment, clean, plan.perturbation, n=plan.n, **sampling)
-            team.told(lambda: self._keep(name, record_of(votes)))
+            processes.broadcast(lambda: self._keep(name, record_of(votes)))
             return record_of(votes)
 
         def next_look(votes: Votes) -> int | None:
             assert plan.stopping is not None
             if found is None or votes is not found.votes:
                 self._keep(name, record_of(votes))
-            certificate = certify_record(record_of(votes), plan.terms, plan.taxonomy)
+            certificate = record_of(votes).certify(plan.settings, plan.hierarchy)
             return plan.stopping.decide(votes, certificate).next_look
 
         assert plan.stopping is not None
         components = base.size if found is None else found.votes.num_components
-        wanted = first_look(plan.terms, components, plan.n0)
+        wanted = first_look(plan.settings, components, plan.n0)
         votes = collect_looks(
             segment,
             clean,
@@ -449,30 +453,34 @@ class SmoothedSegmentor(BaseModel):
         self._check_found(found, name, digest, shape)
         if self.plan.stopping is None:
             # Left by a run that was killed between the two files.
-            self.store.drop_partial(name)
+            self.store.drop_checkpoint(name)
         return self._with_label(found, label)
 
-    def _keeper(self, name: str, digest: bytes, found: VotesRecord | None) -> Keeper | None:
+    def _checkpointer(
+        self, name: str, digest: bytes, found: VotesRecord | None
+    ) -> Checkpointer | None:
         """What keeps the votes of an input that is under way, after those that were found."""
-        store, team = self.store, self.team
-        arrays = team.told(lambda: store.get_partial(name) if store is not None else None)
-        if store is None and team.size == 1:
+        store, processes = self.store, self.processes
+        arrays = processes.broadcast(
+            lambda: store.get_checkpoint(name) if store is not None else None
+        )
+        if store is None and processes.size == 1:
             return None
         mark = np.frombuffer(digest, dtype=np.uint8)
         partial = None
         if arrays is not None and np.array_equal(arrays.pop('_input', mark[:0]), mark):
-            partial = Partial.from_arrays(arrays)
+            partial = Checkpoint.from_arrays(arrays)
             if found is not None and partial.start < found.votes.n:
                 # Of an earlier look, left in the same way.
                 partial = None
-        if partial is not None and team.rank == 0:
+        if partial is not None and processes.rank == 0:
             self.logger.info('%s: %d draws were sampled before', name, partial.done)
 
-        def save(current: Partial) -> None:
+        def save(current: Checkpoint) -> None:
             if store is not None:
-                store.put_partial(name, {**current.to_arrays(), '_input': mark})
+                store.put_checkpoint(name, {**current.to_arrays(), '_input': mark})
 
-        return Keeper(save, self.plan.save_seconds, partial)
+        return Checkpointer(save, self.plan.save_seconds, partial)
 
     def _keep(self, name: str, record: VotesRecord) -> None:
         if self.store is not None:
@@ -498,27 +506,27 @@ class SmoothedSegmentor(BaseModel):
         return current
 
     def _check_feasible(
-        self, name: str, num_components: int, requirement: Requirement | None
+        self, name: str, num_components: int, input_threshold: InputThreshold | None
     ) -> None:
         plan = self.plan
         try:
-            plan.require_feasible(num_components, requirement)
+            plan.require_feasible(num_components, input_threshold)
         except InfeasiblePlanError as error:
             # Later inputs may be larger: those abstain everywhere, and nothing done is lost. And
             # where an attack moves an input too far, its votes may answer for smaller attacks.
             if not self._feasible:
-                if requirement is None:
+                if input_threshold is None:
                     raise
                 plan.require_feasible(num_components)
             word = self.plan.adapter.word
             # mmengine's logger shows a message once, and compares them before they are formatted.
             self.logger.warning(f'{name}: this {word} will be abstained from everywhere: {error}')
             return
-        if not self._feasible and requirement is None and plan.is_scarce(num_components):
+        if not self._feasible and input_threshold is None and plan.is_scarce(num_components):
             self.logger.warning(
                 'n=%s is too small for more than what ordered_holm can certify one after the '
                 'other: Holm needs at least %d draws to begin',
                 plan.n,
-                min_draws(replace(plan.terms, procedure='holm'), num_components, plan.n0),
+                min_draws(replace(plan.settings, procedure='holm'), num_components, plan.n0),
             )
         self._feasible = True

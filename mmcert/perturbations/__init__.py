@@ -6,7 +6,7 @@ torch only; the OpenMMLab registry meets these classes in ``mmcert.engine``.
 from collections.abc import Mapping
 from typing import Any
 
-from mmcert.perturbations.base import Perturbation, Requirement
+from mmcert.perturbations.base import InputThreshold, Perturbation
 from mmcert.perturbations.clouds import (
     AxisRotation,
     CoordinateNoise,
@@ -55,13 +55,13 @@ __all__ = [
     'GaussianBlur',
     'GaussianNoise',
     'ImageTransformation',
+    'InputThreshold',
     'Laplace',
     'LaplaceNoise',
     'Law',
     'LogScale',
     'Perturbation',
     'PointTransformation',
-    'Requirement',
     'Rotation3D',
     'RotationScale',
     'Shear',

@@ -17,7 +17,7 @@ LARGEST_TAU = math.nextafter(1.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Requirement:
+class InputThreshold:
     """What an input asks of a certificate, where that depends on the input.
 
     Attributes:
@@ -56,8 +56,8 @@ class Perturbation(ABC):
             is ``agreed``, as mmcert's sampler does.
         strict_hits (bool): Whether ``agreed`` asks for more than ``carried_back`` tells. Then the
             selection draws choose the class and must never count as hits.
-        sets_tau (bool): Whether the attack set is given, and each input has a threshold of its own,
-            its ``requirement``.
+        per_input_threshold (bool): Whether the attack set is given, and each input has a threshold
+            of its own, its ``input_threshold``.
         parts (int): How many laws make up the perturbation. With several, a certificate is a
             conjunction over them: whoever samples must take the estimation draws of every ``part``
             and count, for each component, the fewest hits of any, as mmcert's sampler does.
@@ -67,7 +67,7 @@ class Perturbation(ABC):
     normals: bool = False
     frame: str = 'output'
     strict_hits: bool = False
-    sets_tau: bool = False
+    per_input_threshold: bool = False
     parts: int = 1
 
     @property
@@ -156,15 +156,15 @@ class Perturbation(ABC):
         """
         return self.carried_back(labels, generators)
 
-    def requirement(self, inputs: torch.Tensor) -> Requirement | None:
+    def input_threshold(self, inputs: torch.Tensor) -> InputThreshold | None:
         """What a certificate takes on this input, where the attack set is given beforehand.
 
         Args:
             inputs (torch.Tensor): As ``sample`` gets it.
 
         Returns:
-            Requirement | None: Determined by the input, never by the draws; None where ``radius``
-            says what a threshold buys on every input.
+            InputThreshold | None: Determined by the input, never by the draws; None where
+            ``radius`` says what a threshold buys on every input.
 
         Raises:
             ValueError: If the attack set is not legal for this input.

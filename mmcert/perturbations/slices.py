@@ -11,7 +11,7 @@ import torch
 from scipy.special import ndtr
 
 from mmcert.certify.checks import check_draws
-from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement
+from mmcert.perturbations.base import LARGEST_TAU, InputThreshold, Perturbation
 from mmcert.perturbations.gaussian import ROUNDING, GaussianNoise
 from mmcert.perturbations.images import NOT_CLIPPED, READ_AT, STAGE, check_image
 from mmcert.perturbations.lattice import noisy_images
@@ -30,8 +30,8 @@ class SlicedTransformation(Perturbation):
     attack set [low, high] is covered by S slices of half-width d about the parameters a_1 ... a_S,
     and the model is smoothed with N(0, sigma^2 I) on the values of each T_{a_j} x. If a class has
     probability above tau there, it keeps more than 1/2 at every T_xi x of the slice, provided that
-    ||T_xi x - T_{a_j} x||_2 <= sigma Phi^{-1}(tau), as for ``GaussianNoise``. ``requirement`` is
-    the tau from which on this is so in all slices of an image.
+    ||T_xi x - T_{a_j} x||_2 <= sigma Phi^{-1}(tau), as for ``GaussianNoise``. ``input_threshold``
+    is the tau from which on this is so in all slices of an image.
 
     A component is the content at a position v of the clean image. A draw of slice j counts for a
     class c if c is the label at every pixel that may be the nearest one to where the slice takes
@@ -64,7 +64,7 @@ class SlicedTransformation(Perturbation):
 
     frame = 'content'
     strict_hits = True
-    sets_tau = True
+    per_input_threshold = True
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class SlicedTransformation(Perturbation):
             bounds.append(((far[1:] + far[:-1] + torch.stack(ways)) / 2).max())
         return torch.stack(bounds)
 
-    def requirement(self, inputs: torch.Tensor) -> Requirement:
+    def input_threshold(self, inputs: torch.Tensor) -> InputThreshold:
         """The tau from which on a certificate covers all of [low, high]; see ``Perturbation``.
 
         tau = Phi(B / sigma), B the largest of the ``displacements``, plus a margin of the square
@@ -172,12 +172,12 @@ class SlicedTransformation(Perturbation):
             inputs (torch.Tensor): Image, shape (C, H, W), in [0, 1].
 
         Returns:
-            Requirement: Rounded up, of kind 'certificate': the bound is proven.
+            InputThreshold: Rounded up, of kind 'certificate': the bound is proven.
         """
         margin = torch.finfo(inputs.dtype).eps * inputs.numel() ** 0.5
         bounds = self.displacements(inputs)
         bound = float(bounds.max()) + margin
-        return Requirement(
+        return InputThreshold(
             tau=min(float(ndtr(bound / self.noise.sigma)) + 2**-52, LARGEST_TAU),
             kind='certificate',
             statement={

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from scipy.special import ndtr, ndtri
 
 from mmcert.certify.checks import check_tau
-from mmcert.perturbations.base import LARGEST_TAU, Perturbation, Requirement
+from mmcert.perturbations.base import LARGEST_TAU, InputThreshold, Perturbation
 from mmcert.perturbations.images import OVERSHOOT, READ_AT, check_image
 from mmcert.perturbations.lattice import points_per_unit, with_noise
 from mmcert.perturbations.noise_level import validate_positive
@@ -127,7 +127,7 @@ class SurrogateTransform(Perturbation):
         if attack is not None:
             self.attack = build_attack_set(attack, transformation)
             self.surrogate.check_within(self.attack.values)
-            self.sets_tau = True
+            self.per_input_threshold = True
         self._encoded: _Encoded | None = None
         self._inside: torch.Tensor | None = None
 
@@ -183,7 +183,7 @@ class SurrogateTransform(Perturbation):
         agreed = transformation.read_agreed_content(labels.long(), parameters, -1)
         return agreed.masked_fill(~self._stays(labels), -1)
 
-    def requirement(self, inputs: torch.Tensor) -> Requirement | None:
+    def input_threshold(self, inputs: torch.Tensor) -> InputThreshold | None:
         """The threshold that the attack set takes on an image; see ``Perturbation``."""
         if self.attack is None:
             return None
@@ -200,7 +200,7 @@ class SurrogateTransform(Perturbation):
         if paper := self._of_the_paper(surrogate, inputs, attack):
             statement['paper'] = paper
         tau = min(max(float(ndtr(found.value)), 0.5), LARGEST_TAU)
-        return Requirement(tau, attack.kind, statement)
+        return InputThreshold(tau, attack.kind, statement)
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """Largest distance of the latent's mean: Phi^{-1}(tau) - Phi^{-1}(floor)."""

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from mmcert.certify.votes import atomic_writer
+from mmcert.files import atomic_writer
 
 RATES = {'certAcc': 'accuracy', 'mIoU': 'mIoU'}
 
@@ -33,7 +33,7 @@ def plot_radius_curve(
     which.
 
     Args:
-        rows (Iterable[Mapping]): The terms and rates of each point: ``radius``, ``certAcc``,
+        rows (Iterable[Mapping]): The settings and rates of each point: ``radius``, ``certAcc``,
             ``mIoU``, ``alpha``, ``procedure``, ``selection``.
         path (str | os.PathLike): PNG file to write.
         references (Mapping): Rates to draw as horizontal lines, by their label.

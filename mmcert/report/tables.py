@@ -8,7 +8,7 @@ from typing import Any
 
 from prettytable import PrettyTable
 
-from mmcert.certify.tallies import BOUNDARY_DISTANCE, Tally
+from mmcert.metrics.confusion import BOUNDARY_DISTANCE, ConfusionCounts
 
 COLUMNS = {
     'procedure': 'procedure',
@@ -27,10 +27,10 @@ COLUMNS = {
 
 
 def result_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The table of certified rates, one row per combination of terms.
+    """The table of certified rates, one row per combination of settings.
 
     Args:
-        rows (Iterable[Mapping]): The terms and rates of each, with the keys of ``COLUMNS``.
+        rows (Iterable[Mapping]): The settings and rates of each, with the keys of ``COLUMNS``.
 
     Returns:
         str: The table.
@@ -50,11 +50,11 @@ def reference_table(rates: Mapping[str, float]) -> str:
     return table.get_string()
 
 
-def class_table(tally: Tally, classes: Sequence[str]) -> str:
+def class_table(tally: ConfusionCounts, classes: Sequence[str]) -> str:
     """Certified and worst-case IoU, certified accuracy and abstention of each class.
 
     Args:
-        tally (Tally): Counts over the data set.
+        tally (ConfusionCounts): Counts over the data set.
         classes (Sequence[str]): Names of the classes.
 
     Returns:
@@ -76,7 +76,7 @@ def class_table(tally: Tally, classes: Sequence[str]) -> str:
     return table.get_string() + note
 
 
-def region_table(tally: Tally) -> str:
+def region_table(tally: ConfusionCounts) -> str:
     """Certified results near to and away from label boundaries; empty if they are not known."""
     regions = tally.by_region()
     if not regions:
@@ -88,8 +88,8 @@ def region_table(tally: Tally) -> str:
     return table.get_string()
 
 
-def level_table(tally: Tally) -> str:
-    """Certified results by the levels of a taxonomy; empty if there is none."""
+def level_table(tally: ConfusionCounts) -> str:
+    """Certified results by the levels of a hierarchy; empty if there is none."""
     if tally.levels is None:
         return ''
     rates = tally.levels.rates(tally.allowance)

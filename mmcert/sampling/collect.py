@@ -16,7 +16,9 @@ from mmcert.certify.checks import check_draws
 from mmcert.certify.votes import Votes
 from mmcert.perturbations.base import Perturbation
 from mmcert.sampling.batching import BatchSize
+from mmcert.sampling.checkpoint import Checkpoint, Checkpointer
 from mmcert.sampling.draws import ESTIMATION, SELECTION, draw_seed, input_digest
+from mmcert.sampling.label_decoding import add_hits, decode_labels, has_kernel
 from mmcert.sampling.logit_maps import LogitMaps
 from mmcert.sampling.outputs import (
     NOT_FINITE,
@@ -26,9 +28,7 @@ from mmcert.sampling.outputs import (
     checked_labels,
     not_finite,
 )
-from mmcert.sampling.partial import Keeper, Partial
-from mmcert.sampling.readers import add_hits, has_kernel, read_labels
-from mmcert.sampling.team import Team
+from mmcert.sampling.process_group import ProcessGroup
 
 Segment = Callable[[list[torch.Tensor]], Output]
 """A base model: a list of B perturbed inputs in, B label maps out."""
@@ -54,8 +54,8 @@ def collect_votes(
     digest: bytes | None = None,
     on_draws: Callable[[int], None] | None = None,
     nodes: Sequence[ArrayLike] = (),
-    keeper: Keeper | None = None,
-    team: Team | None = None,
+    checkpointer: Checkpointer | None = None,
+    processes: ProcessGroup | None = None,
 ) -> Votes:
     """Samples the votes that certify a base model on one input.
 
@@ -93,12 +93,12 @@ def collect_votes(
         digest (bytes | None): Address of the input among all inputs; by default the digest of its
             content.
         on_draws (Callable | None): Called with the number of draws done after each batch.
-        nodes (Sequence[np.ndarray]): For each level of a taxonomy, finest first, the node of each
+        nodes (Sequence[np.ndarray]): For each level of a hierarchy, finest first, the node of each
             class, shape (C,): the votes get the counts of that level.
-        keeper (Keeper | None): Stores the counts every so often, and gives back what an earlier
-            call with the same arguments left.
-        team (Team | None): Processes that share the draws: each calls this with the same arguments
-            and gets the votes of all.
+        checkpointer (Checkpointer | None): Stores the counts every so often, and gives back what an
+            earlier call with the same arguments left.
+        processes (ProcessGroup | None): Processes that share the draws: each calls this with the
+            same arguments and gets the votes of all.
 
     Returns:
         Votes: Guess and hits of each component as NumPy arrays, in the shape of the label maps.
@@ -110,7 +110,7 @@ def collect_votes(
     """
     sampler = _Sampler(
         segment, image, perturbation, num_classes, seed, batch_size, digest, on_draws, nodes,
-        keeper, team,
+        checkpointer, processes,
     )  # fmt: skip
     if n0 == 0 and not isinstance(n0, bool):
         return sampler.most_frequent(check_draws(n))
@@ -132,8 +132,8 @@ def collect_looks(
     digest: bytes | None = None,
     on_draws: Callable[[int], None] | None = None,
     nodes: Sequence[ArrayLike] = (),
-    keeper: Keeper | None = None,
-    team: Team | None = None,
+    checkpointer: Checkpointer | None = None,
+    processes: ProcessGroup | None = None,
     start: Votes | None = None,
 ) -> Votes:
     """Samples group-sequential votes: look after look, until told to stop.
@@ -149,7 +149,7 @@ def collect_looks(
         n0 (int): Number of selection draws, at least 1.
         first (int): Estimation draws of the first look.
         next_look (Callable): Called with the votes of each look, those of ``start`` included, in
-            the first process of a team; returns the number of estimation draws of the next look, or
+            the first process; returns the number of estimation draws of the next look, or
             None to stop. The place to store the votes so far.
         num_classes (int): As for ``collect_votes``.
         seed (int): As for ``collect_votes``.
@@ -157,8 +157,8 @@ def collect_looks(
         digest (bytes | None): As for ``collect_votes``.
         on_draws (Callable | None): As for ``collect_votes``.
         nodes (Sequence[np.ndarray]): As for ``collect_votes``.
-        keeper (Keeper | None): As for ``collect_votes``.
-        team (Team | None): As for ``collect_votes``.
+        checkpointer (Checkpointer | None): As for ``collect_votes``.
+        processes (ProcessGroup | None): As for ``collect_votes``.
         start (Votes | None): Votes of the same draws up to some look.
 
     Returns:
@@ -170,14 +170,14 @@ def collect_looks(
     """
     sampler = _Sampler(
         segment, image, perturbation, num_classes, seed, batch_size, digest, on_draws, nodes,
-        keeper, team,
+        checkpointer, processes,
     )  # fmt: skip
     sampler.require_one_part("looks (n='auto')")
     votes = start
     if votes is None:
         chosen = sampler.guesses(check_draws(n0, 'n0'))
         votes = sampler.estimate(chosen, 0, check_draws(first, 'first look')).as_first_look()
-    while (size := sampler.team.told(partial(next_look, votes))) is not None:
+    while (size := sampler.processes.broadcast(partial(next_look, votes))) is not None:
         count = check_draws(size - votes.n, 'draws of a look')
         votes = votes.with_look(sampler.estimate(votes, votes.n, count))
     return votes
@@ -220,13 +220,13 @@ class _Count:
         """Whether an earlier part of the work would be lost otherwise, and nothing is torn."""
         return self.consistent and bool(self.done or (self.start == 0 and self.against))
 
-    def fits(self, kept: Partial, draws: int) -> bool:
+    def fits(self, kept: Checkpoint, draws: int) -> bool:
         """Whether an earlier run counted at most these draws, against the same guess."""
         return kept.done <= draws and all(
             np.array_equal(kept.arrays.get(name, ()), array) for name, array in self.against.items()
         )
 
-    def resume(self, kept: Partial, device: torch.device) -> None:
+    def resume(self, kept: Checkpoint, device: torch.device) -> None:
         """Takes over the counts of an earlier run."""
         self.totals = [torch.from_numpy(kept.arrays[name]).to(device) for name in self.names]
         self.done = kept.done
@@ -260,10 +260,10 @@ class _Count:
     def _passed(self, draws: int) -> None:
         self.done += draws
 
-    def partial(self) -> Partial:
+    def partial(self) -> Checkpoint:
         """The counts so far, as they are kept."""
         arrays = {name: _array(total) for name, total in zip(self.names, self.totals, strict=True)}
-        return Partial(self.stage, self.start, self.done, {**self.against, **arrays})
+        return Checkpoint(self.stage, self.start, self.done, {**self.against, **arrays})
 
 
 class _FewestHits(_Count):
@@ -308,8 +308,8 @@ class _Sampler:
         digest: bytes | None,
         on_draws: Callable[[int], None] | None,
         nodes: Sequence[ArrayLike],
-        keeper: Keeper | None,
-        team: Team | None,
+        checkpointer: Checkpointer | None,
+        processes: ProcessGroup | None,
     ) -> None:
         self.segment = segment
         self.num_classes = check_draws(num_classes, 'num_classes')
@@ -325,7 +325,11 @@ class _Sampler:
             )
         self.device = image.device
         perturbation.check(image)
-        self.on_draws, self.keeper, self.team = on_draws, keeper, team or Team()
+        self.on_draws, self.checkpointer, self.processes = (
+            on_draws,
+            checkpointer,
+            processes or ProcessGroup(),
+        )
         self.nodes = [torch.as_tensor(np.asarray(level), dtype=torch.int64) for level in nodes]
         for level in self.nodes:
             if level.shape != (num_classes,):
@@ -338,27 +342,27 @@ class _Sampler:
         self.digest = input_digest(image) if digest is None else digest
         self._bad: torch.Tensor | None = None
         if self.nodes:
-            self.require_one_part('a taxonomy')
+            self.require_one_part('a hierarchy')
 
     def require_one_part(self, what: str) -> None:
         """Refuses what is not counted for perturbations of several parts."""
         if self.perturbation.parts > 1:
             raise ValueError(
                 f'{self.perturbation!r} has {self.perturbation.parts} parts, which does not go '
-                f'with {what}: give n and n0 >= 1 as numbers, and no taxonomy'
+                f'with {what}: give n and n0 >= 1 as numbers, and no hierarchy'
             )
 
     def most_frequent(self, n: int) -> Votes:
         """Votes whose guess is the most frequent class of the counted draws themselves."""
         if self.nodes:
-            raise ValueError('a taxonomy needs selection draws: n0 must be at least 1')
+            raise ValueError('a hierarchy needs selection draws: n0 must be at least 1')
         self.require_one_part('n0 = 0')
         guess, hits = _most_frequent(self._class_counts(ESTIMATION, n))
         return Votes(_array(guess), _array(hits), n, 0)
 
     def guesses(self, n0: int) -> Votes:
         """The guess of each level with its selection hits, and no estimation draws yet (n = n0)."""
-        kept = self.keeper.found if self.keeper is not None else None
+        kept = self.checkpointer.found if self.checkpointer is not None else None
         if kept is not None and (kept.stage, kept.start) == (ESTIMATION, 0):
             levels = []
             for level in range(1 + len(self.nodes)):
@@ -428,7 +432,7 @@ class _Sampler:
     def _class_counts(self, stage: int, count: int) -> torch.Tensor:
         """Votes of each class, shape (C, ...), in the smallest type that holds them."""
         # Processes add up bytes or int32; their libraries have no int16.
-        kinds = (torch.uint8, torch.int16) if self.team.size == 1 else (torch.uint8,)
+        kinds = (torch.uint8, torch.int16) if self.processes.size == 1 else (torch.uint8,)
         dtype = next((kind for kind in kinds if count <= torch.iinfo(kind).max), torch.int32)
 
         def empty(shape: torch.Size | None) -> Counts:
@@ -446,13 +450,13 @@ class _Sampler:
 
     def _run(self, count: _Count, draws: int) -> list[torch.Tensor]:
         """Counts the draws of a stage, of this process and all others, from where it was left."""
-        keeper = self.keeper
-        kept = keeper.take(count.stage, count.start) if keeper is not None else None
+        checkpointer = self.checkpointer
+        kept = checkpointer.take(count.stage, count.start) if checkpointer is not None else None
         if kept is not None and count.fits(kept, draws):
             count.resume(kept, self.device)
             self._report(count.done)
 
-        def so_far() -> Partial:
+        def so_far() -> Checkpoint:
             self._check_finite()
             return count.partial()
 
@@ -460,41 +464,41 @@ class _Sampler:
             while count.done < draws:
                 self._advance(count, draws, so_far)
         except BaseException:
-            if keeper is not None and count.worth_keeping and self.team.rank == 0:
+            if checkpointer is not None and count.worth_keeping and self.processes.rank == 0:
                 with contextlib.suppress(RuntimeError, OSError):
-                    keeper.now(so_far)
+                    checkpointer.now(so_far)
             raise
         self._check_finite()
         return count.totals
 
-    def _advance(self, count: _Count, draws: int, so_far: Callable[[], Partial]) -> None:
-        """Counts all draws that are left of a law, or with a team the next round of them."""
+    def _advance(self, count: _Count, draws: int, so_far: Callable[[], Checkpoint]) -> None:
+        """Counts all draws that are left of a law, or with a processes the next round of them."""
         law, stop = count.law(self.perturbation), count.stop(draws)
-        if self.team.size == 1:
+        if self.processes.size == 1:
             left = range(count.start + count.done, count.start + stop)
             for output in self._outputs(law, count.stage, left):
                 count.take(output)
                 self._keep(count, draws, so_far)
             return
-        size = min(ROUND * self.team.size, stop - count.done)
+        size = min(ROUND * self.processes.size, stop - count.done)
         shape, mine = None, count.empty(None)
-        share = self.team.share(count.start + count.done, size)
+        share = self.processes.share(count.start + count.done, size)
         # A process that fails tells the others, which would wait for its counts in vain.
-        with self.team.all_or_none(self.device):
+        with self.processes.fail_together(self.device):
             for output in self._outputs(law, count.stage, share):
                 shape = _shape(output)
                 count.add(mine, output)
             self._check_finite()
         # The first process has draws in every round, others may have none.
-        shape = self.team.told(lambda: shape)
+        shape = self.processes.broadcast(lambda: shape)
         mine = mine or count.empty(shape)
-        self.team.add_up(*mine)
+        self.processes.add_up(*mine)
         count.take_sums(mine, size)
-        self.team.told(lambda: self._keep(count, draws, so_far))
+        self.processes.broadcast(lambda: self._keep(count, draws, so_far))
 
-    def _keep(self, count: _Count, draws: int, so_far: Callable[[], Partial]) -> None:
-        if self.keeper is not None and count.done < draws:
-            self.keeper.passed(so_far)
+    def _keep(self, count: _Count, draws: int, so_far: Callable[[], Checkpoint]) -> None:
+        if self.checkpointer is not None and count.done < draws:
+            self.checkpointer.passed(so_far)
 
     def _outputs(
         self, law: Perturbation, stage: int, indices: range
@@ -515,7 +519,7 @@ class _Sampler:
             output = self.batch.run(one_pass, self.device, len(indices) - position)
             position += len(output)
             yield output
-            self._report(len(output) * self.team.size)
+            self._report(len(output) * self.processes.size)
 
     def _draws(self, law: Perturbation, stage: int, indices: range) -> list[torch.Tensor]:
         """Some draws, each by a generator of its own on the input's device.
@@ -573,7 +577,7 @@ class _Sampler:
         """Label maps, shape (B, ...)."""
         if isinstance(output, torch.Tensor):
             return output
-        labels = read_labels(output)
+        labels = decode_labels(output)
         if max(output.scores.shape[1], 2) > self.num_classes:
             check_range(labels, self.num_classes)
         return labels

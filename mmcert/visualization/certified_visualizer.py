@@ -189,8 +189,8 @@ class CertifiedVisualizer(SegLocalVisualizer):
         return drawn
 
     def node_classes(self, level: int, node: int) -> list[int]:
-        """The classes in a node of ``dataset_meta['taxonomy']``, given as nodes of the classes."""
-        return np.flatnonzero(self.dataset_meta['taxonomy'][level - 1] == node).tolist()
+        """The classes in a node of ``dataset_meta['hierarchy']``, given as nodes of the classes."""
+        return np.flatnonzero(self.dataset_meta['hierarchy'][level - 1] == node).tolist()
 
 
 def heat_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@ import pytest
 
 from mmcert.certify.audit import METHODS, ORACLES, Audit, Family, Method, Oracle, _count
 from mmcert.certify.procedures import PROCEDURES
-from mmcert.certify.terms import SELECTION_CHOICES
+from mmcert.certify.settings import SELECTION_CHOICES
 
 
 def small(*methods, oracles=ORACLES, families=300):

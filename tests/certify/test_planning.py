@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mmcert.certify import InfeasiblePlanError, Terms, Votes, certify, min_draws
+from mmcert.certify import CertifySettings, InfeasiblePlanError, Votes, certify, min_draws
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import (
     StoppingRule,
@@ -25,9 +25,9 @@ from mmcert.certify.selection import settle
 from mmcert.certify.sequential import spend
 
 
-def terms(procedure='holm', **arguments):
+def settings(procedure='holm', **arguments):
     k = {'k': 5} if procedure == 'kfwer' else {}
-    return Terms(**({'tau': 0.75, 'alpha': 1e-3, 'procedure': procedure} | k | arguments))
+    return CertifySettings(**({'tau': 0.75, 'alpha': 1e-3, 'procedure': procedure} | k | arguments))
 
 
 def unanimous(n, components, n0):
@@ -40,7 +40,7 @@ def unanimous(n, components, n0):
 @pytest.mark.parametrize('tau', [0.5, 0.75, 0.99])
 @pytest.mark.parametrize('components', [1, 1000, 172800])
 def test_min_draws_is_where_certification_becomes_possible(procedure, selection, tau, components):
-    wanted = terms(procedure, selection=selection, tau=tau)
+    wanted = settings(procedure, selection=selection, tau=tau)
     n = min_draws(wanted, components, n0=3)
     assert can_certify(n, wanted, components, n0=3)
     assert n == 1 or not can_certify(n - 1, wanted, components, n0=3)
@@ -56,16 +56,16 @@ def test_min_draws_is_where_certification_becomes_possible(procedure, selection,
 
 def test_max_tau_is_the_largest_that_can_be_certified():
     for procedure in PROCEDURES:
-        best = max_tau(100, terms(procedure), 1000, n0=10)
-        assert can_certify(100, terms(procedure, tau=best - 1e-6), 1000, 10)
-        assert not can_certify(100, terms(procedure, tau=best + 1e-6), 1000, 10)
-    assert max_tau(5, terms(), 1000) is None
+        best = max_tau(100, settings(procedure), 1000, n0=10)
+        assert can_certify(100, settings(procedure, tau=best - 1e-6), 1000, 10)
+        assert not can_certify(100, settings(procedure, tau=best + 1e-6), 1000, 10)
+    assert max_tau(5, settings(), 1000) is None
 
 
 def test_max_tau_at_an_exact_tie_is_one_half():
     for wanted in (
-        terms('bonferroni', alpha=0.25, selection='same_draws'),
-        terms('kfwer', alpha=0.25, k=100),
+        settings('bonferroni', alpha=0.25, selection='same_draws'),
+        settings('kfwer', alpha=0.25, k=100),
     ):
         assert can_certify(2, replace(wanted, tau=0.5), 1, 1)
         assert max_tau(2, wanted, 1, 1) == 0.5
@@ -73,10 +73,10 @@ def test_max_tau_at_an_exact_tie_is_one_half():
 
 def test_an_infeasible_plan_says_how_many_draws_it_needs():
     with pytest.raises(InfeasiblePlanError, match='smallest n that can is 66'):
-        require_feasible(30, terms(), 172800)
+        require_feasible(30, settings(), 172800)
     with pytest.raises(InfeasiblePlanError, match='ordered_holm, same_draws'):
-        require_feasible(5, terms('ordered_holm', selection='same_draws'), 172800, 5)
-    require_feasible(30, terms('ordered_holm'), 172800)
+        require_feasible(5, settings('ordered_holm', selection='same_draws'), 172800, 5)
+    require_feasible(30, settings('ordered_holm'), 172800)
 
 
 def least_hits(n, n0, components, wanted):
@@ -106,13 +106,13 @@ def least_hits(n, n0, components, wanted):
 @pytest.mark.parametrize('components', [2, 30, 2000])
 @pytest.mark.parametrize('tau', [0.5, 0.6, 0.75])
 def test_the_first_hits_are_what_certify_needs(procedure, selection, n, n0, components, tau):
-    wanted = terms(procedure, selection=selection, tau=tau)
+    wanted = settings(procedure, selection=selection, tau=tau)
     found = outlook(n, wanted, components, n0)
     assert (found.first_hits, found.counted) == least_hits(n, n0, components, wanted)
 
 
 def test_the_first_hits_of_a_segmented_image():
-    ordered = terms('ordered_holm', selection='same_draws')
+    ordered = settings('ordered_holm', selection='same_draws')
     found = outlook(100, ordered, 172800, 10)
     assert (found.first_hits, found.counted) == (105, 110)
     found = outlook(100, replace(ordered, selection='holdout'), 172800, 10)
@@ -124,7 +124,7 @@ def test_the_first_hits_of_a_segmented_image():
 
 
 def test_how_many_draws_stand_one_vote_in_fifty():
-    wanted = terms('ordered_holm', selection='same_draws')
+    wanted = settings('ordered_holm', selection='same_draws')
     found = [
         draws_for_share(0.98, replace(wanted, tau=tau), 172800, 10)
         for tau in (0.6, 0.75, 0.85, 0.95)
@@ -145,7 +145,7 @@ def test_how_many_draws_stand_one_vote_in_fifty():
     'asked', [{'selection': 'holdout'}, {'procedure': 'ordered_holm', 'order': 'selection'}]
 )
 def test_holdout_without_selection_draws_is_not_feasible(procedure, asked):
-    wanted = terms(**{'procedure': procedure} | asked)
+    wanted = settings(**{'procedure': procedure} | asked)
     wanted = replace(wanted, k=5 if wanted.procedure == 'kfwer' else None)
     assert can_certify(100, wanted, 1000, 1)
     assert not can_certify(100, wanted, 1000, 0)
@@ -169,7 +169,7 @@ def test_exact_ties_are_planned_as_they_are_tested(procedure, selection, tau):
     for power in (3, 5, 10, 17, 45):
         for components in (1, 2, 5, 64):
             alpha = tau**power * (components if procedure != 'ordered_holm' else 1)
-            wanted = terms(procedure, selection=selection, tau=tau)
+            wanted = settings(procedure, selection=selection, tau=tau)
             if procedure == 'kfwer':
                 alpha, wanted = alpha / 2, replace(wanted, k=2)
             if not 0 < alpha < 1:
@@ -191,7 +191,7 @@ def test_exact_ties_are_planned_as_they_are_tested(procedure, selection, tau):
 @pytest.mark.parametrize(('components', 'n0'), [(1, 3), (100, 10), (172800, 10)])
 def test_the_draws_for_a_share_are_the_first_that_are_enough(procedure, selection, components, n0):
     for tau, share in ((0.5, 0.9), (0.6, 1.0), (0.75, 0.95), (0.75, 0.9), (0.85, 0.98)):
-        wanted = terms(procedure, selection=selection, tau=tau)
+        wanted = settings(procedure, selection=selection, tau=tau)
         found = draws_for_share(share, wanted, components, n0)
 
         def is_enough(n, wanted=wanted, share=share):
@@ -203,7 +203,7 @@ def test_the_draws_for_a_share_are_the_first_that_are_enough(procedure, selectio
 
 
 def test_the_outlook_of_looks_is_that_of_the_last_one_in_the_budget():
-    wanted = terms(selection='holdout', tau=0.9)
+    wanted = settings(selection='holdout', tau=0.9)
     found = outlook_in_looks(1000, wanted, 172800, 10)
     first = first_look(wanted, 172800, 10)
     assert found.feasible and found.min_draws == first == 234
@@ -218,13 +218,13 @@ def test_the_outlook_of_looks_is_that_of_the_last_one_in_the_budget():
     assert not beyond.feasible and beyond.looks == () and beyond.max_tau < 0.9
     assert outlook_in_looks(1, wanted, 172800, 10).max_tau is None
     # With same draws all looks are tested where the first one is.
-    same = outlook_in_looks(1000, terms(selection='same_draws', tau=0.5), 172800, 10)
-    at_first = replace(terms(selection='same_draws', tau=0.5), alpha=spend(1e-3, 1))
+    same = outlook_in_looks(1000, settings(selection='same_draws', tau=0.5), 172800, 10)
+    at_first = replace(settings(selection='same_draws', tau=0.5), alpha=spend(1e-3, 1))
     assert same.tested_tau == settle(at_first, 172800, 10, same.looks[0]).tau > 0.5
 
 
 def test_the_look_for_a_share_is_the_first_that_is_enough():
-    wanted = terms('ordered_holm', selection='holdout', tau=0.9)
+    wanted = settings('ordered_holm', selection='holdout', tau=0.9)
     first = first_look(wanted, 172800, 10)
     hits = [
         outlook(first * 2**look, replace(wanted, alpha=spend(1e-3, look + 1)), 172800, 10)
@@ -237,7 +237,7 @@ def test_the_look_for_a_share_is_the_first_that_is_enough():
 
 
 def test_a_level_below_all_p_values_is_named():
-    tiny = terms(alpha=1e-320, selection='holdout')
+    tiny = settings(alpha=1e-320, selection='holdout')
     assert not can_certify(3000, tiny, 10**6, 5)
     assert max_tau(3000, tiny, 10**6, 5) is None
     with pytest.raises(InfeasiblePlanError, match=r'10\^-326.0, is smaller than any p-value'):
@@ -253,7 +253,7 @@ def test_a_level_below_all_p_values_is_named():
 
 
 def test_the_smallest_level_that_can_be_told_is_planned_for():
-    small = terms(alpha=1e-300, selection='holdout')
+    small = settings(alpha=1e-300, selection='holdout')
     n = min_draws(small, 10**6, 5)
     full = np.full(10**6, n)
     assert certify(
@@ -262,12 +262,12 @@ def test_the_smallest_level_that_can_be_told_is_planned_for():
 
 
 def test_the_outlook_agrees_with_the_tests():
-    found = outlook(100, terms(selection='holdout'), 172800, 5)
+    found = outlook(100, settings(selection='holdout'), 172800, 5)
     level = 1e-3 / 172800
     assert stats.binom.sf(found.first_hits - 1, 100, 0.75) <= level
     assert stats.binom.sf(found.first_hits - 2, 100, 0.75) > level
     assert stats.binom.sf(found.first_hits - 1, 100, found.probability) == pytest.approx(0.5)
-    assert outlook(30, terms(), 172800).first_hits is None
+    assert outlook(30, settings(), 172800).first_hits is None
 
 
 def sequential(p, n, rng, components=5000):
@@ -305,9 +305,9 @@ def test_the_stopping_rule_stops_for_each_of_its_reasons():
 
 
 def test_the_first_look_leaves_room_for_votes_against():
-    look = first_look(terms(), 172800)
-    assert min_draws(terms(alpha=5e-4), 172800) < look < 2 * min_draws(terms(), 172800)
-    assert first_look(terms('ordered_holm'), 172800) == look
+    look = first_look(settings(), 172800)
+    assert min_draws(settings(alpha=5e-4), 172800) < look < 2 * min_draws(settings(), 172800)
+    assert first_look(settings('ordered_holm'), 172800) == look
 
 
 @pytest.mark.parametrize(('budget', 'gain'), [(0, 0.1), (100, 1.0), (100, -0.1)])
@@ -320,8 +320,8 @@ def test_bad_stopping_rules_are_named(budget, gain):
 def test_plans_at_thresholds_that_no_draws_attain_are_answered_at_once(tau):
     # An attack set that moves an input too far asks for such a threshold: no table is that long.
     for selection in ('holdout', 'same_draws', 'auto'):
-        terms = Terms(tau, 1e-3, 'holm', selection)
-        least = min_draws(terms, 2000, 10)
+        settings = CertifySettings(tau, 1e-3, 'holm', selection)
+        least = min_draws(settings, 2000, 10)
         assert least * -math.log(tau) == pytest.approx(math.log(2000 / 1e-3), rel=1e-5)
         with pytest.raises(InfeasiblePlanError, match='cannot certify anything'):
-            require_feasible(100, terms, 2000, 10)
+            require_feasible(100, settings, 2000, 10)

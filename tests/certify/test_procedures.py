@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from mmcert.certify import Terms, Votes, VotesRecord, certify, certify_record, procedures
+from mmcert.certify import CertifySettings, Votes, certify, procedures
 from mmcert.certify.binomial import histogram, p_value_table, same_draws_table
 from mmcert.certify.multiple_testing import kfwer
 from mmcert.certify.procedures import PROCEDURES, reject
-from mmcert.certify.terms import PROCEDURE, SELECTION
+from mmcert.certify.settings import PROCEDURE, SELECTION
+from mmcert.votes import VotesRecord
 from tests.certify import oracles
 
 ALPHAS = st.sampled_from([0.001, 0.01, 0.05, 0.2])
@@ -211,9 +212,9 @@ def test_a_minority_class_of_a_sound_component_is_paid_for(procedure):
 def test_same_draws_counts_the_selection_draws_as_well():
     # With Holm, 30 unanimous draws are just enough, and 20 are not.
     unanimous = votes(np.full(4, 20), 20, np.full(4, 10), n0=10)
-    terms = {'tau': 0.75, 'alpha': 1e-3, 'procedure': 'holm'}
-    assert not certify(unanimous, **terms, selection='holdout').certified.any()
-    both = certify(unanimous, **terms, selection='same_draws')
+    settings = {'tau': 0.75, 'alpha': 1e-3, 'procedure': 'holm'}
+    assert not certify(unanimous, **settings, selection='holdout').certified.any()
+    both = certify(unanimous, **settings, selection='same_draws')
     assert both.certified.all()
     assert both.statement()['selection'] == 'same_draws'
 
@@ -256,7 +257,7 @@ def test_kfwer_is_a_promise_of_its_own():
 )
 def test_bad_terms_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
-        Terms(**{'tau': 0.75, 'alpha': 1e-3, **arguments})
+        CertifySettings(**{'tau': 0.75, 'alpha': 1e-3, **arguments})
 
 
 def test_the_order_comes_from_what_the_counted_draws_had_no_part_in():
@@ -265,9 +266,9 @@ def test_the_order_comes_from_what_the_counted_draws_had_no_part_in():
     record = VotesRecord(votes([0] * 4, 5, selection_hits), {}, margin=margin)
 
     def first(hits, **arguments):
-        terms = Terms(0.5, 0.04, 'ordered_holm', 'holdout', **arguments)
+        settings = CertifySettings(0.5, 0.04, 'ordered_holm', 'holdout', **arguments)
         changed = VotesRecord(votes(hits, 5, selection_hits), {}, margin=margin)
-        return certify_record(changed, terms).certified.tolist()
+        return changed.certify(settings).certified.tolist()
 
     # With n = 5, alpha = 0.04 and tau = 1/2 one component at a time may be tested, at 5 hits.
     assert first([5, 0, 5, 5]) == [False, False, True, False]
@@ -275,7 +276,7 @@ def test_the_order_comes_from_what_the_counted_draws_had_no_part_in():
     assert first([5, 0, 5, 5], order='selection') == first([5, 0, 5, 5])
     bare = VotesRecord(record.votes, {})
     with pytest.raises(ValueError, match="order='margin' needs the margin"):
-        certify_record(bare, Terms(0.5, 0.04, procedure='ordered_holm', order='margin'))
+        bare.certify(CertifySettings(0.5, 0.04, procedure='ordered_holm', order='margin'))
 
 
 def test_a_histogram_in_chunks_is_a_histogram():
@@ -306,27 +307,31 @@ def test_a_name_without_a_rule_cannot_be_run(monkeypatch):
     with pytest.raises(ValueError, match="unknown procedure 'new'"):
         reject('new', hits, table, 0.05)
     with pytest.raises(ValueError, match="unknown procedure 'new'"):
-        Terms(0.75, 1e-3, 'new')
+        CertifySettings(0.75, 1e-3, 'new')
 
 
 def test_numpy_numbers_are_numbers():
-    found = Terms(np.float32(0.75), np.float64(1e-3), 'kfwer', k=np.float32(0.01))
+    found = CertifySettings(np.float32(0.75), np.float64(1e-3), 'kfwer', k=np.float32(0.01))
     assert found.number(1000) == 9
     assert (type(found.tau), type(found.alpha), type(found.k)) == (float, float, float)
-    assert Terms(0.75, 1e-3, 'kfwer', k=np.int64(3)).number(1000) == 3
-    assert type(Terms(0.75, 1e-3, 'kfwer', k=np.int64(3)).k) is int
+    assert CertifySettings(0.75, 1e-3, 'kfwer', k=np.int64(3)).number(1000) == 3
+    assert type(CertifySettings(0.75, 1e-3, 'kfwer', k=np.int64(3)).k) is int
     json.dumps(vars(found))
 
 
 def test_runs_and_answers_have_one_default():
     votes_of_both = votes(np.full(40, 60), 60, np.full(40, 5))
     found = certify(votes_of_both, tau=0.75, alpha=1e-3)
-    assert found.terms == Terms(0.75, 1e-3) == Terms(0.75, 1e-3, PROCEDURE, SELECTION)
+    assert (
+        found.settings
+        == CertifySettings(0.75, 1e-3)
+        == CertifySettings(0.75, 1e-3, PROCEDURE, SELECTION)
+    )
     assert (PROCEDURE, SELECTION) == ('ordered_holm', 'auto')
 
 
 def test_k_is_at_most_the_number_of_components():
-    assert Terms(0.75, 0.5, 'kfwer', k=5).number(1) == 1
+    assert CertifySettings(0.75, 0.5, 'kfwer', k=5).number(1) == 1
     lone = votes([0], 5)
     assert not certify(lone, tau=0.75, alpha=0.5, procedure='kfwer', k=5).certified.any()
 
@@ -334,9 +339,9 @@ def test_k_is_at_most_the_number_of_components():
 def test_the_certificate_says_what_ordered_the_components():
     plain = votes([5, 5], 5, np.array([3, 4]))
 
-    def order_of(record, **terms):
-        arguments = {'procedure': 'ordered_holm', 'selection': 'holdout'} | terms
-        return certify_record(record, Terms(0.75, 0.1, **arguments)).statement().get('order')
+    def order_of(record, **settings):
+        arguments = {'procedure': 'ordered_holm', 'selection': 'holdout'} | settings
+        return record.certify(CertifySettings(0.75, 0.1, **arguments)).statement().get('order')
 
     margin = np.array([1, 2])
     assert order_of(VotesRecord(plain, {})) == 'by the selection votes'

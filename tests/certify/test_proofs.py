@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import optimize, sparse, stats
 
-from mmcert.certify import Taxonomy, Votes, certify
+from mmcert.certify import Hierarchy, Votes, certify
 from mmcert.certify.binomial import p_value_table
 from mmcert.certify.procedures import PROCEDURES, reject
 
@@ -55,7 +55,7 @@ def states(n, classes):
     return tuple(counts for counts in cuts if sum(counts) == n)
 
 
-def same_draw_broken(n, probabilities, tau, terms, alpha, k=1):
+def same_draw_broken(n, probabilities, tau, settings, alpha, k=1):
     """Whether k promises are broken, for every outcome of the counts; the class is the top one."""
     components, classes = len(probabilities), len(probabilities[0])
     kinds = states(n, classes)
@@ -64,7 +64,7 @@ def same_draw_broken(n, probabilities, tau, terms, alpha, k=1):
     broken = np.zeros((len(kinds),) * components, dtype=bool)
     for outcome in np.ndindex(broken.shape):
         hits = np.array([kinds[state][top[state]] for state in outcome])
-        mask = reject(terms, hits, table, alpha, k=k).mask
+        mask = reject(settings, hits, table, alpha, k=k).mask
         wrong = sum(
             mask[i] and probabilities[i][top[state]] <= tau + 1e-12
             for i, state in enumerate(outcome)
@@ -140,9 +140,9 @@ def test_no_dependence_breaks_more_than_alpha_over_two_looks(procedure):
 
 
 @pytest.mark.parametrize('procedure', ['holm', 'ordered_holm'])
-def test_no_dependence_breaks_more_than_alpha_over_a_taxonomy(procedure):
+def test_no_dependence_breaks_more_than_alpha_over_a_hierarchy(procedure):
     n, tau, alpha = 6, 0.5, 0.6
-    taxonomy = Taxonomy([{'pair': ['a', 'b']}], ['a', 'b', 'c'])
+    hierarchy = Hierarchy([{'pair': ['a', 'b']}], ['a', 'b', 'c'])
     kinds = states(n, 3)
     fine = np.array([np.argmax(counts) for counts in kinds])
     nodes = np.array([(counts[0] + counts[1], counts[2]) for counts in kinds])
@@ -157,7 +157,7 @@ def test_no_dependence_breaks_more_than_alpha_over_a_taxonomy(procedure):
                           coarse=(Votes(coarse, nodes[chosen].max(axis=1), n, 0),))  # fmt: skip
             found = certify(
                 votes, tau=tau, alpha=alpha, procedure=procedure, selection='same_draws',
-                taxonomy=taxonomy,
+                hierarchy=hierarchy,
             )  # fmt: skip
             of_class = np.array(p)[[0, 1], votes.guess]
             of_node = inside[[0, 1], coarse]

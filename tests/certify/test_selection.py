@@ -4,24 +4,26 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from mmcert.certify import Terms, Votes, VotesRecord, certify, certify_record, joint_radii
+from mmcert.certify import CertifySettings, Votes, certify, joint_radii
 from mmcert.certify.binomial import balanced_tau, best_tau, p_value_table, same_draws_table
 from mmcert.certify.certificate import component_order
 from mmcert.certify.planning import can_certify, forecast, max_tau, min_draws, outlook
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.selection import settle, settle_votes
 from mmcert.certify.sequential import spend
+from mmcert.votes import VotesRecord
 
 K, ALPHA = 172_800, 1e-3
 
 
-def terms(procedure='holm', selection='same_draws', **arguments):
+def settings(procedure='holm', selection='same_draws', **arguments):
     k = {'k': 0.001} if procedure == 'kfwer' else {}
-    return Terms(**{'tau': 0.5, 'alpha': ALPHA} | k | arguments,
+    return CertifySettings(**{'tau': 0.5, 'alpha': ALPHA} | k | arguments,
                  procedure=procedure, selection=selection)  # fmt: skip
 
 
@@ -82,16 +84,16 @@ def test_votes_have_no_part_in_what_is_settled():
     for procedure in PROCEDURES:
         for selection in ('holdout', 'same_draws', 'auto'):
             for tau in (0.5, 0.6, 0.9):
-                wanted = terms(procedure, selection, tau=tau)
+                wanted = settings(procedure, selection, tau=tau)
                 assert settle_votes(votes, wanted) == settle_votes(other, wanted)
 
 
 def test_far_above_one_half_same_draws_are_tested_at_tau():
     for tau in (0.6, 0.75, 0.95):
         for procedure in PROCEDURES:
-            assert settle(terms(procedure, tau=tau), K, 10, 100).tau == tau
-    assert settle(terms('holm'), K, 10, 100).tau > 0.5
-    assert settle(terms('holm', 'holdout'), K, 10, 100).tau == 0.5
+            assert settle(settings(procedure, tau=tau), K, 10, 100).tau == tau
+    assert settle(settings('holm'), K, 10, 100).tau > 0.5
+    assert settle(settings('holm', 'holdout'), K, 10, 100).tau == 0.5
 
 
 @pytest.mark.parametrize('procedure', PROCEDURES)
@@ -99,7 +101,7 @@ def test_a_smaller_tau_certifies_no_less(procedure):
     votes, counts = drawn(), []
     record = VotesRecord(votes, {}, margin=np.clip(votes.hits * 2, 0, 255))
     for tau in (0.5, 0.52, 0.55, 0.6, 0.7):
-        found = certify_record(record, terms(procedure, tau=tau))
+        found = record.certify(settings(procedure, tau=tau))
         assert found.tested_tau >= tau
         counts.append(int(found.certified.sum()))
         statement = found.statement()
@@ -120,7 +122,7 @@ def test_a_smaller_tau_certifies_no_less(procedure):
 def test_feasibility_is_monotone_in_tau_and_ends_at_max_tau(
     procedure, selection, n0, n, components
 ):
-    wanted = terms(procedure, selection)
+    wanted = settings(procedure, selection)
     taus = np.linspace(0.5, 0.999, 200)
     able = [can_certify(n, replace(wanted, tau=tau), components, n0) for tau in taus]
     assert able == sorted(able, reverse=True)
@@ -132,12 +134,12 @@ def test_feasibility_is_monotone_in_tau_and_ends_at_max_tau(
 
 def test_the_largest_tau_exists_where_the_order_alone_can_begin():
     # Tested at 1/2 itself, 30 unanimous draws have a p-value of 0.002 among two million.
-    assert max_tau(20, terms('ordered_holm'), 2_097_152, 10) == pytest.approx(0.7943, abs=1e-4)
-    assert max_tau(20, terms('holm'), 2_097_152, 10) is None
+    assert max_tau(20, settings('ordered_holm'), 2_097_152, 10) == pytest.approx(0.7943, abs=1e-4)
+    assert max_tau(20, settings('holm'), 2_097_152, 10) is None
     record = VotesRecord(
         Votes(np.zeros(50, dtype=int), np.full(50, 20), 20, 10, np.full(50, 10)), {}
     )
-    assert certify_record(record, terms('ordered_holm')).certified.all()
+    assert record.certify(settings('ordered_holm')).certified.all()
 
 
 @pytest.mark.parametrize('procedure', PROCEDURES)
@@ -151,8 +153,8 @@ def test_auto_is_the_better_of_both_or_nearly(procedure):
             record = VotesRecord(votes, {}, margin=margin)
             for tau in (0.5, 0.55, 0.6, 0.75, 0.85, 0.9):
                 share = {
-                    selection: certify_record(
-                        record, terms(procedure, selection, tau=tau)
+                    selection: record.certify(
+                        settings(procedure, selection, tau=tau)
                     ).certified.mean()
                     for selection in ('holdout', 'same_draws', 'auto')
                 }
@@ -168,12 +170,12 @@ def test_auto_takes_what_the_draws_and_the_order_leave_open():
     assert certify(bare, tau=0.75, alpha=0.01).selection == 'holdout'
     assert certify(alone, tau=0.75, alpha=0.01).selection == 'same_draws'
     assert certify(both, tau=0.75, alpha=0.01).statement()['selection'] == 'same_draws'
-    ordered = Terms(0.75, 0.01, 'ordered_holm', order='selection')
+    ordered = CertifySettings(0.75, 0.01, 'ordered_holm', order='selection')
     record = VotesRecord(both, {}, margin=np.arange(6))
-    assert certify_record(record, ordered).selection == 'holdout'
-    assert component_order(record, ordered).tolist() == [5, 4, 3, 2, 1, 0]
+    assert record.certify(ordered).selection == 'holdout'
+    assert component_order(record.votes, ordered, record.margin).tolist() == [5, 4, 3, 2, 1, 0]
     with pytest.raises(ValueError, match='lack'):
-        certify_record(VotesRecord(alone, {}), ordered)
+        VotesRecord(alone, {}).certify(ordered)
 
 
 def test_auto_with_an_order_of_the_callers_counts_no_selection_draws():
@@ -199,24 +201,24 @@ def test_what_can_certify_goes_before_what_cannot():
         for tau in (0.5, 0.6, 0.75, 0.9):
             for procedure in PROCEDURES:
                 able = {
-                    selection: can_certify(n, terms(procedure, selection, tau=tau), 1536, n0)
+                    selection: can_certify(n, settings(procedure, selection, tau=tau), 1536, n0)
                     for selection in ('holdout', 'same_draws')
                 }
-                found = settle(terms(procedure, 'auto', tau=tau), 1536, n0, n)
+                found = settle(settings(procedure, 'auto', tau=tau), 1536, n0, n)
                 assert able[found.selection] == any(able.values())
-                assert can_certify(n, terms(procedure, 'auto', tau=tau), 1536, n0) == any(
+                assert can_certify(n, settings(procedure, 'auto', tau=tau), 1536, n0) == any(
                     able.values()
                 )
 
 
 def test_all_looks_are_tested_at_what_the_first_settles():
     votes = drawn(3000, n=40).as_first_look()
-    first = settle_votes(votes, terms())
+    first = settle_votes(votes, settings())
     whole = votes.with_look(drawn(3000, n=40).without_looks())
     whole = replace(whole, guess=votes.guess)
-    assert settle_votes(whole, terms()) == first
-    assert first.tau == settle(terms(alpha=spend(ALPHA, 1)), 3000, 10, 40).tau > 0.5
-    found = certify(whole, **{**vars(terms()), 'order': None})
+    assert settle_votes(whole, settings()) == first
+    assert first.tau == settle(settings(alpha=spend(ALPHA, 1)), 3000, 10, 40).tau > 0.5
+    found = certify(whole, **{**vars(settings()), 'order': None})
     assert found.tested_tau == first.tau
     expected = np.zeros(3000, dtype=bool)
     for look, (hits, n) in enumerate(whole.stages('same_draws'), start=1):
@@ -249,14 +251,14 @@ def test_joint_radii_take_the_selection_of_the_larger_bound():
     np.testing.assert_array_equal(joint_radii(few, alpha=ALPHA, radius=float), holdout)
 
 
-@settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(PROCEDURES), st.integers(0, 6), st.integers(1, 60),
     st.sampled_from([1, 7, 1000, K]), st.floats(0.5, 0.95), st.sampled_from([1e-3, 0.05, 0.3]),
 )  # fmt: skip
 def test_the_outlook_agrees_with_the_planner(procedure, n0, n, components, tau, alpha):
     k = {'k': 2} if procedure == 'kfwer' else {}
-    wanted = Terms(tau, alpha, procedure, 'auto', **k)
+    wanted = CertifySettings(tau, alpha, procedure, 'auto', **k)
     found = outlook(n, wanted, components, n0)
     assert found.feasible == can_certify(n, wanted, components, n0)
     assert (found.min_draws <= n) == found.feasible

@@ -3,19 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmcert.certify import (
-    InfeasiblePlanError,
-    Terms,
-    Votes,
-    VotesRecord,
-    certify,
-    joint_radii,
-    load_votes,
-    save_votes,
-)
+from mmcert.certify import CertifySettings, InfeasiblePlanError, Votes, certify, joint_radii
 from mmcert.certify.planning import first_look
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.sequential import spend
+from mmcert.votes import VotesRecord, load_votes, save_votes
 
 
 def looks_of(counts, sizes, n0=5):
@@ -104,4 +96,4 @@ def test_levels_below_all_p_values_certify_nothing(alpha):
             radii = joint_radii(counts, alpha=alpha, radius=float, selection=selection)
             assert (radii < 0.5).all()
     with pytest.raises(InfeasiblePlanError, match='smaller than any p-value'):
-        first_look(Terms(0.75, alpha, 'holm'), 10**6, 10)
+        first_look(CertifySettings(0.75, alpha, 'holm'), 10**6, 10)

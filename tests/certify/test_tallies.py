@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcert.certify import tally, total
-from mmcert.certify.tallies import Tallier, near_boundary
-from mmcert.certify.taxonomy import Taxonomy
+from mmcert.certify.hierarchy import Hierarchy
+from mmcert.metrics import tally, total
+from mmcert.metrics.confusion import ConfusionAccumulator, near_boundary
 
 CLASSES = 4
 
@@ -115,7 +115,7 @@ def test_regions_add_up_to_the_whole():
     rng = np.random.default_rng(0)
     label = np.repeat(np.repeat(rng.integers(0, CLASSES, (4, 5)), 9, 0), 9, 1)
     guess = np.where(rng.random(label.shape) < 0.9, label, 0)
-    counter = Tallier(label, guess, CLASSES, boundaries=True)
+    counter = ConfusionAccumulator(label, guess, CLASSES, boundaries=True)
     counts = counter.tally(rng.random(label.shape) < 0.8)
     near = near_boundary(label)
     regions = counts.by_region()
@@ -163,12 +163,12 @@ def test_certificates_that_may_be_wrong_count_as_abstained(image, allowance):
 
 def test_the_allowance_is_charged_to_each_region_and_level():
     label = np.repeat(np.arange(CLASSES), 40).reshape(4, 40)
-    counter = Tallier(label, label, CLASSES, boundaries=True)
+    counter = ConfusionAccumulator(label, label, CLASSES, boundaries=True)
     level = np.zeros(label.shape, dtype=np.uint8)
     level[0, :10] = 1
     level[1, :10] = 2
-    taxonomy = Taxonomy([{'low': ['a', 'b'], 'high': ['c', 'd']}], ['a', 'b', 'c', 'd'])
-    levels = counter.level_tally(level, label, [taxonomy.nodes[0][label]], taxonomy)
+    hierarchy = Hierarchy([{'low': ['a', 'b'], 'high': ['c', 'd']}], ['a', 'b', 'c', 'd'])
+    levels = counter.hierarchy_counts(level, label, [hierarchy.nodes[0][label]], hierarchy)
     counts = counter.tally(level == 0, 7, levels)
     rates = counts.rates()
     assert rates['abstain_level0'] == rates['abstain'] == pytest.approx(27 / 160)

@@ -5,9 +5,9 @@ import stat
 import numpy as np
 import pytest
 
-from mmcert.certify import (
+from mmcert.certify import Votes
+from mmcert.votes import (
     FingerprintError,
-    Votes,
     VotesFileError,
     VotesRecord,
     VotesStore,

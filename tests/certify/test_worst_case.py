@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcert.certify import tally
-from mmcert.certify.worst_case import worst_iou, worst_mean_iou
+from mmcert.metrics import tally
+from mmcert.metrics.worst_case import worst_iou, worst_mean_iou
 
 
 def confusion_of(label, predicted, classes):

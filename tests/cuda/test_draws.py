@@ -17,7 +17,7 @@ from mmcert.perturbations import (
     GaussianNoise,
     LaplaceNoise,
 )
-from mmcert.sampling import BatchSize, Keeper, LogitMaps, Partial, collect_votes
+from mmcert.sampling import BatchSize, Checkpoint, Checkpointer, LogitMaps, collect_votes
 from mmcert.sampling.draws import ESTIMATION, draw_seed, input_digest
 from tests.sampling.test_long_runs import NODES, Stop, assert_same, segment, votes_of
 from tests.sampling.test_long_runs import stopping_after as stopping
@@ -141,12 +141,12 @@ def test_a_run_that_was_broken_off_continues_to_the_same_votes(device, calls, ar
     x = image_on(device)
     expected, kept, seen = votes_of(x, **arguments), [], []
     with pytest.raises(Stop):
-        votes_of(x, stopping(calls), keeper=Keeper(kept.append, 1e9), **arguments)
-    stored = Partial.from_arrays({key: np.array(a) for key, a in kept[-1].to_arrays().items()})
+        votes_of(x, stopping(calls), checkpointer=Checkpointer(kept.append, 1e9), **arguments)
+    stored = Checkpoint.from_arrays({key: np.array(a) for key, a in kept[-1].to_arrays().items()})
     resumed = votes_of(
         x,
         lambda images: seen.extend(images) or segment(images),
-        keeper=Keeper(kept.append, 1e9, stored),
+        checkpointer=Checkpointer(kept.append, 1e9, stored),
         **{**arguments, 'batch_size': 7},
     )
     assert_same(resumed, expected)
@@ -156,12 +156,12 @@ def test_a_run_that_was_broken_off_continues_to_the_same_votes(device, calls, ar
 TWO = """
 import sys
 import numpy as np, torch.distributed as dist
-from mmcert.sampling import Team
+from mmcert.sampling import ProcessGroup
 from tests.cuda.support import arrays, runs
 
 rank, store, out, device = int(sys.argv[1]), *sys.argv[2:]
 dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
-np.savez(f'{out}-{rank}.npz', **arrays(runs(device, team=Team.of_all_processes())))
+np.savez(f'{out}-{rank}.npz', **arrays(runs(device, processes=ProcessGroup.of_all_processes())))
 dist.barrier()
 dist.destroy_process_group()
 """

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mmcert.sampling import LogitMaps
+from mmcert.sampling.label_decoding import add_hits, decode_labels, has_kernel
 from mmcert.sampling.logit_maps import eager_labels, resized_scores
-from mmcert.sampling.readers import add_hits, has_kernel, read_labels
 
 from .support import DEVICES
 
@@ -48,7 +48,7 @@ def test_triton_reads_the_maps_of_a_device():
 def test_labels_and_hits_are_those_of_the_reference(device, classes, dtype):
     for case in CASES if dtype == torch.float32 else CASES[1:2]:
         maps = random_maps(device, case, classes, dtype)
-        labels, expected = read_labels(maps), eager_labels(maps)
+        labels, expected = decode_labels(maps), eager_labels(maps)
         assert labels.device.type == device and labels.shape == (3, *maps.shape)
         assert_best(maps, labels)
         # Ties are frequent in half precision alone, and decided alike where products are exact.
@@ -76,7 +76,7 @@ def test_exact_ties_go_to_the_lowest_class(device, align_corners):
         (torch.zeros_like(twins), lambda label: label == 0),
     ):
         tied = maps.with_scores(scores)
-        labels = read_labels(tied)
+        labels = decode_labels(tied)
         assert bool(lowest(labels).all())
         assert_best(tied, labels)
 
@@ -85,7 +85,7 @@ def test_exact_ties_go_to_the_lowest_class(device, align_corners):
 @pytest.mark.parametrize('threshold', [0.5, 0.3])
 def test_a_binary_head_is_compared_with_its_threshold(device, threshold):
     maps = random_maps(device, CASES[1], 1, threshold=threshold)
-    labels = read_labels(maps).cpu().long()
+    labels = decode_labels(maps).cpu().long()
     exact = resized_scores(maps.with_scores(maps.scores.cpu().double()))[:, 0].sigmoid()
     clear = (exact - threshold).abs() > 1e-5
     assert torch.equal(labels[clear], (exact > threshold).long()[clear])
@@ -95,7 +95,7 @@ def test_a_binary_head_is_compared_with_its_threshold(device, threshold):
 @pytest.mark.parametrize('device', DEVICES)
 def test_hits_of_more_draws_than_a_byte_counts(device):
     maps = random_maps(device, ((3, 4), (8, 9), None, False), 2, batch=600)
-    guess = read_labels(maps)[0]
+    guess = decode_labels(maps)[0]
     hits = torch.zeros(8, 9, dtype=torch.int32, device=device)
     add_hits(hits, maps, guess)
     assert torch.equal(hits, (eager_labels(maps) == guess).sum(dim=0).int())
@@ -107,7 +107,7 @@ def test_hits_of_more_draws_than_a_byte_counts(device):
 def test_labels_at_full_size(size):
     grid = (size[0] // 4, size[1] // 4)
     maps = random_maps('cuda', (grid, size, None, False), 19, batch=2)
-    labels, expected = read_labels(maps), eager_labels(maps)
+    labels, expected = decode_labels(maps), eager_labels(maps)
     assert float((labels != expected).float().mean()) < 1e-5
 
 
@@ -119,7 +119,7 @@ def test_more_scores_than_32_bits_count():
     scores = torch.empty((batch, classes, *grid), dtype=torch.float16, device='cuda').normal_()
     assert scores.numel() > 2**31
     maps = LogitMaps(scores, (361, 363))
-    labels = read_labels(maps)
+    labels = decode_labels(maps)
     last = maps.with_scores(scores[-1:].clone())
-    assert torch.equal(labels[-1:], read_labels(last))
+    assert torch.equal(labels[-1:], decode_labels(last))
     assert float((labels[-1:] != eager_labels(last)).float().mean()) < 1e-2

@@ -14,11 +14,11 @@ from mmcert.compat import enable_mmcv_lite
 enable_mmcv_lite()
 pytest.importorskip('mmseg')
 
-from mmcert.certify import read_folder  # noqa: E402
 from mmcert.models import ImageSegmentor, Numerics  # noqa: E402
 from mmcert.models.numerics import PRECISIONS  # noqa: E402
+from mmcert.sampling.label_decoding import decode_labels  # noqa: E402
 from mmcert.sampling.logit_maps import eager_labels  # noqa: E402
-from mmcert.sampling.readers import read_labels  # noqa: E402
+from mmcert.votes import read_folder  # noqa: E402
 from tests.openmmlab import test_sampling_paths as paths  # noqa: E402
 from tests.openmmlab.conftest import make_config, run_test, scenes_root  # noqa: E402, F401
 from tests.openmmlab.test_sampling_paths import noisy_images, sample_for, small_model  # noqa: E402
@@ -84,9 +84,9 @@ def test_autocast_computes_in_half_precision_and_resizes_in_single(device, preci
     torch.testing.assert_close(output.scores, by_hand)
     error = (output.scores.float() - plain.scores).abs().max() / plain.scores.abs().max()
     assert 0 < float(error) < 0.1
-    labels = read_labels(output)
+    labels = decode_labels(output)
     assert float((labels != eager_labels(output)).float().mean()) < 1e-2
-    assert float((labels != read_labels(plain)).float().mean()) < 0.1
+    assert float((labels != decode_labels(plain)).float().mean()) < 0.1
     statement = segment.statement()
     assert statement['precision'] == precision and statement['device'] == device
     assert ('tf32' in statement) == (device == 'cuda')

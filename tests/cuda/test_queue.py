@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcert.sampling import Keeper, collect_votes
+from mmcert.sampling import Checkpointer, collect_votes
 
 from .support import NOISE
 
@@ -71,10 +71,10 @@ NODES = [[0, 1, 1, 2, 2], [0, 0, 0, 0, 0]]
         ({'precision': 'bf16'}, {}),
         ({'precision': 'fp16', 'channels_last': True}, {}),
         ({}, {'nodes': NODES}),
-        ({}, {'keeper': Keeper(lambda part: None, 1e9)}),
+        ({}, {'checkpointer': Checkpointer(lambda part: None, 1e9)}),
         ({}, {'on_draws': lambda done: None}),
     ],
-    ids=['fp32', 'bf16', 'fp16-channels_last', 'taxonomy', 'keeper', 'on_draws'],
+    ids=['fp32', 'bf16', 'fp16-channels_last', 'hierarchy', 'checkpointer', 'on_draws'],
 )
 def test_sampling_never_waits_for_the_device(model, forbidden, numerics, arguments):
     from mmcert.models import ImageSegmentor, Numerics

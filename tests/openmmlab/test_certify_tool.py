@@ -6,10 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from mmcert.certify import Votes, VotesRecord, VotesStore
-from mmcert.certify.tallies import tally
+from mmcert.certify import Votes
 from mmcert.evaluation.metric import CertifiedMetric, ImageResult, _testing_line
+from mmcert.metrics.confusion import tally
 from mmcert.sampling.draws import DRAW_SCHEME
+from mmcert.votes import VotesRecord, VotesStore
 from tests.openmmlab.conftest import ROOT
 
 PROVENANCE = {'num_classes': 2, 'ignore_index': 255, 'certified_space': 'the original image'}

@@ -21,16 +21,16 @@ from mmdet3d.models.segmentors import EncoderDecoder3D
 from mmdet3d.registry import DATASETS, MODELS
 from mmdet3d.structures import Det3DDataSample
 
-from mmcert.certify import read_folder
-from mmcert.certify.offline import Task, evaluate
-from mmcert.certify.tallies import total
 from mmcert.engine import SmoothingConfig
+from mmcert.metrics.confusion import total
 from mmcert.models.cloud_adapter import CloudAdapter
 from mmcert.models.numerics import Numerics
 from mmcert.models.point_segmentor import PointSegmentor
 from mmcert.models.randomness import UnrepeatableModelError
 from mmcert.perturbations import CoordinateNoise
 from mmcert.sampling import collect_votes
+from mmcert.votes import read_folder
+from mmcert.votes.offline import Task, evaluate
 
 POINTS = 60
 
@@ -184,10 +184,10 @@ def test_a_test_run_certifies_every_cloud(tmp_path):
     records = list(read_folder(next(folder.glob('votes-*'))))
     assert [record.votes.num_components for record in records] == [60, 65, 70]
     task = Task(2)
-    terms = SmoothingConfig.from_cfg(
+    settings = SmoothingConfig.from_cfg(
         dict(sigma=0.5, n0=4, n=60, tau=0.6, alpha=0.01), 'cloud'
-    ).plan().terms  # fmt: skip
-    (tally,) = evaluate(records, [terms], task)
+    ).plan().settings  # fmt: skip
+    (tally,) = evaluate(records, [settings], task)
     assert total([tally], 2).rates()['certAcc'] == pytest.approx(metrics['certified/certAcc'])
 
 

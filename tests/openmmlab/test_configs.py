@@ -138,7 +138,7 @@ def test_config_name_states_what_it_holds(path):
         default = SmoothingConfig(sigma=0.25)
         for key in ('procedure', 'selection', 'alpha', 'n0'):
             assert cfg.smoothing[key] == getattr(default, key)
-        assert cfg.smoothing.tau == default.plan().terms.tau
+        assert cfg.smoothing.tau == default.plan().settings.tau
     if name.startswith('vanilla'):
         assert cfg.smoothing is None and cfg.load_from is None
     if size := re.search(r'camvid-(\d+)x(\d+)', name):

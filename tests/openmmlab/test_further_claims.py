@@ -1,4 +1,4 @@
-"""k-FWER, looks, radius maps and taxonomies, from the config to the files."""
+"""k-FWER, looks, radius maps and hierarchies, from the config to the files."""
 
 import json
 
@@ -6,13 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
-from mmcert.certify import Taxonomy, Terms, certify_record, joint_radii, load_votes, read_folder
-from mmcert.certify.offline import Task, radius_curve
-from mmcert.certify.taxonomy import BUILT_IN
+from mmcert.certify import CertifySettings, Hierarchy, joint_radii
+from mmcert.certify.hierarchy import BUILT_IN
 from mmcert.datasets import CamVidDataset
 from mmcert.engine.smoothing_config import SmoothingConfig
 from mmcert.models import SmoothedSegmentor
 from mmcert.perturbations import GaussianNoise
+from mmcert.votes import load_votes, read_folder
+from mmcert.votes.offline import Task, radius_curve
 
 from .conftest import run_test
 
@@ -37,12 +38,12 @@ def test_built_in_taxonomies_fit_their_data_sets(name):
 
     dataset = {'camvid': CamVidDataset, 'cityscapes': CityscapesDataset}[name]
     classes = dataset.METAINFO['classes']
-    taxonomy = Taxonomy.from_config(name, classes)
-    assert taxonomy.names[0] == (
+    hierarchy = Hierarchy.from_config(name, classes)
+    assert hierarchy.names[0] == (
         'flat', 'construction', 'object', 'nature', 'sky', 'human', 'vehicle',
     )  # fmt: skip
-    assert taxonomy.names[1] == ('static', 'dynamic')
-    assert Taxonomy.from_spec(taxonomy.spec()).spec() == taxonomy.spec()
+    assert hierarchy.names[1] == ('static', 'dynamic')
+    assert Hierarchy.from_spec(hierarchy.spec()).spec() == hierarchy.spec()
 
 
 def test_a_radius_map_is_stored_and_drawn(make_config, tmp_path):
@@ -82,8 +83,8 @@ def test_a_radius_map_counts_what_the_joint_curve_counts(make_config, tmp_path):
     np.testing.assert_array_equal(curve.kept, [(radii > reach).sum() for reach in grid])
 
 
-def test_a_taxonomy_certifies_nodes_where_classes_cannot_be(make_config, tmp_path):
-    metrics = run_test(make_config(smoothing=dict(taxonomy=LEVELS, draw_every=1, sigma=0.1)))
+def test_a_hierarchy_certifies_nodes_where_classes_cannot_be(make_config, tmp_path):
+    metrics = run_test(make_config(smoothing=dict(hierarchy=LEVELS, draw_every=1, sigma=0.1)))
     assert metrics['certified/abstain_level2'] <= metrics['certified/abstain_level1']
     assert metrics['certified/abstain_level1'] <= metrics['certified/abstain']
     assert metrics['certified/abstain_level0'] == metrics['certified/abstain']
@@ -91,13 +92,13 @@ def test_a_taxonomy_certifies_nodes_where_classes_cannot_be(make_config, tmp_pat
     (votes,) = (tmp_path / 'work/certified').glob('votes-*')
     (folder,) = (tmp_path / 'work/certified').glob('certificates-*')
     for record in read_folder(votes):
-        taxonomy = Taxonomy(LEVELS, record.meta['provenance']['classes'])
-        expected = certify_record(record, Terms(0.6, 0.01, 'holm', 'holdout'), taxonomy)
+        hierarchy = Hierarchy(LEVELS, record.meta['provenance']['classes'])
+        expected = record.certify(CertifySettings(0.6, 0.01, 'holm', 'holdout'), hierarchy)
         maps = np.load(folder / f'{record.meta["name"]}.npz')
         np.testing.assert_array_equal(maps['level'], expected.level)
         np.testing.assert_array_equal(maps['nodes2'], expected.coarse[1])
         statement = read_json(folder / f'{record.meta["name"]}.json')
-        flat = statement['taxonomy']['levels'][0]['flat']
+        flat = statement['hierarchy']['levels'][0]['flat']
         assert flat['radius'] == pytest.approx(GaussianNoise(0.1).radius(0.6))
         # tau = 0.6 is less than 2 / 3: the single most frequent class may leave the node.
         assert flat['argmax_radius'] == 0
@@ -221,9 +222,9 @@ def test_bad_options_are_named(smoothing, message):
         SmoothingConfig.from_cfg({'sigma': 0.25, **smoothing})
 
 
-def test_a_taxonomy_of_other_classes_is_refused(make_config):
+def test_a_hierarchy_of_other_classes_is_refused(make_config):
     with pytest.raises(ValueError, match="names the class 'Road'"):
-        run_test(make_config(smoothing=dict(taxonomy=[{'flat': ['Road']}])))
+        run_test(make_config(smoothing=dict(hierarchy=[{'flat': ['Road']}])))
 
 
 def test_a_budget_below_the_first_look_is_refused(make_config):

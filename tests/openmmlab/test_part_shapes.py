@@ -217,9 +217,9 @@ def test_what_is_written_is_read_again(shapes_root):
     rank = list(CATEGORIES).index('Lamp')
     values, labels = draw_shape('Lamp', 300, (0, part_shapes.SPLITS['train'], rank, 1))
     path = shapes_root / CATEGORIES['Lamp'][0] / 'train-0001.txt'
-    read, read_labels = read_shape(path, 'Lamp')
+    read, decode_labels = read_shape(path, 'Lamp')
     np.testing.assert_allclose(read, values, atol=1e-6)
-    np.testing.assert_array_equal(read_labels, labels)
+    np.testing.assert_array_equal(decode_labels, labels)
 
 
 def test_the_data_set_makes_its_files_once(tmp_path):

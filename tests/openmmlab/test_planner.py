@@ -6,7 +6,7 @@ import pytest
 
 from mmcert.certify.planning import StoppingRule, first_look
 from mmcert.certify.sequential import spend
-from mmcert.certify.terms import PROCEDURE, SELECTION, Terms
+from mmcert.certify.settings import PROCEDURE, SELECTION, CertifySettings
 from mmcert.engine.planner import report
 from mmcert.engine.smoothing_config import SmoothingConfig
 
@@ -53,14 +53,16 @@ def test_the_report_of_looks_speaks_of_looks_that_the_row_has():
     printed = report(wanted, K, 1, [0.95, 0.98], None)
     assert 'largest tau in 1000 draws' in printed and 'smallest n' not in printed
     for row in cells(printed, 0):
-        terms = Terms(0.9, 1e-3, row[0].split(',')[0], row[1], 0.001 if 'kfwer' in row[0] else None)
-        first = first_look(terms, K, 10)
+        settings = CertifySettings(
+            0.9, 1e-3, row[0].split(',')[0], row[1], 0.001 if 'kfwer' in row[0] else None
+        )
+        first = first_look(settings, K, 10)
         looks = [first * 2**look for look in range(10) if first * 2**look <= 1000]
         words = ', '.join(map(str, looks))
         assert row[2:4] == ['yes', f'{words} (at {spend(1e-3, len(looks)):.3g})']
         tau = float(row[4])
-        assert first_look(replace(terms, tau=tau - 1e-4), K, 10) <= 1000
-        assert first_look(replace(terms, tau=tau + 1e-4), K, 10) > 1000
+        assert first_look(replace(settings, tau=tau - 1e-4), K, 10) <= 1000
+        assert first_look(replace(settings, tau=tau + 1e-4), K, 10) > 1000
         counted = looks[-1] + (10 if row[1] == 'same_draws' else 0)
         assert row[6].endswith(f'/{counted}')
     # What is not reached has no last look.
@@ -88,13 +90,13 @@ def test_the_report_names_what_is_not_possible():
 
 def test_runs_and_terms_have_one_default():
     assert (PROCEDURE, SELECTION) == ('ordered_holm', 'auto')
-    assert plan(tau=0.75, alpha=0.01).terms == Terms(0.75, 0.01)
+    assert plan(tau=0.75, alpha=0.01).settings == CertifySettings(0.75, 0.01)
 
 
 def test_parts_leave_holdout_alone():
     sliced = {'sigma': None, 'perturbation': SLICES}
-    assert plan(**sliced).terms.selection == 'holdout'
-    assert plan(**sliced, selection='holdout').terms == plan(**sliced).terms
+    assert plan(**sliced).settings.selection == 'holdout'
+    assert plan(**sliced, selection='holdout').settings == plan(**sliced).settings
     with pytest.raises(ValueError, match="set selection='holdout' or 'auto'"):
         plan(**sliced, selection='same_draws')
     with pytest.raises(ValueError, match='n0 must be an integer of at least 1'):

@@ -15,7 +15,6 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmcert.certify import VotesStore
 from mmcert.engine import SmoothingConfig
 from mmcert.models import ImageSegmentor, SmoothedSegmentor, randomness
 from mmcert.models.randomness import (
@@ -28,6 +27,7 @@ from mmcert.models.randomness import (
 from mmcert.perturbations import GaussianNoise
 from mmcert.sampling import LogitMaps, collect, collect_votes
 from mmcert.sampling.draws import ESTIMATION
+from mmcert.votes import VotesStore
 
 ROOT = Path(__file__).parents[2]
 CLASSES = 4
@@ -303,13 +303,13 @@ def test_one_input_that_draws_does_not_touch_the_others():
     assert numbers.drawn and not numbers.together
 
 
-def smoothed(base, folder, team=None, **settings):
+def smoothed(base, folder, processes=None, **settings):
     config = SmoothingConfig.from_cfg(
         {'sigma': 0.25, 'n0': 4, 'alpha': 0.01, 'tau': 0.5, 'save_seconds': 0, **settings}
     )
     plan, names = config.plan(), [str(index) for index in range(CLASSES)]
     store = VotesStore(folder, plan.sampling_spec(), {})
-    return SmoothedSegmentor(base, plan, names, store, team=team)
+    return SmoothedSegmentor(base, plan, names, store, processes=processes)
 
 
 def certified(base, folder, seed=0, **settings):
@@ -352,12 +352,13 @@ import sys
 from pathlib import Path
 import torch, torch.distributed as dist
 import tests.openmmlab.conftest
-from mmcert.sampling import Team
+from mmcert.sampling import ProcessGroup
 from tests.openmmlab.test_randomness import certified, model
 rank, folder, source = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
 torch.manual_seed(rank)
-certified(model(source), folder / 'votes', rank, team=Team.of_all_processes(), n=60, batch_size=3)
+certified(model(source), folder / 'votes', rank, processes=ProcessGroup.of_all_processes(), n=60,
+    batch_size=3)
 """
 
 

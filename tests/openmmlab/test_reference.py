@@ -5,9 +5,9 @@ import torch
 from mmseg.registry import DATASETS, MODELS
 from scipy import stats
 
-from mmcert.certify import load_votes
 from mmcert.sampling import draw_seed
 from mmcert.sampling.draws import ESTIMATION, SELECTION, input_digest
+from mmcert.votes import load_votes
 
 from .conftest import run_test
 

@@ -15,12 +15,13 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmcert.certify import FingerprintError, Terms, VotesStore, read_folder
-from mmcert.certify.offline import Task, evaluate
+from mmcert.certify import CertifySettings
 from mmcert.engine import SmoothingConfig
 from mmcert.models import ImageSegmentor, Numerics, SmoothedSegmentor, smoothed_segmentor
 from mmcert.sampling import LogitMaps, collect
 from mmcert.sampling.draws import ESTIMATION
+from mmcert.votes import FingerprintError, VotesStore, read_folder
+from mmcert.votes.offline import Task, evaluate
 
 from .conftest import BrightnessSegmentor, run_test
 
@@ -281,7 +282,7 @@ def test_votes_on_the_grid_give_the_same_answers_offline(make_config, tmp_path):
     metrics = run_test(cfg)
     records = list(read_folder(tmp_path / 'votes'))
     assert all(record.grid is not None for record in records)
-    [counts] = evaluate(records, [Terms(0.6, 0.01, 'holm', 'holdout')], Task(8))
+    [counts] = evaluate(records, [CertifySettings(0.6, 0.01, 'holm', 'holdout')], Task(8))
     rates = counts.rates()
     for key in ('certAcc', 'mIoU', 'abstain', 'base_aAcc'):
         assert rates[key] == pytest.approx(metrics[f'certified/{key}'])
@@ -291,7 +292,7 @@ def test_a_wrong_count_certificate_may_show_in_all_pixels_of_its_cell(make_confi
     smoothing = dict(resolution='logits', votes_dir=str(tmp_path / 'votes'), procedure='kfwer', k=3)
     metrics = run_test(make_config(smoothing=smoothing))
     records = list(read_folder(tmp_path / 'votes'))
-    [counts] = evaluate(records, [Terms(0.6, 0.01, 'kfwer', 'holdout', 3)], Task(8))
+    [counts] = evaluate(records, [CertifySettings(0.6, 0.01, 'kfwer', 'holdout', 3)], Task(8))
     pixels = [record.pixels_per_component for record in records]
     assert counts.allowance == sum(2 * count for count in pixels)
     assert counts.rates()['certAcc'] == pytest.approx(metrics['certified/certAcc'])
@@ -400,10 +401,10 @@ def test_a_run_continues_inside_a_later_look(make_config, tmp_path):
     assert list((folders[0] / 'votes').glob('*.part'))
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        real_keeper = smoothed_segmentor.Keeper
+        real_keeper = smoothed_segmentor.Checkpointer
         patch.setattr(
             smoothed_segmentor,
-            'Keeper',
+            'Checkpointer',
             lambda save, seconds, part: found.append(part) or real_keeper(save, seconds, part),
         )
         continued = run_test(configs[0])
@@ -415,10 +416,10 @@ def test_a_run_continues_inside_a_later_look(make_config, tmp_path):
 
 def test_counts_of_another_run_are_refused_not_overwritten(make_config, tmp_path):
     store = VotesStore(tmp_path, {'seed': 1}, {})
-    store.put_partial('a', {'counts': np.zeros(3)})
-    assert set(store.get_partial('a')) == {'counts'}
+    store.put_checkpoint('a', {'counts': np.zeros(3)})
+    assert set(store.get_checkpoint('a')) == {'counts'}
     with pytest.raises(FingerprintError, match='has begun'):
-        VotesStore(tmp_path, {'seed': 2}, {}).get_partial('a')
+        VotesStore(tmp_path, {'seed': 2}, {}).get_checkpoint('a')
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ mmdet3d = pytest.importorskip('mmdet3d')
 from mmdet3d.registry import MODELS  # noqa: E402
 from mmdet3d.utils import register_all_modules  # noqa: E402
 
-from mmcert.certify import read_folder  # noqa: E402
 from mmcert.engine.smoothing_hook import prepare_for_clouds  # noqa: E402
 from mmcert.pointops import install_cpu_point_ops  # noqa: E402
+from mmcert.votes import read_folder  # noqa: E402
 
 POINTS = 300
 CONFIGS = Path(mmdet3d.__file__).parent / '.mim' / 'configs'

@@ -9,11 +9,11 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmcert.certify import FingerprintError, load_votes
 from mmcert.engine import SmoothingConfig, smoothing_hook
 from mmcert.perturbations import SlicedTransformation
 from mmcert.sampling import SegmentorOutputError
 from mmcert.transformations import build
+from mmcert.votes import FingerprintError, load_votes
 
 from .conftest import run_test
 from .test_smoothing_hook import votes_files
@@ -82,8 +82,8 @@ def test_certificates_state_what_was_certified(sliced, tmp_path):
     taus = []
     assert perturbation.home == 0
     for (_, statement, labels), image in zip(found, images, strict=True):
-        requirement = perturbation.requirement(image)
-        assert statement['tau'] == requirement.tau == statement['attack_on_this_input']['tau']
+        input_threshold = perturbation.input_threshold(image)
+        assert statement['tau'] == input_threshold.tau == statement['attack_on_this_input']['tau']
         assert 0.5 < statement['tau'] < 0.95
         assert statement['attack_on_this_input']['worst_slice'] in range(SLICES)
         # The radius within a slice is what the image moves there, at least.
@@ -91,7 +91,7 @@ def test_certificates_state_what_was_certified(sliced, tmp_path):
         assert statement['radius'] == pytest.approx(moved, rel=1e-6)
         assert statement['radius'] >= float(perturbation.displacements(image).max())
         assert statement['kind'] == 'certificate'
-        for key, value in perturbation.guarantee(requirement.tau).items():
+        for key, value in perturbation.guarantee(input_threshold.tau).items():
             assert statement[key] == json.loads(json.dumps(value)), key
         assert (statement['low'], statement['high'], statement['slices']) == (LOW, HIGH, SLICES)
         assert (statement['unit_of_xi'], statement['frame']) == ('degrees', 'content')
@@ -165,7 +165,7 @@ def test_batches_do_not_matter_to_the_votes(sliced, tmp_path):
         (dict(selection='same_draws'), r"slices=3.*set selection='holdout'"),
         (dict(selection='same_draws', n0=0), "set selection='holdout'"),
         (dict(n='auto', budget=500), 'one threshold for all images.*give n as a number'),
-        (dict(taxonomy='camvid'), 'has 3 parts.*leave taxonomy out'),
+        (dict(hierarchy='camvid'), 'has 3 parts.*leave hierarchy out'),
         (dict(n0=0), 'n0 must be'),
         (dict(perturbation=PERTURBATION | dict(slices=0)), 'slices must be an integer'),
         (dict(perturbation=PERTURBATION | dict(low=4.0)), 'low < high, got 4.0 and 3.2'),

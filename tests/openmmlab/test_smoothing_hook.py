@@ -11,17 +11,12 @@ import torch
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
-from mmcert.certify import (
-    FingerprintError,
-    InfeasiblePlanError,
-    VotesFileError,
-    load_votes,
-    save_votes,
-)
+from mmcert.certify import InfeasiblePlanError
 from mmcert.engine import SmoothingConfig, smoothing_hook
 from mmcert.engine.smoothing_hook import CheckpointMismatchError
 from mmcert.models import SmoothedSegmentor
 from mmcert.sampling import SegmentorOutputError
+from mmcert.votes import FingerprintError, VotesFileError, load_votes, save_votes
 
 from .conftest import run_test
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from scipy.special import ndtr, ndtri
 
-from mmcert.certify import InfeasiblePlanError, Terms, certify_record, load_votes
+from mmcert.certify import CertifySettings, InfeasiblePlanError
 from mmcert.engine import SmoothingConfig, smoothing_hook
 from mmcert.models import SmoothedSegmentor
 from mmcert.perturbations import SurrogateTransform
 from mmcert.sampling import SegmentorOutputError
 from mmcert.surrogates import Surrogate, load_surrogate, save_surrogate
+from mmcert.votes import load_votes
 
 from .conftest import run_test, run_tool
 
@@ -90,8 +91,8 @@ def test_certificates_state_the_attack_and_what_it_takes_on_each_image(
         assert str(tmp_path) not in json.dumps(statement)
         # The votes give that certificate at that threshold, and at no other.
         record = load_votes(votes_of(tmp_path)[name])
-        terms = Terms(statement['tau'], 0.01, 'holm', 'holdout')
-        assert certify_record(record, terms).certified.sum() == statement['certified'] > 0
+        settings = CertifySettings(statement['tau'], 0.01, 'holm', 'holdout')
+        assert record.certify(settings).certified.sum() == statement['certified'] > 0
     taus = {statement['tau'] for statement in found.values()}
     assert all(0.5 < tau < 0.75 for tau in taus)
     assert metrics['certified/abstain'] < 1
@@ -106,14 +107,14 @@ def test_the_threshold_of_the_run_is_that_of_the_image(make_config, tmp_path, sm
     # By hand, from the file that the data set wrote.
     cfg = make_config(images=1, smoothing=smoothing())
     seen = []
-    requirement = SurrogateTransform.requirement
+    input_threshold = SurrogateTransform.input_threshold
 
     def look(self, inputs):
-        seen.append((self, inputs.clone(), requirement(self, inputs)))
+        seen.append((self, inputs.clone(), input_threshold(self, inputs)))
         return seen[-1][2]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SurrogateTransform, 'requirement', look)
+        patch.setattr(SurrogateTransform, 'input_threshold', look)
         run_test(cfg)
     ((perturbation, inputs, asked),) = seen
     assert inputs.shape == (3, 32, 48) and inputs.min() >= 0 and 0.3 < inputs.max() <= 1
@@ -194,17 +195,17 @@ def test_an_image_that_moves_too_far_is_abstained_from(make_config, tmp_path, sm
 def test_images_that_move_too_far_stand_beside_others(
     make_config, tmp_path, smoothing, monkeypatch
 ):
-    requirement = SurrogateTransform.requirement
+    input_threshold = SurrogateTransform.input_threshold
     factors = iter([1e4, 1.0, 1.0])
 
     def exaggerated(self, inputs):
         factor = next(factors)
         self._displacement.encoder.layers[0].weight.data *= factor
-        found = requirement(self, inputs)
+        found = input_threshold(self, inputs)
         self._displacement.encoder.layers[0].weight.data /= factor
         return found
 
-    monkeypatch.setattr(SurrogateTransform, 'requirement', exaggerated)
+    monkeypatch.setattr(SurrogateTransform, 'input_threshold', exaggerated)
     metrics = run_test(make_config(images=3, smoothing=smoothing()))
     certified = [statement['certified'] for statement in statements(tmp_path).values()]
     assert certified.count(0) == 1 and 0 < metrics['certified/abstain'] < 1
@@ -247,18 +248,18 @@ def test_without_an_attack_set_the_latent_is_certified(make_config, tmp_path, sm
     assert 'threshold tau that the attack set takes' not in log(tmp_path)
 
 
-def test_nodes_of_a_taxonomy_have_the_radius_of_the_image(make_config, tmp_path, smoothing):
+def test_nodes_of_a_hierarchy_have_the_radius_of_the_image(make_config, tmp_path, smoothing):
     levels = [{'flat': ['road', 'sidewalk']}]
-    run_test(make_config(smoothing=smoothing(taxonomy=levels)))
+    run_test(make_config(smoothing=smoothing(hierarchy=levels)))
     for statement in statements(tmp_path).values():
-        flat = statement['taxonomy']['levels'][0]['flat']
+        flat = statement['hierarchy']['levels'][0]['flat']
         assert flat['radius'] == pytest.approx(statement['radius']) and flat['radius'] > 0
 
 
 def test_labels_that_move_are_counted_where_the_content_was(make_config, tmp_path, smoothing):
     turned = dict(attack=dict(values=[-1, 1]), transformation='rotation', low=-10, high=10)
     levels = [{'flat': ['road', 'sidewalk']}]
-    run_test(make_config(images=1, smoothing=smoothing(**turned, taxonomy=levels)))
+    run_test(make_config(images=1, smoothing=smoothing(**turned, hierarchy=levels)))
     (statement,) = statements(tmp_path).values()
     assert statement['frame'] == 'content'
     assert statement['words'].count('the pixel nearest to where its content has moved') == 1
@@ -313,7 +314,7 @@ def test_bad_attack_sets_are_refused_before_anything_is_loaded(
 
 def test_looks_are_for_the_latent_alone(smoothing):
     config = SmoothingConfig.from_cfg(smoothing(None, n='auto', budget=200))
-    assert config.plan().stopping is not None and not config.plan().perturbation.sets_tau
+    assert config.plan().stopping is not None and not config.plan().perturbation.per_input_threshold
 
 
 def test_offline_answers_need_no_surrogate(make_config, tmp_path, smoothing):
@@ -327,7 +328,7 @@ def test_offline_answers_need_no_surrogate(make_config, tmp_path, smoothing):
     answer = json.loads((folder / 'offline.json').read_text())
     assert answer['rows'][0]['radius'] == pytest.approx(ndtri(0.6))
     certified = [
-        certify_record(load_votes(path), Terms(0.6, 0.01)).certified
+        load_votes(path).certify(CertifySettings(0.6, 0.01)).certified
         for path in votes_of(tmp_path).values()
     ]
     assert answer['rows'][0]['abstain'] == pytest.approx(1 - np.stack(certified).mean())
@@ -338,9 +339,9 @@ def test_a_requirement_is_asked_of_the_perturbed_part(make_config, smoothing, mo
     asked = []
     record = SmoothedSegmentor._record
 
-    def look(self, raw, sample, requirement):
-        asked.append((float(raw.max()), requirement.tau))
-        return record(self, raw, sample, requirement)
+    def look(self, raw, sample, input_threshold):
+        asked.append((float(raw.max()), input_threshold.tau))
+        return record(self, raw, sample, input_threshold)
 
     monkeypatch.setattr(SmoothedSegmentor, '_record', look)
     run_test(make_config(smoothing=smoothing()))

@@ -9,7 +9,7 @@ import mmseg
 import numpy as np
 import pytest
 
-from mmcert.certify import load_votes
+from mmcert.votes import load_votes
 
 from .conftest import ROOT, run_tool
 from .test_compat import LITE
@@ -306,9 +306,9 @@ def test_audit_tool_reports_and_fails_when_it_saw_too_little(tmp_path):
     assert {'holm, holdout', 'ordered_holm, same_draws', 'peeking at unchanged alpha'} <= methods
 
 
-def test_certify_tool_reads_a_taxonomy_back_as_it_was_counted(make_config, tmp_path):
+def test_certify_tool_reads_a_hierarchy_back_as_it_was_counted(make_config, tmp_path):
     levels = [{'z-flat': ['road', 'sidewalk'], 'a-tall': ['building', 'tree', 'sign', 'sky']}]
-    smoothing = dict(votes_dir=str(tmp_path / 'votes'), sigma=0.05, taxonomy=levels)
+    smoothing = dict(votes_dir=str(tmp_path / 'votes'), sigma=0.05, hierarchy=levels)
     cfg = make_config(smoothing=smoothing)
     cfg.dump(tmp_path / 'config.py')
     run_tool(

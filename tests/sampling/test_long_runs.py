@@ -12,9 +12,9 @@ import torch
 from mmcert.perturbations import GaussianNoise
 from mmcert.sampling import (
     BatchSize,
-    Keeper,
+    Checkpoint,
+    Checkpointer,
     LogitMaps,
-    Partial,
     SegmentorOutputError,
     collect_looks,
     collect_votes,
@@ -87,14 +87,14 @@ def test_a_run_that_was_broken_off_continues_to_the_same_votes(x, calls, argumen
     if calls >= 13 and arguments.get('n0') == 0:
         calls = 12
     with pytest.raises(Stop):
-        votes_of(x, stopping_after(calls), keeper=Keeper(kept.append, 1e9), **arguments)
+        votes_of(x, stopping_after(calls), checkpointer=Checkpointer(kept.append, 1e9), **arguments)
     assert kept, 'the votes so far were not kept'
-    stored = Partial.from_arrays({key: np.array(a) for key, a in kept[-1].to_arrays().items()})
+    stored = Checkpoint.from_arrays({key: np.array(a) for key, a in kept[-1].to_arrays().items()})
     seen = []
     resumed = votes_of(
         x,
         lambda images: seen.extend(images) or segment(images),
-        keeper=Keeper(kept.append, 1e9, stored),
+        checkpointer=Checkpointer(kept.append, 1e9, stored),
         **{**arguments, 'batch_size': 7},
     )
     assert_same(resumed, expected)
@@ -104,12 +104,12 @@ def test_a_run_that_was_broken_off_continues_to_the_same_votes(x, calls, argumen
 
 def test_a_run_is_kept_as_often_as_asked(x):
     kept = []
-    votes_of(x, keeper=Keeper(kept.append, 0))
+    votes_of(x, checkpointer=Checkpointer(kept.append, 0))
     # After every batch but the last one of a stage.
     assert [(part.stage, part.done) for part in kept[:3]] == [(0, 4), (0, 8), (1, 4)]
     assert len(kept) == 2 + 12
     kept.clear()
-    votes_of(x, keeper=Keeper(kept.append, 1e9))
+    votes_of(x, checkpointer=Checkpointer(kept.append, 1e9))
     assert kept == []
 
 
@@ -126,10 +126,10 @@ def test_looks_continue_inside_a_look(x):
     with pytest.raises(Stop):
         collect_looks(
             stopping_after(10), x, NOISE, n0=12, first=20, num_classes=3, batch_size=4,
-            next_look=watched([40, 60]), keeper=Keeper(kept.append, 1e9),
+            next_look=watched([40, 60]), checkpointer=Checkpointer(kept.append, 1e9),
         )  # fmt: skip
     assert stored[-1].n == 20 and kept[-1].start == 20 and kept[-1].done == 8
-    resumed = looks_of(x, start=stored[-1], keeper=Keeper(kept.append, 1e9, kept[-1]))
+    resumed = looks_of(x, start=stored[-1], checkpointer=Checkpointer(kept.append, 1e9, kept[-1]))
     assert_same(resumed, expected)
 
 
@@ -146,7 +146,7 @@ def test_what_was_only_half_counted_is_not_kept(x, monkeypatch):
     monkeypatch.setattr(collect, 'add_hits', broken)
     kept = []
     with pytest.raises(KeyboardInterrupt):
-        votes_of(x, keeper=Keeper(kept.append, 1e9))
+        votes_of(x, checkpointer=Checkpointer(kept.append, 1e9))
     assert kept == []
 
 
@@ -154,7 +154,7 @@ def test_counts_against_another_guess_are_not_continued(x):
     """As when the votes of the first look were lost, and other arithmetic chooses again."""
     kept = []
     with pytest.raises(Stop):
-        looks_of(x, stopping_after(10), keeper=Keeper(kept.append, 1e9))
+        looks_of(x, stopping_after(10), checkpointer=Checkpointer(kept.append, 1e9))
     part = kept[-1]
     assert (part.stage, part.start, part.done) == (1, 20, 8)
 
@@ -162,7 +162,7 @@ def test_counts_against_another_guess_are_not_continued(x):
         maps = segment(images)
         return maps.with_scores(maps.scores.roll(1, dims=1))
 
-    continued = looks_of(x, other, keeper=Keeper(lambda part: None, 1e9, part))
+    continued = looks_of(x, other, checkpointer=Checkpointer(lambda part: None, 1e9, part))
     assert_same(continued, looks_of(x, other))
 
 
@@ -180,20 +180,20 @@ def test_scores_that_are_not_finite_are_refused(x, value):
 def test_reading_the_labels_may_run_out_of_memory_as_well(x, monkeypatch):
     from mmcert.sampling import collect
 
-    expected, real = votes_of(x), collect.read_labels
+    expected, real = votes_of(x), collect.decode_labels
 
     def limited_reading(maps):
         if len(maps) > 2:
             raise RuntimeError('DefaultCPUAllocator: not enough memory')
         return real(maps)
 
-    monkeypatch.setattr(collect, 'read_labels', limited_reading)
+    monkeypatch.setattr(collect, 'decode_labels', limited_reading)
     assert_same(votes_of(x, batch_size=8), expected)
 
 
 def test_parts_of_another_stage_or_look_are_left_alone(x):
-    other = Partial(1, 20, 8, {'hits0': np.zeros((8, 10), np.int32)})
-    assert_same(votes_of(x, keeper=Keeper(lambda part: None, 1e9, other)), votes_of(x))
+    other = Checkpoint(1, 20, 8, {'hits0': np.zeros((8, 10), np.int32)})
+    assert_same(votes_of(x, checkpointer=Checkpointer(lambda part: None, 1e9, other)), votes_of(x))
 
 
 def limited(largest, log):
@@ -288,27 +288,27 @@ TWO = """
 import sys
 import numpy as np, torch, torch.distributed as dist
 from tests.sampling.test_long_runs import NODES, looks_of, votes_of
-from mmcert.sampling import Keeper, Team
+from mmcert.sampling import Checkpointer, ProcessGroup
 
 rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=2)
-team = Team.of_all_processes()
-assert (team.rank, team.size) == (rank, 2)
+processes = ProcessGroup.of_all_processes()
+assert (processes.rank, processes.size) == (rank, 2)
 x = torch.rand(3, 8, 10, generator=torch.Generator().manual_seed(1))
 kept = []
 runs = {
-    'plain': votes_of(x, team=team, n=301, keeper=Keeper(kept.append, 0)),
-    'single': votes_of(x, team=team, n0=1, n=1),
-    'none': votes_of(x, team=team, n0=0),
-    'many': votes_of(x, team=team, n0=0, n=300),
-    'nodes': votes_of(x, team=team, nodes=NODES),
-    'looks': looks_of(x, team=team),
+    'plain': votes_of(x, processes=processes, n=301, checkpointer=Checkpointer(kept.append, 0)),
+    'single': votes_of(x, processes=processes, n0=1, n=1),
+    'none': votes_of(x, processes=processes, n0=0),
+    'many': votes_of(x, processes=processes, n0=0, n=300),
+    'nodes': votes_of(x, processes=processes, nodes=NODES),
+    'looks': looks_of(x, processes=processes),
 }
-part = team.told(lambda: kept[1])
-resumed = votes_of(x, team=team, n=301, keeper=Keeper(kept.append, 1e9, part))
+part = processes.broadcast(lambda: kept[1])
+resumed = votes_of(x, processes=processes, n=301, checkpointer=Checkpointer(kept.append, 1e9, part))
 assert np.array_equal(resumed.hits, runs['plain'].hits)
 assert (len(kept) > 0) == (rank == 0)
-assert [team.told(lambda: team.rank, source) for source in (0, 1)] == [0, 1]
+assert [processes.broadcast(lambda: processes.rank, source) for source in (0, 1)] == [0, 1]
 np.savez(f'{out}-{rank}.npz', **{
     f'{name}-{field}-{level}': getattr(part, field)
     for name, votes in runs.items()
@@ -325,12 +325,12 @@ FAILING = """
 import sys
 import torch, torch.distributed as dist
 from tests.sampling.test_long_runs import segment, votes_of
-from mmcert.sampling import Keeper, Team
-from mmcert.sampling.team import TeamError
+from mmcert.sampling import Checkpointer, ProcessGroup
+from mmcert.sampling.process_group import ProcessGroupError
 
 rank = int(sys.argv[1])
 dist.init_process_group('gloo', init_method=f'file://{sys.argv[2]}', rank=rank, world_size=2)
-team = Team.of_all_processes()
+processes = ProcessGroup.of_all_processes()
 x = torch.rand(3, 8, 10, generator=torch.Generator().manual_seed(1))
 
 def broken(images):
@@ -347,17 +347,17 @@ def refused():
 
 seen = []
 for attempt in (
-    lambda: votes_of(x, broken, team=team),
-    lambda: votes_of(x, n=400, team=team, keeper=Keeper(full, 0)),
-    lambda: team.told(refused, 1),
+    lambda: votes_of(x, broken, processes=processes),
+    lambda: votes_of(x, n=400, processes=processes, checkpointer=Checkpointer(full, 0)),
+    lambda: processes.broadcast(refused, 1),
 ):
     try:
         attempt()
     except Exception as error:
         seen.append(type(error).__name__)
-errors = ['SegmentorOutputError', 'TeamError', 'KeyError']
-assert seen == (errors if rank else ['TeamError', 'OSError', 'TeamError']), seen
-assert team.told(lambda: 'still together') == 'still together'
+errors = ['SegmentorOutputError', 'ProcessGroupError', 'KeyError']
+assert seen == (errors if rank else ['ProcessGroupError', 'OSError', 'ProcessGroupError']), seen
+assert processes.broadcast(lambda: 'still together') == 'still together'
 dist.destroy_process_group()
 """
 

@@ -12,7 +12,7 @@ from scipy.special import ndtr
 
 from mmcert.certify import certify
 from mmcert.perturbations import GaussianNoise, SlicedTransformation, from_spec
-from mmcert.sampling import Keeper, Partial, collect_looks, collect_votes
+from mmcert.sampling import Checkpoint, Checkpointer, collect_looks, collect_votes
 from mmcert.sampling.draws import ESTIMATION, SELECTION, draw_seed, input_digest
 from mmcert.transformations import build
 from tests.sampling.test_long_runs import Stop, run_two
@@ -74,11 +74,11 @@ def test_no_image_of_a_slice_is_farther_than_its_bound(attack, padding):
         moved = perturbation.transformation.transform(many, points)
         farthest = (moved - moved[40]).flatten(1).norm(dim=1).max()
         assert farthest <= bound <= 1.15 * farthest
-    requirement = perturbation.requirement(x)
-    assert requirement.kind == 'certificate' and perturbation.sets_tau
-    assert requirement.tau == pytest.approx(ndtr(float(bounds.max()) / 0.25), rel=1e-4)
-    assert perturbation.radius(requirement.tau) >= float(bounds.max())
-    statement = requirement.statement
+    input_threshold = perturbation.input_threshold(x)
+    assert input_threshold.kind == 'certificate' and perturbation.per_input_threshold
+    assert input_threshold.tau == pytest.approx(ndtr(float(bounds.max()) / 0.25), rel=1e-4)
+    assert perturbation.radius(input_threshold.tau) >= float(bounds.max())
+    statement = input_threshold.statement
     assert json.loads(json.dumps(statement)) == statement
     assert statement['supremum'] > float(bounds.max())
     assert statement['worst_slice'] == int(bounds.argmax())
@@ -86,12 +86,12 @@ def test_no_image_of_a_slice_is_farther_than_its_bound(attack, padding):
 
 def test_more_slices_and_more_noise_ask_for_less():
     x = image()
-    taus = [perturbation_of('rotation', slices=s).requirement(x).tau for s in (2, 4, 8)]
+    taus = [perturbation_of('rotation', slices=s).input_threshold(x).tau for s in (2, 4, 8)]
     assert taus == sorted(taus, reverse=True) and taus[-1] < 0.9
     # Nothing is far enough for the radius that is left at the largest threshold below 1.
-    far = perturbation_of('rotation', slices=1, sigma=0.01).requirement(x)
+    far = perturbation_of('rotation', slices=1, sigma=0.01).input_threshold(x)
     assert far.tau == math.nextafter(1.0, 0.0)
-    still = perturbation_of('rotation').requirement(torch.full_like(x, 0.4))
+    still = perturbation_of('rotation').input_threshold(torch.full_like(x, 0.4))
     assert 0.5 < still.tau < 0.501
 
 
@@ -205,12 +205,12 @@ def test_a_run_that_was_broken_off_continues_to_the_same_votes(calls):
         return segment(images)
 
     with pytest.raises(Stop):
-        collect(perturbation, x, stopped, keeper=Keeper(kept.append, 1e9))
-    stored = Partial.from_arrays({key: np.array(a) for key, a in kept[-1].to_arrays().items()})
+        collect(perturbation, x, stopped, checkpointer=Checkpointer(kept.append, 1e9))
+    stored = Checkpoint.from_arrays({key: np.array(a) for key, a in kept[-1].to_arrays().items()})
     seen = []
     resumed = collect(
         perturbation, x, lambda images: seen.extend(images) or segment(images), batch_size=7,
-        keeper=Keeper(kept.append, 1e9, stored),
+        checkpointer=Checkpointer(kept.append, 1e9, stored),
     )  # fmt: skip
     expected = collect(perturbation, x)
     np.testing.assert_array_equal(resumed.guess, expected.guess)
@@ -222,16 +222,18 @@ TWO = """
 import sys
 import numpy as np, torch, torch.distributed as dist
 from tests.sampling.test_slices import collect, image, perturbation_of
-from mmcert.sampling import Keeper, Team
+from mmcert.sampling import Checkpointer, ProcessGroup
 
 rank = int(sys.argv[1])
 dist.init_process_group('gloo', init_method=f'file://{sys.argv[2]}', rank=rank, world_size=2)
-team, kept = Team.of_all_processes(), []
+processes, kept = ProcessGroup.of_all_processes(), []
 perturbation = perturbation_of('rotation', slices=3)
-votes = collect(perturbation, image(), team=team, n=150, keeper=Keeper(kept.append, 0))
-part = team.told(lambda: kept[2])
+votes = collect(perturbation, image(), processes=processes, n=150,
+    checkpointer=Checkpointer(kept.append, 0))
+part = processes.broadcast(lambda: kept[2])
 assert 0 < part.done < 450
-resumed = collect(perturbation, image(), team=team, n=150, keeper=Keeper(kept.append, 1e9, part))
+resumed = collect(perturbation, image(), processes=processes, n=150,
+    checkpointer=Checkpointer(kept.append, 1e9, part))
 assert np.array_equal(resumed.hits, votes.hits)
 np.savez(f'{sys.argv[3]}-{rank}.npz', guess=votes.guess, hits=votes.hits)
 dist.barrier()
@@ -269,7 +271,7 @@ def test_what_is_certified_holds_all_over_the_attack_set(attack, padding):
     for seed in range(2):
         x = image(seed=seed)
         perturbation = perturbation_of(attack, padding, 5 if padding == 'reflection' else 32)
-        tau = perturbation.requirement(x).tau
+        tau = perturbation.input_threshold(x).tau
         votes = collect(perturbation, x, seed=seed, n=150, batch_size=50)
         certified = certify(votes, tau=tau, alpha=alpha).certified
         guess = torch.from_numpy(votes.guess).long()
@@ -295,7 +297,7 @@ def test_no_certificate_exceeds_the_true_distance():
     moved = perturbation.transformation.transform(x.double().expand(2, -1, -1, -1), ends)
     way = max((moved - x).float(), key=torch.norm)
     distance = float(way.norm())
-    tau, certified = perturbation.requirement(x).tau, {}
+    tau, certified = perturbation.input_threshold(x).tau, {}
     for share in (0.5, 0.9, 0.99, 1.3, 1.6):
 
         def linear(images, share=share):
@@ -400,7 +402,7 @@ def test_inputs_and_ways_to_sample_that_do_not_go_with_it_are_refused():
     for bad in (x * 255, x[0], x.mul(255).to(torch.uint8)):
         with pytest.raises(ValueError, match='image'):
             perturbation.check(bad)
-    for arguments, what in (({'n0': 0}, 'n0 = 0'), ({'nodes': [[0, 0]]}, 'taxonomy')):
+    for arguments, what in (({'n0': 0}, 'n0 = 0'), ({'nodes': [[0, 0]]}, 'hierarchy')):
         with pytest.raises(ValueError, match=f'5 parts.*{what}'):
             collect(perturbation, x, **arguments)
     with pytest.raises(ValueError, match="5 parts.*n='auto'"):

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmcert.attacks import exhaustive
 from mmcert.certify import certify
-from mmcert.perturbations import Requirement, SurrogateTransform, from_spec
+from mmcert.perturbations import InputThreshold, SurrogateTransform, from_spec
 from mmcert.perturbations.base import LARGEST_TAU
 from mmcert.sampling import collect_votes
 from mmcert.surrogates import AttackSet, Surrogate, build_attack_set, save_surrogate
@@ -95,7 +95,7 @@ def test_an_attack_set_does_not_change_the_draws():
     plain, attacked = linear(), linear(ATTACK)
     assert torch.equal(plain.sample(x, generator(3)), attacked.sample(x, generator(3)))
     assert plain.spec() == attacked.spec() == linear(dict(values=[0.3])).spec()
-    assert not plain.sets_tau and attacked.sets_tau
+    assert not plain.per_input_threshold and attacked.per_input_threshold
 
 
 def test_the_latent_has_its_law():
@@ -199,46 +199,46 @@ def test_the_surrogate_is_a_copy():
 
 def test_the_threshold_is_that_of_the_largest_displacement():
     perturbation, x = linear(ATTACK), image()
-    requirement = perturbation.requirement(x)
+    input_threshold = perturbation.input_threshold(x)
     mean, covariance = law(perturbation, x)
     largest = 0.0
     for shift in ATTACK['values']:
         delta = law(perturbation, x + shift)[0] - mean
         largest = max(largest, math.sqrt(delta @ np.linalg.solve(covariance, delta)))
-    statement = requirement.statement
+    statement = input_threshold.statement
     assert statement['largest_found'] == pytest.approx(largest, rel=1e-5)
     assert statement['worst_parameter'] == [0.2]
     assert statement['displacement'] == pytest.approx(largest * 1.0001 + 1e-4, rel=1e-5)
-    assert requirement.tau == ndtr(statement['displacement']) > 0.5
-    assert perturbation.radius(requirement.tau) == pytest.approx(statement['displacement'])
-    assert (requirement.kind, statement['supremum_by']) == ('certificate', 'finite')
+    assert input_threshold.tau == ndtr(statement['displacement']) > 0.5
+    assert perturbation.radius(input_threshold.tau) == pytest.approx(statement['displacement'])
+    assert (input_threshold.kind, statement['supremum_by']) == ('certificate', 'finite')
     assert json.loads(json.dumps(statement)) == statement
-    assert linear().requirement(x) is None
+    assert linear().input_threshold(x) is None
 
 
 def test_the_threshold_depends_on_the_image_alone():
     perturbation, x = linear(ATTACK), image()
-    first = perturbation.requirement(x)
+    first = perturbation.input_threshold(x)
     perturbation.sample_many(x, seeds(3))
-    perturbation.requirement(image(seed=2))
-    assert perturbation.requirement(x) == first == linear(ATTACK).requirement(x.clone())
-    twice = SurrogateTransform(perturbation.surrogate, 0.5, 0.125, ATTACK).requirement(x)
+    perturbation.input_threshold(image(seed=2))
+    assert perturbation.input_threshold(x) == first == linear(ATTACK).input_threshold(x.clone())
+    twice = SurrogateTransform(perturbation.surrogate, 0.5, 0.125, ATTACK).input_threshold(x)
     assert twice.tau > first.tau
 
 
 def test_an_estimate_is_called_one():
     sampled = linear(dict(range=(-0.1, 0.2), mode='sampled', points=7))
-    requirement = sampled.requirement(image())
-    assert requirement.kind == 'estimate'
-    assert requirement.statement['supremum_by'] == 'sampled'
-    assert requirement.statement['parameters_looked_at'] == 7
-    words = sampled.guarantee(requirement.tau)['words']
+    input_threshold = sampled.input_threshold(image())
+    assert input_threshold.kind == 'estimate'
+    assert input_threshold.statement['supremum_by'] == 'sampled'
+    assert input_threshold.statement['parameters_looked_at'] == 7
+    words = sampled.guarantee(input_threshold.tau)['words']
     assert words.startswith('an estimate, from parameters that were sampled: no brightness')
     assert 'estimate' not in linear(ATTACK).guarantee(0.9)['words']
 
 
 def test_the_bound_of_the_paper_is_stated_as_an_estimate():
-    statement = linear(ATTACK).requirement(image()).statement['paper']
+    statement = linear(ATTACK).input_threshold(image()).statement['paper']
     assert statement['kind'] == 'estimate' and 'sampled parameters' in statement['words']
     assert statement['radius_needed'] == pytest.approx(0.2 / 0.3)
     assert statement['tau'] == pytest.approx(
@@ -246,11 +246,11 @@ def test_the_bound_of_the_paper_is_stated_as_an_estimate():
     )
     # Of a range that does not begin at the identity, the attack still comes all the way from it.
     away = SurrogateTransform(make(low=0.1), **SCALES, attack=dict(values=[0.15]))
-    assert away.requirement(image()).statement['paper']['radius_needed'] == pytest.approx(0.75)
+    assert away.input_threshold(image()).statement['paper']['radius_needed'] == pytest.approx(0.75)
     jpeg = SurrogateTransform(
         make('jpeg', 20, 90, channels=3), **SCALES, attack=dict(values=[50, 80])
     )
-    assert 'paper' not in jpeg.requirement(image(3, 8, 8)).statement
+    assert 'paper' not in jpeg.input_threshold(image(3, 8, 8)).statement
 
 
 @pytest.mark.parametrize(
@@ -260,26 +260,28 @@ def test_the_bound_of_the_paper_is_stated_as_an_estimate():
 def test_every_kind_of_transformation_has_a_threshold(transformation, low, high):
     surrogate = make(transformation, low, high)
     attack = dict(values=[(low + high) / 2, high], transformation=transformation)
-    requirement = SurrogateTransform(surrogate, **SCALES, attack=attack).requirement(image())
-    assert 0.5 < requirement.tau < 1
-    assert requirement.statement['paper']['coefficient'] >= 2
+    input_threshold = SurrogateTransform(surrogate, **SCALES, attack=attack).input_threshold(
+        image()
+    )
+    assert 0.5 < input_threshold.tau < 1
+    assert input_threshold.statement['paper']['coefficient'] >= 2
 
 
 def test_what_moves_too_far_has_a_threshold_that_nothing_reaches():
-    requirement = linear(dict(values=[0.3]), gain=1e4).requirement(image())
-    assert requirement.tau == LARGEST_TAU < 1
-    assert requirement.statement['displacement'] > 100
+    input_threshold = linear(dict(values=[0.3]), gain=1e4).input_threshold(image())
+    assert input_threshold.tau == LARGEST_TAU < 1
+    assert input_threshold.statement['displacement'] > 100
 
 
 @pytest.mark.parametrize('tau', [math.nan, 1.0, 0.4])
 def test_a_threshold_that_is_none_is_refused(tau):
     with pytest.raises(ValueError, match='tau must lie in'):
-        Requirement(tau, 'certificate', {})
+        InputThreshold(tau, 'certificate', {})
 
 
 def test_a_kind_that_is_none_is_refused():
     with pytest.raises(ValueError, match="kind must be 'certificate' or 'estimate'"):
-        Requirement(0.9, 'proof', {})
+        InputThreshold(0.9, 'proof', {})
 
 
 # Certificates that are known: a linear latent, and thresholds on linear functions of it
@@ -326,7 +328,7 @@ def test_no_certified_class_is_lost_to_the_attack(procedure, seed):
     # Among random directions stand the worst ones.
     weights[:100] = worst_direction(perturbation, x, 0.2) + 0.05 * weights[:100]
     levels = at_the_clean_image(perturbation, x, weights, rng.uniform(0.55, 1, 300))
-    tau = perturbation.requirement(x).tau
+    tau = perturbation.input_threshold(x).tau
     votes = collect_votes(
         half_spaces(weights, levels), x, perturbation, n0=10, n=300, num_classes=2, seed=seed,
         batch_size=64,
@@ -345,7 +347,7 @@ def test_no_certified_class_is_lost_to_the_attack(procedure, seed):
 def test_at_the_threshold_the_worst_class_has_half_left():
     perturbation, x = linear(dict(values=[0.2])), image()
     worst = worst_direction(perturbation, x, 0.2)[None]
-    tau = perturbation.requirement(x).tau
+    tau = perturbation.input_threshold(x).tau
     levels = at_the_clean_image(perturbation, x, worst, tau)
     left = probabilities(perturbation, x + 0.2, worst, levels)[0]
     # What is above a half is the margin for single precision.
@@ -354,7 +356,7 @@ def test_at_the_threshold_the_worst_class_has_half_left():
 
 def test_the_family_wise_error_stays_below_alpha_at_the_null_boundary():
     perturbation, x, alpha, runs = linear(dict(values=[0.2])), image(), 0.2, 250
-    tau = perturbation.requirement(x).tau
+    tau = perturbation.input_threshold(x).tau
     worst = worst_direction(perturbation, x, 0.2)
     rng = np.random.default_rng(0)
     # Independent of each other under the noise, all at the threshold: each certificate is wrong.
@@ -378,14 +380,14 @@ def test_the_family_wise_error_stays_below_alpha_at_the_null_boundary():
 
 def test_a_class_with_room_to_spare_is_certified():
     perturbation, x = linear(ATTACK), image()
-    requirement = perturbation.requirement(x)
+    input_threshold = perturbation.input_threshold(x)
     weights = worst_direction(perturbation, x, 0.2)[None].repeat(40, axis=0)
-    wanted = ndtr(requirement.statement['displacement'] + 1.5)
+    wanted = ndtr(input_threshold.statement['displacement'] + 1.5)
     levels = at_the_clean_image(perturbation, x, weights, wanted)
     votes = collect_votes(
         half_spaces(weights, levels), x, perturbation, n0=10, n=400, num_classes=2, batch_size=64
     )
-    assert certify(votes, tau=requirement.tau, alpha=1e-3).certified.all()
+    assert certify(votes, tau=input_threshold.tau, alpha=1e-3).certified.all()
     assert not certify(votes, tau=LARGEST_TAU, alpha=1e-3).certified.any()
 
 
@@ -453,7 +455,7 @@ def test_the_content_keeps_its_class_where_a_translation_takes_it(shift):
     assert perturbation.frame == 'content'
     x = image(2, 8, 8)
     attacked = surrogate.transformation(x[None], torch.tensor(shift))[0]
-    displacement = perturbation.requirement(x).statement['displacement']
+    displacement = perturbation.input_threshold(x).statement['displacement']
     assert displacement > math.hypot(*shift) / 4
     before = content_shares(perturbation, x, thresholded)
     after = content_shares(perturbation, attacked, thresholded)
@@ -477,15 +479,15 @@ def test_a_blind_model_is_certified_as_far_as_the_content_stays_on_its_side():
     surrogate.image_encoder.layers[0].weight.data.zero_()
     surrogate.parameter_encoder.weight.data.zero_()
     perturbation = SurrogateTransform(surrogate, 0.3, 0.5, dict(values=[(1, 0), (-2, 0)]))
-    requirement = perturbation.requirement(image(2, 8, 24))
-    assert requirement.statement['largest_found'] == pytest.approx(2 / 4 / 0.3)
+    input_threshold = perturbation.input_threshold(image(2, 8, 24))
+    assert input_threshold.statement['largest_found'] == pytest.approx(2 / 4 / 0.3)
     shares = content_shares(perturbation, image(2, 8, 24), half_plane)
     edges = np.arange(-40, 41)
     weights = ndtr((edges + 0.5) / 1.2) - ndtr((edges - 0.5) / 1.2)
     exact = ((np.arange(24)[:, None] + edges) % 24 < 12) @ weights
     assert np.abs(shares[1].numpy() - exact).max() < 5 * 0.5 / 4000**0.5
     # At the threshold, the class survives both attacks: it is known where each content goes.
-    certified = exact > requirement.tau
+    certified = exact > input_threshold.tau
     assert 0 < certified.sum() < 12
     for step in (1, -2):
         assert (np.roll(exact, -step)[certified] > 0.5).all()
@@ -493,7 +495,7 @@ def test_a_blind_model_is_certified_as_far_as_the_content_stays_on_its_side():
         half_plane_of_list, image(2, 8, 24), perturbation, n0=10, n=600, num_classes=2,
         batch_size=50,
     )  # fmt: skip
-    found = certify(votes, tau=requirement.tau, alpha=1e-3).certified & (votes.guess == 1)
+    found = certify(votes, tau=input_threshold.tau, alpha=1e-3).certified & (votes.guess == 1)
     assert found.any() and not found[:, ~certified].any()
 
 
@@ -558,7 +560,7 @@ def test_certified_content_keeps_its_class_at_the_nearest_pixel(
         for attack in attacks:
             xi = [attack, 0.0][:width]
             asked = SurrogateTransform(surrogate, sigma / span, 0.5, dict(values=[xi]))
-            tau = asked.requirement(image(2, *shape)).tau
+            tau = asked.input_threshold(image(2, *shape)).tau
             assert tau == pytest.approx(ndtr(abs(attack) / sigma), abs=1e-3)
             for c in (0, 1):
                 known = (hits == c).double().mean(0) > tau + 2 / count
@@ -597,7 +599,7 @@ def test_the_reproducer_of_a_false_certificate_certifies_it_no_more():
         lambda batch: labels.expand(len(batch), -1, -1), x, perturbation, n0=4000, n=16_000,
         num_classes=2, batch_size=1000, seed=1,
     )  # fmt: skip
-    tau = perturbation.requirement(x).tau
+    tau = perturbation.input_threshold(x).tau
     found = certify(votes, tau=tau, alpha=0.05, procedure='holm', selection='holdout')
     smoothed = torch.from_numpy(votes.guess.astype(np.int64))
     # The attacked image is the clean one.
@@ -614,7 +616,7 @@ def test_an_attacked_image_can_be_certified_again():
     attacked = image() + 0.25
     assert attacked.max() > 1.04
     perturbation.check(attacked)
-    assert 0.5 < perturbation.requirement(attacked).tau < 1
+    assert 0.5 < perturbation.input_threshold(attacked).tau < 1
 
 
 def test_content_that_left_the_frame_counts_as_no_class():
@@ -696,11 +698,11 @@ def test_the_spec_answers_without_the_weights(perturbation):
     assert json.loads(json.dumps(spec)) == spec
     again = from_spec(json.loads(json.dumps(spec)))
     assert again.spec() == spec and again.domain == 'image'
-    assert again.frame == perturbation.frame and not again.sets_tau
+    assert again.frame == perturbation.frame and not again.per_input_threshold
     assert again.radius(0.9) == perturbation.radius(0.9)
     plain = SurrogateTransform(perturbation.surrogate, **SCALES)
     assert again.guarantee(0.9) == plain.guarantee(0.9) and repr(again) == repr(plain)
-    assert again.requirement(image()) is None
+    assert again.input_threshold(image()) is None
     for use in (
         lambda: again.sample(image(), generator()),
         lambda: again.check(image()),
@@ -727,7 +729,7 @@ def test_a_file_is_the_surrogate_in_it(tmp_path):
     made = SurrogateTransform(make(), **SCALES, attack=ATTACK)
     assert read.spec() == made.spec()
     assert torch.equal(read.sample(image(), generator()), made.sample(image(), generator()))
-    assert read.requirement(image()) == made.requirement(image())
+    assert read.input_threshold(image()) == made.input_threshold(image())
     assert str(tmp_path) not in json.dumps(read.guarantee(0.9))
     assert repr(read).startswith('SurrogateTransform(brightness, sigma1=0.5, sigma2=0.25, attack=')
 

@@ -15,14 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.certify.votes import (
-    VotesFileError,
-    VotesRecord,
-    atomic_writer,
-    load_votes,
-    remove_leftovers,
-    save_votes,
-)
+from mmcert.files import atomic_writer, remove_leftovers
+from mmcert.votes.record import VotesFileError, VotesRecord, load_votes, save_votes
 
 
 class FingerprintError(ValueError):
@@ -132,9 +126,9 @@ class VotesStore:
             'provenance': self.provenance,
         }
         save_votes(self.path(name), replace(record, meta=meta))
-        self.drop_partial(name)
+        self.drop_checkpoint(name)
 
-    def put_partial(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def put_checkpoint(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Stores an image's counts while it is under way, in a file of their own.
 
         Args:
@@ -143,39 +137,40 @@ class VotesStore:
         """
         mark = np.frombuffer(self.fingerprint.encode(), dtype=np.uint8)
         content: dict[str, Any] = {**arrays, '_fingerprint': mark}
-        with atomic_writer(self._partial_path(name)) as file:
+        with atomic_writer(self._checkpoint_path(name)) as file:
             np.savez(file, **content)
 
-    def get_partial(self, name: str) -> dict[str, NDArray[Any]] | None:
+    def get_checkpoint(self, name: str) -> dict[str, NDArray[Any]] | None:
         """The counts of an image that an earlier run of the same kind has begun.
 
         Args:
             name (str): Name of the image.
 
         Returns:
-            dict | None: What ``put_partial`` stored; None if there is nothing of use.
+            dict | None: What ``put_checkpoint`` stored; None if there is nothing of use.
 
         Raises:
             FingerprintError: If they were sampled in another way.
         """
         try:
-            with np.load(self._partial_path(name), allow_pickle=False) as data:
+            with np.load(self._checkpoint_path(name), allow_pickle=False) as data:
                 arrays = dict(data)
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
             return None
         mark = arrays.pop('_fingerprint', np.empty(0, dtype=np.uint8))
         if mark.tobytes().decode() != self.fingerprint:
             raise FingerprintError(
-                f'{self._partial_path(name)} holds an image that a run of another kind has begun. '
-                'Nothing was overwritten: give another `smoothing.votes_dir`, or delete that file.'
+                f'{self._checkpoint_path(name)} holds an image that a run of another kind has '
+                'begun. Nothing was overwritten: give another `smoothing.votes_dir`, or '
+                'delete that file.'
             )
         return arrays
 
-    def drop_partial(self, name: str) -> None:
-        """Removes what ``put_partial`` stored, if it is there."""
-        self._partial_path(name).unlink(missing_ok=True)
+    def drop_checkpoint(self, name: str) -> None:
+        """Removes what ``put_checkpoint`` stored, if it is there."""
+        self._checkpoint_path(name).unlink(missing_ok=True)
 
-    def _partial_path(self, name: str) -> Path:
+    def _checkpoint_path(self, name: str) -> Path:
         return self.folder / f'{name}.part'
 
 

@@ -1,6 +1,6 @@
-"""Coarser statements where the class cannot be certified: nodes of a taxonomy of the classes.
+"""Coarser statements where the class cannot be certified: nodes of a hierarchy of the classes.
 
-A taxonomy has levels, finest first; each divides the classes into named nodes, and every node lies
+A hierarchy has levels, finest first; each divides the classes into named nodes, and every node lies
 within one node of the next level. For each component a chain of nodes is fixed by the selection
 votes: the most frequent node of each level, as long as it lies within the one above. The hits of
 the chain rise with the level, since whoever votes for the class votes for its nodes. So for one
@@ -8,7 +8,7 @@ component all false statements are implied by the one about its coarsest node of
 tau: testing the whole chain costs no more than testing the class, at one cut-off for all levels.
 When the counted draws choose the chain as well ('same_draws'), the coarsest nodes of probability at
 most tau are disjoint, and the bound of ``binomial.same_draws_table`` covers them. The proof is in
-docs/proofs.md, "Taxonomies".
+docs/proofs.md, "Hierarchies".
 
 Built in are the categories of Cityscapes' label definitions (Cordts et al., CVPR 2016), and the
 same for CamVid's classes, each with a level above that tells what moves by itself from what does
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from mmcert.certify.votes import Votes
 
 
-class Taxonomy:
+class Hierarchy:
     """Levels of nodes over C classes.
 
     Args:
@@ -51,22 +51,22 @@ class Taxonomy:
             self.names.append(names)
             self.nodes.append(nodes)
         if not self.nodes:
-            raise ValueError('a taxonomy needs at least one level')
+            raise ValueError('a hierarchy needs at least one level')
         previous: NDArray[np.int64] = np.arange(len(self.classes))
         for number, nodes in enumerate(self.nodes, start=1):
             self._check_coarser(previous, nodes, number)
             previous = nodes
 
     @classmethod
-    def from_config(cls, config: Any, classes: Sequence[str]) -> Taxonomy:
-        """Builds a taxonomy from what a config says.
+    def from_config(cls, config: Any, classes: Sequence[str]) -> Hierarchy:
+        """Builds a hierarchy from what a config says.
 
         Args:
             config (str | Sequence): 'cityscapes', 'camvid', or the levels themselves.
             classes (Sequence[str]): Names of the C classes.
 
         Returns:
-            Taxonomy: Over these classes.
+            Hierarchy: Over these classes.
 
         Raises:
             ValueError: If the name is unknown or the levels do not fit the classes.
@@ -74,7 +74,7 @@ class Taxonomy:
         if isinstance(config, str):
             if config not in BUILT_IN:
                 raise ValueError(
-                    f'unknown taxonomy {config!r}; known: {", ".join(sorted(BUILT_IN))}, or give '
+                    f'unknown hierarchy {config!r}; known: {", ".join(sorted(BUILT_IN))}, or give '
                     'the levels, for example [dict(vehicle=["car", "bus"], ...)]'
                 )
             config = BUILT_IN[config]
@@ -89,20 +89,20 @@ class Taxonomy:
         for node, members in enumerate(level.values()):
             listed = [members] if isinstance(members, str) else list(members)
             if not listed:
-                raise ValueError(f'level {number} of the taxonomy has a node without classes')
+                raise ValueError(f'level {number} of the hierarchy has a node without classes')
             for member in listed:
                 if member not in index:
                     raise ValueError(
-                        f'level {number} of the taxonomy names the class {member!r}; the classes '
+                        f'level {number} of the hierarchy names the class {member!r}; the classes '
                         f'are {", ".join(self.classes)}'
                     )
                 if nodes[index[member]] >= 0:
-                    raise ValueError(f'level {number} of the taxonomy names {member!r} twice')
+                    raise ValueError(f'level {number} of the hierarchy names {member!r} twice')
                 nodes[index[member]] = node
         for position in np.flatnonzero(nodes < 0):
             if self.classes[position] in names:
                 raise ValueError(
-                    f'level {number} of the taxonomy calls a node {self.classes[position]!r}, '
+                    f'level {number} of the hierarchy calls a node {self.classes[position]!r}, '
                     'which is a class outside that node'
                 )
             nodes[position] = len(names)
@@ -117,11 +117,11 @@ class Taxonomy:
             if above.size > 1:
                 torn = ', '.join(self.names[number - 1][index] for index in above)
                 raise ValueError(
-                    f'the levels of a taxonomy must be nested: level {number} divides a node of '
+                    f'the levels of a hierarchy must be nested: level {number} divides a node of '
                     f'the level before among {torn}'
                 )
         if len(np.unique(coarser)) >= len(np.unique(finer)):
-            raise ValueError(f'level {number} of the taxonomy is no coarser than the one before')
+            raise ValueError(f'level {number} of the hierarchy is no coarser than the one before')
 
     @property
     def num_levels(self) -> int:
@@ -154,14 +154,14 @@ class Taxonomy:
         """
         if len(votes.coarse) != self.num_levels:
             raise ValueError(
-                f'the taxonomy has {self.num_levels} levels, but the votes were counted for '
-                f'{len(votes.coarse)}: sample them with the same `taxonomy`'
+                f'the hierarchy has {self.num_levels} levels, but the votes were counted for '
+                f'{len(votes.coarse)}: sample them with the same `hierarchy`'
             )
         for level, part in enumerate(votes.coarse):
             if part.guess.size and part.guess.max() >= len(self.names[level]):
                 raise ValueError(
                     f'the votes name node {part.guess.max()} of level {level + 1}, which has '
-                    f'{len(self.names[level])}: they were counted for another taxonomy'
+                    f'{len(self.names[level])}: they were counted for another hierarchy'
                 )
 
     def nested(self, votes: Votes) -> list[NDArray[np.bool_]]:
@@ -210,8 +210,8 @@ class Taxonomy:
         }
 
     @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> Taxonomy:
-        """Builds the taxonomy whose ``spec`` was kept, with the same numbers of nodes."""
+    def from_spec(cls, spec: Mapping[str, Any]) -> Hierarchy:
+        """Builds the hierarchy whose ``spec`` was kept, with the same numbers of nodes."""
         return cls([dict(level) for level in spec['levels']], spec['classes'])
 
 
@@ -251,4 +251,4 @@ BUILT_IN = {
     'cityscapes': [_CITYSCAPES, _grouped(_CITYSCAPES, _BY_MOTION)],
     'camvid': [_CAMVID, _grouped(_CAMVID, _BY_MOTION)],
 }
-"""The taxonomies that configs can name."""
+"""The hierarchies that configs can name."""

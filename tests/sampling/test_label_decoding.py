@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcert.sampling import LogitMaps, readers
-from mmcert.sampling.cell_reader import CellReader
+from mmcert.sampling import LogitMaps, label_decoding
+from mmcert.sampling.label_decoding import add_hits, decode_labels
 from mmcert.sampling.logit_maps import eager_labels, resized_scores
-from mmcert.sampling.readers import add_hits, read_labels
+from mmcert.sampling.tile_decoder import TileDecoder
 
 SIZES = [
     # grid, size, window
@@ -45,7 +45,7 @@ def random_maps(grid, size, window, *, classes=19, smooth=True, seed=0, **option
 @pytest.mark.parametrize('classes', [2, 5, 19])
 def test_labels_are_those_of_the_reference(grid, size, window, align_corners, classes):
     maps = random_maps(grid, size, window, classes=classes, align_corners=align_corners)
-    labels = read_labels(maps)
+    labels = decode_labels(maps)
     assert labels.shape == (3, *maps.shape)
     assert torch.equal(labels.long(), eager_labels(maps))
 
@@ -60,7 +60,7 @@ def test_ties_go_to_the_lowest_class(levels, classes):
     scores[:2, 2:] -= 100
     for align_corners in (False, True):
         maps = LogitMaps(scores, (50, 63), align_corners)
-        assert torch.equal(read_labels(maps).long(), eager_labels(maps))
+        assert torch.equal(decode_labels(maps).long(), eager_labels(maps))
 
 
 @settings(max_examples=60, deadline=None)
@@ -78,15 +78,15 @@ def test_rounding_never_decides_otherwise(grid, factor, classes, align_corners, 
     scores = 1 + spread * torch.randn(2, classes, *grid, generator=generator)
     size = tuple(int(side * by) + 1 for side, by in zip(grid, factor, strict=True))
     maps = LogitMaps(scores, size, align_corners)
-    assert CellReader.suits(maps)
-    assert torch.equal(read_labels(maps).long(), eager_labels(maps))
+    assert TileDecoder.suits(maps)
+    assert torch.equal(decode_labels(maps).long(), eager_labels(maps))
 
 
 def test_double_precision_is_kept_and_half_precision_is_widened():
     maps = random_maps((9, 12), (71, 97), None)
     for dtype in (torch.float64, torch.bfloat16, torch.float16):
         typed = maps.with_scores(maps.scores.to(dtype))
-        assert torch.equal(read_labels(typed).long(), eager_labels(typed))
+        assert torch.equal(decode_labels(typed).long(), eager_labels(typed))
     assert resized_scores(typed).dtype == torch.float32
 
 
@@ -94,12 +94,12 @@ def test_channels_last_scores_have_the_labels_of_contiguous_ones():
     maps = random_maps((9, 12), (71, 97), None)
     other = maps.with_scores(maps.scores.to(memory_format=torch.channels_last))
     assert torch.equal(resized_scores(maps), resized_scores(other))
-    assert torch.equal(read_labels(maps), read_labels(other))
+    assert torch.equal(decode_labels(maps), decode_labels(other))
 
 
 def test_a_binary_head_has_class_1_where_its_sigmoid_exceeds_the_threshold():
     maps = random_maps((9, 12), (72, 96), (0, 0, 70, 90), classes=1, threshold=0.3)
-    labels = read_labels(maps)
+    labels = decode_labels(maps)
     expected = torch.nn.functional.interpolate(maps.scores, (72, 96), mode='bilinear')
     assert torch.equal(labels, (expected[:, 0, :70, :90].sigmoid() > 0.3).long())
 
@@ -108,12 +108,12 @@ def test_infinite_scores_are_left_to_the_reference():
     maps = random_maps((9, 12), (72, 96), None, classes=5)
     maps.scores[:, 3] = -float('inf')
     with torch.no_grad():
-        assert torch.equal(read_labels(maps).long(), eager_labels(maps))
+        assert torch.equal(decode_labels(maps).long(), eager_labels(maps))
 
 
 def test_more_than_256_classes_are_read():
     maps = random_maps((4, 5), (16, 20), None, classes=300, smooth=False)
-    assert torch.equal(read_labels(maps), eager_labels(maps))
+    assert torch.equal(decode_labels(maps), eager_labels(maps))
 
 
 @pytest.fixture
@@ -136,9 +136,9 @@ def test_nothing_of_the_size_of_resized_scores_is_built(two_threads):
                 sizes.append(result.numel())
             return result
 
-    read_labels(maps)  # Once, to try out what ``interpolate`` does.
+    decode_labels(maps)  # Once, to try out what ``interpolate`` does.
     with Watch():
-        read_labels(maps)
+        decode_labels(maps)
     # Of one draw alone, not of three.
     assert 4 * max(sizes) < 64 * 512 * 512
 
@@ -162,7 +162,7 @@ def test_hits_of_scores_are_hits_of_their_labels():
 
 KERNEL = """
 import torch
-from mmcert.sampling import LogitMaps, triton_reader
+from mmcert.sampling import LogitMaps, triton_decoder
 from mmcert.sampling.logit_maps import eager_labels, resized_scores
 
 cases = [
@@ -186,7 +186,7 @@ for grid, size, align_corners, window, threshold, classes in cases:
             expected = eager_labels(maps)
             # The order of roundings is torch's on a GPU; where two scores are closer than that,
             # the reference on this machine may name the other one.
-            labels = triton_reader.read_labels(maps).long()
+            labels = triton_decoder.decode_labels(maps).long()
             different = labels != expected
             if different.any():
                 resized = resized_scores(maps)
@@ -195,7 +195,7 @@ for grid, size, align_corners, window, threshold, classes in cases:
                 assert (top - named)[different].max() <= 1e-6 * resized.abs().max(), maps
             hits = torch.ones(maps.shape, dtype=torch.int32)
             guess = labels[0].to(torch.int16)
-            triton_reader.add_hits(hits, maps, guess)
+            triton_decoder.add_hits(hits, maps, guess)
             assert torch.equal(hits, 1 + (labels == guess).sum(dim=0).int())
             print(int(different.sum()), 'of', different.numel(), 'named otherwise')
 print('done')
@@ -223,10 +223,10 @@ def test_the_triton_kernel_agrees_under_its_interpreter():
 def without_triton(monkeypatch):
     real = importlib.util.find_spec
     hidden = lambda name, *rest: None if name == 'triton' else real(name, *rest)  # noqa: E731
-    monkeypatch.setattr(readers.importlib.util, 'find_spec', hidden)
-    readers._triton.cache_clear()
+    monkeypatch.setattr(label_decoding.importlib.util, 'find_spec', hidden)
+    label_decoding._triton.cache_clear()
     yield
-    readers._triton.cache_clear()
+    label_decoding._triton.cache_clear()
 
 
 @pytest.mark.parametrize('device', ['meta', pytest.param('cuda', marks=pytest.mark.cuda)])
@@ -238,13 +238,13 @@ def test_without_triton_a_device_is_read_eagerly_and_one_line_says_so(
     hits = torch.zeros(71, 97, dtype=torch.int32, device=device)
     with caplog.at_level(logging.INFO, 'mmcert'):
         for _ in range(3):
-            labels = read_labels(there)
+            labels = decode_labels(there)
             add_hits(hits, there, labels[0])
     assert [record.getMessage() for record in caplog.records] == [
         f'there is no Triton for device {device!r}: labels are read by torch itself, one draw '
         'after the other, which takes more time and memory'
     ]
-    assert not readers.has_kernel(there)
+    assert not label_decoding.has_kernel(there)
     assert labels.shape == (3, 71, 97)
     if device == 'cuda':
         assert torch.equal(labels, eager_labels(there))
@@ -253,7 +253,7 @@ def test_without_triton_a_device_is_read_eagerly_and_one_line_says_so(
 
 def test_the_kernel_is_chosen_for_cuda_alone():
     pytest.importorskip('triton')
-    readers._triton.cache_clear()
-    assert readers._triton('cuda').__name__ == 'mmcert.sampling.triton_reader'
-    assert readers._triton('mps') is None
-    assert not readers.has_kernel(random_maps((9, 12), (71, 97), None))
+    label_decoding._triton.cache_clear()
+    assert label_decoding._triton('cuda').__name__ == 'mmcert.sampling.triton_decoder'
+    assert label_decoding._triton('mps') is None
+    assert not label_decoding.has_kernel(random_maps((9, 12), (71, 97), None))

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmcert.certify.binomial import histogram
-from mmcert.certify.taxonomy import Taxonomy
-from mmcert.certify.worst_case import worst_iou, worst_mean_iou
+from mmcert.certify.hierarchy import Hierarchy
+from mmcert.metrics.worst_case import worst_iou, worst_mean_iou
 
 IGNORE_INDEX = 255
 """Label of the components that have no ground truth, by the custom of the data sets."""
@@ -26,8 +26,8 @@ BOUNDARY_DISTANCE = 5
 
 
 @dataclass(frozen=True, eq=False)
-class LevelTally:
-    """Counts over some images of what a taxonomy's levels certify.
+class HierarchyCounts:
+    """Counts over some images of what a hierarchy's levels certify.
 
     Attributes:
         levels (np.ndarray): Labelled components by ground truth class, level (0 the classes, then
@@ -43,9 +43,9 @@ class LevelTally:
     components: NDArray[np.int64]
     information: NDArray[np.float64]
 
-    def __add__(self, other: LevelTally) -> LevelTally:
+    def __add__(self, other: HierarchyCounts) -> HierarchyCounts:
         """Adds the counts of other images."""
-        return LevelTally(
+        return HierarchyCounts(
             levels=self.levels + other.levels,
             components=self.components + other.components,
             information=self.information + other.information,
@@ -86,7 +86,7 @@ class LevelTally:
 
 
 @dataclass(frozen=True, eq=False)
-class Tally:
+class ConfusionCounts:
     """Counts over some images; tallies of different images add up.
 
     Attributes:
@@ -100,7 +100,7 @@ class Tally:
         allowance (int): How many of the certificates may be wrong by the promise of the procedure:
             the sum of k - 1.
         near (np.ndarray | None): ``certified``, over the components near a label boundary only.
-        levels (LevelTally | None): Counts by the levels of a taxonomy.
+        levels (HierarchyCounts | None): Counts by the levels of a hierarchy.
     """
 
     certified: NDArray[np.int64]
@@ -111,9 +111,9 @@ class Tally:
     images: int = 1
     allowance: int = 0
     near: NDArray[np.int64] | None = None
-    levels: LevelTally | None = None
+    levels: HierarchyCounts | None = None
 
-    def __add__(self, other: Tally) -> Tally:
+    def __add__(self, other: ConfusionCounts) -> ConfusionCounts:
         """Adds the counts of other images."""
         if self.certified.shape != other.certified.shape:
             raise ValueError(
@@ -121,7 +121,7 @@ class Tally:
             )
         if self.images == 0 or other.images == 0:
             return other if self.images == 0 else self
-        return Tally(
+        return ConfusionCounts(
             certified=self.certified + other.certified,
             smoothed=self.smoothed + other.smoothed,
             base=None if self.base is None or other.base is None else self.base + other.base,
@@ -152,7 +152,8 @@ class Tally:
             ``abstain`` (of all components), ``abstain_valid`` (of the labelled ones),
             ``certified_share`` (of all components), ``smoothed_aAcc``, ``smoothed_mIoU`` (the
             smoothed model without certification), with a base model ``base_aAcc``, ``base_mIoU``,
-            and with a taxonomy those of ``LevelTally``. Where the procedure allows k - 1 wrong
+            and with a hierarchy those of ``HierarchyCounts``. Where the procedure allows k - 1
+            wrong
             certificates, so many count as abstained, in each rate where it hurts that rate most;
             ``worst_mIoU`` is not known then.
         """
@@ -249,7 +250,7 @@ class Tally:
         return max(total, 0.0), int(np.count_nonzero(present))
 
 
-class Tallier:
+class ConfusionAccumulator:
     """Counts one image under several certificates.
 
     Args:
@@ -317,17 +318,18 @@ class Tallier:
         return counts.reshape(self.width, self.width)[: self.num_classes]
 
     def tally(
-        self, certified: ArrayLike, allowance: int = 0, levels: LevelTally | None = None
-    ) -> Tally:
+        self, certified: ArrayLike, allowance: int = 0, levels: HierarchyCounts | None = None
+    ) -> ConfusionCounts:
         """Counts one certificate.
 
         Args:
             certified (np.ndarray): True where the guess is certified, the shape of the guess.
             allowance (int): How many certificates may be wrong by the promise of the procedure.
-            levels (LevelTally | None): Counts by the levels of a taxonomy, to be carried along.
+            levels (HierarchyCounts | None): Counts by the levels of a hierarchy, to be carried
+                along.
 
         Returns:
-            Tally: The counts.
+            ConfusionCounts: The counts.
 
         Raises:
             ValueError: If the shape differs.
@@ -338,7 +340,7 @@ class Tallier:
                 f'guess and mask must have one shape, got {self.valid.shape} and {mask.shape} '
                 '(flattened)'
             )
-        return Tally(
+        return ConfusionCounts(
             certified=self._decided(self.pairs, mask),
             smoothed=self.smoothed,
             base=self.base,
@@ -358,23 +360,23 @@ class Tallier:
         decided[:, -1] = table[0].sum(axis=1)
         return decided
 
-    def level_tally(
+    def hierarchy_counts(
         self,
         level: NDArray[np.integer],
         guess: NDArray[np.integer],
         coarse: Sequence[NDArray[np.integer]],
-        taxonomy: Taxonomy,
-    ) -> LevelTally:
-        """Counts one certificate by the levels of a taxonomy.
+        hierarchy: Hierarchy,
+    ) -> HierarchyCounts:
+        """Counts one certificate by the levels of a hierarchy.
 
         Args:
             level (np.ndarray): Certified level of each component, see ``Certificate.level``.
             guess (np.ndarray): Class of the smoothed model, same shape.
             coarse (Sequence[np.ndarray]): Node of each coarse level, same shape.
-            taxonomy (Taxonomy): The taxonomy.
+            hierarchy (Hierarchy): The hierarchy.
 
         Returns:
-            LevelTally: The counts.
+            HierarchyCounts: The counts.
         """
         flat = level.ravel()
         correct = np.zeros(flat.size, dtype=bool)
@@ -383,13 +385,13 @@ class Tallier:
         for index, nodes in enumerate([guess, *coarse]):
             here = flat == index
             found = nodes.ravel()[here]
-            right = truth[here] if index == 0 else taxonomy.nodes[index - 1][truth[here]]
+            right = truth[here] if index == 0 else hierarchy.nodes[index - 1][truth[here]]
             correct[here] = found == right
-            gain[here] = np.where(correct[here], taxonomy.information(index)[found], 0.0)
-        last = taxonomy.num_levels + 1
+            gain[here] = np.where(correct[here], hierarchy.information(index)[found], 0.0)
+        last = hierarchy.num_levels + 1
         cells = (truth * (last + 1) + flat) * 2 + correct
         counts = np.bincount(cells[self.valid], minlength=self.num_classes * (last + 1) * 2)
-        return LevelTally(
+        return HierarchyCounts(
             levels=counts.reshape(self.num_classes, last + 1, 2).astype(np.int64),
             components=np.bincount(flat, minlength=last + 1).astype(np.int64),
             information=np.bincount(
@@ -407,16 +409,16 @@ def tally(
     base: ArrayLike | None = None,
     ignore_index: int = IGNORE_INDEX,
     allowance: int = 0,
-) -> Tally:
-    """Counts one image under one certificate; see ``Tallier`` for the arguments.
+) -> ConfusionCounts:
+    """Counts one image under one certificate; see ``ConfusionAccumulator`` for the arguments.
 
     Returns:
-        Tally: The counts.
+        ConfusionCounts: The counts.
 
     Raises:
         ValueError: If shapes differ or a class is out of range.
     """
-    counter = Tallier(label, guess, num_classes, base=base, ignore_index=ignore_index)
+    counter = ConfusionAccumulator(label, guess, num_classes, base=base, ignore_index=ignore_index)
     return counter.tally(certified, allowance)
 
 
@@ -455,19 +457,19 @@ def near_boundary(
     return near
 
 
-def total(tallies: Iterable[Tally], num_classes: int) -> Tally:
+def total(tallies: Iterable[ConfusionCounts], num_classes: int) -> ConfusionCounts:
     """Adds up tallies; all zeros if there are none.
 
     Args:
-        tallies (Iterable[Tally]): Tallies over the same classes.
+        tallies (Iterable[ConfusionCounts]): Tallies over the same classes.
         num_classes (int): Number of classes C.
 
     Returns:
-        Tally: Their sum.
+        ConfusionCounts: Their sum.
     """
     square = np.zeros((num_classes, num_classes), dtype=np.int64)
     padded = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
-    result = Tally(padded, square, square, components=0, abstained=0, images=0)
+    result = ConfusionCounts(padded, square, square, components=0, abstained=0, images=0)
     for item in tallies:
         result = result + item
     return result

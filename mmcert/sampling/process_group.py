@@ -12,11 +12,11 @@ import torch.distributed as dist
 Value = TypeVar('Value')
 
 
-class TeamError(RuntimeError):
-    """Another process of the team failed, so that this one cannot go on."""
+class ProcessGroupError(RuntimeError):
+    """Another process of the processes failed, so that this one cannot go on."""
 
 
-class Team:
+class ProcessGroup:
     """One process of several that sample the same input, or one by itself.
 
     Args:
@@ -28,7 +28,7 @@ class Team:
         self.rank, self.size = rank, size
 
     @classmethod
-    def of_all_processes(cls) -> Team:
+    def of_all_processes(cls) -> ProcessGroup:
         """All processes of the default process group; this one alone if there is none."""
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
@@ -45,11 +45,12 @@ class Team:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def told(self, ask: Callable[[], Value], source: int = 0) -> Value:
+    def broadcast(self, ask: Callable[[], Value], source: int = 0) -> Value:
         """What a function returns in one process, by default the first one, alone.
 
         Raises:
-            TeamError: In the others, if it raises there, so that nobody waits for an answer.
+            ProcessGroupError: In the others, if it raises there, so that nobody waits for an
+            answer.
         """
         if self.size == 1:
             return ask()
@@ -65,18 +66,18 @@ class Team:
             raise failure
         value, words = answer[0]
         if words is not None:
-            raise TeamError(f'process {source} failed: {words}')
+            raise ProcessGroupError(f'process {source} failed: {words}')
         return value  # type: ignore[return-value]
 
     @contextlib.contextmanager
-    def all_or_none(self, device: torch.device) -> Iterator[None]:
+    def fail_together(self, device: torch.device) -> Iterator[None]:
         """Work that each process does by itself, at the end of which all meet.
 
         Args:
             device (torch.device): One that the processes can talk over.
 
         Raises:
-            TeamError: If it failed in another process.
+            ProcessGroupError: If it failed in another process.
         """
         failure: Exception | None = None
         try:
@@ -88,4 +89,6 @@ class Team:
         if failure is not None:
             raise failure
         if bool(failed):
-            raise TeamError('another process failed while sampling; its own message says why')
+            raise ProcessGroupError(
+                'another process failed while sampling; its own message says why'
+            )

@@ -9,11 +9,11 @@ from types import ModuleType
 
 import torch
 
-from mmcert.sampling.cell_reader import CellReader
 from mmcert.sampling.logit_maps import LogitMaps, eager_labels
+from mmcert.sampling.tile_decoder import TileDecoder
 
 
-def read_labels(maps: LogitMaps) -> torch.Tensor:
+def decode_labels(maps: LogitMaps) -> torch.Tensor:
     """The label maps of ``eager_labels``, without resized scores of all classes where possible.
 
     Args:
@@ -24,14 +24,14 @@ def read_labels(maps: LogitMaps) -> torch.Tensor:
     """
     kernel = _kernel(maps)
     if kernel is not None:
-        return kernel.read_labels(maps)
+        return kernel.decode_labels(maps)
     if maps.scores.dtype not in (torch.float32, torch.float64):
         maps = maps.with_scores(maps.scores.float())
-    if CellReader.suits(maps):
+    if TileDecoder.suits(maps):
         low, high = (float(value) for value in maps.scores.aminmax())
         peak = max(-low, high)
         if peak < float('inf'):
-            return CellReader(maps, peak).labels()
+            return TileDecoder(maps, peak).labels()
     # Draw by draw: the resized scores of a batch need not fit into memory.
     return torch.cat([eager_labels(maps.with_scores(score)) for score in maps.scores.split(1)])
 
@@ -50,7 +50,7 @@ def add_hits(hits: torch.Tensor, output: LogitMaps | torch.Tensor, guess: torch.
         if kernel is not None:
             kernel.add_hits(hits, output, guess)
             return
-        output = read_labels(output)
+        output = decode_labels(output)
     # Summed as bytes, which is fast and holds for fewer than 256 draws.
     for part in (output == guess).split(255):
         hits += part.sum(dim=0, dtype=torch.uint8)
@@ -66,9 +66,9 @@ def _triton(device: str) -> ModuleType | None:
     """The kernel's module for a kind of device; None, with one log line, where it does not run."""
     if device == 'cuda' and importlib.util.find_spec('triton') is not None:
         # torch brings it along for CUDA.
-        from mmcert.sampling import triton_reader
+        from mmcert.sampling import triton_decoder
 
-        return triton_reader
+        return triton_decoder
     logging.getLogger('mmcert').warning(
         'there is no Triton for device %r: labels are read by torch itself, one draw after the '
         'other, which takes more time and memory',

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.certify.certificate import Certificate, certify_record, component_order
+from mmcert.certify.certificate import Certificate, component_order
+from mmcert.certify.hierarchy import Hierarchy
 from mmcert.certify.selection import settle_joint, settle_votes
+from mmcert.certify.settings import SELECTION, CertifySettings
 from mmcert.certify.simultaneous import joint_radii
-from mmcert.certify.tallies import IGNORE_INDEX, Tallier, Tally, total
-from mmcert.certify.taxonomy import Taxonomy
-from mmcert.certify.terms import SELECTION, Terms
-from mmcert.certify.votes import VotesRecord
+from mmcert.metrics.confusion import IGNORE_INDEX, ConfusionAccumulator, ConfusionCounts, total
+from mmcert.votes.record import VotesRecord
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class Task:
     Attributes:
         num_classes (int): Number of classes C.
         ignore_index (int): Label of components without ground truth.
-        taxonomy (Taxonomy | None): Coarser levels that the votes were counted for.
+        hierarchy (Hierarchy | None): Coarser levels that the votes were counted for.
     """
 
     num_classes: int
     ignore_index: int = IGNORE_INDEX
-    taxonomy: Taxonomy | None = None
+    hierarchy: Hierarchy | None = None
 
-    def tallier(self, record: VotesRecord) -> Tallier:
+    def accumulator(self, record: VotesRecord) -> ConfusionAccumulator:
         """What counts certificates of these votes."""
-        return Tallier(
+        return ConfusionAccumulator(
             record.label,
             record.spread(record.votes.guess),
             self.num_classes,
@@ -42,60 +42,62 @@ class Task:
             boundaries=True,
         )
 
-    def count(self, record: VotesRecord, tallier: Tallier, certificate: Certificate) -> Tally:
-        """Counts one certificate, with its levels if there is a taxonomy."""
+    def count(
+        self, record: VotesRecord, accumulator: ConfusionAccumulator, certificate: Certificate
+    ) -> ConfusionCounts:
+        """Counts one certificate, with its levels if there is a hierarchy."""
         levels = None
-        if certificate.level is not None and self.taxonomy is not None:
-            levels = tallier.level_tally(
+        if certificate.level is not None and self.hierarchy is not None:
+            levels = accumulator.hierarchy_counts(
                 record.spread(certificate.level),
                 record.spread(certificate.guess),
                 [record.spread(nodes) for nodes in certificate.coarse],
-                self.taxonomy,
+                self.hierarchy,
             )
         # A wrong certificate may show in all pixels of its component.
         wrong = (certificate.k - 1) * record.pixels_per_component
-        return tallier.tally(record.spread(certificate.certified), wrong, levels)
+        return accumulator.tally(record.spread(certificate.certified), wrong, levels)
 
 
 def evaluate(
     records: Iterable[VotesRecord],
-    terms: Sequence[Terms],
+    settings: Sequence[CertifySettings],
     task: Task,
     on_certificate: Callable[[int, VotesRecord, Certificate], None] | None = None,
-) -> list[Tally]:
-    """Certifies stored votes under several terms, in one pass over the images.
+) -> list[ConfusionCounts]:
+    """Certifies stored votes under several settings, in one pass over the images.
 
     Each answer is valid by itself. Choosing the best-looking among them afterwards is not covered
     by its alpha.
 
     Args:
         records (Iterable[VotesRecord]): One per image.
-        terms (Sequence[Terms]): Combinations to answer.
+        settings (Sequence[CertifySettings]): Combinations to answer.
         task (Task): What labels are to be read as.
-        on_certificate (Callable | None): Called with the index of the terms, the record and its
+        on_certificate (Callable | None): Called with the index of the settings, the record and its
             certificate, for what the counts do not tell.
 
     Returns:
-        list[Tally]: Counts over all images, one per combination.
+        list[ConfusionCounts]: Counts over all images, one per combination.
 
     Raises:
-        ValueError: If a term or a label is out of range, or the votes lack what the terms need.
+        ValueError: If a term or a label is out of range, or the votes lack what the settings need.
     """
-    sums = [total([], task.num_classes) for _ in terms]
+    sums = [total([], task.num_classes) for _ in settings]
     for record in records:
-        tallier = task.tallier(record)
+        accumulator = task.accumulator(record)
         orders: dict[tuple[str, str], NDArray[np.int32] | None] = {}
-        for index, term in enumerate(terms):
+        for index, term in enumerate(settings):
             order = None
             if term.procedure == 'ordered_holm':
                 kind = (settle_votes(record.votes, term).selection, term.order)
                 if kind not in orders:
-                    orders[kind] = component_order(record, term)
+                    orders[kind] = component_order(record.votes, term, record.margin)
                 order = orders[kind]
-            certificate = certify_record(record, term, task.taxonomy, order=order)
+            certificate = record.certify(term, task.hierarchy, order=order)
             if on_certificate is not None:
                 on_certificate(index, record, certificate)
-            sums[index] += task.count(record, tallier, certificate)
+            sums[index] += task.count(record, accumulator, certificate)
     return sums
 
 

@@ -24,7 +24,7 @@ FEW = 4
 """Classes that are interpolated in cells where no more of them can win: nearly all cells."""
 
 
-class CellReader:
+class TileDecoder:
     """Reads label maps on the CPU without resizing the scores.
 
     Bilinear interpolation is monotone: a class whose score is the largest at the four corners of a

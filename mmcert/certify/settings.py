@@ -1,4 +1,4 @@
-"""The terms that votes are certified under."""
+"""The settings that votes are certified under."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ SELECTION = 'auto'
 """The selection where none is named, of runs and tools alike."""
 
 SELECTION_CHOICES = ('auto', *SELECTIONS)
-"""What terms may say of the selection."""
+"""What settings may say of the selection."""
 
 ORDERS = ('auto', 'margin', 'selection')
 """Where the order of the components may come from."""
 
 
 @dataclass(frozen=True)
-class Terms:
-    """The terms to certify votes under.
+class CertifySettings:
+    """The settings to certify votes under.
 
     Attributes:
         tau (float): Probability threshold in [0.5, 1).

@@ -13,7 +13,7 @@ Arrays = dict[str, NDArray]
 
 
 @dataclass(frozen=True, eq=False)
-class Partial:
+class Checkpoint:
     """What the draws of a stage have counted so far.
 
     Attributes:
@@ -33,7 +33,7 @@ class Partial:
         return {**self.arrays, '_position': np.array([self.stage, self.start, self.done])}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray]) -> Partial:
+    def from_arrays(cls, arrays: Mapping[str, NDArray]) -> Checkpoint:
         """Reads what ``to_arrays`` made.
 
         Raises:
@@ -44,22 +44,22 @@ class Partial:
         return cls(stage, start, done, counts)
 
 
-class Keeper:
+class Checkpointer:
     """Keeps partial runs, every so often and when one is broken off.
 
     Args:
         save (Callable): Stores a partial run.
         seconds (float): How often, at least; 0 stores after every batch.
-        found (Partial | None): Where to continue.
+        found (Checkpoint | None): Where to continue.
     """
 
     def __init__(
-        self, save: Callable[[Partial], None], seconds: float, found: Partial | None = None
+        self, save: Callable[[Checkpoint], None], seconds: float, found: Checkpoint | None = None
     ) -> None:
         self.save, self.seconds, self.found = save, seconds, found
         self._last = time.monotonic()
 
-    def take(self, stage: int, start: int) -> Partial | None:
+    def take(self, stage: int, start: int) -> Checkpoint | None:
         """The stored part of a count, once."""
         found = self.found
         if found is None or (found.stage, found.start) != (stage, start):
@@ -67,12 +67,12 @@ class Keeper:
         self.found = None
         return found
 
-    def passed(self, partial: Callable[[], Partial]) -> None:
+    def passed(self, partial: Callable[[], Checkpoint]) -> None:
         """Stores the run if it is time."""
         if time.monotonic() - self._last >= self.seconds:
             self.now(partial)
 
-    def now(self, partial: Callable[[], Partial]) -> None:
+    def now(self, partial: Callable[[], Checkpoint]) -> None:
         """Stores the run."""
         self.save(partial())
         self._last = time.monotonic()

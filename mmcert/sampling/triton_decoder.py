@@ -81,7 +81,7 @@ def suits(maps: LogitMaps) -> bool:
     return maps.scores.dtype != torch.float64 and maps.scores.shape[1] < 2**15
 
 
-def read_labels(maps: LogitMaps) -> torch.Tensor:
+def decode_labels(maps: LogitMaps) -> torch.Tensor:
     """Label maps as ``eager_labels`` defines them.
 
     Args:

@@ -1,0 +1,87 @@
+"""Files that are written at once or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_STARTED = time.time()
+
+
+@contextlib.contextmanager
+def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Opens a temporary binary file beside ``path`` that takes its name when all went well.
+
+    Args:
+        path (str | os.PathLike): File that will exist afterwards.
+
+    Yields:
+        BinaryIO: The file to write to.
+    """
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}-', suffix='.tmp')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            yield file
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Removes what ``atomic_writer`` was writing in a folder when its process was killed.
+
+    Files that are newer than this process are left alone: others may be writing them.
+    """
+    for file in Path(folder).glob('.*.tmp'):
+        with contextlib.suppress(OSError):
+            if file.stat().st_mtime < _STARTED:
+                file.unlink()
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Writes a JSON file, at once or not at all; a rate that does not exist (NaN) becomes null.
+
+    Args:
+        path (str | os.PathLike): File to write.
+        content (Any): JSON values, or mappings and sequences of them.
+    """
+    with atomic_writer(path) as file:
+        file.write(json.dumps(_legal(content), indent=1, allow_nan=False).encode() + b'\n')
+
+
+def write_json_lines(path: str | os.PathLike[str], rows: Iterable[Any]) -> None:
+    """Writes a JSON file with one value per line; see ``write_json``.
+
+    Args:
+        path (str | os.PathLike): File to write.
+        rows (Iterable): One value per line.
+    """
+    with atomic_writer(path) as file:
+        for row in rows:
+            file.write(json.dumps(_legal(row), allow_nan=False).encode() + b'\n')
+
+
+def _legal(value: Any) -> Any:
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _legal(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_legal(item) for item in value]
+    return value
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,22 @@
+"""Votes on disk: files, the folder of a run, and answers from them without the model."""
+
+from mmcert.votes.record import (
+    Grid,
+    VotesFileError,
+    VotesRecord,
+    load_votes,
+    save_votes,
+)
+from mmcert.votes.store import FingerprintError, VotesStore, fingerprint, read_folder
+
+__all__ = [
+    'FingerprintError',
+    'Grid',
+    'VotesFileError',
+    'VotesRecord',
+    'VotesStore',
+    'fingerprint',
+    'load_votes',
+    'read_folder',
+    'save_votes',
+]
