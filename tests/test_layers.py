@@ -34,7 +34,7 @@ ALLOWED = {
     'evaluation': {'certify', 'metrics', 'votes', 'report', 'files', 'registry', 'fields'},
     'visualization': {'registry', 'surrogates'},
     'engine': {
-        'certify', 'metrics', 'votes', 'files', 'perturbations', 'sampling', 'models',
+        'certify', 'metrics', 'votes', 'files', 'fields', 'perturbations', 'sampling', 'models',
         'evaluation', 'visualization', 'registry', 'version', 'report', 'compat', 'pointops',
     },
 }  # fmt: skip

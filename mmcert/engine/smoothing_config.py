@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 from mmcert.certify import CertifySettings, Hierarchy
 from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import StoppingRule
 from mmcert.certify.selection import allowed, possible
 from mmcert.certify.settings import PROCEDURE, SELECTION
+from mmcert.engine.base_model import Modality
 from mmcert.engine.perturbations import build
 from mmcert.models.adapter import Adapter
 from mmcert.models.image_adapter import SPACE_WORDS, ImageAdapter, Space
@@ -23,9 +24,6 @@ from mmcert.sampling import BatchSize
 DISTRIBUTE = ('images', 'draws')
 """What the processes of a run may share."""
 
-Kind = Literal['image', 'cloud']
-"""What a model takes."""
-
 SHORTHAND = {'image': 'mmcert.GaussianNoise', 'cloud': 'mmcert.CoordinateNoise'}
 """The perturbation that ``sigma`` alone stands for."""
 
@@ -33,7 +31,7 @@ ONLY_FOR = {
     'image': ('scales', 'flip', 'space', 'resolution', 'channels_last'),
     'cloud': ('noise_dims', 'runs'),
 }
-"""Keys that mean something for one kind of input only."""
+"""Keys that mean something for one modality only."""
 
 
 @dataclass(frozen=True)
@@ -120,15 +118,15 @@ class SmoothingConfig:
     draw_every: int = 0
     show_dir: str | None = None
     strict_weights: bool = True
-    kind: Kind = 'image'
+    modality: Modality = 'image'
 
     @classmethod
-    def from_cfg(cls, cfg: Mapping[str, Any], kind: Kind = 'image') -> SmoothingConfig:
+    def from_cfg(cls, cfg: Mapping[str, Any], modality: Modality = 'image') -> SmoothingConfig:
         """Reads the dict of a config.
 
         Args:
             cfg (Mapping): ``smoothing`` as the user wrote it.
-            kind (str): What the model takes, 'image' or 'cloud'.
+            modality (str): What the model takes, 'image' or 'cloud'.
 
         Returns:
             SmoothingConfig: The same, checked.
@@ -137,19 +135,15 @@ class SmoothingConfig:
             ValueError: If a key is unknown or a value out of range; the message says which and
                 what is legal.
         """
-        legal = [field.name for field in fields(cls) if field.name != 'kind']
+        legal = [field.name for field in fields(cls) if field.name != 'modality']
         unknown = sorted(set(cfg) - set(legal))
         if unknown:
             raise ValueError(
                 f'unknown key{"s" if len(unknown) > 1 else ""} in `smoothing`: '
                 f'{", ".join(unknown)}. Legal keys: {", ".join(legal)}.'
             )
-        config = cls(**cfg, kind=kind)
+        config = cls(**cfg, modality=modality)
         config.plan()
-        if isinstance(config.draw_every, bool) or not (
-            isinstance(config.draw_every, int) and config.draw_every >= 0
-        ):
-            raise ValueError(f'draw_every must be an integer >= 0, got {config.draw_every!r}')
         return config
 
     def plan(self, classes: Sequence[str] | None = None) -> SmoothingPlan:
@@ -169,94 +163,38 @@ class SmoothingConfig:
             raise ValueError(
                 '`smoothing` needs either sigma (for example sigma=0.25) or perturbation, not both'
             )
-        shorthand = {'type': SHORTHAND[self.kind], 'sigma': self.sigma}
+        shorthand = {'type': SHORTHAND[self.modality], 'sigma': self.sigma}
         perturbation = build(self.perturbation or shorthand)
-        if perturbation.per_input_threshold and self.n == 'auto':
-            raise ValueError(
-                "n='auto' needs one threshold for all images, but with an attack set each has its "
-                'own: give n as a number'
-            )
-        settings = self._terms(perturbation)
-        if self.distribute not in DISTRIBUTE:
-            raise ValueError(
-                f'distribute must be one of {", ".join(DISTRIBUTE)}, got {self.distribute!r}'
-            )
+        settings = self._settings(perturbation)
+        n, stopping = self._estimation_draws(perturbation)
+        _check_choice('distribute', self.distribute, DISTRIBUTE)
         for name in ('flip', 'strict_weights'):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
+        if type(self.draw_every) is not int or self.draw_every < 0:
+            raise ValueError(f'draw_every must be an integer >= 0, got {self.draw_every!r}')
+        if not _is_number(self.save_seconds) or self.save_seconds < 0:
+            raise ValueError(
+                f'save_seconds must be a number of at least 0, got {self.save_seconds!r}'
+            )
         hierarchy = None
         if self.hierarchy is not None and classes is not None:
             hierarchy = Hierarchy.from_config(self.hierarchy, classes)
         return SmoothingPlan(
             perturbation=perturbation,
             settings=settings,
-            n0=self._n0(settings),
-            n=self._fixed_n(),
-            stopping=self._stopping(),
+            n0=self._selection_draws(settings),
+            n=n,
+            stopping=stopping,
             batch_size=BatchSize(self.batch_size).spec,
             seed=int(self.seed),
             adapter=self._adapter(perturbation),
             hierarchy=hierarchy,
             numerics=Numerics(self.precision, self.channels_last, self.compile, self.cuda_graphs),
-            save_seconds=self._save_seconds(),
+            save_seconds=float(self.save_seconds),
         )
 
-    def _adapter(self, perturbation: Perturbation) -> Adapter[Any]:
-        """What brings this kind of input to the model."""
-        other: Kind = 'cloud' if self.kind == 'image' else 'image'
-        defaults = {field.name: field.default for field in fields(self)}
-        for key in ONLY_FOR[other]:
-            value = getattr(self, key)
-            if value != defaults[key] and value != [*_tuple(defaults[key])]:
-                raise ValueError(
-                    f'`smoothing.{key}` is for {other}s; this model takes {self.kind}s'
-                )
-        adapter = (
-            self._image_adapter() if self.kind == 'image' else self._cloud_adapter(perturbation)
-        )
-        if perturbation.domain != adapter.domain:
-            raise ValueError(
-                f'{perturbation!r} is for {perturbation.domain}, but this model takes {self.kind}s'
-            )
-        return adapter
-
-    def _image_adapter(self) -> ImageAdapter:
-        if self.space not in SPACE_WORDS:
-            raise ValueError(f'space must be one of {", ".join(SPACE_WORDS)}, got {self.space!r}')
-        if self.resolution not in RESOLUTION_WORDS:
-            raise ValueError(
-                f'resolution must be one of {", ".join(RESOLUTION_WORDS)}, got {self.resolution!r}'
-            )
-        return ImageAdapter(
-            scales=_check_scales(self.scales),
-            flip=self.flip,
-            space=self.space,
-            resolution=self.resolution,
-        )
-
-    def _cloud_adapter(self, perturbation: Perturbation) -> Adapter[Any]:
-        # mmdetection3d is needed for clouds alone, and takes seconds to import.
-        from mmcert.models.cloud_adapter import CloudAdapter
-
-        dims = tuple(self.noise_dims)
-        legal = all(isinstance(dim, int) and not isinstance(dim, bool) and dim >= 0 for dim in dims)
-        if not dims or not legal or len(set(dims)) < len(dims):
-            raise ValueError(
-                f'noise_dims must be different column numbers >= 0, got {self.noise_dims!r}'
-            )
-        if dims != (0, 1, 2) and type(perturbation).__name__ != 'CoordinateNoise':
-            raise ValueError(
-                f'{perturbation!r} moves points in space: noise_dims must be (0, 1, 2), got {dims}'
-            )
-        return CloudAdapter(dims, check_draws(self.runs, 'runs'), perturbation.normals)
-
-    def _save_seconds(self) -> float:
-        seconds = self.save_seconds
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0:
-            raise ValueError(f'save_seconds must be a number of at least 0, got {seconds!r}')
-        return float(seconds)
-
-    def _terms(self, perturbation: Perturbation) -> CertifySettings:
+    def _settings(self, perturbation: Perturbation) -> CertifySettings:
         """The settings, with what the perturbation leaves open."""
         tau, selection = self.tau, self.selection
         if tau is None:
@@ -278,7 +216,7 @@ class SmoothingConfig:
                 selection = 'holdout'
         return CertifySettings(tau, self.alpha, self.procedure, selection, self.k, self.order)
 
-    def _n0(self, settings: CertifySettings) -> int:
+    def _selection_draws(self, settings: CertifySettings) -> int:
         if self.n0 == 0 and possible(settings, allowed(0)) == ('same_draws',):
             if self.n == 'auto' or self.hierarchy is not None:
                 raise ValueError(
@@ -288,36 +226,79 @@ class SmoothingConfig:
             return 0
         return check_draws(self.n0, 'n0')
 
-    def _fixed_n(self) -> int | None:
+    def _estimation_draws(
+        self, perturbation: Perturbation
+    ) -> tuple[int | None, StoppingRule | None]:
+        """The number of estimation draws, or the rule that decides it."""
         if isinstance(self.n, str):
             if self.n != 'auto':
                 raise ValueError(f"n must be an integer or 'auto', got {self.n!r}")
-            return None
-        return check_draws(self.n)
-
-    def _stopping(self) -> StoppingRule | None:
-        if self.n == 'auto':
+            if perturbation.per_input_threshold:
+                raise ValueError(
+                    "n='auto' needs one threshold for all images, but with an attack set each has "
+                    'its own: give n as a number'
+                )
             if self.budget is None:
                 raise ValueError(
                     "n='auto' needs a budget, the most estimation draws per image, for example "
                     'budget=1000'
                 )
-            return StoppingRule(self.budget, self.min_gain)
+            return None, StoppingRule(self.budget, self.min_gain)
         if self.budget is not None:
             raise ValueError(f"budget goes with n='auto', got n={self.n!r}")
-        return None
+        return check_draws(self.n), None
+
+    def _adapter(self, perturbation: Perturbation) -> Adapter[Any]:
+        """What brings this kind of input to the model."""
+        other: Modality = 'cloud' if self.modality == 'image' else 'image'
+        for field in fields(self):
+            value = getattr(self, field.name)
+            # Configs give lists for tuples.
+            value = tuple(value) if isinstance(value, list) else value
+            if field.name in ONLY_FOR[other] and value != field.default:
+                raise ValueError(
+                    f'`smoothing.{field.name}` is for {other}s; this model takes {self.modality}s'
+                )
+        if self.modality == 'image':
+            adapter: Adapter[Any] = self._image_adapter()
+        else:
+            adapter = self._cloud_adapter(perturbation)
+        if perturbation.domain != adapter.domain:
+            raise ValueError(
+                f'{perturbation!r} is for {perturbation.domain}, but this model takes '
+                f'{self.modality}s'
+            )
+        return adapter
+
+    def _image_adapter(self) -> ImageAdapter:
+        _check_choice('space', self.space, SPACE_WORDS)
+        _check_choice('resolution', self.resolution, RESOLUTION_WORDS)
+        scales = tuple(self.scales) if isinstance(self.scales, Sequence) else (self.scales,)
+        if not scales or not all(_is_number(scale) and 0 < scale <= 4 for scale in scales):
+            raise ValueError(f'scales must be numbers in (0, 4], got {self.scales!r}')
+        return ImageAdapter(tuple(map(float, scales)), self.flip, self.space, self.resolution)
+
+    def _cloud_adapter(self, perturbation: Perturbation) -> Adapter[Any]:
+        # mmdetection3d is needed for clouds alone, and takes seconds to import.
+        from mmcert.models.cloud_adapter import CloudAdapter
+
+        dims = tuple(self.noise_dims)
+        legal = all(isinstance(dim, int) and not isinstance(dim, bool) and dim >= 0 for dim in dims)
+        if not dims or not legal or len(set(dims)) < len(dims):
+            raise ValueError(
+                f'noise_dims must be different column numbers >= 0, got {self.noise_dims!r}'
+            )
+        if dims != (0, 1, 2) and type(perturbation).__name__ != 'CoordinateNoise':
+            raise ValueError(
+                f'{perturbation!r} moves points in space: noise_dims must be (0, 1, 2), got {dims}'
+            )
+        return CloudAdapter(dims, check_draws(self.runs, 'runs'), perturbation.normals)
 
 
-def _tuple(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else ()
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _check_scales(scales: float | Sequence[float]) -> tuple[float, ...]:
-    values = tuple(scales) if isinstance(scales, Sequence) else (scales,)
-    legal = (
-        isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 4
-        for value in values
-    )
-    if not values or not all(legal):
-        raise ValueError(f'scales must be numbers in (0, 4], got {scales!r}')
-    return tuple(float(value) for value in values)
+def _check_choice(name: str, value: Any, legal: Collection[str]) -> None:
+    if value not in legal:
+        raise ValueError(f'{name} must be one of {", ".join(legal)}, got {value!r}')

@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger, print_log
 
 from mmcert.certify import Hierarchy
 from mmcert.certify.dataset import dataset_statement
-from mmcert.evaluation.maps import certified_maps
+from mmcert.fields import certified_maps
 from mmcert.files import write_json, write_json_lines
 from mmcert.metrics.confusion import IGNORE_INDEX, ConfusionAccumulator, ConfusionCounts, total
 from mmcert.registry import METRICS

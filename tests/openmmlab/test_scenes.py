@@ -15,7 +15,7 @@ mmdet3d = pytest.importorskip('mmdet3d')
 from mmdet3d.registry import MODELS  # noqa: E402
 from mmdet3d.utils import register_all_modules  # noqa: E402
 
-from mmcert.engine.smoothing_hook import prepare_for_clouds  # noqa: E402
+from mmcert.engine.base_model import prepare_for_clouds  # noqa: E402
 from mmcert.pointops import install_cpu_point_ops  # noqa: E402
 from mmcert.votes import read_folder  # noqa: E402
 

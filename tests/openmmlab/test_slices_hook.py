@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmcert.engine import SmoothingConfig, smoothing_hook
+from mmcert.engine import SmoothingConfig, progress, smoothing_hook
 from mmcert.perturbations import SlicedTransformation
 from mmcert.sampling import SegmentorOutputError
 from mmcert.transformations import build
@@ -213,7 +213,7 @@ def test_a_label_map_on_another_grid_cannot_be_carried_back(sliced):
 
 
 def test_progress_counts_the_draws_of_all_slices(sliced, caplog, monkeypatch):
-    monkeypatch.setattr(smoothing_hook, 'PROGRESS_SECONDS', 1e-9)
+    monkeypatch.setattr(progress, 'SECONDS', 1e-9)
     runner = Runner.from_cfg(sliced(images=1))
     runner.logger.addHandler(caplog.handler)
     with caplog.at_level(logging.INFO):

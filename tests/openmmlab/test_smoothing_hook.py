@@ -13,7 +13,8 @@ from mmengine.runner import Runner
 
 from mmcert.certify import InfeasiblePlanError
 from mmcert.engine import SmoothingConfig, smoothing_hook
-from mmcert.engine.smoothing_hook import CheckpointMismatchError
+from mmcert.engine.pipeline import require_unaltered_images
+from mmcert.engine.weights import CheckpointMismatchError
 from mmcert.models import SmoothedSegmentor
 from mmcert.sampling import SegmentorOutputError
 from mmcert.votes import FingerprintError, VotesFileError, load_votes, save_votes
@@ -410,7 +411,7 @@ def test_a_resize_there_and_back_is_not_the_original_image(make_config):
 
 def test_a_pipeline_that_cannot_be_seen_is_not_trusted():
     with pytest.raises(ValueError, match="pipeline of object cannot be seen.*space='model'"):
-        smoothing_hook._check_pipeline(object())
+        require_unaltered_images(object())
 
 
 def test_wrapped_data_sets_are_looked_into(make_config):

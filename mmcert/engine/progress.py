@@ -1,0 +1,111 @@
+"""How far a test has come, and how long it will still take."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+SECONDS = 30.0
+"""How often the draws of one input are reported while it takes long."""
+
+
+@dataclass
+class _Draws:
+    """The draws of one input: how many there are, and when they were reported."""
+
+    started: float
+    first: int
+    done: int
+    last: float
+    reported: float
+
+    def seconds_per_draw(self) -> float | None:
+        """Of the draws after the first report: that may be of what an earlier run had done."""
+        later = self.done - self.first
+        return (self.last - self.started) / later if later else None
+
+
+class Progress:
+    """Times the inputs that are sampled; those whose votes were found in the store cost nothing.
+
+    Args:
+        batches (int): Batches of the data loader.
+        draws (int): Most draws of an input.
+        word (str): What an input is called.
+        logger (logging.Logger): Gets a line every ``SECONDS`` while an input takes long.
+        processes (int): Processes that share the draws of each input, each with batches of its own.
+        clock (Callable): Tells the time in seconds.
+    """
+
+    def __init__(
+        self,
+        batches: int,
+        draws: int,
+        word: str,
+        logger: logging.Logger,
+        processes: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.batches, self.draws, self.word = batches, draws, word
+        self.logger, self.processes, self.clock = logger, processes, clock
+        self._batches_done = self._inputs_done = self._sampled = 0
+        self._seconds = 0.0
+        self._batch_started = clock()
+        self._current: dict[str, _Draws] = {}
+
+    def on_draws(self, name: str, done: int) -> None:
+        """Counts draws of an input.
+
+        Args:
+            name (str): The input.
+            done (int): Draws since the last call; in the first call of an input that an earlier
+                run has begun, those of the earlier run.
+        """
+        now = self.clock()
+        draws = self._current.get(name)
+        if draws is None or draws.done >= self.draws:
+            self._current[name] = _Draws(now, done, done, now, now)
+            return
+        draws.done, draws.last = draws.done + done, now
+        rate = draws.seconds_per_draw()
+        if now - draws.reported >= SECONDS and draws.done < self.draws and rate:
+            draws.reported = now
+            self.logger.info(
+                f'{name}: {draws.done}/{self.draws} draws, {1 / rate:.1f} per second, about '
+                f'{_duration((self.draws - draws.done) * rate)} left for this one'
+            )
+
+    def batch_done(self, inputs: int) -> str:
+        """Counts a batch.
+
+        Args:
+            inputs (int): Inputs of the batch.
+
+        Returns:
+            str: Batches done, seconds per input and remaining time, for a log.
+        """
+        now = self.clock()
+        self._batches_done += 1
+        self._inputs_done += inputs * self.processes
+        for draws in self._current.values():
+            # An input that goes on from an earlier run takes less time here than a whole one.
+            whole = draws.done * (draws.seconds_per_draw() or 0.0)
+            self._seconds += max(whole, (now - self._batch_started) / len(self._current))
+            self._sampled += 1
+        self._batch_started = now
+        self._current.clear()
+        words = f'certified {self._batches_done}/{self.batches} batches'
+        if not self._sampled:
+            return f'{words} from stored votes'
+        each = self._seconds / self._sampled
+        per_batch = self._inputs_done / self._batches_done
+        left = each * per_batch * (self.batches - self._batches_done)
+        return f'{words}, {each:.1f} s per {self.word}, about {_duration(left)} left'
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02d}:{rest:02d}'

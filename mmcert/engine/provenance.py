@@ -1,0 +1,160 @@
+"""Where votes come from: what determines them, and what else is worth recording."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+
+from mmcert.engine.base_model import unwrap
+from mmcert.engine.weights import weights_digest
+from mmcert.metrics.confusion import IGNORE_INDEX
+from mmcert.models.smoothed_segmentor import SmoothingPlan
+from mmcert.sampling.draws import DRAW_SCHEME
+from mmcert.version import __version__
+from mmcert.votes.store import fingerprint
+
+MODEL_KEYS = ('model', 'data_preprocessor')
+"""Top-level keys of a config that make the base model."""
+
+PACKAGES = (
+    'torch', 'mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'numpy', 'scipy', 'opencv-python',
+    'opencv-python-headless',
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What certification needs to know of a runner that is about to test.
+
+    Attributes:
+        base (BaseModel): The base model, unwrapped.
+        dataset (Any): The test data set.
+        batches (int): Batches of the test data loader.
+        cfg (Mapping): The runner's config.
+        file (str): Name of the config file.
+        work_dir (str): The runner's work folder.
+        fp16 (bool): Whether the test loop runs under autocast.
+    """
+
+    base: BaseModel
+    dataset: Any
+    batches: int
+    cfg: Mapping[str, Any]
+    file: str
+    work_dir: str
+    fp16: bool
+
+    @classmethod
+    def of(cls, runner: Runner) -> RunInfo:
+        """Reads a runner.
+
+        Raises:
+            TypeError: If its model cannot be smoothed.
+        """
+        return cls(
+            base=unwrap(runner.model),
+            dataset=runner.test_dataloader.dataset,
+            batches=len(runner.test_dataloader),
+            cfg=runner.cfg,
+            file=Path(runner.cfg.filename or '').name,
+            work_dir=runner.work_dir,
+            fp16=bool(getattr(runner.test_loop, 'fp16', False)),
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base model runs."""
+        return next(self.base.parameters()).device
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """The data set's metainfo: classes, palette."""
+        return dict(getattr(self.dataset, 'metainfo', {}))
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes; their numbers where the data set has no names."""
+        return list(self.metainfo.get('classes') or map(str, range(self.base.num_classes)))
+
+    @property
+    def ignore_index(self) -> int:
+        """Label of components without ground truth."""
+        return getattr(self.dataset, 'ignore_index', IGNORE_INDEX)
+
+    def sampling(self, plan: SmoothingPlan) -> dict[str, Any]:
+        """All that determines the votes of an input, as JSON values."""
+        # Other devices have other generators and other rounding: their votes do not mix.
+        other = {}
+        if self.device.type != 'cpu':
+            other = {'arithmetic': plan.numerics.statement(self.device)}
+        return {
+            **other,
+            **plan.sampling_spec(),
+            'scheme': DRAW_SCHEME,
+            'fp16': self.fp16,
+            'weights': weights_digest(self.base),
+            'model': fingerprint(_plain({key: self.cfg.get(key) for key in MODEL_KEYS})),
+            'data': _dataset_spec(self.cfg['test_dataloader']['dataset']),
+        }
+
+    def identity(self, sampling: Mapping[str, Any]) -> dict[str, Any]:
+        """What certificates say of the base model, given what determines the votes."""
+        return {
+            'weights': sampling['weights'],
+            'model': sampling['model'],
+            'config': self.file,
+            'checkpoint': Path(str(self.cfg.get('load_from') or '')).name,
+            'device': self.device.type,
+            'versions': versions(),
+        }
+
+    def provenance(self, plan: SmoothingPlan, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """What votes files record besides, so that they can be read without the data set."""
+        space = plan.adapter.statement()
+        return {
+            **identity,
+            **{key: space[key] for key in ('resolution', 'certified_space') if key in space},
+            'classes': self.classes,
+            'num_classes': len(self.classes),
+            'ignore_index': self.ignore_index,
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of mmcert, Python and the packages that a result depends on."""
+    found = {'mmcert': __version__, 'python': platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _dataset_spec(cfg: Any) -> Any:
+    """What a data set's config says of its images, without the folder it lies in."""
+    if isinstance(cfg, (list, tuple)):
+        return [_dataset_spec(item) for item in cfg]
+    if not isinstance(cfg, Mapping):
+        return cfg
+    return _plain(
+        {
+            key: _dataset_spec(value) if key in ('dataset', 'datasets') else value
+            for key, value in cfg.items()
+            if key not in ('data_root', 'indices', 'metainfo')
+        }
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Configs as JSON values, without the order and the types that do not matter."""
+    return json.loads(json.dumps(value, sort_keys=True, default=str))

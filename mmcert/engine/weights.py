@@ -1,0 +1,88 @@
+"""Checks that a checkpoint holds the weights of the model, and names them by a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+class CheckpointMismatchError(ValueError):
+    """The checkpoint does not hold the weights of the model that would be certified."""
+
+
+def mismatches(model: torch.nn.Module, checkpoint: Mapping[str, Any]) -> list[str]:
+    """The weights that a checkpoint lacks, has too many or has in another shape.
+
+    mmengine loads such a checkpoint and only warns.
+
+    Args:
+        model (torch.nn.Module): The model, without the wrapper of several processes.
+        checkpoint (Mapping): What ``torch.load`` returned: a state dict, or one under 'state_dict'.
+
+    Returns:
+        list[str]: A phrase for each of them; empty if all fit.
+    """
+    state = checkpoint.get('state_dict', checkpoint)
+    theirs = {
+        re.sub(r'^module\.', '', key): tuple(value.shape)
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+    ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    return (
+        [f'missing {key}' for key in sorted(ours.keys() - theirs.keys())]
+        + [f'unexpected {key}' for key in sorted(theirs.keys() - ours.keys())]
+        + [
+            f'{key} has shape {theirs[key]}, the model {ours[key]}'
+            for key in sorted(ours.keys() & theirs.keys())
+            if ours[key] != theirs[key]
+        ]
+    )
+
+
+def require_loaded(found: list[str] | None) -> None:
+    """Refuses to certify weights that nobody meant.
+
+    Args:
+        found (list[str] | None): From ``mismatches``; None if no checkpoint was loaded and the
+            model was not trained.
+
+    Raises:
+        CheckpointMismatchError: If weights are missing or do not fit.
+    """
+    if found is None:
+        raise CheckpointMismatchError(
+            'no checkpoint was loaded: the model has its initial weights. Give a checkpoint '
+            '(or load_from), or set smoothing.strict_weights=False to certify it as it is'
+        )
+    if found:
+        shown = '; '.join(found[:5])
+        more = f' and {len(found) - 5} more' if len(found) > 5 else ''
+        raise CheckpointMismatchError(
+            f'the checkpoint does not fit the model: {shown}{more}. A certificate would be '
+            'about another model. Check that config and checkpoint belong together, or set '
+            'smoothing.strict_weights=False if the difference does not matter'
+        )
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Digest of all parameters and buffers, whatever file they came from.
+
+    Args:
+        model (torch.nn.Module): Any model.
+
+    Returns:
+        str: 16 hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    # Buffers outside the state dict, such as the preprocessor's mean, change the output too.
+    tensors = dict(model.named_buffers()) | dict(model.state_dict())
+    for key, value in sorted(tensors.items()):
+        tensor = value.detach().contiguous().cpu()
+        digest.update(f'{key}{tensor.dtype}{tuple(tensor.shape)}'.encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
