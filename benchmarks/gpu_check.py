@@ -506,7 +506,7 @@ def settled_batch(model: Any, image: Any, seconds: float) -> int:
     from sampling_speed import NOISE
     from segmentors import CLASSES
 
-    from mmcert.sampling import BatchSize, collect_votes
+    from mmcert.sampling import BatchSize, SamplingSettings, collect_votes
     from mmcert.sampling.batching import LARGEST
 
     batch, deadline = BatchSize('auto'), time.monotonic() + seconds
@@ -517,9 +517,12 @@ def settled_batch(model: Any, image: Any, seconds: float) -> int:
 
     with contextlib.suppress(_SettledError):
         collect_votes(
-            model.segment, image, NOISE, n0=1, n=4 * LARGEST, num_classes=CLASSES,
-            batch_size=batch, on_draws=look,
-        )  # fmt: skip
+            model.segment,
+            image,
+            NOISE,
+            SamplingSettings(n0=1, n=4 * LARGEST, num_classes=CLASSES, batch_size=batch),
+            on_draws=look,
+        )
     return batch.size
 
 
@@ -532,7 +535,7 @@ def steady_draws(model: Any, image: Any, draws: int, batch: int, whole: list[flo
     from sampling_speed import NOISE, synchronise
     from segmentors import CLASSES
 
-    from mmcert.sampling import BatchSize, collect_votes
+    from mmcert.sampling import BatchSize, SamplingSettings, collect_votes
 
     done, stamps = 0, {}
 
@@ -545,9 +548,14 @@ def steady_draws(model: Any, image: Any, draws: int, batch: int, whole: list[flo
 
     started = time.perf_counter()
     collect_votes(
-        model.segment, image, NOISE, n0=batch, n=batch + draws, num_classes=CLASSES,
-        batch_size=BatchSize(batch), on_draws=count,
-    )  # fmt: skip
+        model.segment,
+        image,
+        NOISE,
+        SamplingSettings(
+            n0=batch, n=batch + draws, num_classes=CLASSES, batch_size=BatchSize(batch)
+        ),
+        on_draws=count,
+    )
     whole.append(time.perf_counter() - started)
     first, last = stamps.values()
     return last - first

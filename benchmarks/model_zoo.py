@@ -30,7 +30,7 @@ from machine import machine
 from mmcert.certify import certify
 from mmcert.compat import enable_mmcv_lite, reuse_freed_memory
 from mmcert.perturbations import GaussianNoise
-from mmcert.sampling import LogitMaps, collect_votes
+from mmcert.sampling import LogitMaps, SamplingSettings, collect_votes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results' / 'model_zoo.json'
@@ -267,7 +267,12 @@ def compare(base: Any, size: tuple[int, int]) -> dict[str, Any]:
     labels = segment.labels([noisy])[0]
     classes = base.num_classes
     votes = [
-        collect_votes(segment, image, noise, n0=N0, n=N, num_classes=classes, batch_size=batch)
+        collect_votes(
+            segment,
+            image,
+            noise,
+            SamplingSettings(n0=N0, n=N, num_classes=classes, batch_size=batch),
+        )
         for batch in BATCHES
     ]
     certificate = certify(votes[0], tau=0.5, alpha=0.05)

@@ -27,7 +27,7 @@ from mmcert.models.cloud_adapter import CloudAdapter
 from mmcert.models.numerics import Numerics
 from mmcert.models.point_segmentor import PointSegmentor
 from mmcert.perturbations import CoordinateNoise
-from mmcert.sampling import collect_votes
+from mmcert.sampling import SamplingSettings, collect_votes
 from mmcert.votes import VotesRecord, read_folder
 
 RESULTS = ROOT / 'benchmarks' / 'results' / 'part_attack.json'
@@ -171,7 +171,12 @@ def count(
         hits.add_(agree.sum(dim=0))
         return agree
 
-    collect_votes(compared, cloud, noise, n0=0, n=n, num_classes=2, batch_size=16, seed=12345)
+    collect_votes(
+        compared,
+        cloud,
+        noise,
+        SamplingSettings(n0=0, n=n, num_classes=2, batch_size=16, seed=12345),
+    )
     return hits.numpy()
 
 

@@ -37,7 +37,7 @@ from mmcert.models.cloud_adapter import CloudAdapter  # noqa: E402
 from mmcert.models.numerics import Numerics  # noqa: E402
 from mmcert.perturbations import CoordinateNoise  # noqa: E402
 from mmcert.pointops import install_cpu_point_ops  # noqa: E402
-from mmcert.sampling import collect_votes  # noqa: E402
+from mmcert.sampling import SamplingSettings, collect_votes  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results' / 'part_shapes.json'
@@ -176,8 +176,8 @@ def measure_ratio(work_dirs: Path) -> None:
         for _ in range(batches):
             base.inference(clouds, [{}] * BATCH, True)
         middle = time.perf_counter()
-        draws = {'n0': BATCH, 'n': (batches - 1) * BATCH, 'batch_size': BATCH}
-        collect_votes(segment, clean, noise, num_classes=50, **draws)
+        draws = SamplingSettings(BATCH, (batches - 1) * BATCH, num_classes=50, batch_size=BATCH)
+        collect_votes(segment, clean, noise, draws)
         rounds.append((middle - started, time.perf_counter() - middle))
     ratios = sorted(certified / bare for bare, certified in rounds[1:])
     content = {

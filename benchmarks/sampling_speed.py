@@ -37,7 +37,7 @@ from segmentors import CLASSES, CONFIGS, Segmentor, build, example_image
 from mmcert.certify import certify, joint_radii
 from mmcert.compat import reuse_freed_memory
 from mmcert.perturbations import GaussianNoise
-from mmcert.sampling import BatchSize, LogitMaps, collect_votes
+from mmcert.sampling import BatchSize, LogitMaps, SamplingSettings, collect_votes
 from mmcert.sampling.label_decoding import decode_labels
 from mmcert.sampling.logit_maps import eager_labels
 
@@ -162,7 +162,10 @@ def certified(
         model.smoothed(image, n0, n, batch, Path(tempfile.mkdtemp(dir=folder)))
         return
     votes = collect_votes(
-        model.segment, image, NOISE, n0=n0, n=n, num_classes=CLASSES, batch_size=batch
+        model.segment,
+        image,
+        NOISE,
+        SamplingSettings(n0=n0, n=n, num_classes=CLASSES, batch_size=batch),
     )
     certify(votes, tau=TAU, alpha=ALPHA, procedure='ordered_holm', selection='same_draws')
     joint_radii(votes, alpha=ALPHA, radius=NOISE.radius, selection='same_draws')
@@ -307,9 +310,13 @@ def peak(args: argparse.Namespace) -> dict[str, Any]:
             bare_passes(model, image, 2 * args.batch_size, args.batch_size)
         if args.n:
             collect_votes(
-                model.segment, image, NOISE, n0=8, n=args.n, num_classes=CLASSES,
-                batch_size=BatchSize(args.batch_size),
-            )  # fmt: skip
+                model.segment,
+                image,
+                NOISE,
+                SamplingSettings(
+                    n0=8, n=args.n, num_classes=CLASSES, batch_size=BatchSize(args.batch_size)
+                ),
+            )
     if device.type == 'cuda':
         return {'n': args.n, 'peak': torch.cuda.max_memory_allocated(device)}
     return {'n': args.n, 'peak': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
 
 import torch
 from mmengine.dataset import pseudo_collate
@@ -30,7 +29,7 @@ from mmcert.certify.planning import (
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.sequential import spend
 from mmcert.models.smoothed_segmentor import SmoothingPlan, selections_of
-from mmcert.sampling import BatchSize, collect_votes
+from mmcert.sampling import BatchSize, SamplingSettings, collect_votes
 from mmcert.sampling.batching import LARGEST
 
 COMMON_TAUS = (0.6, 0.75, 0.85, 0.95, 0.99)
@@ -337,15 +336,16 @@ def time_draws(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> Timing
     clean = plan.adapter.perturbed_part(first.raw)
     segment = plan.segmentor(base, first.raw, first.sample)
     batch = BatchSize(plan.batch_size)
-    options: dict[str, Any] = {'num_classes': base.num_classes, 'batch_size': batch}
     with plan.numerics.applied_to(base):
         # 'auto' settles on the way.
         warm_up = 2 * LARGEST if batch.searching else batch.size
-        collect_votes(segment, clean, plan.perturbation, n0=warm_up, n=1, **options)
+        settings = SamplingSettings(warm_up, 1, base.num_classes, batch_size=batch)
+        collect_votes(segment, clean, plan.perturbation, settings)
         # Every part takes n of them, and whole batches say what a draw takes.
         n0, n = batch.size, max(1, TIMED_BATCHES // plan.perturbation.parts) * batch.size
+        settings = replace(settings, n0=n0, n=n)
         started = time.monotonic()
-        collect_votes(segment, clean, plan.perturbation, n0=n0, n=n, **options)
+        collect_votes(segment, clean, plan.perturbation, settings)
         seconds = time.monotonic() - started
         return Timing(seconds / (n0 + n * plan.perturbation.parts), clean.device.type)
 

@@ -36,6 +36,7 @@ from mmcert.sampling import (
     Checkpoint,
     Checkpointer,
     ProcessGroup,
+    SamplingSettings,
     collect_looks,
     collect_votes,
 )
@@ -397,19 +398,22 @@ class SmoothedSegmentor(BaseModel):
             return VotesRecord(votes, meta, label, base, margin, segment.grid)
 
         on_draws = self.on_draws
-        sampling: dict[str, Any] = {
-            'n0': plan.n0,
-            'num_classes': self.num_classes,
-            'seed': plan.seed,
-            'batch_size': self._batch_size(tuple(raw.shape)),
+        sampling = SamplingSettings(
+            n0=plan.n0,
+            n=plan.n,
+            num_classes=self.num_classes,
+            seed=plan.seed,
+            batch_size=self._batch_size(tuple(raw.shape)),
+            groups=() if plan.hierarchy is None else plan.hierarchy.nodes,
+        )
+        options: dict[str, Any] = {
             'digest': digest,
             'on_draws': None if on_draws is None else lambda done: on_draws(name, done),
-            'nodes': () if plan.hierarchy is None else plan.hierarchy.nodes,
             'checkpointer': self._checkpointer(name, digest, found),
             'processes': processes,
         }
         if plan.n is not None:
-            votes = collect_votes(segment, clean, plan.perturbation, n=plan.n, **sampling)
+            votes = collect_votes(segment, clean, plan.perturbation, sampling, **options)
             processes.broadcast(lambda: self._keep(name, record_of(votes)))
             return record_of(votes)
 
@@ -427,10 +431,11 @@ class SmoothedSegmentor(BaseModel):
             segment,
             clean,
             plan.perturbation,
+            sampling,
             first=min(wanted, plan.stopping.budget),
             next_look=next_look,
             start=None if found is None else found.votes,
-            **sampling,
+            **options,
         )
         return record_of(votes)
 

@@ -7,6 +7,7 @@ from mmcert.sampling.draws import draw_seed, input_digest
 from mmcert.sampling.logit_maps import LogitMaps
 from mmcert.sampling.outputs import SegmentorOutputError
 from mmcert.sampling.process_group import ProcessGroup
+from mmcert.sampling.settings import SamplingSettings
 
 __all__ = [
     'BatchSize',
@@ -14,6 +15,7 @@ __all__ = [
     'Checkpointer',
     'LogitMaps',
     'ProcessGroup',
+    'SamplingSettings',
     'SegmentorOutputError',
     'collect_looks',
     'collect_votes',

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mmcert.sampling.label_decoding import decode_labels
 from mmcert.sampling.logit_maps import LogitMaps
 
 Output = torch.Tensor | Sequence[torch.Tensor] | LogitMaps
@@ -80,3 +81,29 @@ def check_range(labels: torch.Tensor, num_classes: int) -> None:
                 f'labels out of range: the base model returned {low if low < 0 else high}, but '
                 f'there are {num_classes} classes, 0 to {num_classes - 1}'
             )
+
+
+def map_shape(output: torch.Tensor | LogitMaps) -> torch.Size:
+    """Shape of one label map of a batch."""
+    return output.shape if isinstance(output, LogitMaps) else output.shape[1:]
+
+
+def label_maps(output: torch.Tensor | LogitMaps, num_classes: int) -> torch.Tensor:
+    """The label maps of a batch, decoded where they are given as scores.
+
+    Args:
+        output (torch.Tensor | LogitMaps): Checked output of the base model for B inputs.
+        num_classes (int): Labels lie in [0, num_classes).
+
+    Returns:
+        torch.Tensor: Shape (B, ...), integers.
+
+    Raises:
+        SegmentorOutputError: If there are scores of more classes, and one of these wins.
+    """
+    if isinstance(output, torch.Tensor):
+        return output
+    labels = decode_labels(output)
+    if max(output.scores.shape[1], 2) > num_classes:
+        check_range(labels, num_classes)
+    return labels

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mmcert.perturbations import GaussianNoise
-from tests.sampling.test_long_runs import NODES, looks_of, votes_of
+from tests.sampling.test_long_runs import GROUPS, looks_of, votes_of
 
 ROOT = Path(__file__).parents[2]
 NOISE = GaussianNoise(0.25)
@@ -30,7 +30,7 @@ def runs(device, **arguments):
         'plain': votes_of(x, n=301, **arguments),
         'single': votes_of(x, n0=1, n=1, **arguments),
         'none': votes_of(x, n0=0, **arguments),
-        'nodes': votes_of(x, nodes=NODES, **arguments),
+        'groups': votes_of(x, groups=GROUPS, **arguments),
         'looks': looks_of(x, **arguments),
     }
 

@@ -17,9 +17,10 @@ from mmcert.perturbations import (
     GaussianNoise,
     LaplaceNoise,
 )
-from mmcert.sampling import BatchSize, Checkpoint, Checkpointer, LogitMaps, collect_votes
+from mmcert.sampling import BatchSize, Checkpoint, Checkpointer, LogitMaps
 from mmcert.sampling.draws import ESTIMATION, draw_seed, input_digest
-from tests.sampling.test_long_runs import NODES, Stop, assert_same, segment, votes_of
+from tests.sampling.support import sample_votes
+from tests.sampling.test_long_runs import GROUPS, Stop, assert_same, segment, votes_of
 from tests.sampling.test_long_runs import stopping_after as stopping
 from tests.sampling.test_surrogate_perturbation import linear
 
@@ -128,7 +129,7 @@ def test_every_perturbation_draws_on_the_device(device, name):
         return (torch.stack(list(images)).mean(dim=1) > 0.5).long()
 
     settings = {'n0': 6, 'n': 30, 'num_classes': 2}
-    votes = [collect_votes(label, x, law, batch_size=b, **settings) for b in (1, 8)]
+    votes = [sample_votes(label, x, law, batch_size=b, **settings) for b in (1, 8)]
     # Rounding may depend on the batch where transforms are made of matrix products.
     different = np.abs(votes[0].hits.astype(int) - votes[1].hits.astype(int))
     assert different.mean() <= 0.05
@@ -136,7 +137,7 @@ def test_every_perturbation_draws_on_the_device(device, name):
 
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('calls', [1, 4, 9])
-@pytest.mark.parametrize('arguments', [{}, {'n0': 0}, {'nodes': NODES}], ids=str)
+@pytest.mark.parametrize('arguments', [{}, {'n0': 0}, {'groups': GROUPS}], ids=str)
 def test_a_run_that_was_broken_off_continues_to_the_same_votes(device, calls, arguments):
     x = image_on(device)
     expected, kept, seen = votes_of(x, **arguments), [], []
@@ -208,10 +209,10 @@ def hungry(log):
 def test_running_out_of_memory_halves_the_batch_and_loses_no_vote(size, request):
     x = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(1)).cuda()
     settings = {'n0': 16, 'n': 300, 'num_classes': 4}
-    expected = collect_votes(hungry([]), x, NOISE, batch_size=1, **settings)
+    expected = sample_votes(hungry([]), x, NOISE, batch_size=1, **settings)
     request.getfixturevalue('little_memory')
     log, batch = [], BatchSize(size)
-    votes = collect_votes(hungry(log), x, NOISE, batch_size=batch, **settings)
+    votes = sample_votes(hungry(log), x, NOISE, batch_size=batch, **settings)
     assert_same(votes, expected)
     assert batch.size <= 8
     if size == 64:

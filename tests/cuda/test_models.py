@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcert.sampling import LogitMaps, collect_votes
+from mmcert.sampling import LogitMaps, SamplingSettings, collect_votes
 
 from .support import DEVICES, NOISE
 
@@ -94,7 +94,9 @@ def test_autocast_computes_in_half_precision_and_resizes_in_single(device, preci
 
 def votes_of(base, image, numerics, n=40):
     segment = ImageSegmentor(base, sample_for(), numerics=numerics)
-    return collect_votes(segment, image, NOISE, n0=8, n=n, num_classes=5, batch_size=8)
+    return collect_votes(
+        segment, image, NOISE, SamplingSettings(n0=8, n=n, num_classes=5, batch_size=8)
+    )
 
 
 def assert_close_votes(votes, expected):

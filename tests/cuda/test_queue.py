@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmcert.sampling import Checkpointer, collect_votes
+from mmcert.sampling import Checkpointer, SamplingSettings, collect_votes
+from tests.sampling.support import sample_votes
 
 from .support import NOISE
 
@@ -37,7 +38,7 @@ class Watched:
 
 
 def sample(segment, image, classes, **arguments):
-    return collect_votes(
+    return sample_votes(
         segment, image, NOISE, n0=SELECTION * BATCH, n=ESTIMATION * BATCH, num_classes=classes,
         batch_size=BATCH, **arguments,
     )  # fmt: skip
@@ -61,7 +62,7 @@ def model(openmmlab):
     return small_model().cuda(), sample_for(), noisy_images(1)[0].clamp(0, 1).cuda()
 
 
-NODES = [[0, 1, 1, 2, 2], [0, 0, 0, 0, 0]]
+GROUPS = [[0, 1, 1, 2, 2], [0, 0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ NODES = [[0, 1, 1, 2, 2], [0, 0, 0, 0, 0]]
         ({}, {}),
         ({'precision': 'bf16'}, {}),
         ({'precision': 'fp16', 'channels_last': True}, {}),
-        ({}, {'nodes': NODES}),
+        ({}, {'groups': GROUPS}),
         ({}, {'checkpointer': Checkpointer(lambda part: None, 1e9)}),
         ({}, {'on_draws': lambda done: None}),
     ],
@@ -161,7 +162,9 @@ def test_the_votes_are_read_once_at_the_end(model):
     for n in (16, 256):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        votes = collect_votes(segment, image, NOISE, n0=8, n=n, num_classes=5, batch_size=BATCH)
+        votes = collect_votes(
+            segment, image, NOISE, SamplingSettings(n0=8, n=n, num_classes=5, batch_size=BATCH)
+        )
         peaks.append(torch.cuda.max_memory_allocated())
     assert isinstance(votes.hits, np.ndarray)
     assert peaks[1] <= 1.02 * peaks[0]

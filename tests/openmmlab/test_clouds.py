@@ -28,7 +28,7 @@ from mmcert.models.numerics import Numerics
 from mmcert.models.point_segmentor import PointSegmentor
 from mmcert.models.randomness import UnrepeatableModelError
 from mmcert.perturbations import CoordinateNoise
-from mmcert.sampling import collect_votes
+from mmcert.sampling import SamplingSettings, collect_votes
 from mmcert.votes import read_folder
 from mmcert.votes.offline import Task, evaluate
 
@@ -206,7 +206,9 @@ def test_votes_are_found_again_and_do_not_depend_on_the_batch(tmp_path):
 def test_hits_have_the_probabilities_that_theory_gives(cloud):
     """Phi(x / sigma) for every point: noise on the coordinates alone, and independent draws."""
     noise = CoordinateNoise(0.5)
-    votes = collect_votes(segmentor(cloud), cloud[:, :3], noise, n0=30, n=3000, num_classes=2)
+    votes = collect_votes(
+        segmentor(cloud), cloud[:, :3], noise, SamplingSettings(n0=30, n=3000, num_classes=2)
+    )
     truth = norm.cdf(cloud[:, 0].double().abs().numpy() / 0.5)
     sign = (cloud[:, 0] > 0).numpy()
     share = np.where(votes.guess == sign, votes.hits, 3000 - votes.hits) / 3000
@@ -221,7 +223,10 @@ def test_only_the_chosen_columns_are_perturbed(cloud):
     sample = Det3DDataSample(metainfo={})
     segment = adapter.segmentor(base, cloud, sample, Numerics())
     collect_votes(
-        segment, adapter.perturbed_part(cloud), CoordinateNoise(0.3), n0=2, n=6, num_classes=2
+        segment,
+        adapter.perturbed_part(cloud),
+        CoordinateNoise(0.3),
+        SamplingSettings(n0=2, n=6, num_classes=2),
     )
     clouds = torch.cat(seen)
     assert torch.equal(clouds[:, :, [1, 3]], cloud[:, [1, 3]].expand(len(clouds), -1, -1))
@@ -338,7 +343,10 @@ def test_too_few_points_for_the_model_are_refused(cloud):
 def test_duplicated_points_are_certified_like_others(cloud):
     doubled = torch.cat([cloud, cloud])
     votes = collect_votes(
-        segmentor(doubled), doubled[:, :3], CoordinateNoise(0.1), n0=4, n=40, num_classes=2
+        segmentor(doubled),
+        doubled[:, :3],
+        CoordinateNoise(0.1),
+        SamplingSettings(n0=4, n=40, num_classes=2),
     )
     assert votes.num_components == 2 * POINTS
 

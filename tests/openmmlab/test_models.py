@@ -12,7 +12,7 @@ from mmcert.certify import InfeasiblePlanError
 from mmcert.engine import SmoothingConfig
 from mmcert.models import ImageSegmentor, NoisySegDataPreProcessor, SmoothedSegmentor
 from mmcert.models.image_segmentor import PIXEL_RANGE, to_unit_range
-from mmcert.sampling import collect_votes
+from mmcert.sampling import SamplingSettings, collect_votes
 
 from .conftest import BrightnessSegmentor
 
@@ -82,9 +82,11 @@ def test_votes_have_the_probabilities_of_the_noise_level():
     segment = ImageSegmentor(BrightnessSegmentor(3).eval(), sample_for(40, 40))
     config = SmoothingConfig.from_cfg({'sigma': 0.5, 'n': 800})
     votes = collect_votes(
-        segment, image.float() / 255, config.plan().perturbation, n0=50, n=800, num_classes=2,
-        batch_size=50,
-    )  # fmt: skip
+        segment,
+        image.float() / 255,
+        config.plan().perturbation,
+        SamplingSettings(n0=50, n=800, num_classes=2, batch_size=50),
+    )
     mean = (image.float() / 255).mean(0).double().numpy()
     p = ndtr((2 * votes.guess - 1) * (mean - 0.5) * 3**0.5 / 0.5)
     z = (votes.hits / 800 - p) / np.sqrt(p * (1 - p) / 800)

@@ -25,7 +25,7 @@ from mmcert.models.randomness import (
     seeded,
 )
 from mmcert.perturbations import GaussianNoise
-from mmcert.sampling import LogitMaps, collect, collect_votes
+from mmcert.sampling import LogitMaps, SamplingSettings, collect_votes, passes
 from mmcert.sampling.draws import ESTIMATION
 from mmcert.votes import VotesStore
 
@@ -117,9 +117,11 @@ def votes(base, batch_size, **options):
     random.seed(batch_size)
     before = GeneratorStates(torch.device('cpu'))
     found = collect_votes(
-        segmentor(base, **options), image(), GaussianNoise(0.25), n0=5, n=19, num_classes=CLASSES,
-        batch_size=batch_size,
-    )  # fmt: skip
+        segmentor(base, **options),
+        image(),
+        GaussianNoise(0.25),
+        SamplingSettings(n0=5, n=19, num_classes=CLASSES, batch_size=batch_size),
+    )
     assert not before.advanced(), "the caller's generators were left alone"
     return found
 
@@ -326,16 +328,16 @@ def contents(folder):
 def test_a_run_of_a_model_that_draws_continues_to_the_same_files(
     tmp_path, monkeypatch, source, settings
 ):
-    real, stop_at = collect._Sampler._draws, 40
+    real, stop_at = passes.Passes._generators, 40
 
-    def stopping(self, law, stage, indices):
+    def stopping(self, stage, indices):
         if stage == ESTIMATION and stop_at in indices:
             raise KeyboardInterrupt
-        return real(self, law, stage, indices)
+        return real(self, stage, indices)
 
     whole = certified(model(source), tmp_path / 'whole', batch_size=8, **settings)
     with monkeypatch.context() as patch:
-        patch.setattr(collect._Sampler, '_draws', stopping)
+        patch.setattr(passes.Passes, '_generators', stopping)
         with pytest.raises(KeyboardInterrupt):
             certified(model(source), tmp_path / 'stopped', batch_size=3, **settings)
     assert list((tmp_path / 'stopped').glob('*.part'))

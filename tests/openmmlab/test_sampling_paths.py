@@ -18,7 +18,7 @@ from mmseg.structures import SegDataSample
 from mmcert.certify import CertifySettings
 from mmcert.engine import SmoothingConfig
 from mmcert.models import ImageSegmentor, Numerics, SmoothedSegmentor, smoothed_segmentor
-from mmcert.sampling import LogitMaps, collect
+from mmcert.sampling import LogitMaps, passes
 from mmcert.sampling.draws import ESTIMATION
 from mmcert.votes import FingerprintError, VotesStore, read_folder
 from mmcert.votes.offline import Task, evaluate
@@ -387,15 +387,15 @@ def test_a_run_continues_inside_a_later_look(make_config, tmp_path):
     whole = run_test(configs[1])
     (record,) = read_folder(folders[1] / 'votes')
     assert len(record.votes.looks) > 1, 'the test needs a second look'
-    first, real = record.votes.looks[0], collect._Sampler._draws
+    first, real = record.votes.looks[0], passes.Passes._generators
 
-    def stopping(self, law, stage, indices):
+    def stopping(self, stage, indices):
         if stage == ESTIMATION and indices[0] == first + 8:
             raise KeyboardInterrupt
-        return real(self, law, stage, indices)
+        return real(self, stage, indices)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collect._Sampler, '_draws', stopping)
+        patch.setattr(passes.Passes, '_generators', stopping)
         with pytest.raises(KeyboardInterrupt):
             run_test(configs[0])
     assert list((folders[0] / 'votes').glob('*.part'))

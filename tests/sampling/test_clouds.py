@@ -30,7 +30,7 @@ from mmcert.perturbations import (
     check_scale,
     from_spec,
 )
-from mmcert.sampling import collect_votes
+from mmcert.sampling import SamplingSettings, collect_votes
 
 TILTED = [2 / 3, -1 / 3, 2 / 3]
 
@@ -409,7 +409,10 @@ def test_the_score_of_rotations_is_below_that_of_gaussian_noise(sigma):
 
 def votes_of(segment, x, perturbation, seed, n=300, classes=2):
     return collect_votes(
-        segment, x, perturbation, n0=10, n=n, num_classes=classes, seed=seed, batch_size=50
+        segment,
+        x,
+        perturbation,
+        SamplingSettings(n0=10, n=n, num_classes=classes, seed=seed, batch_size=50),
     )
 
 

@@ -6,6 +6,7 @@ from scipy.special import ndtr
 from mmcert.certify import certify
 from mmcert.perturbations import GaussianNoise
 from mmcert.sampling import (
+    SamplingSettings,
     SegmentorOutputError,
     collect_looks,
     collect_votes,
@@ -13,6 +14,7 @@ from mmcert.sampling import (
     input_digest,
 )
 from mmcert.sampling.draws import ESTIMATION, SELECTION
+from tests.sampling.support import sample_votes
 
 
 class LinearSegmentor:
@@ -34,7 +36,7 @@ class LinearSegmentor:
 
 def collect(segment, x, sigma=0.25, **arguments):
     settings = {'n0': 10, 'n': 50, 'num_classes': 2, 'seed': 3, **arguments}
-    return collect_votes(segment, x, GaussianNoise(sigma), **settings)
+    return sample_votes(segment, x, GaussianNoise(sigma), **settings)
 
 
 @pytest.fixture
@@ -158,11 +160,7 @@ def test_fwer_of_the_whole_path_at_the_null_boundary():
             lambda batch: (torch.stack(batch) @ weights.T > offsets).long(),
             x,
             GaussianNoise(sigma),
-            n0=10,
-            n=60,
-            num_classes=2,
-            seed=seed,
-            batch_size=70,
+            SamplingSettings(n0=10, n=60, num_classes=2, seed=seed, batch_size=70),
         )
         errors += certify(votes, tau=tau, alpha=alpha).certified.any()
     assert errors / families <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / families)
@@ -241,7 +239,7 @@ def noisy_classes(images):
 
 
 def sampled(x, **arguments):
-    return collect_votes(
+    return sample_votes(
         noisy_classes, x, GaussianNoise(0.25), num_classes=3, seed=1,
         **({'n0': 10, 'n': 40} | arguments),
     )  # fmt: skip
@@ -267,20 +265,22 @@ def test_without_selection_draws_the_guess_is_the_top_of_the_counted_ones(x):
 
 
 def test_coarse_votes_are_counted_from_the_same_draws(x):
-    votes = sampled(x, nodes=[[0, 1, 1], [0, 0, 0]])
+    votes = sampled(x, groups=[[0, 1, 1], [0, 0, 0]])
     plain = sampled(x)
     np.testing.assert_array_equal(votes.guess, plain.guess)
     np.testing.assert_array_equal(votes.hits, plain.hits)
     pair, everything = votes.coarse
     assert (everything.hits == 40).all() and (everything.selection_hits == 10).all()
-    alone = sampled(x, nodes=[[0, 1, 1]])
+    alone = sampled(x, groups=[[0, 1, 1]])
     np.testing.assert_array_equal(alone.coarse[0].hits, pair.hits)
     inside = pair.guess == np.array([0, 1, 1])[votes.guess]
     assert (pair.hits >= votes.hits)[inside].all()
     merged = collect_votes(
-        lambda images: (noisy_classes(images) > 0).long(), x, GaussianNoise(0.25),
-        num_classes=2, seed=1, n0=10, n=40,
-    )  # fmt: skip
+        lambda images: (noisy_classes(images) > 0).long(),
+        x,
+        GaussianNoise(0.25),
+        SamplingSettings(num_classes=2, seed=1, n0=10, n=40),
+    )
     np.testing.assert_array_equal(pair.guess, merged.guess)
     np.testing.assert_array_equal(pair.hits, merged.hits)
 
@@ -289,9 +289,14 @@ def test_looks_are_prefixes_of_one_run_and_may_be_continued(x):
     def looked(sizes, start=None):
         stops = iter(sizes)
         return collect_looks(
-            noisy_classes, x, GaussianNoise(0.25), num_classes=3, seed=1, n0=10, first=20,
-            next_look=lambda votes: next((s for s in stops if s > votes.n), None), start=start,
-        )  # fmt: skip
+            noisy_classes,
+            x,
+            GaussianNoise(0.25),
+            SamplingSettings(num_classes=3, n=None, seed=1, n0=10),
+            first=20,
+            next_look=lambda votes: next((s for s in stops if s > votes.n), None),
+            start=start,
+        )
 
     whole = looked([40, 80])
     assert whole.looks == (20, 40, 80)
@@ -305,8 +310,8 @@ def test_looks_are_prefixes_of_one_run_and_may_be_continued(x):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'n0': 0, 'nodes': [[0, 1, 1]]}, 'n0 must be at least 1'),
-        ({'nodes': [[0, 1]]}, 'one node for each of 3 classes'),
+        ({'n0': 0, 'groups': [[0, 1, 1]]}, 'n0 must be at least 1'),
+        ({'groups': [[0, 1]]}, 'one group for each of 3 classes'),
         ({'n0': True}, 'n0 must be an integer'),
     ],
 )
@@ -320,7 +325,7 @@ def test_inputs_of_another_unit_or_kind_are_refused_before_sampling():
         raise AssertionError
 
     def ask(image):
-        collect_votes(never, image, GaussianNoise(0.25), n0=2, n=5, num_classes=2)
+        collect_votes(never, image, GaussianNoise(0.25), SamplingSettings(n0=2, n=5, num_classes=2))
 
     with pytest.raises(ValueError, match=r'image in \[0, 1\].*got values up to 255'):
         ask(torch.full((3, 4, 4), 255.0))

@@ -30,7 +30,7 @@ from mmcert.perturbations import (
     Uniform,
     from_spec,
 )
-from mmcert.sampling import SegmentorOutputError, collect_votes
+from mmcert.sampling import SamplingSettings, SegmentorOutputError, collect_votes
 from mmcert.sampling.draws import ESTIMATION, SELECTION, draw_seed, input_digest
 from mmcert.transformations.cosine import dct, frequencies, idct
 
@@ -427,7 +427,10 @@ def test_the_worst_base_model_loses_its_class_at_the_radius_of_a_shift(tau):
 
 def votes_of(segment, x, perturbation, seed, n=300):
     return collect_votes(
-        segment, x, perturbation, n0=10, n=n, num_classes=2, seed=seed, batch_size=50
+        segment,
+        x,
+        perturbation,
+        SamplingSettings(n0=10, n=n, num_classes=2, seed=seed, batch_size=50),
     )
 
 
@@ -578,8 +581,10 @@ def test_the_sampler_counts_in_the_frame_of_the_content(batch_size):
         expected = votes_in_the_frame_of_the_content(segment, x, SHIFT, 0, n=60)
         found = collect_votes(
             lambda batch, one=segment: torch.stack([one(item) for item in batch]),
-            x, SHIFT, n0=10, n=60, num_classes=2, batch_size=batch_size,
-        )  # fmt: skip
+            x,
+            SHIFT,
+            SamplingSettings(n0=10, n=60, num_classes=2, batch_size=batch_size),
+        )
         assert np.array_equal(found.guess, expected.guess)
         assert np.array_equal(found.hits, expected.hits)
         # A model of the content alone agrees with itself in every draw.
@@ -589,9 +594,11 @@ def test_the_sampler_counts_in_the_frame_of_the_content(batch_size):
 def test_label_maps_of_another_size_cannot_be_carried_back():
     with pytest.raises(SegmentorOutputError, match='must have the size of the image'):
         collect_votes(
-            lambda batch: torch.zeros(len(batch), 4, 4, dtype=torch.long), image(1, 8, 16), SHIFT,
-            n0=2, n=4, num_classes=2,
-        )  # fmt: skip
+            lambda batch: torch.zeros(len(batch), 4, 4, dtype=torch.long),
+            image(1, 8, 16),
+            SHIFT,
+            SamplingSettings(n0=2, n=4, num_classes=2),
+        )
 
 
 # Statements, specs, bad inputs

@@ -18,8 +18,8 @@ from mmcert.perturbations import (
 )
 from mmcert.perturbations.lattice import LEVELS, on_levels, points_per_unit, rounded, with_noise
 from mmcert.perturbations.noise_level import MAX_SIGMA
-from mmcert.sampling import collect_votes
 from mmcert.surrogates import Surrogate
+from tests.sampling.support import sample_votes
 
 NOISES = [GaussianNoise(0.25), LaplaceNoise(0.25)]
 TYPES = [torch.float16, torch.float32, torch.float64]
@@ -192,13 +192,13 @@ def test_no_certificate_for_a_model_that_reads_last_bits_breaks(reads, sigma):
     grey = torch.zeros(1, 96, 96)
     grey[0, 0, 0] = 3 / 255
     for image in (torch.zeros(1, 96, 96), eight_bit(1, 96, 96), grey):
-        votes = collect_votes(segment, image, noise, **settings)
+        votes = sample_votes(segment, image, noise, **settings)
         found = certify(votes, tau=0.9, alpha=1e-3, procedure='holm', selection='holdout')
         radius = noise.radius(0.9)
         for shift in (2**-10, 0.3 / 255, 1 / 255 / 1024, 1e-7):
             attacked = image + min(shift, 0.99 * radius / 96)
             assert float((attacked - image).norm()) < radius
-            after = collect_votes(segment, attacked, noise, **settings)
+            after = sample_votes(segment, attacked, noise, **settings)
             assert not ((after.guess != votes.guess) & found.certified).any()
 
 

@@ -15,14 +15,15 @@ from mmcert.sampling import (
     Checkpoint,
     Checkpointer,
     LogitMaps,
+    SamplingSettings,
     SegmentorOutputError,
     collect_looks,
-    collect_votes,
 )
 from mmcert.sampling.batching import LARGEST, is_out_of_memory
+from tests.sampling.support import sample_looks, sample_votes
 
 NOISE = GaussianNoise(0.25)
-NODES = [[0, 1, 1], [0, 0, 0]]
+GROUPS = [[0, 1, 1], [0, 0, 0]]
 
 
 @pytest.fixture
@@ -41,12 +42,12 @@ def segment(images):
 
 def votes_of(x, segment=segment, **arguments):
     settings = {'n0': 12, 'n': 50, 'num_classes': 3, 'batch_size': 4, **arguments}
-    return collect_votes(segment, x, NOISE, **settings)
+    return sample_votes(segment, x, NOISE, **settings)
 
 
 def looks_of(x, segment=segment, start=None, **arguments):
     sizes = itertools.chain([40, 60])
-    return collect_looks(
+    return sample_looks(
         segment, x, NOISE, n0=12, first=20, num_classes=3, batch_size=4, start=start,
         next_look=lambda votes: next((size for size in sizes if size > votes.n), None), **arguments,
     )  # fmt: skip
@@ -79,7 +80,7 @@ def stopping_after(calls):
 
 @pytest.mark.parametrize('calls', [1, 2, 3, 4, 7, 15])
 @pytest.mark.parametrize(
-    'arguments', [{}, {'n0': 0}, {'nodes': NODES}], ids=['plain', 'n0=0', 'nodes']
+    'arguments', [{}, {'n0': 0}, {'groups': GROUPS}], ids=['plain', 'n0=0', 'groups']
 )
 def test_a_run_that_was_broken_off_continues_to_the_same_votes(x, calls, arguments):
     expected = votes_of(x, **arguments)
@@ -125,25 +126,30 @@ def test_looks_continue_inside_a_look(x):
 
     with pytest.raises(Stop):
         collect_looks(
-            stopping_after(10), x, NOISE, n0=12, first=20, num_classes=3, batch_size=4,
-            next_look=watched([40, 60]), checkpointer=Checkpointer(kept.append, 1e9),
-        )  # fmt: skip
+            stopping_after(10),
+            x,
+            NOISE,
+            SamplingSettings(n0=12, n=None, num_classes=3, batch_size=4),
+            first=20,
+            next_look=watched([40, 60]),
+            checkpointer=Checkpointer(kept.append, 1e9),
+        )
     assert stored[-1].n == 20 and kept[-1].start == 20 and kept[-1].done == 8
     resumed = looks_of(x, start=stored[-1], checkpointer=Checkpointer(kept.append, 1e9, kept[-1]))
     assert_same(resumed, expected)
 
 
 def test_what_was_only_half_counted_is_not_kept(x, monkeypatch):
-    from mmcert.sampling import collect
+    from mmcert.sampling import counters
 
-    real, calls = collect.add_hits, itertools.count()
+    real, calls = counters.add_hits, itertools.count()
 
     def broken(hits, output, guess):
         real(hits, output, guess)
         if next(calls) == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(collect, 'add_hits', broken)
+    monkeypatch.setattr(counters, 'add_hits', broken)
     kept = []
     with pytest.raises(KeyboardInterrupt):
         votes_of(x, checkpointer=Checkpointer(kept.append, 1e9))
@@ -178,16 +184,16 @@ def test_scores_that_are_not_finite_are_refused(x, value):
 
 
 def test_reading_the_labels_may_run_out_of_memory_as_well(x, monkeypatch):
-    from mmcert.sampling import collect
+    from mmcert.sampling import outputs
 
-    expected, real = votes_of(x), collect.decode_labels
+    expected, real = votes_of(x), outputs.decode_labels
 
     def limited_reading(maps):
         if len(maps) > 2:
             raise RuntimeError('DefaultCPUAllocator: not enough memory')
         return real(maps)
 
-    monkeypatch.setattr(collect, 'decode_labels', limited_reading)
+    monkeypatch.setattr(outputs, 'decode_labels', limited_reading)
     assert_same(votes_of(x, batch_size=8), expected)
 
 
@@ -287,7 +293,7 @@ def test_draws_made_at_once_are_those_made_one_by_one(x):
 TWO = """
 import sys
 import numpy as np, torch, torch.distributed as dist
-from tests.sampling.test_long_runs import NODES, looks_of, votes_of
+from tests.sampling.test_long_runs import GROUPS, looks_of, votes_of
 from mmcert.sampling import Checkpointer, ProcessGroup
 
 rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -301,7 +307,7 @@ runs = {
     'single': votes_of(x, processes=processes, n0=1, n=1),
     'none': votes_of(x, processes=processes, n0=0),
     'many': votes_of(x, processes=processes, n0=0, n=300),
-    'nodes': votes_of(x, processes=processes, nodes=NODES),
+    'groups': votes_of(x, processes=processes, groups=GROUPS),
     'looks': looks_of(x, processes=processes),
 }
 part = processes.broadcast(lambda: kept[1])
@@ -397,7 +403,7 @@ def test_two_processes_that_share_an_input_have_the_votes_of_one(x, tmp_path):
         'single': votes_of(x, n0=1, n=1),
         'none': votes_of(x, n0=0),
         'many': votes_of(x, n0=0, n=300),
-        'nodes': votes_of(x, nodes=NODES),
+        'groups': votes_of(x, groups=GROUPS),
         'looks': looks_of(x),
     }
     assert len(first.files) == 2 * 2 + 3 * 3 + 3 * 2 + 3

@@ -12,9 +12,10 @@ from scipy.special import ndtr
 
 from mmcert.certify import certify
 from mmcert.perturbations import GaussianNoise, SlicedTransformation, from_spec
-from mmcert.sampling import Checkpoint, Checkpointer, collect_looks, collect_votes
+from mmcert.sampling import Checkpoint, Checkpointer, SamplingSettings, collect_looks
 from mmcert.sampling.draws import ESTIMATION, SELECTION, draw_seed, input_digest
 from mmcert.transformations import build
+from tests.sampling.support import sample_votes
 from tests.sampling.test_long_runs import Stop, run_two
 
 ATTACKS = {
@@ -133,7 +134,7 @@ def test_in_the_part_of_the_identity_labels_stay_where_they_are():
 
 def collect(perturbation, x, segment=segment, **arguments):
     settings = {'n0': 7, 'n': 30, 'num_classes': 2, 'seed': 3, 'batch_size': 8, **arguments}
-    return collect_votes(segment, x, perturbation, **settings)
+    return sample_votes(segment, x, perturbation, **settings)
 
 
 @pytest.mark.parametrize('attack', ATTACKS)
@@ -402,12 +403,17 @@ def test_inputs_and_ways_to_sample_that_do_not_go_with_it_are_refused():
     for bad in (x * 255, x[0], x.mul(255).to(torch.uint8)):
         with pytest.raises(ValueError, match='image'):
             perturbation.check(bad)
-    for arguments, what in (({'n0': 0}, 'n0 = 0'), ({'nodes': [[0, 0]]}, 'hierarchy')):
+    for arguments, what in (({'n0': 0}, 'n0 = 0'), ({'groups': [[0, 0]]}, 'hierarchy')):
         with pytest.raises(ValueError, match=f'5 parts.*{what}'):
             collect(perturbation, x, **arguments)
     with pytest.raises(ValueError, match="5 parts.*n='auto'"):
         collect_looks(
-            segment, x, perturbation, n0=7, first=10, next_look=lambda votes: None, num_classes=2
+            segment,
+            x,
+            perturbation,
+            SamplingSettings(n0=7, n=None, num_classes=2),
+            first=10,
+            next_look=lambda votes: None,
         )
     with pytest.raises(IndexError):
         perturbation.part(5)

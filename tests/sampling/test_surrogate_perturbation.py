@@ -15,7 +15,7 @@ from mmcert.attacks import exhaustive
 from mmcert.certify import certify
 from mmcert.perturbations import InputThreshold, SurrogateTransform, from_spec
 from mmcert.perturbations.base import LARGEST_TAU
-from mmcert.sampling import collect_votes
+from mmcert.sampling import SamplingSettings, collect_votes
 from mmcert.surrogates import AttackSet, Surrogate, build_attack_set, save_surrogate
 from mmcert.transformations import Brightness, build
 
@@ -330,9 +330,11 @@ def test_no_certified_class_is_lost_to_the_attack(procedure, seed):
     levels = at_the_clean_image(perturbation, x, weights, rng.uniform(0.55, 1, 300))
     tau = perturbation.input_threshold(x).tau
     votes = collect_votes(
-        half_spaces(weights, levels), x, perturbation, n0=10, n=300, num_classes=2, seed=seed,
-        batch_size=64,
-    )  # fmt: skip
+        half_spaces(weights, levels),
+        x,
+        perturbation,
+        SamplingSettings(n0=10, n=300, num_classes=2, seed=seed, batch_size=64),
+    )
     certificate = certify(votes, tau=tau, alpha=1e-6, procedure=procedure)
     assert 10 < certificate.certified.sum() < 290
     for shift in (0.0, *ATTACK['values']):
@@ -369,7 +371,10 @@ def test_the_family_wise_error_stays_below_alpha_at_the_null_boundary():
     segment, failed = half_spaces(weights, levels), 0
     for seed in range(runs):
         votes = collect_votes(
-            segment, x, perturbation, n0=6, n=40, num_classes=2, seed=seed, batch_size=46
+            segment,
+            x,
+            perturbation,
+            SamplingSettings(n0=6, n=40, num_classes=2, seed=seed, batch_size=46),
         )
         certificate = certify(votes, tau=tau, alpha=alpha, procedure='ordered_holm')
         failed += bool((certificate.certified & (votes.guess == 1)).any())
@@ -385,7 +390,10 @@ def test_a_class_with_room_to_spare_is_certified():
     wanted = ndtr(input_threshold.statement['displacement'] + 1.5)
     levels = at_the_clean_image(perturbation, x, weights, wanted)
     votes = collect_votes(
-        half_spaces(weights, levels), x, perturbation, n0=10, n=400, num_classes=2, batch_size=64
+        half_spaces(weights, levels),
+        x,
+        perturbation,
+        SamplingSettings(n0=10, n=400, num_classes=2, batch_size=64),
     )
     assert certify(votes, tau=input_threshold.tau, alpha=1e-3).certified.all()
     assert not certify(votes, tau=LARGEST_TAU, alpha=1e-3).certified.any()
@@ -492,9 +500,11 @@ def test_a_blind_model_is_certified_as_far_as_the_content_stays_on_its_side():
     for step in (1, -2):
         assert (np.roll(exact, -step)[certified] > 0.5).all()
     votes = collect_votes(
-        half_plane_of_list, image(2, 8, 24), perturbation, n0=10, n=600, num_classes=2,
-        batch_size=50,
-    )  # fmt: skip
+        half_plane_of_list,
+        image(2, 8, 24),
+        perturbation,
+        SamplingSettings(n0=10, n=600, num_classes=2, batch_size=50),
+    )
     found = certify(votes, tau=input_threshold.tau, alpha=1e-3).certified & (votes.guess == 1)
     assert found.any() and not found[:, ~certified].any()
 
@@ -596,9 +606,11 @@ def test_the_reproducer_of_a_false_certificate_certifies_it_no_more():
     x, labels = torch.full((2, 1, 16), 0.5), torch.ones(1, 16, dtype=torch.long)
     labels[:, 8] = 0
     votes = collect_votes(
-        lambda batch: labels.expand(len(batch), -1, -1), x, perturbation, n0=4000, n=16_000,
-        num_classes=2, batch_size=1000, seed=1,
-    )  # fmt: skip
+        lambda batch: labels.expand(len(batch), -1, -1),
+        x,
+        perturbation,
+        SamplingSettings(n0=4000, n=16_000, num_classes=2, batch_size=1000, seed=1),
+    )
     tau = perturbation.input_threshold(x).tau
     found = certify(votes, tau=tau, alpha=0.05, procedure='holm', selection='holdout')
     smoothed = torch.from_numpy(votes.guess.astype(np.int64))
@@ -630,9 +642,11 @@ def test_content_that_left_the_frame_counts_as_no_class():
     # Few classes and many are counted in different ways.
     for classes, label in ((3, 2), (60, 59)):
         votes = collect_votes(
-            constant(label), x, perturbation, n0=20, n=100, num_classes=classes,
-            nodes=[np.arange(classes) // 2],
-        )  # fmt: skip
+            constant(label),
+            x,
+            perturbation,
+            SamplingSettings(n0=20, n=100, num_classes=classes, groups=[np.arange(classes) // 2]),
+        )
         assert (votes.guess == label).all()
         assert votes.hits.max() < 100 and votes.hits.min() > 0
         assert np.array_equal(votes.coarse[0].hits, votes.hits)
@@ -640,7 +654,9 @@ def test_content_that_left_the_frame_counts_as_no_class():
         assert votes.selection_hits is None and votes.coarse[0].selection_hits is None
         assert expected is None or np.array_equal(expected, votes.hits)
         expected = votes.hits
-        same = collect_votes(constant(label), x, perturbation, n0=0, n=100, num_classes=classes)
+        same = collect_votes(
+            constant(label), x, perturbation, SamplingSettings(n0=0, n=100, num_classes=classes)
+        )
         assert np.array_equal(same.hits, votes.hits)
     # The corner stays in one quarter of the draws, the middle more often.
     assert expected[0, 0] < expected[4, 4]

@@ -1,0 +1,305 @@
+"""What is counted of the draws: votes of each class, or hits of a guess."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from mmcert.certify.votes import Votes
+from mmcert.sampling.checkpoint import Arrays, Checkpoint
+from mmcert.sampling.draws import ESTIMATION
+from mmcert.sampling.label_decoding import add_hits
+from mmcert.sampling.logit_maps import LogitMaps
+from mmcert.sampling.outputs import SegmentorOutputError, label_maps, map_shape
+from mmcert.sampling.settings import SamplingSettings
+
+FEW_CLASSES = 40
+"""Up to how many classes counting them one after the other is faster than scattering."""
+
+Counts = dict[str, torch.Tensor]
+
+
+class Counter(ABC):
+    """Integer counts over the draws of a stage. They add up over batches, processes and restarts.
+
+    Args:
+        stage (int): ``SELECTION`` or ``ESTIMATION``.
+        start (int): Number of the first draw.
+        draws (int): How many draws are counted in all.
+        settings (SamplingSettings): Classes and groups.
+        device (torch.device): Where counting happens.
+
+    Attributes:
+        counts (dict[str, torch.Tensor]): The counts so far, empty before the first draw if their
+            shape is not known.
+        done (int): Draws that are counted.
+        cell (int | None): The cell of the perturbation that the next draws are of; None for all of
+            it.
+    """
+
+    cell: int | None = None
+
+    def __init__(
+        self, stage: int, start: int, draws: int, settings: SamplingSettings, device: torch.device
+    ) -> None:
+        self.stage, self.start, self.draws = stage, start, draws
+        self.settings, self.device = settings, device
+        self.counts: Counts = {}
+        self.done = 0
+        self.guess_arrays: Arrays = {}
+        # While this is False, counts and number of draws may disagree. A run that breaks off then
+        # is not stored, or a draw would count twice.
+        self._consistent = True
+
+    @abstractmethod
+    def zeros(self, shape: torch.Size) -> Counts:
+        """Counts of no draws, for label maps of a shape."""
+
+    @abstractmethod
+    def add(self, counts: Counts, output: torch.Tensor | LogitMaps) -> None:
+        """Adds the labels of a batch to such counts."""
+
+    @property
+    def stop(self) -> int:
+        """Where the draws of this cell end, counted from ``start``."""
+        return self.draws
+
+    def advance(self, draws: int) -> None:
+        """Notes that so many more draws are in the counts."""
+        self.done += draws
+
+    def add_batch(self, output: torch.Tensor | LogitMaps) -> None:
+        """Counts a batch of draws."""
+        self._consistent = False
+        self.counts = self.counts or self.zeros(map_shape(output))
+        self.add(self.counts, output)
+        self.advance(len(output))
+        self._consistent = True
+
+    def add_counts(self, counts: Counts, draws: int) -> None:
+        """Takes over counts that all processes together made of some draws."""
+        self._consistent = False
+        if self.counts:
+            for name, part in counts.items():
+                self.counts[name] += part
+        else:
+            self.counts = counts
+        self.advance(draws)
+        self._consistent = True
+
+    @property
+    def worth_storing(self) -> bool:
+        """Whether a restart would otherwise repeat work, and the counts are whole."""
+        return self._consistent and bool(self.done or (self.start == 0 and self.guess_arrays))
+
+    def checkpoint(self) -> Checkpoint:
+        """The counts so far, and the guess that they belong to."""
+        arrays = {name: to_array(count) for name, count in self.counts.items()}
+        return Checkpoint(self.stage, self.start, self.done, {**self.guess_arrays, **arrays})
+
+    def resume(self, found: Checkpoint) -> bool:
+        """Takes over an earlier run, if that counted at most these draws of the same guess."""
+        same = all(
+            np.array_equal(found.arrays.get(name, ()), array)
+            for name, array in self.guess_arrays.items()
+        )
+        if not same or found.done > self.draws:
+            return False
+        self.counts = {
+            name: torch.from_numpy(array).to(self.device)
+            for name, array in found.arrays.items()
+            if name not in self.guess_arrays
+        }
+        self.done = found.done
+        return True
+
+
+class ClassCounts(Counter):
+    """The votes of each class, shape (C, ...): they choose the guess.
+
+    Args:
+        stage (int): ``SELECTION`` or ``ESTIMATION``.
+        draws (int): How many draws are counted.
+        settings (SamplingSettings): Number of classes.
+        device (torch.device): Where counting happens.
+        shared (bool): Whether several processes add up their counts.
+    """
+
+    def __init__(
+        self,
+        stage: int,
+        draws: int,
+        settings: SamplingSettings,
+        device: torch.device,
+        *,
+        shared: bool,
+    ) -> None:
+        super().__init__(stage, 0, draws, settings, device)
+        # The smallest type that holds them. Processes add up bytes or int32, never int16.
+        types = (torch.uint8,) if shared else (torch.uint8, torch.int16)
+        self.dtype = next((t for t in types if draws <= torch.iinfo(t).max), torch.int32)
+
+    def zeros(self, shape: torch.Size) -> Counts:
+        """One count for each class and component."""
+        size = (self.settings.num_classes, *shape)
+        return {'counts': torch.zeros(size, dtype=self.dtype, device=self.device)}
+
+    def add(self, counts: Counts, output: torch.Tensor | LogitMaps) -> None:
+        """Counts the classes of a batch; a label outside [0, C) does not count."""
+        votes = counts['counts']
+        check_shape(output, votes.shape[1:])
+        labels = label_maps(output, self.settings.num_classes)
+        if len(votes) <= FEW_CLASSES:
+            for index, count in enumerate(votes):
+                count += (labels == index).sum(dim=0, dtype=votes.dtype)
+        else:
+            inside = (labels >= 0) & (labels < len(votes))
+            votes.scatter_add_(0, labels.long().clamp(0, len(votes) - 1), inside.to(votes.dtype))
+
+    def most_frequent(
+        self, groups: ArrayLike | None = None
+    ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """The most frequent class of each component, ties to the lowest, and its votes.
+
+        Args:
+            groups (np.ndarray | None): Group of each class, shape (C,), for the most frequent group
+                instead.
+
+        Returns:
+            tuple[np.ndarray, np.ndarray]: Classes and votes, in the shape of the label maps.
+        """
+        votes = self.counts['counts']
+        if groups is not None:
+            members = torch.as_tensor(groups, device=votes.device)
+            grouped = votes.new_zeros((int(members.max()) + 1, *votes.shape[1:]))
+            votes = grouped.index_add_(0, members, votes)
+        most = votes.amax(dim=0)
+        dtype = torch.int16 if len(votes) < 2**15 else torch.int32
+        guess = torch.zeros(most.shape, dtype=dtype, device=votes.device)
+        for index in range(len(votes) - 1, -1, -1):
+            guess.masked_fill_(votes[index] == most, index)
+        return to_array(guess), to_array(most)
+
+
+class Hits(Counter):
+    """Estimation draws that agree with the guess, for the classes and each level of groups.
+
+    Args:
+        chosen (Votes): The guess of each level.
+        start (int): Number of the first draw.
+        draws (int): How many draws are counted.
+        settings (SamplingSettings): Classes and groups.
+        device (torch.device): Where counting happens.
+    """
+
+    def __init__(
+        self,
+        chosen: Votes,
+        start: int,
+        draws: int,
+        settings: SamplingSettings,
+        device: torch.device,
+    ) -> None:
+        super().__init__(ESTIMATION, start, draws, settings, device)
+        self.chosen = [chosen, *chosen.coarse]
+        for level, votes in enumerate(self.chosen):
+            self.guess_arrays[f'guess{level}'] = votes.guess
+            if votes.selection_hits is not None:
+                self.guess_arrays[f'selection_hits{level}'] = votes.selection_hits
+        # Bytes, where they suffice, are compared fastest.
+        dtype = torch.uint8 if settings.num_classes <= 256 else torch.int32
+        self.guesses = [torch.from_numpy(v.guess.copy()).to(device, dtype) for v in self.chosen]
+        self.groups = [torch.as_tensor(level, device=device) for level in settings.groups]
+        self.counts = self.zeros(self.guesses[0].shape)
+
+    def zeros(self, shape: torch.Size) -> Counts:
+        """One count for each level and component."""
+        return {
+            f'hits{level}': torch.zeros(shape, dtype=torch.int32, device=self.device)
+            for level in range(len(self.guesses))
+        }
+
+    def add(self, counts: Counts, output: torch.Tensor | LogitMaps) -> None:
+        """Counts the hits of a batch."""
+        check_shape(output, self.guesses[0].shape)
+        if not self.groups:
+            add_hits(counts['hits0'], output, self.guesses[0])
+            return
+        labels = label_maps(output, self.settings.num_classes)
+        add_hits(counts['hits0'], labels, self.guesses[0])
+        for level, groups in enumerate(self.groups, 1):
+            # -1 where the label is no class, as where content left the frame.
+            inside = (labels >= 0) & (labels < len(groups))
+            members = groups[labels.long().clamp(0, len(groups) - 1)]
+            add_hits(counts[f'hits{level}'], torch.where(inside, members, -1), self.guesses[level])
+
+    def hits(self) -> list[NDArray[np.integer]]:
+        """The hits of each level, classes first."""
+        return [to_array(self.counts[f'hits{level}']) for level in range(len(self.guesses))]
+
+
+class FewestHits(Hits):
+    """Hits of one cell of a perturbation after the other, and the fewest in the cells done so far.
+
+    Args:
+        chosen (Votes): The guess.
+        num_cells (int): Number of cells.
+        draws (int): Draws of each cell.
+        settings (SamplingSettings): Classes.
+        device (torch.device): Where counting happens.
+    """
+
+    def __init__(
+        self,
+        chosen: Votes,
+        num_cells: int,
+        draws: int,
+        settings: SamplingSettings,
+        device: torch.device,
+    ) -> None:
+        super().__init__(chosen, 0, num_cells * draws, settings, device)
+        self.draws_per_cell = draws
+
+    def zeros(self, shape: torch.Size) -> Counts:
+        """Hits of the current cell, and the fewest of the cells before."""
+        hits = super().zeros(shape)
+        return {**hits, 'fewest0': torch.zeros_like(hits['hits0'])}
+
+    @property
+    def cell(self) -> int:  # type: ignore[override]
+        """The cell whose draws come next."""
+        return self.done // self.draws_per_cell
+
+    @property
+    def stop(self) -> int:
+        """Where the draws of this cell end."""
+        return (self.cell + 1) * self.draws_per_cell
+
+    def advance(self, draws: int) -> None:
+        """At the end of a cell, keeps the fewer hits of it and the cells before."""
+        super().advance(draws)
+        if self.done % self.draws_per_cell == 0:
+            hits, fewest = self.counts['hits0'], self.counts['fewest0']
+            first = self.done == self.draws_per_cell
+            fewest.copy_(hits if first else torch.minimum(hits, fewest))
+            hits.zero_()
+
+    def hits(self) -> list[NDArray[np.integer]]:
+        """The fewest hits of any cell."""
+        return [to_array(self.counts['fewest0'])]
+
+
+def check_shape(output: torch.Tensor | LogitMaps, shape: torch.Size) -> None:
+    """Refuses label maps of another shape than before."""
+    if map_shape(output) != shape:
+        raise SegmentorOutputError(
+            f'the label maps changed shape from {tuple(shape)} to {tuple(map_shape(output))}'
+        )
+
+
+def to_array(values: torch.Tensor) -> NDArray[np.integer]:
+    """A copy in the main memory."""
+    return values.cpu().numpy().copy()

@@ -1,0 +1,150 @@
+"""Addressed draws in batches through the base model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from mmcert.perturbations.base import Perturbation
+from mmcert.sampling.batching import BatchSize
+from mmcert.sampling.draws import SELECTION, draw_seed, input_digest
+from mmcert.sampling.label_decoding import has_kernel
+from mmcert.sampling.logit_maps import LogitMaps
+from mmcert.sampling.outputs import (
+    NOT_FINITE,
+    Output,
+    SegmentorOutputError,
+    checked_labels,
+    label_maps,
+    not_finite,
+)
+from mmcert.sampling.settings import SamplingSettings
+
+Segment = Callable[[list[torch.Tensor]], Output]
+"""A base model: a list of B perturbed inputs in, B label maps out."""
+
+
+class Passes:
+    """The base model's outputs for draws of one input.
+
+    Args:
+        segment (Callable): The base model, see ``Segment``.
+        inputs (torch.Tensor): The input, floating point, in the units of the perturbation.
+        perturbation (Perturbation): What the draws are of.
+        settings (SamplingSettings): Seed, classes and batch size.
+        digest (bytes | None): Address of the input; by default the digest of its content.
+
+    Raises:
+        ValueError: If the input is not one of the perturbation.
+    """
+
+    def __init__(
+        self,
+        segment: Segment,
+        inputs: torch.Tensor,
+        perturbation: Perturbation,
+        settings: SamplingSettings,
+        digest: bytes | None,
+    ) -> None:
+        if not isinstance(inputs, torch.Tensor):
+            raise ValueError(
+                f'the input must be a torch tensor, got {type(inputs).__name__}: '
+                'torch.from_numpy makes one of an array'
+            )
+        if not inputs.is_floating_point():
+            raise ValueError(
+                f'the input must be floating point, got {inputs.dtype}: convert it first'
+            )
+        perturbation.check(inputs)
+        self.segment, self.perturbation, self.settings = segment, perturbation, settings
+        size = settings.batch_size
+        self.batch_size = size if isinstance(size, BatchSize) else BatchSize(size)
+        self.device = inputs.device
+        # The order in memory decides which value gets which random number.
+        self.inputs = inputs.contiguous()
+        self.digest = input_digest(inputs) if digest is None else digest
+        self._bad: torch.Tensor | None = None
+
+    def outputs(
+        self, stage: int, indices: range, cell: int | None = None
+    ) -> Iterator[torch.Tensor | LogitMaps]:
+        """Runs the base model on some draws, batch by batch.
+
+        Args:
+            stage (int): ``SELECTION`` or ``ESTIMATION``.
+            indices (range): Numbers of the draws.
+            cell (int | None): The cell of the perturbation that they are of; None for all of it.
+
+        Yields:
+            torch.Tensor | LogitMaps: Label maps of a batch at the positions of the clean input, or
+            the scores that give them.
+        """
+        perturbation = self.perturbation if cell is None else self.perturbation.part(cell)
+        position = 0
+
+        def one_pass(count: int) -> torch.Tensor | LogitMaps:
+            return self._run(perturbation, stage, indices[position : position + count])
+
+        while position < len(indices):
+            output = self.batch_size.run(one_pass, self.device, len(indices) - position)
+            position += len(output)
+            yield output
+
+    def require_finite(self) -> None:
+        """Refuses scores of earlier passes that were not finite."""
+        if self._bad is not None and bool(self._bad):
+            raise SegmentorOutputError(NOT_FINITE)
+
+    def _run(
+        self, perturbation: Perturbation, stage: int, indices: range
+    ) -> torch.Tensor | LogitMaps:
+        """One pass. What takes memory belongs to it, since it may be repeated with fewer draws.
+
+        Each draw has a generator of its own on the input's device. A CUDA device has the draws
+        queued before the pass that needs them. On the CPU, threads that make draws while the model
+        computes cost the model more than they save.
+        """
+        generators = self._generators(stage, indices)
+        perturbed = list(perturbation.sample_many(self.inputs, generators))
+        output = self._checked(self.segment(perturbed), len(indices))
+        if perturbation.frame == 'content':
+            labels = label_maps(output, self.settings.num_classes)
+            self._check_size(labels)
+            back = perturbation.carried_back if stage == SELECTION else perturbation.agreed
+            return back(labels, self._generators(stage, indices))
+        # A kernel reads scores in place, which takes no memory.
+        if isinstance(output, LogitMaps) and has_kernel(output):
+            return output
+        return label_maps(output, self.settings.num_classes)
+
+    def _generators(self, stage: int, indices: range) -> list[torch.Generator]:
+        generators = []
+        for index in indices:
+            generator = torch.Generator(self.device)
+            generator.manual_seed(draw_seed(self.settings.seed, self.digest, stage, index))
+            generators.append(generator)
+        return generators
+
+    def _check_size(self, labels: torch.Tensor) -> None:
+        if labels.shape[-2:] != self.inputs.shape[-2:]:
+            raise SegmentorOutputError(
+                f'{self.perturbation!r} moves the content, so label maps must have the size of the '
+                f'image, {tuple(self.inputs.shape[-2:])}; got {tuple(labels.shape[-2:])}. Leave '
+                "out resolution='logits', and any resizing in the test pipeline"
+            )
+
+    def _checked(self, output: Output, batch: int) -> torch.Tensor | LogitMaps:
+        if not isinstance(output, LogitMaps):
+            return checked_labels(output, batch, self.settings.num_classes).to(self.device)
+        if len(output) != batch:
+            raise SegmentorOutputError(
+                f'{batch} inputs must give {batch} maps of scores, got {len(output)}'
+            )
+        output = output.with_scores(output.scores.to(self.device))
+        bad = not_finite(output.scores)
+        self._bad = bad if self._bad is None else self._bad | bad
+        # Asking a CUDA device for an answer would hold up the next pass.
+        if self._bad.device.type == 'cpu':
+            self.require_finite()
+        return output
