@@ -285,7 +285,7 @@ def compare(base: Any, size: tuple[int, int]) -> dict[str, Any]:
         'random': 'random_numbers' in segment.statement(),
         'passes_differ': int((passes[0] != passes[1]).sum()),
         'hits_differ': int(np.count_nonzero(differ)),
-        'certificate': certificate.statement()['kind'],
+        'certificate': certificate.to_dict()['kind'],
     }
 
 

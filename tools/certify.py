@@ -166,12 +166,12 @@ def run(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     told_apart = [digest or f'number {index}' for index, digest in enumerate(digests)]
     statements = [dataset_statement(images, alpha, digests=told_apart) for alpha in args.alpha]
     for statement in statements:
-        print(f'alpha = {statement.alpha:g}, {statement.words}.')
+        print(f'alpha = {statement.alpha:g}, {statement.describe()}.')
 
     out.mkdir(parents=True, exist_ok=True)
     answer = {
         'images': images,
-        'all_images': [{**vars(item), 'words': item.words} for item in statements],
+        'all_images': [item.to_dict() for item in statements],
         'certified_space': space,
         'sampling': first.meta['sampling'],
         'provenance': first.meta['provenance'],

@@ -226,15 +226,15 @@ def _levels(settings: Mapping[str, object], looks: bool = False) -> Callable[...
         if len(pairs) == len(classes) or len(classes) < 3:
             return False
         hierarchy = Hierarchy([pairs], classes)
-        nodes = hierarchy.nodes[0][family.labels].astype(np.uint8)
+        nodes = hierarchy.groups[0][family.labels].astype(np.uint8)
         coarse = Family(oracle, nodes, _count(nodes, oracle.n0))
         if looks:
-            votes = replace(family.in_looks(), coarse=(coarse.in_looks(),))
+            votes = replace(family.in_looks(), group_votes=(coarse.in_looks(),))
         else:
-            votes = replace(family.votes, coarse=(coarse.votes,))
+            votes = replace(family.votes, group_votes=(coarse.votes,))
         found = _by_margin(votes, oracle, settings, hierarchy)
         assert found.level is not None
-        within = hierarchy.nodes[0] == coarse.votes.guess[:, None]
+        within = hierarchy.groups[0] == coarse.votes.guess[:, None]
         p = (oracle.probabilities * within).sum(axis=1)
         false = (found.level == 1) & (p <= oracle.tau + 1e-12)
         return int(np.count_nonzero(false)) + family.wrong(found.certified) >= found.k

@@ -34,7 +34,7 @@ class Certificate:
     ``perturbation.radius(tau)``.
 
     With a hierarchy, the same 1 - alpha covers the coarser statements as well: where ``level`` is
-    l > 0, the probability that the base model's class lies in the node ``coarse[l - 1]`` exceeds
+    l > 0, the probability that the base model's class lies in the group ``groups[l - 1]`` exceeds
     tau.
 
     Assumptions: the draws are independent, each used once; under 'holdout' those of the guess are
@@ -61,8 +61,8 @@ class Certificate:
         looks (tuple[int, ...]): The looks of a group-sequential run; empty if n was fixed.
         order (str | None): For 'ordered_holm': what ordered the components.
         level (np.ndarray | None): With a hierarchy, 0 where the class is certified, l where the
-            node of level l is, and the number of levels + 1 where nothing is; uint8.
-        coarse (tuple[np.ndarray, ...]): With a hierarchy, the nodes of each of its levels.
+            group of level l is, and the number of levels + 1 where nothing is; uint8.
+        groups (tuple[np.ndarray, ...]): With a hierarchy, the groups of each of its levels.
     """
 
     certified: NDArray[np.bool_]
@@ -76,7 +76,7 @@ class Certificate:
     looks: tuple[int, ...] = ()
     order: str | None = None
     level: NDArray[np.uint8] | None = None
-    coarse: tuple[NDArray[np.integer], ...] = ()
+    groups: tuple[NDArray[np.integer], ...] = ()
 
     @property
     def num_components(self) -> int:
@@ -103,7 +103,7 @@ class Certificate:
         dtype = np.promote_types(self.guess.dtype, np.min_scalar_type(abstain))
         return np.where(self.certified, self.guess.astype(dtype), dtype.type(abstain))
 
-    def statement(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The statistical settings, as JSON values.
 
         Returns:
@@ -139,7 +139,7 @@ class Certificate:
             statement['looks'] = list(self.looks)
             statement['alpha_spending'] = 'alpha / (l (l + 1)) at look l = 1, 2, ...'
         if self.level is not None:
-            counts = np.bincount(self.level.ravel(), minlength=len(self.coarse) + 2)
+            counts = np.bincount(self.level.ravel(), minlength=len(self.groups) + 2)
             statement['certified_by_level'] = counts[:-1].tolist()
         return statement
 
@@ -176,7 +176,7 @@ def certify(
             is counted. With 'same_draws' these are the selection draws as well: ordering by their
             votes and naming 'same_draws' voids the certificate. The other procedures treat all
             components alike and leave it unused.
-        hierarchy (Hierarchy | None): Certifies nodes of it where the class cannot be; the votes
+        hierarchy (Hierarchy | None): Certifies groups of it where the class cannot be; the votes
             need the counts of its levels.
 
     Returns:
@@ -283,14 +283,14 @@ def _certify(
     hierarchy: Hierarchy | None,
 ) -> Certificate:
     tested: list[NDArray[np.bool_] | None] = [None]
-    coarse: tuple[Votes, ...] = ()
+    group_votes: tuple[Votes, ...] = ()
     if hierarchy is not None:
         hierarchy.check_votes(votes)
-        tested, coarse = [*hierarchy.nested(votes)], votes.coarse
+        tested, group_votes = [*hierarchy.nested(votes)], votes.group_votes
     counting = settle_votes(votes, settings)
     fine, *stages = (
         _counts(part, counting.selection, mask)
-        for part, mask in zip((votes, *coarse), tested, strict=True)
+        for part, mask in zip((votes, *group_votes), tested, strict=True)
     )
     certified = np.zeros(votes.num_components, dtype=bool)
     reached = [certified.copy() for _ in stages]
@@ -300,7 +300,7 @@ def _certify(
             mask |= counts[look][0] >= found.cutoff
     level: NDArray[np.uint8] | None = None
     if hierarchy is not None:
-        level = np.full(votes.num_components, len(coarse) + 1, dtype=np.uint8)
+        level = np.full(votes.num_components, len(group_votes) + 1, dtype=np.uint8)
         for index, mask in reversed(list(enumerate([certified, *reached]))):
             np.copyto(level, index, where=mask, casting='unsafe')
         level = level.reshape(votes.guess.shape)
@@ -316,7 +316,7 @@ def _certify(
         looks=votes.looks,
         order=order_words if settings.procedure == 'ordered_holm' else None,
         level=level,
-        coarse=tuple(part.guess for part in coarse),
+        groups=tuple(level_votes.guess for level_votes in group_votes),
     )
 
 

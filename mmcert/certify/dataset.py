@@ -1,40 +1,43 @@
-"""What may be said of many inputs at once, when each is certified at its own alpha.
+"""What the certificates of many inputs say together, each input being certified at its own alpha.
 
-The draws of different inputs are independent, and equal inputs have the same draws: they hold their
-promise together or break it together. So the number of *distinct* inputs with a broken promise is
-at most (stochastically) binomial with D trials of probability alpha, whatever the inputs are, and
-that of all inputs at most the sum of as many of the largest multiplicities.
+An input *fails* if one of its certificates is wrong; with count certificates, if k or more are. The
+draws of different inputs are independent. Equal inputs have equal draws, so they fail together. The
+number of *distinct* inputs that fail is therefore stochastically at most binomial, with D trials of
+probability alpha, whatever the inputs are. The number of all inputs that fail is at most the sum of
+as many of the largest multiplicities.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from scipy import stats
+import numpy as np
+from scipy import special
 
 from mmcert.certify.checks import check_alpha, check_draws
 
 
 @dataclass(frozen=True)
 class DatasetStatement:
-    """Confidence over a data set of M inputs certified at level alpha each.
+    """What holds for M inputs that are certified at significance level alpha each.
 
     Attributes:
         images (int): M.
         distinct (int): D, how many of them differ.
-        alpha (float): Level of each input.
-        expected_failures (float): Bound of the expected number of inputs whose promise is broken,
-            M * alpha (by linearity; holds under any dependence).
-        all_hold (float): Probability, at least, that no input's promise is broken, (1 - alpha)^D;
-            without independence it would be 1 - D * alpha.
+        alpha (float): Significance level of each input.
+        expected_failures (float): Bound of the expected number of inputs that fail, M * alpha (by
+            linearity; holds under any dependence).
+        all_hold (float): Probability, at least, that no input fails, (1 - alpha)^D; without
+            independence it would be 1 - D * alpha.
         failures (int): With probability at least ``confidence``, not more inputs fail than this:
-            the sum of the q largest multiplicities, where q is that quantile of a binomial law with
-            D trials.
+            the sum of the q largest multiplicities, where q is that quantile of the binomial
+            distribution with D trials.
         confidence (float): Of ``failures``.
-        alpha_for_all (float): Level for each input, alpha / D, at which one may say of all M
-            together what alpha says of one.
+        alpha_for_all (float): Level for each input, alpha / D, at which what alpha says of one
+            input holds for all M together.
     """
 
     images: int
@@ -46,20 +49,24 @@ class DatasetStatement:
     confidence: float
     alpha_for_all: float
 
-    @property
-    def words(self) -> str:
-        """One sentence for a reader."""
+    def describe(self) -> str:
+        """The statement in one sentence."""
         copies = ''
         if self.distinct < self.images:
             copies = (
-                f', of which {self.distinct} differ (copies share their draws, and fail together)'
+                f', of which {self.distinct} differ (copies share their draws: they fail together)'
             )
         return (
-            f'of all {self.images} inputs at once{copies}: with probability at least '
-            f'{self.all_hold:.4g} none has a broken promise, at most {self.expected_failures:.3g} '
-            f'are to be expected, and with probability at least {self.confidence:g} at most '
-            f'{self.failures} {"has" if self.failures == 1 else "have"} one'
+            f'all {self.images} inputs together{copies}: with probability at least '
+            f'{self.all_hold:.4g} none fails; at most {self.expected_failures:.3g} fail on '
+            f'average; with probability at least {self.confidence:g} at most {self.failures} '
+            f'{"fails" if self.failures == 1 else "fail"} (an input fails if a certificate of it '
+            'is wrong, or k of them where fewer than k may be)'
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures and their description, as JSON values."""
+        return {**asdict(self), 'description': self.describe()}
 
 
 def dataset_statement(
@@ -72,29 +79,36 @@ def dataset_statement(
 
     Args:
         images (int): Number of inputs M, at least 1.
-        alpha (float): Level of each input, in (0, 1).
+        alpha (float): Significance level of each input, in (0, 1).
         confidence (float): For the bound of the number of failures, in (0, 1).
-        digests (Iterable[str] | None): What tells the inputs apart, one for each of them: equal
-            inputs have equal digests. By default all of them differ.
+        digests (Iterable[str] | None): One digest per input, equal for equal inputs. By default all
+            inputs differ.
 
     Returns:
         DatasetStatement: The figures.
 
     Raises:
         ValueError: If a value is out of range, or there are not M digests.
+
+    Example:
+        >>> from mmcert.certify.dataset import dataset_statement
+        >>> found = dataset_statement(233, alpha=0.001)
+        >>> found.failures, round(found.all_hold, 3)
+        (3, 0.792)
     """
     images, alpha = check_draws(images, 'images'), check_alpha(alpha)
     copies = [1] * images if digests is None else sorted(Counter(digests).values(), reverse=True)
     if sum(copies) != images:
         raise ValueError(f'{images} inputs need a digest each, got {sum(copies)}')
     distinct = len(copies)
+    quantile = int(np.argmax(special.bdtr(np.arange(distinct + 1), distinct, alpha) >= confidence))
     return DatasetStatement(
         images=images,
         distinct=distinct,
         alpha=alpha,
         expected_failures=images * alpha,
         all_hold=(1 - alpha) ** distinct,
-        failures=sum(copies[: int(stats.binom.ppf(confidence, distinct, alpha))]),
+        failures=sum(copies[:quantile]),
         confidence=confidence,
         alpha_for_all=alpha / distinct,
     )

@@ -1,18 +1,17 @@
-"""Coarser statements where the class cannot be certified: nodes of a hierarchy of the classes.
+"""Coarser claims where the class cannot be certified: groups in a hierarchy of the classes.
 
-A hierarchy has levels, finest first; each divides the classes into named nodes, and every node lies
-within one node of the next level. For each component a chain of nodes is fixed by the selection
-votes: the most frequent node of each level, as long as it lies within the one above. The hits of
-the chain rise with the level, since whoever votes for the class votes for its nodes. So for one
-component all false statements are implied by the one about its coarsest node of probability at most
-tau: testing the whole chain costs no more than testing the class, at one cut-off for all levels.
-When the counted draws choose the chain as well ('same_draws'), the coarsest nodes of probability at
-most tau are disjoint, and the bound of ``binomial.same_draws_table`` covers them. The proof is in
+A hierarchy has levels, finest first. Each level divides the classes into named groups, and every
+group lies within one group of the next level. The selection votes fix a chain of groups for each
+component: the most frequent group of each level, as long as it lies within the one above. A vote
+for a class is a vote for its groups, so hits never fall along the chain. So each false claim about
+a component implies the false claim about its coarsest group of probability at most tau: testing the
+whole chain costs no more than testing the class, with one cut-off for all levels.
+Where the counted draws choose the chain as well ('same_draws'), the coarsest groups of probability
+at most tau are disjoint, and ``binomial.same_draws_table`` bounds their sum. The proof is in
 docs/proofs.md, "Hierarchies".
 
-Built in are the categories of Cityscapes' label definitions (Cordts et al., CVPR 2016), and the
-same for CamVid's classes, each with a level above that tells what moves by itself from what does
-not.
+Built in are the categories of Cityscapes (Cordts et al., CVPR 2016) and the same categories for
+CamVid. Each has a second level above: what moves by itself, and what does not.
 """
 
 from __future__ import annotations
@@ -28,16 +27,25 @@ from mmcert.certify.votes import Votes
 
 
 class Hierarchy:
-    """Levels of nodes over C classes.
+    """Levels of groups over C classes.
+
+    Example:
+        >>> from mmcert.certify import Hierarchy
+        >>> levels = [{'vehicle': ['car', 'bus'], 'ground': ['road', 'sidewalk']}]
+        >>> hierarchy = Hierarchy(levels, ['road', 'sidewalk', 'car', 'bus', 'sky'])
+        >>> hierarchy.members(1)  # a class that no group names is a group of its own
+        {'vehicle': ['car', 'bus'], 'ground': ['road', 'sidewalk'], 'sky': ['sky']}
+        >>> hierarchy.groups[0].tolist()  # the group of each class
+        [1, 1, 0, 0, 2]
 
     Args:
-        levels (Sequence[Mapping]): For each level, finest first, the names of its nodes and the
-            names of the classes in each. A class that no node names is a node of its own.
+        levels (Sequence[Mapping]): For each level, finest first, a mapping from the names of its
+            groups to the names of their classes. A class that no group names is a group of its own.
         classes (Sequence[str]): Names of the C classes, in the order of their labels.
 
     Raises:
-        ValueError: If a name is unknown or named twice, a node is not within one of the next level,
-            or a level is no coarser than the one before.
+        ValueError: If a name is unknown or named twice, a group is not within one of the next
+            level, or a level is no coarser than the one before.
     """
 
     def __init__(
@@ -45,17 +53,17 @@ class Hierarchy:
     ) -> None:
         self.classes = tuple(classes)
         self.names: list[tuple[str, ...]] = []
-        self.nodes: list[NDArray[np.int64]] = []
+        self.groups: list[NDArray[np.int64]] = []
         for number, level in enumerate(levels, start=1):
-            names, nodes = self._read(level, number)
+            names, groups = self._read(level, number)
             self.names.append(names)
-            self.nodes.append(nodes)
-        if not self.nodes:
+            self.groups.append(groups)
+        if not self.groups:
             raise ValueError('a hierarchy needs at least one level')
         previous: NDArray[np.int64] = np.arange(len(self.classes))
-        for number, nodes in enumerate(self.nodes, start=1):
-            self._check_coarser(previous, nodes, number)
-            previous = nodes
+        for number, groups in enumerate(self.groups, start=1):
+            self._check_coarser(previous, groups, number)
+            previous = groups
 
     @classmethod
     def from_config(cls, config: Any, classes: Sequence[str]) -> Hierarchy:
@@ -85,39 +93,39 @@ class Hierarchy:
     ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
         index = {name: position for position, name in enumerate(self.classes)}
         names = list(level)
-        nodes = np.full(len(self.classes), -1, dtype=np.int64)
-        for node, members in enumerate(level.values()):
+        groups = np.full(len(self.classes), -1, dtype=np.int64)
+        for group, members in enumerate(level.values()):
             listed = [members] if isinstance(members, str) else list(members)
             if not listed:
-                raise ValueError(f'level {number} of the hierarchy has a node without classes')
+                raise ValueError(f'level {number} of the hierarchy has a group without classes')
             for member in listed:
                 if member not in index:
                     raise ValueError(
                         f'level {number} of the hierarchy names the class {member!r}; the classes '
                         f'are {", ".join(self.classes)}'
                     )
-                if nodes[index[member]] >= 0:
+                if groups[index[member]] >= 0:
                     raise ValueError(f'level {number} of the hierarchy names {member!r} twice')
-                nodes[index[member]] = node
-        for position in np.flatnonzero(nodes < 0):
+                groups[index[member]] = group
+        for position in np.flatnonzero(groups < 0):
             if self.classes[position] in names:
                 raise ValueError(
-                    f'level {number} of the hierarchy calls a node {self.classes[position]!r}, '
-                    'which is a class outside that node'
+                    f'level {number} of the hierarchy calls a group {self.classes[position]!r}, '
+                    'which is a class outside that group'
                 )
-            nodes[position] = len(names)
+            groups[position] = len(names)
             names.append(self.classes[position])
-        return tuple(names), nodes
+        return tuple(names), groups
 
     def _check_coarser(
         self, finer: NDArray[np.int64], coarser: NDArray[np.int64], number: int
     ) -> None:
-        for node in range(finer.max() + 1):
-            above = np.unique(coarser[finer == node])
+        for group in range(finer.max() + 1):
+            above = np.unique(coarser[finer == group])
             if above.size > 1:
                 torn = ', '.join(self.names[number - 1][index] for index in above)
                 raise ValueError(
-                    f'the levels of a hierarchy must be nested: level {number} divides a node of '
+                    f'the levels of a hierarchy must be nested: level {number} divides a group of '
                     f'the level before among {torn}'
                 )
         if len(np.unique(coarser)) >= len(np.unique(finer)):
@@ -125,23 +133,23 @@ class Hierarchy:
 
     @property
     def num_levels(self) -> int:
-        """Number of coarse levels."""
-        return len(self.nodes)
+        """Number of levels above the classes."""
+        return len(self.groups)
 
     def sizes(self, level: int) -> NDArray[np.int64]:
-        """Number of classes in each node of a level; level 0 holds the classes themselves."""
+        """Number of classes in each group of a level; level 0 holds the classes themselves."""
         if level == 0:
             return np.ones(len(self.classes), dtype=np.int64)
-        return np.bincount(self.nodes[level - 1])
+        return np.bincount(self.groups[level - 1])
 
     def information(self, level: int) -> NDArray[np.float64]:
-        """Information in knowing a node, relative to knowing the class.
+        """Information in knowing a group, relative to knowing the class.
 
         Args:
-            level (int): 0 for the classes, or a coarse level.
+            level (int): 0 for the classes, or a level of groups.
 
         Returns:
-            np.ndarray: (log C - log size) / log C of each node, in [0, 1].
+            np.ndarray: (log C - log size) / log C of each group, in [0, 1].
         """
         total = math.log(max(len(self.classes), 2))
         return 1 - np.log(self.sizes(level)) / total
@@ -152,15 +160,15 @@ class Hierarchy:
         Raises:
             ValueError: If they do not.
         """
-        if len(votes.coarse) != self.num_levels:
+        if len(votes.group_votes) != self.num_levels:
             raise ValueError(
                 f'the hierarchy has {self.num_levels} levels, but the votes were counted for '
-                f'{len(votes.coarse)}: sample them with the same `hierarchy`'
+                f'{len(votes.group_votes)}: sample them with the same `hierarchy`'
             )
-        for level, part in enumerate(votes.coarse):
+        for level, part in enumerate(votes.group_votes):
             if part.guess.size and part.guess.max() >= len(self.names[level]):
                 raise ValueError(
-                    f'the votes name node {part.guess.max()} of level {level + 1}, which has '
+                    f'the votes name group {part.guess.max()} of level {level + 1}, which has '
                     f'{len(self.names[level])}: they were counted for another hierarchy'
                 )
 
@@ -174,26 +182,26 @@ class Hierarchy:
             list[np.ndarray]: One mask per level, the classes' first, the shape of the votes. The
             coarsest is True everywhere.
         """
-        guesses = [votes.guess, *(part.guess for part in votes.coarse)]
+        guesses = [votes.guess, *(part.guess for part in votes.group_votes)]
         masks = [np.ones(votes.guess.shape, dtype=bool)]
         for level in range(self.num_levels - 1, -1, -1):
             masks.insert(0, masks[0] & (self._parents(level)[guesses[level]] == guesses[level + 1]))
         return masks
 
     def _parents(self, level: int) -> NDArray[np.int64]:
-        """The node of the next level that each node of a level lies in."""
+        """The group of the next level that each group of a level lies in."""
         if level == 0:
-            return self.nodes[0]
+            return self.groups[0]
         parents = np.zeros(len(self.names[level - 1]), dtype=np.int64)
-        parents[self.nodes[level - 1]] = self.nodes[level]
+        parents[self.groups[level - 1]] = self.groups[level]
         return parents
 
     def members(self, level: int) -> dict[str, list[str]]:
-        """The classes of each node of a coarse level, in the order of the nodes' numbers."""
-        nodes = self.nodes[level - 1]
+        """The classes of each group of a level, in the order of the groups' numbers."""
+        groups = self.groups[level - 1]
         return {
-            name: [self.classes[index] for index in np.flatnonzero(nodes == node)]
-            for node, name in enumerate(self.names[level - 1])
+            name: [self.classes[index] for index in np.flatnonzero(groups == group)]
+            for group, name in enumerate(self.names[level - 1])
         }
 
     def spec(self) -> dict[str, Any]:
@@ -201,7 +209,7 @@ class Hierarchy:
 
         Returns:
             dict: ``classes``, their names in order, and ``levels``, for each a list of [name,
-            classes] in the order of the nodes' numbers.
+            classes] in the order of the groups' numbers.
         """
         levels = range(1, self.num_levels + 1)
         return {
@@ -211,7 +219,7 @@ class Hierarchy:
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Hierarchy:
-        """Builds the hierarchy whose ``spec`` was kept, with the same numbers of nodes."""
+        """Builds the hierarchy whose ``spec`` was kept, with the same numbers of groups."""
         return cls([dict(level) for level in spec['levels']], spec['classes'])
 
 
@@ -236,10 +244,11 @@ _CAMVID = {
 
 
 def _grouped(
-    level: Mapping[str, Sequence[str]], groups: Mapping[str, Sequence[str]]
+    level: Mapping[str, Sequence[str]], above: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
     return {
-        name: [member for node in nodes for member in level[node]] for name, nodes in groups.items()
+        name: [member for group in groups for member in level[group]]
+        for name, groups in above.items()
     }
 
 

@@ -32,8 +32,8 @@ class Votes:
         looks (tuple[int, ...]): Numbers of estimation draws after which sampling might have
             stopped, increasing, the last one n; empty if n was fixed beforehand.
         history (tuple[np.ndarray, ...]): Hits at all looks but the last.
-        coarse (tuple[Votes, ...]): Votes for the nodes of a hierarchy, finest level first: the same
-            draws, with nodes in place of classes.
+        group_votes (tuple[Votes, ...]): Votes for the groups of a hierarchy, finest level first:
+            the same draws, with groups in place of classes.
 
     Raises:
         ValueError: If shapes differ or a value is out of range.
@@ -46,7 +46,7 @@ class Votes:
     selection_hits: NDArray[np.integer] | None = None
     looks: tuple[int, ...] = ()
     history: tuple[NDArray[np.integer], ...] = ()
-    coarse: tuple[Votes, ...] = ()
+    group_votes: tuple[Votes, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks the fields, and turns lists into arrays."""
@@ -59,10 +59,10 @@ class Votes:
             selection_hits = self._checked_selection_hits(self.selection_hits)
             object.__setattr__(self, 'selection_hits', selection_hits)
         self._check_looks()
-        for votes in self.coarse:
-            self._check_shape(votes.guess, 'coarse votes')
+        for votes in self.group_votes:
+            self._check_shape(votes.guess, 'group votes')
             if (votes.n, votes.n0, votes.looks) != (self.n, self.n0, self.looks):
-                raise ValueError('coarse votes must come from the same draws')
+                raise ValueError('group votes must come from the same draws')
 
     def _checked_guess(self) -> NDArray[np.integer]:
         guess = np.asarray(self.guess)
@@ -174,7 +174,9 @@ class Votes:
             self,
             hits=_added(self.hits, other.hits, n),
             n=n,
-            coarse=tuple(a.merge(b) for a, b in zip(self.coarse, other.coarse, strict=True)),
+            group_votes=tuple(
+                a.merge(b) for a, b in zip(self.group_votes, other.group_votes, strict=True)
+            ),
         )
 
     def with_look(self, further: Votes) -> Votes:
@@ -193,21 +195,23 @@ class Votes:
             raise ValueError('n was fixed beforehand: further draws would be an unplanned look')
         merged = self.without_looks().merge(further)
         looks = (*self.looks, merged.n)
-        coarse = tuple(
+        group_votes = tuple(
             replace(new, looks=looks, history=(*old.history, old.hits))
-            for old, new in zip(self.coarse, merged.coarse, strict=True)
+            for old, new in zip(self.group_votes, merged.group_votes, strict=True)
         )
-        return replace(merged, looks=looks, history=(*self.history, self.hits), coarse=coarse)
+        return replace(
+            merged, looks=looks, history=(*self.history, self.hits), group_votes=group_votes
+        )
 
     def without_looks(self) -> Votes:
         """The counts alone, as if n had been fixed: for arithmetic, not to be certified."""
-        coarse = tuple(part.without_looks() for part in self.coarse)
-        return replace(self, looks=(), history=(), coarse=coarse)
+        group_votes = tuple(part.without_looks() for part in self.group_votes)
+        return replace(self, looks=(), history=(), group_votes=group_votes)
 
     def as_first_look(self) -> Votes:
         """The same votes as the first look of a group-sequential run."""
-        coarse = tuple(part.as_first_look() for part in self.coarse)
-        return replace(self, looks=(self.n,), history=(), coarse=coarse)
+        group_votes = tuple(part.as_first_look() for part in self.group_votes)
+        return replace(self, looks=(self.n,), history=(), group_votes=group_votes)
 
 
 def _added(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -152,8 +152,8 @@ class CertifiedMetric(BaseMetric):
         ]
         if not estimated:
             lines.append(
-                f'{everywhere.words}. With alpha = {everywhere.alpha_for_all:.3g} per {word}, all '
-                f'of them together would be right with probability {1 - statement["alpha"]:g}.'
+                f'{everywhere.describe()}. With alpha = {everywhere.alpha_for_all:.3g} per {word}, '
+                f'all of them together would be right with probability {1 - statement["alpha"]:g}.'
             )
         print_log('\n'.join(filter(None, lines)), logger=MMLogger.get_current_instance())
         if self.out_dir is not None:
@@ -167,7 +167,7 @@ class CertifiedMetric(BaseMetric):
                 'classes': list((self.dataset_meta or {}).get('classes') or []),
             }
             if not estimated:
-                summary['all_images'] = {**asdict(everywhere), 'words': everywhere.words}
+                summary['all_images'] = everywhere.to_dict()
             self._write(results, summary)
         return rates
 

@@ -385,7 +385,7 @@ class ConfusionAccumulator:
         for index, nodes in enumerate([guess, *coarse]):
             here = flat == index
             found = nodes.ravel()[here]
-            right = truth[here] if index == 0 else hierarchy.nodes[index - 1][truth[here]]
+            right = truth[here] if index == 0 else hierarchy.groups[index - 1][truth[here]]
             correct[here] = found == right
             gain[here] = np.where(correct[here], hierarchy.information(index)[found], 0.0)
         last = hierarchy.num_levels + 1

@@ -281,11 +281,11 @@ class SmoothedSegmentor(BaseModel):
         if record.label is not None:
             maps['label'] = np.asarray(record.label)
         if certificate.level is not None:
-            maps['levels'] = np.stack([certificate.level, *certificate.coarse]).astype(np.int64)
+            maps['levels'] = np.stack([certificate.level, *certificate.groups]).astype(np.int64)
         spread = {k: m if k == 'label' else record.spread(m) for k, m in maps.items()}
         plan.adapter.attach(sample, spread)
         statement = {
-            **certificate.statement(),
+            **certificate.to_dict(),
             'joint_radius': self._joint_statement(radii, counted),
             **self._further_statements(votes, certificate, settings.tau),
             **plan.adapter.statement(),
@@ -352,7 +352,7 @@ class SmoothedSegmentor(BaseModel):
                         for name, members in level.items()
                     }
                     for level in map(
-                        plan.hierarchy.members, range(1, len(plan.hierarchy.nodes) + 1)
+                        plan.hierarchy.members, range(1, len(plan.hierarchy.groups) + 1)
                     )
                 ],
             }
@@ -404,7 +404,7 @@ class SmoothedSegmentor(BaseModel):
             num_classes=self.num_classes,
             seed=plan.seed,
             batch_size=self._batch_size(tuple(raw.shape)),
-            groups=() if plan.hierarchy is None else plan.hierarchy.nodes,
+            groups=() if plan.hierarchy is None else plan.hierarchy.groups,
         )
         options: dict[str, Any] = {
             'digest': digest,

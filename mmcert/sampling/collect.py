@@ -196,8 +196,8 @@ class Sampler:
         else:
             counts = self._class_counts(SELECTION, n0)
             levels = [counts.most_frequent(members) for members in (None, *groups)]
-        classes, *coarse = (Votes(guess, hits, n0, n0, hits) for guess, hits in levels)
-        return replace(classes, coarse=tuple(coarse))
+        classes, *by_group = (Votes(guess, hits, n0, n0, hits) for guess, hits in levels)
+        return replace(classes, group_votes=tuple(by_group))
 
     def estimate(self, chosen: Votes, start: int, count: int) -> Votes:
         """Hits of ``count`` estimation draws, from number ``start``, under given guesses."""
@@ -209,11 +209,11 @@ class Sampler:
             counter = Hits(chosen, start, count, self.settings, device)
         self._count(counter)
         counts = perturbation.selection_counts
-        classes, *coarse = (
+        classes, *by_group = (
             Votes(level.guess, hits, count, level.n0, level.selection_hits if counts else None)
             for level, hits in zip(counter.chosen, counter.hits(), strict=True)
         )
-        return replace(classes, coarse=tuple(coarse))
+        return replace(classes, group_votes=tuple(by_group))
 
     def _class_counts(self, stage: int, draws: int) -> ClassCounts:
         shared = self.processes.size > 1

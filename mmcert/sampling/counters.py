@@ -204,7 +204,7 @@ class Hits(Counter):
         device: torch.device,
     ) -> None:
         super().__init__(ESTIMATION, start, draws, settings, device)
-        self.chosen = [chosen, *chosen.coarse]
+        self.chosen = [chosen, *chosen.group_votes]
         for level, votes in enumerate(self.chosen):
             self.guess_arrays[f'guess{level}'] = votes.guess
             if votes.selection_hits is not None:

@@ -51,7 +51,7 @@ class Task:
             levels = accumulator.hierarchy_counts(
                 record.spread(certificate.level),
                 record.spread(certificate.guess),
-                [record.spread(nodes) for nodes in certificate.coarse],
+                [record.spread(nodes) for nodes in certificate.groups],
                 self.hierarchy,
             )
         # A wrong certificate may show in all pixels of its component.

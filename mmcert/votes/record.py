@@ -110,10 +110,10 @@ def save_votes(path: str | os.PathLike[str], record: VotesRecord) -> None:
         'n': np.int64(votes.n),
         'n0': np.int64(votes.n0),
         'looks': np.asarray(votes.looks, dtype=np.int64),
-        'levels': np.int64(len(votes.coarse)),
+        'levels': np.int64(len(votes.group_votes)),
         'meta': np.frombuffer(json.dumps(record.meta, sort_keys=True).encode(), dtype=np.uint8),
     }
-    for level, part in enumerate((votes, *votes.coarse)):
+    for level, part in enumerate((votes, *votes.group_votes)):
         counts = {'guess': part.guess, 'hits': part.hits, 'selection_hits': part.selection_hits}
         counts |= {f'hits-look{index}': hits for index, hits in enumerate(part.history)}
         arrays |= {
@@ -154,9 +154,11 @@ def load_votes(path: str | os.PathLike[str]) -> VotesRecord:
                 raise ValueError(
                     f'its format is {int(data["format"])}, this version reads {FORMAT}'
                 )
-            coarse = tuple(_read_level(data, level + 1) for level in range(int(data['levels'])))
+            group_votes = tuple(
+                _read_level(data, level + 1) for level in range(int(data['levels']))
+            )
             return VotesRecord(
-                votes=replace(_read_level(data, 0), coarse=coarse),
+                votes=replace(_read_level(data, 0), group_votes=group_votes),
                 meta=json.loads(data['meta'].tobytes()),
                 label=data.get('label'),
                 base=data.get('base'),

@@ -24,7 +24,7 @@ def test_the_mask_has_the_shape_of_the_votes():
 def test_nothing_is_certified_of_nothing():
     certificate = certify(votes(np.zeros((0,), dtype=int)), tau=0.75, alpha=1e-3)
     assert certificate.certified.shape == (0,)
-    assert certificate.statement()['certified'] == 0
+    assert certificate.to_dict()['certified'] == 0
 
 
 def test_fewer_are_certified_at_a_larger_tau_or_a_smaller_alpha():
@@ -35,7 +35,7 @@ def test_fewer_are_certified_at_a_larger_tau_or_a_smaller_alpha():
 
 
 def test_the_statement_carries_the_terms():
-    statement = certify(votes([100, 0]), tau=0.75, alpha=1e-3, procedure='bonferroni').statement()
+    statement = certify(votes([100, 0]), tau=0.75, alpha=1e-3, procedure='bonferroni').to_dict()
     assert statement == {
         'kind': 'certificate',
         'promise': 'no certificate of this input is wrong',

@@ -13,7 +13,7 @@ def test_what_is_said_of_many_images():
     assert stats.binom.cdf(found.failures, 500, 1e-3) >= 0.999
     assert stats.binom.cdf(found.failures - 1, 500, 1e-3) < 0.999
     assert found.alpha_for_all == 2e-6
-    assert 'of all 500 inputs at once' in found.words
+    assert 'all 500 inputs together' in found.describe()
 
 
 def test_one_image_is_what_alpha_says():
@@ -30,8 +30,8 @@ def test_copies_fail_together():
     assert found.alpha_for_all == 0.01 / 39
     quantile = int(stats.binom.ppf(0.999, 39, 0.01))
     assert found.failures == 60 + 3 + (quantile - 2)
-    assert '39 differ' in found.words
-    assert 'differ' not in dataset_statement(100, 0.01, digests=map(str, range(100))).words
+    assert '39 differ' in found.describe()
+    assert 'differ' not in dataset_statement(100, 0.01, digests=map(str, range(100))).describe()
 
 
 def test_the_bound_holds_where_copies_fail_together():

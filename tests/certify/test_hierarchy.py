@@ -13,7 +13,7 @@ LEVELS = [{'flat': ['road', 'sidewalk'], 'vehicle': ['car', 'bus']}]
 
 
 def votes_of(selection, estimation, hierarchy):
-    """Votes with their coarse levels, counted from label maps (draws, K)."""
+    """Votes with their groups, counted from label maps (draws, K)."""
 
     def count(labels, votes, size):
         tallies = np.stack([(labels == c).sum(axis=0) for c in range(size)])
@@ -21,18 +21,18 @@ def votes_of(selection, estimation, hierarchy):
         hits = (votes == guess).sum(axis=0)
         return guess, hits, tallies.max(axis=0)
 
-    def as_votes(mapping, size, coarse=()):
+    def as_votes(mapping, size, levels=()):
         guess, hits, top = count(mapping[selection], mapping[estimation], size)
-        return Votes(guess, hits, len(estimation), len(selection), top, coarse=tuple(coarse))
+        return Votes(guess, hits, len(estimation), len(selection), top, group_votes=tuple(levels))
 
-    coarse = [
-        as_votes(nodes, len(names))
-        for nodes, names in zip(hierarchy.nodes, hierarchy.names, strict=True)
+    levels = [
+        as_votes(groups, len(names))
+        for groups, names in zip(hierarchy.groups, hierarchy.names, strict=True)
     ]
-    return as_votes(np.arange(len(hierarchy.classes)), len(hierarchy.classes), coarse)
+    return as_votes(np.arange(len(hierarchy.classes)), len(hierarchy.classes), levels)
 
 
-def test_a_component_torn_between_two_classes_is_certified_as_their_node(tmp_path):
+def test_a_component_torn_between_two_classes_is_certified_as_their_group(tmp_path):
     hierarchy = Hierarchy(LEVELS, CLASSES)
     rng = np.random.default_rng(0)
     draw = lambda n: np.stack([np.zeros(n, int), rng.integers(2, 4, n), rng.integers(0, 4, n)], 1)  # noqa: E731
@@ -40,8 +40,8 @@ def test_a_component_torn_between_two_classes_is_certified_as_their_node(tmp_pat
     certificate = certify(votes, tau=0.75, alpha=0.01, hierarchy=hierarchy)
     assert certificate.level.tolist() == [0, 1, 2]
     assert certificate.certified.tolist() == [True, False, False]
-    assert certificate.coarse[0][:2].tolist() == [0, 1]
-    assert certificate.statement()['certified_by_level'] == [1, 1]
+    assert certificate.groups[0][:2].tolist() == [0, 1]
+    assert certificate.to_dict()['certified_by_level'] == [1, 1]
     record = VotesRecord(votes, {}, label=np.array([0, 2, 0]))
     save_votes(tmp_path / 'v.npz', record)
     again = certify(load_votes(tmp_path / 'v.npz').votes, tau=0.75, alpha=0.01, hierarchy=hierarchy)
@@ -59,7 +59,7 @@ def test_a_component_torn_between_two_classes_is_certified_as_their_node(tmp_pat
     assert added['CIG'] == pytest.approx(gain)
 
 
-def test_a_wrong_node_gives_no_information():
+def test_a_wrong_group_gives_no_information():
     hierarchy = Hierarchy(LEVELS, CLASSES)
     votes = votes_of(np.full((5, 1), 2), np.full((60, 1), 2), hierarchy)
     record = VotesRecord(votes, {}, label=np.array([0]))
@@ -68,11 +68,11 @@ def test_a_wrong_node_gives_no_information():
     assert counts.rates()['abstain_level0'] == 0
 
 
-def test_a_class_outside_the_most_frequent_node_is_not_tested():
-    # road 2, car 2, bus 1 in selection: the guess is road, the most frequent node vehicle.
+def test_a_class_outside_the_most_frequent_group_is_not_tested():
+    # road 2, car 2, bus 1 in selection: the guess is road, the most frequent group vehicle.
     hierarchy = Hierarchy(LEVELS, CLASSES)
     votes = votes_of(np.array([[0], [0], [2], [2], [3]]), np.zeros((60, 1), int), hierarchy)
-    assert votes.guess[0] == 0 and votes.coarse[0].guess[0] == 1
+    assert votes.guess[0] == 0 and votes.group_votes[0].guess[0] == 1
     assert certify(votes, tau=0.75, alpha=0.01).certified.all()
     assert certify(votes, tau=0.75, alpha=0.01, hierarchy=hierarchy).level.tolist() == [2]
 
@@ -80,7 +80,7 @@ def test_a_class_outside_the_most_frequent_node_is_not_tested():
 @pytest.mark.parametrize('selection', ['holdout', 'same_draws'])
 @pytest.mark.parametrize('p', [(0.7, 0.3, 0, 0), (0.35, 0.35, 0.3, 0), (0.6, 0.1, 0.2, 0.1)])
 def test_the_chain_costs_no_more_error_than_one_test(selection, p):
-    # The worst points: some node of the chain has probability exactly tau = 0.7.
+    # The worst points: some group of the chain has probability exactly tau = 0.7.
     hierarchy = Hierarchy(LEVELS, CLASSES)
     rng = np.random.default_rng(1)
     tau, alpha, families, components = 0.7, 0.1, 1500, 12
@@ -91,13 +91,13 @@ def test_the_chain_costs_no_more_error_than_one_test(selection, p):
         votes = votes_of(labels[:4], labels[4:], hierarchy)
         found = certify(votes, tau=tau, alpha=alpha, selection=selection, hierarchy=hierarchy)
         false = np.zeros(components, dtype=bool)
-        for level, guess in enumerate([found.guess, *found.coarse]):
+        for level, guess in enumerate([found.guess, *found.groups]):
             false |= (found.level == level) & (truth[level][guess] <= tau + 1e-12)
         wrong += false.any()
     assert wrong / families <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / families)
 
 
-def test_classes_that_no_node_names_stand_alone():
+def test_classes_that_no_group_names_stand_alone():
     hierarchy = Hierarchy([{'vehicle': ['car', 'bus']}], CLASSES)
     assert hierarchy.names[0] == ('vehicle', 'road', 'sidewalk')
     assert hierarchy.sizes(1).tolist() == [2, 1, 1]
@@ -109,11 +109,11 @@ def test_classes_that_no_node_names_stand_alone():
     [
         ([{'flat': ['road', 'lawn']}], "names the class 'lawn'; the classes are road"),
         ([{'a': ['road', 'car'], 'b': ['road']}], "names 'road' twice"),
-        ([LEVELS[0], {'x': ['road', 'car']}], 'level 2 divides a node of the level before among'),
+        ([LEVELS[0], {'x': ['road', 'car']}], 'level 2 divides a group of the level before among'),
         ([{'x': ['road']}], 'level 1 of the hierarchy is no coarser'),
         ([], 'at least one level'),
-        ([{'x': ['road', 'car'], 'y': []}], 'a node without classes'),
-        ([{'car': ['bus', 'road']}], "calls a node 'car', which is a class outside"),
+        ([{'x': ['road', 'car'], 'y': []}], 'a group without classes'),
+        ([{'car': ['bus', 'road']}], "calls a group 'car', which is a class outside"),
         ('ade20k', "unknown hierarchy 'ade20k'; known: camvid, cityscapes"),
     ],
 )
@@ -140,7 +140,7 @@ def test_wrong_certificates_that_are_allowed_are_taken_from_the_levels():
     assert math.isnan(rates['cCIG'])
 
 
-def test_the_numbers_of_nodes_survive_a_file_that_sorts_its_keys(tmp_path):
+def test_the_numbers_of_groups_survive_a_file_that_sorts_its_keys(tmp_path):
     # 'vehicle' comes first and is sorted last.
     hierarchy = Hierarchy([{'vehicle': ['car', 'bus'], 'flat': ['road', 'sidewalk']}], CLASSES)
     votes = votes_of(np.full((5, 1), 3), np.full((60, 1), 2), hierarchy)
@@ -148,14 +148,14 @@ def test_the_numbers_of_nodes_survive_a_file_that_sorts_its_keys(tmp_path):
     kept = load_votes(tmp_path / 'v.npz')
     again = Hierarchy.from_spec(kept.meta['hierarchy'])
     assert again.names == hierarchy.names
-    np.testing.assert_array_equal(again.nodes[0], hierarchy.nodes[0])
+    np.testing.assert_array_equal(again.groups[0], hierarchy.groups[0])
     assert again.members(1) == {'vehicle': ['car', 'bus'], 'flat': ['road', 'sidewalk']}
     certificate = certify(kept.votes, tau=0.75, alpha=0.01, hierarchy=again)
-    assert certificate.level.tolist() == [1] and certificate.coarse[0].tolist() == [0]
+    assert certificate.level.tolist() == [1] and certificate.groups[0].tolist() == [0]
 
 
 def test_coarser_counts_do_not_share_what_the_order_pays_for():
-    # One sure component in front, then nodes of probability exactly tau.
+    # One sure component in front, then groups of probability exactly tau.
     hierarchy = Hierarchy(LEVELS, CLASSES)
     rng = np.random.default_rng(2)
     families, alpha, wrong = 400, 0.01, 0

@@ -216,7 +216,7 @@ def test_same_draws_counts_the_selection_draws_as_well():
     assert not certify(unanimous, **settings, selection='holdout').certified.any()
     both = certify(unanimous, **settings, selection='same_draws')
     assert both.certified.all()
-    assert both.statement()['selection'] == 'same_draws'
+    assert both.to_dict()['selection'] == 'same_draws'
 
 
 def test_votes_without_selection_draws_are_certified_by_same_draws_only():
@@ -238,8 +238,8 @@ def test_kfwer_is_a_promise_of_its_own():
     hits = np.r_[np.full(990, 60), np.full(10, 0)]
     certificate = certify(votes(hits, 60), tau=0.8, alpha=1e-3, procedure='kfwer', k=0.01)
     assert certificate.k == 10
-    assert certificate.statement()['kind'] == 'count certificate'
-    assert 'fewer than k = 10' in certificate.statement()['promise']
+    assert certificate.to_dict()['kind'] == 'count certificate'
+    assert 'fewer than k = 10' in certificate.to_dict()['promise']
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_the_certificate_says_what_ordered_the_components():
 
     def order_of(record, **settings):
         arguments = {'procedure': 'ordered_holm', 'selection': 'holdout'} | settings
-        return record.certify(CertifySettings(0.75, 0.1, **arguments)).statement().get('order')
+        return record.certify(CertifySettings(0.75, 0.1, **arguments)).to_dict().get('order')
 
     margin = np.array([1, 2])
     assert order_of(VotesRecord(plain, {})) == 'by the selection votes'

@@ -153,8 +153,8 @@ def test_no_dependence_breaks_more_than_alpha_over_a_hierarchy(procedure):
             chosen = list(outcome)
             coarse = nodes[chosen].argmax(axis=1)
             hits = np.array([max(kinds[state]) for state in chosen])
-            votes = Votes(fine[chosen], hits, n, 0,
-                          coarse=(Votes(coarse, nodes[chosen].max(axis=1), n, 0),))  # fmt: skip
+            groups = Votes(coarse, nodes[chosen].max(axis=1), n, 0)
+            votes = Votes(fine[chosen], hits, n, 0, group_votes=(groups,))
             found = certify(
                 votes, tau=tau, alpha=alpha, procedure=procedure, selection='same_draws',
                 hierarchy=hierarchy,

@@ -104,7 +104,7 @@ def test_a_smaller_tau_certifies_no_less(procedure):
         found = record.certify(settings(procedure, tau=tau))
         assert found.tested_tau >= tau
         counts.append(int(found.certified.sum()))
-        statement = found.statement()
+        statement = found.to_dict()
         assert statement.get('tested_tau', tau) == found.tested_tau
         assert ('tested_tau' in statement) == (found.tested_tau > tau)
     assert counts == sorted(counts, reverse=True)
@@ -169,7 +169,7 @@ def test_auto_takes_what_the_draws_and_the_order_leave_open():
     assert (both.selections, bare.selections) == (('holdout', 'same_draws'), ('holdout',))
     assert certify(bare, tau=0.75, alpha=0.01).selection == 'holdout'
     assert certify(alone, tau=0.75, alpha=0.01).selection == 'same_draws'
-    assert certify(both, tau=0.75, alpha=0.01).statement()['selection'] == 'same_draws'
+    assert certify(both, tau=0.75, alpha=0.01).to_dict()['selection'] == 'same_draws'
     ordered = CertifySettings(0.75, 0.01, 'ordered_holm', order='selection')
     record = VotesRecord(both, {}, margin=np.arange(6))
     assert record.certify(ordered).selection == 'holdout'
@@ -185,7 +185,7 @@ def test_auto_with_an_order_of_the_callers_counts_no_selection_draws():
     for votes in (both, first, first.with_look(both)):
         assert certify(votes, tau=0.75, alpha=0.01).selection == 'same_draws'
         found = certify(votes, tau=0.75, alpha=0.01, order=order)
-        assert (found.selection, found.statement()['selection']) == ('holdout', 'holdout')
+        assert (found.selection, found.to_dict()['selection']) == ('holdout', 'holdout')
         explicit = certify(votes, tau=0.75, alpha=0.01, order=order, selection='same_draws')
         assert explicit.selection == 'same_draws'
         # Where the order is not used, it leaves everything as it is.

@@ -168,7 +168,7 @@ def test_the_allowance_is_charged_to_each_region_and_level():
     level[0, :10] = 1
     level[1, :10] = 2
     hierarchy = Hierarchy([{'low': ['a', 'b'], 'high': ['c', 'd']}], ['a', 'b', 'c', 'd'])
-    levels = counter.hierarchy_counts(level, label, [hierarchy.nodes[0][label]], hierarchy)
+    levels = counter.hierarchy_counts(level, label, [hierarchy.groups[0][label]], hierarchy)
     counts = counter.tally(level == 0, 7, levels)
     rates = counts.rates()
     assert rates['abstain_level0'] == rates['abstain'] == pytest.approx(27 / 160)

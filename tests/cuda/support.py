@@ -40,7 +40,7 @@ def arrays(found):
     return {
         f'{name}-{field}-{level}': np.asarray(getattr(part, field))
         for name, votes in found.items()
-        for level, part in enumerate((votes, *votes.coarse))
+        for level, part in enumerate((votes, *votes.group_votes))
         for field in ('guess', 'hits', 'selection_hits')
         if getattr(part, field) is not None
     }

@@ -96,7 +96,7 @@ def test_a_hierarchy_certifies_nodes_where_classes_cannot_be(make_config, tmp_pa
         expected = record.certify(CertifySettings(0.6, 0.01, 'holm', 'holdout'), hierarchy)
         maps = np.load(folder / f'{record.meta["name"]}.npz')
         np.testing.assert_array_equal(maps['level'], expected.level)
-        np.testing.assert_array_equal(maps['nodes2'], expected.coarse[1])
+        np.testing.assert_array_equal(maps['groups2'], expected.groups[1])
         statement = read_json(folder / f'{record.meta["name"]}.json')
         flat = statement['hierarchy']['levels'][0]['flat']
         assert flat['radius'] == pytest.approx(GaussianNoise(0.1).radius(0.6))

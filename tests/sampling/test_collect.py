@@ -269,10 +269,10 @@ def test_coarse_votes_are_counted_from_the_same_draws(x):
     plain = sampled(x)
     np.testing.assert_array_equal(votes.guess, plain.guess)
     np.testing.assert_array_equal(votes.hits, plain.hits)
-    pair, everything = votes.coarse
+    pair, everything = votes.group_votes
     assert (everything.hits == 40).all() and (everything.selection_hits == 10).all()
     alone = sampled(x, groups=[[0, 1, 1]])
-    np.testing.assert_array_equal(alone.coarse[0].hits, pair.hits)
+    np.testing.assert_array_equal(alone.group_votes[0].hits, pair.hits)
     inside = pair.guess == np.array([0, 1, 1])[votes.guess]
     assert (pair.hits >= votes.hits)[inside].all()
     merged = collect_votes(

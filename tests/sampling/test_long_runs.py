@@ -54,7 +54,7 @@ def looks_of(x, segment=segment, start=None, **arguments):
 
 
 def assert_same(first, second):
-    for a, b in zip((first, *first.coarse), (second, *second.coarse), strict=True):
+    for a, b in zip((first, *first.group_votes), (second, *second.group_votes), strict=True):
         np.testing.assert_array_equal(a.guess, b.guess)
         np.testing.assert_array_equal(a.hits, b.hits)
         assert (a.selection_hits is None) == (b.selection_hits is None)
@@ -318,7 +318,7 @@ assert [processes.broadcast(lambda: processes.rank, source) for source in (0, 1)
 np.savez(f'{out}-{rank}.npz', **{
     f'{name}-{field}-{level}': getattr(part, field)
     for name, votes in runs.items()
-    for level, part in enumerate((votes, *votes.coarse))
+    for level, part in enumerate((votes, *votes.group_votes))
     for field in ('guess', 'hits', 'selection_hits')
     if getattr(part, field) is not None
 })
@@ -408,7 +408,7 @@ def test_two_processes_that_share_an_input_have_the_votes_of_one(x, tmp_path):
     }
     assert len(first.files) == 2 * 2 + 3 * 3 + 3 * 2 + 3
     for name, votes in runs.items():
-        for level, part in enumerate((votes, *votes.coarse)):
+        for level, part in enumerate((votes, *votes.group_votes)):
             for field in ('guess', 'hits', 'selection_hits'):
                 if (expected := getattr(part, field)) is not None:
                     for found in (first, second):

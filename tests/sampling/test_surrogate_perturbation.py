@@ -649,9 +649,9 @@ def test_content_that_left_the_frame_counts_as_no_class():
         )
         assert (votes.guess == label).all()
         assert votes.hits.max() < 100 and votes.hits.min() > 0
-        assert np.array_equal(votes.coarse[0].hits, votes.hits)
+        assert np.array_equal(votes.group_votes[0].hits, votes.hits)
         # Hits ask for more than the selection draws did, which must not count among them.
-        assert votes.selection_hits is None and votes.coarse[0].selection_hits is None
+        assert votes.selection_hits is None and votes.group_votes[0].selection_hits is None
         assert expected is None or np.array_equal(expected, votes.hits)
         expected = votes.hits
         same = collect_votes(
