@@ -28,7 +28,7 @@ from machine import machine
 from mmcert.certify import CertifySettings
 from mmcert.compat import enable_mmcv_lite, reuse_freed_memory
 from mmcert.votes import VotesRecord, read_folder
-from mmcert.votes.offline import Task, evaluate
+from mmcert.votes.recertify import Task, evaluate
 
 enable_mmcv_lite()
 from mmcert.datasets.shapenet_part import CATEGORY_PARTS  # noqa: E402

@@ -23,7 +23,7 @@ from mmcert.certify.procedures import PROCEDURES
 from mmcert.files import write_json
 from mmcert.perturbations import from_spec
 from mmcert.votes import VotesRecord, read_folder
-from mmcert.votes.offline import Task, evaluate
+from mmcert.votes.recertify import Task, evaluate
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs' / 'camvid'

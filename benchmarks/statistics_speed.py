@@ -30,7 +30,7 @@ from mmcert.certify import CertifySettings, Votes, joint_radii  # noqa: E402
 from mmcert.certify.binomial import p_values  # noqa: E402
 from mmcert.certify.certificate import component_order  # noqa: E402
 from mmcert.votes import VotesRecord  # noqa: E402
-from mmcert.votes.offline import Task, evaluate  # noqa: E402
+from mmcert.votes.recertify import Task, evaluate  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / 'benchmarks' / 'results' / 'statistics_speed.json'

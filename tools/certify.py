@@ -35,7 +35,7 @@ from mmcert.report import level_table, reference_table, result_table
 from mmcert.report.curves import plot_radius_curve
 from mmcert.sampling.draws import require_current_scheme
 from mmcert.votes import VotesRecord, read_folder
-from mmcert.votes.offline import Task, evaluate, radius_curve
+from mmcert.votes.recertify import Task, evaluate, radius_curve
 
 CHOOSING = (
     'Choosing a row because of what it shows voids its promise. Fix the settings beforehand; or '

@@ -4,16 +4,22 @@ from mmcert.metrics.confusion import (
     IGNORE_INDEX,
     ConfusionAccumulator,
     ConfusionCounts,
-    HierarchyCounts,
-    tally,
+    count_certificate,
     total,
 )
+from mmcert.metrics.information_gain import HierarchyCounts
+from mmcert.metrics.radius_curve import RadiusCurve, count_radii
+from mmcert.metrics.worst_case import worst_iou, worst_mean_iou
 
 __all__ = [
     'IGNORE_INDEX',
     'ConfusionAccumulator',
     'ConfusionCounts',
     'HierarchyCounts',
-    'tally',
+    'RadiusCurve',
+    'count_certificate',
+    'count_radii',
     'total',
+    'worst_iou',
+    'worst_mean_iou',
 ]

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmcert.certify.binomial import histogram
 from mmcert.certify.hierarchy import Hierarchy
+from mmcert.metrics.information_gain import HierarchyCounts, count_levels
+from mmcert.metrics.iou import intersection_and_union, iou, mean_of_present, ratio
 from mmcert.metrics.worst_case import worst_iou, worst_mean_iou
 
 IGNORE_INDEX = 255
@@ -26,68 +28,16 @@ BOUNDARY_DISTANCE = 5
 
 
 @dataclass(frozen=True, eq=False)
-class HierarchyCounts:
-    """Counts over some images of what a hierarchy's levels certify.
-
-    Attributes:
-        levels (np.ndarray): Labelled components by ground truth class, level (0 the classes, then
-            the coarse ones, last nothing) and whether what is certified holds the ground truth,
-            int64, shape (C, L + 2, 2).
-        components (np.ndarray): All components by level, int64, shape (L + 2,).
-        information (np.ndarray): Sum over the labelled components of each class of the information
-            in their certified node, relative to a class, where it holds the ground truth; shape
-            (C,).
-    """
-
-    levels: NDArray[np.int64]
-    components: NDArray[np.int64]
-    information: NDArray[np.float64]
-
-    def __add__(self, other: HierarchyCounts) -> HierarchyCounts:
-        """Adds the counts of other images."""
-        return HierarchyCounts(
-            levels=self.levels + other.levels,
-            components=self.components + other.components,
-            information=self.information + other.information,
-        )
-
-    def rates(self, allowance: int = 0) -> dict[str, float]:
-        """The metrics, fractions in [0, 1]; NaN where there is nothing to divide by.
-
-        Args:
-            allowance (int): How many of the certificates may be wrong by the promise of the
-                procedure: they count as not certified where that hurts most, and ``cCIG`` is not
-                known.
-
-        Returns:
-            dict: ``CIG``, the certified information gain: the mean over labelled components of (log
-            C - log size) / log C of the certified node where it holds the ground truth, else 0
-            (Anani, Lorenz, Schiele, Fritz, "Adaptive Hierarchical Certification for Segmentation
-            using Randomized Smoothing", ICML 2024); ``cCIG``, its mean over classes; and for each
-            level l = 0, 1, ... ``abstain_level{l}`` (share of all components that are certified
-            neither at this level nor at a finer one) and ``certAcc_level{l}`` (share of the
-            labelled ones that are, correctly).
-        """
-        labelled = self.levels.sum(axis=(1, 2))
-        with np.errstate(invalid='ignore'):
-            information = max(self.information.sum() - allowance, 0.0)
-            rates = {
-                'CIG': _ratio(information, labelled.sum()),
-                'cCIG': float('nan') if allowance else _mean(self.information / labelled),
-            }
-        for level in range(len(self.components) - 1):
-            finer = slice(0, level + 1)
-            certified = max(int(self.components[finer].sum()) - allowance, 0)
-            total = int(self.components.sum())
-            correct = max(int(self.levels[:, finer, 1].sum()) - allowance, 0)
-            rates[f'abstain_level{level}'] = _ratio(total - certified, total)
-            rates[f'certAcc_level{level}'] = _ratio(correct, labelled.sum())
-        return rates
-
-
-@dataclass(frozen=True, eq=False)
 class ConfusionCounts:
-    """Counts over some images; tallies of different images add up.
+    """Counts over some images; those of different images add up.
+
+    >>> one = count_certificate([0, 0, 1, 1], [0, 0, 1, 0], [True, True, False, True], 2)
+    >>> both = one + count_certificate([1], [1], [True], 2)
+    >>> both.images, both.components, both.abstained
+    (2, 5, 1)
+    >>> rates = both.rates()
+    >>> round(rates['certAcc'], 3), round(rates['mIoU'], 3), rates['abstain']
+    (0.6, 0.5, 0.2)
 
     Attributes:
         certified (np.ndarray): Labelled components by ground truth class (row) and certified
@@ -97,7 +47,7 @@ class ConfusionCounts:
         components (int): All components, those without a label included.
         abstained (int): How many of all components were not certified.
         images (int): Number of images.
-        allowance (int): How many of the certificates may be wrong by the promise of the procedure:
+        allowance (int): How many of the certificates may be wrong by the procedure's guarantee:
             the sum of k - 1.
         near (np.ndarray | None): ``certified``, over the components near a label boundary only.
         levels (HierarchyCounts | None): Counts by the levels of a hierarchy.
@@ -117,7 +67,7 @@ class ConfusionCounts:
         """Adds the counts of other images."""
         if self.certified.shape != other.certified.shape:
             raise ValueError(
-                f'tallies over {len(self.certified)} and {len(other.certified)} classes do not add'
+                f'counts over {self.num_classes} and {other.num_classes} classes do not add up'
             )
         if self.images == 0 or other.images == 0:
             return other if self.images == 0 else self
@@ -161,19 +111,19 @@ class ConfusionCounts:
         iou_sum, occurring = self._certified_iou_sum()
         abstained = min(self.abstained + self.allowance, self.components)
         rates = {
-            'certAcc': _ratio(self._correct(self.certified), labelled),
-            'mIoU': _ratio(iou_sum, occurring),
-            'mIoU_paper': _ratio(iou_sum, self.num_classes),
+            'certAcc': ratio(self._correct(self.certified), labelled),
+            'mIoU': ratio(iou_sum, occurring),
+            'mIoU_paper': ratio(iou_sum, self.num_classes),
             'worst_mIoU': self._worst(self.certified),
-            'abstain': _ratio(abstained, self.components),
-            'abstain_valid': _ratio(self._abstained(self.certified), labelled),
-            'certified_share': _ratio(self.components - abstained, self.components),
-            'smoothed_aAcc': _ratio(np.trace(self.smoothed), labelled),
-            'smoothed_mIoU': _mean(_iou(self.smoothed)),
+            'abstain': ratio(abstained, self.components),
+            'abstain_valid': ratio(self._abstained(self.certified), labelled),
+            'certified_share': ratio(self.components - abstained, self.components),
+            'smoothed_aAcc': ratio(np.trace(self.smoothed), labelled),
+            'smoothed_mIoU': mean_of_present(iou(*intersection_and_union(self.smoothed))),
         }
         if self.base is not None:
-            rates['base_aAcc'] = _ratio(np.trace(self.base), labelled)
-            rates['base_mIoU'] = _mean(_iou(self.base))
+            rates['base_aAcc'] = ratio(np.trace(self.base), labelled)
+            rates['base_mIoU'] = mean_of_present(iou(*intersection_and_union(self.base)))
         if self.levels is not None:
             rates |= self.levels.rates(self.allowance)
         return rates
@@ -192,16 +142,16 @@ class ConfusionCounts:
         regions = {}
         for name, part in (('near', self.near), ('away', self.certified - self.near)):
             regions[name] = {
-                'share': _ratio(part.sum(), whole),
-                'certAcc': _ratio(self._correct(part), part.sum()),
+                'share': ratio(part.sum(), whole),
+                'certAcc': ratio(self._correct(part), part.sum()),
                 'worst_mIoU': self._worst(part),
-                'abstain_valid': _ratio(self._abstained(part), part.sum()),
+                'abstain_valid': ratio(self._abstained(part), part.sum()),
             }
         return regions
 
     def certified_iou(self) -> NDArray[np.float64]:
         """Certified IoU of each class, shape (C,); NaN for a class absent from both sides."""
-        return _iou(self.certified)
+        return iou(*intersection_and_union(self.certified))
 
     def per_class(self) -> dict[str, list[float]]:
         """Rates of each class, by their names.
@@ -236,18 +186,17 @@ class ConfusionCounts:
 
     def _certified_iou_sum(self) -> tuple[float, int]:
         """Sum of the certified IoU, and over how many classes."""
-        iou = self.certified_iou()
-        present = ~np.isnan(iou)
-        hit = np.diagonal(self.certified)[present].astype(np.float64)
-        union = hit / np.where(iou[present] > 0, iou[present], 1)
+        hit, union = intersection_and_union(self.certified)
+        present = union > 0
+        hit, union = hit[present], union[present]
+        total = float((hit / union).sum())
         # A wrong certificate costs a class 1 / union: the smallest unions lose theirs first.
         left = self.allowance
-        total = float(iou[present].sum())
         for index in np.argsort(union) if left else ():
             taken = min(left, hit[index])
-            total -= taken / union[index] if taken else 0.0
+            total -= taken / union[index]
             left -= taken
-        return max(total, 0.0), int(np.count_nonzero(present))
+        return max(total, 0.0), len(hit)
 
 
 class ConfusionAccumulator:
@@ -260,8 +209,9 @@ class ConfusionAccumulator:
         num_classes (int): Number of classes C.
         base (np.ndarray | None): Prediction of the base model without noise, same shape.
         ignore_index (int): Label of components without ground truth.
-        boundaries (bool): Whether to count the components near a label boundary apart; the
-            components must be on a grid, shape (H, W).
+        boundaries (bool): Whether to count the components near a label boundary apart, if the
+            components are on a grid, shape (H, W).
+        hierarchy (Hierarchy | None): The hierarchy that certificates are to be counted by.
 
     Raises:
         ValueError: If shapes differ or a class is out of range.
@@ -276,8 +226,10 @@ class ConfusionAccumulator:
         base: ArrayLike | None = None,
         ignore_index: int = IGNORE_INDEX,
         boundaries: bool = False,
+        hierarchy: Hierarchy | None = None,
     ) -> None:
-        guess = np.asarray(guess)
+        self.guess = guess = np.asarray(guess)
+        self.hierarchy = hierarchy
         check_classes(guess, num_classes, 'guess')
         truth = np.full(guess.shape, ignore_index) if label is None else np.asarray(label)
         if truth.shape != guess.shape:
@@ -317,16 +269,21 @@ class ConfusionAccumulator:
         counts = histogram(index, self.width * self.width - 1)
         return counts.reshape(self.width, self.width)[: self.num_classes]
 
-    def tally(
-        self, certified: ArrayLike, allowance: int = 0, levels: HierarchyCounts | None = None
+    def count(
+        self,
+        certified: ArrayLike,
+        allowance: int = 0,
+        level: ArrayLike | None = None,
+        groups: Sequence[ArrayLike] = (),
     ) -> ConfusionCounts:
         """Counts one certificate.
 
         Args:
             certified (np.ndarray): True where the guess is certified, the shape of the guess.
-            allowance (int): How many certificates may be wrong by the promise of the procedure.
-            levels (HierarchyCounts | None): Counts by the levels of a hierarchy, to be carried
-                along.
+            allowance (int): How many certificates the procedure allows to be wrong.
+            level (np.ndarray | None): With a hierarchy: the certified level of each component, see
+                ``Certificate.level``, the shape of the guess.
+            groups (Sequence[np.ndarray]): The group of each coarser level, same shape.
 
         Returns:
             ConfusionCounts: The counts.
@@ -340,6 +297,11 @@ class ConfusionAccumulator:
                 f'guess and mask must have one shape, got {self.valid.shape} and {mask.shape} '
                 '(flattened)'
             )
+        levels = None
+        if self.hierarchy is not None and level is not None:
+            truth = np.minimum(self.truth, self.num_classes - 1).astype(np.intp)
+            choices = [np.ravel(choice) for choice in (self.guess, *groups)]
+            levels = count_levels(truth, self.valid, np.ravel(level), choices, self.hierarchy)
         return ConfusionCounts(
             certified=self._decided(self.pairs, mask),
             smoothed=self.smoothed,
@@ -360,47 +322,8 @@ class ConfusionAccumulator:
         decided[:, -1] = table[0].sum(axis=1)
         return decided
 
-    def hierarchy_counts(
-        self,
-        level: NDArray[np.integer],
-        guess: NDArray[np.integer],
-        coarse: Sequence[NDArray[np.integer]],
-        hierarchy: Hierarchy,
-    ) -> HierarchyCounts:
-        """Counts one certificate by the levels of a hierarchy.
 
-        Args:
-            level (np.ndarray): Certified level of each component, see ``Certificate.level``.
-            guess (np.ndarray): Class of the smoothed model, same shape.
-            coarse (Sequence[np.ndarray]): Node of each coarse level, same shape.
-            hierarchy (Hierarchy): The hierarchy.
-
-        Returns:
-            HierarchyCounts: The counts.
-        """
-        flat = level.ravel()
-        correct = np.zeros(flat.size, dtype=bool)
-        gain = np.zeros(flat.size)
-        truth = np.minimum(self.truth, self.num_classes - 1).astype(np.intp)
-        for index, nodes in enumerate([guess, *coarse]):
-            here = flat == index
-            found = nodes.ravel()[here]
-            right = truth[here] if index == 0 else hierarchy.groups[index - 1][truth[here]]
-            correct[here] = found == right
-            gain[here] = np.where(correct[here], hierarchy.information(index)[found], 0.0)
-        last = hierarchy.num_levels + 1
-        cells = (truth * (last + 1) + flat) * 2 + correct
-        counts = np.bincount(cells[self.valid], minlength=self.num_classes * (last + 1) * 2)
-        return HierarchyCounts(
-            levels=counts.reshape(self.num_classes, last + 1, 2).astype(np.int64),
-            components=np.bincount(flat, minlength=last + 1).astype(np.int64),
-            information=np.bincount(
-                truth[self.valid], weights=gain[self.valid], minlength=self.num_classes
-            ).astype(np.float64),
-        )
-
-
-def tally(
+def count_certificate(
     label: ArrayLike | None,
     guess: ArrayLike,
     certified: ArrayLike,
@@ -410,7 +333,12 @@ def tally(
     ignore_index: int = IGNORE_INDEX,
     allowance: int = 0,
 ) -> ConfusionCounts:
-    """Counts one image under one certificate; see ``ConfusionAccumulator`` for the arguments.
+    """Counts one image under one certificate; the arguments are those of ``ConfusionAccumulator``.
+
+    >>> counts = count_certificate(label=[0, 1, 1], guess=[0, 1, 0],
+    ...                            certified=[True, False, True], num_classes=2)
+    >>> counts.certified.tolist()  # rows: ground truth; columns: certified class, then abstained
+    [[1, 0, 0], [1, 0, 1]]
 
     Returns:
         ConfusionCounts: The counts.
@@ -419,7 +347,7 @@ def tally(
         ValueError: If shapes differ or a class is out of range.
     """
     counter = ConfusionAccumulator(label, guess, num_classes, base=base, ignore_index=ignore_index)
-    return counter.tally(certified, allowance)
+    return counter.count(certified, allowance)
 
 
 def near_boundary(
@@ -457,11 +385,11 @@ def near_boundary(
     return near
 
 
-def total(tallies: Iterable[ConfusionCounts], num_classes: int) -> ConfusionCounts:
-    """Adds up tallies; all zeros if there are none.
+def total(counts: Iterable[ConfusionCounts], num_classes: int) -> ConfusionCounts:
+    """Adds up counts; all zeros if there are none.
 
     Args:
-        tallies (Iterable[ConfusionCounts]): Tallies over the same classes.
+        counts (Iterable[ConfusionCounts]): Counts over the same classes.
         num_classes (int): Number of classes C.
 
     Returns:
@@ -470,7 +398,7 @@ def total(tallies: Iterable[ConfusionCounts], num_classes: int) -> ConfusionCoun
     square = np.zeros((num_classes, num_classes), dtype=np.int64)
     padded = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
     result = ConfusionCounts(padded, square, square, components=0, abstained=0, images=0)
-    for item in tallies:
+    for item in counts:
         result = result + item
     return result
 
@@ -495,21 +423,3 @@ def check_classes(classes: NDArray[Any], num_classes: int, what: str) -> None:
             f'classes, 0 to {num_classes - 1}. Check num_classes, reduce_zero_label and the ignore '
             'index of the data set.'
         )
-
-
-def _iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """IoU of each class; a column beyond the classes holds abstentions: false negatives only."""
-    num_classes = len(confusion)
-    hit = np.diagonal(confusion)
-    union = confusion.sum(axis=1) + confusion[:, :num_classes].sum(axis=0) - hit
-    with np.errstate(invalid='ignore'):
-        return np.asarray(hit / union, dtype=np.float64)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if present.size else float('nan')
-
-
-def _ratio(part: Any, whole: Any) -> float:
-    return float(part) / float(whole) if whole else float('nan')

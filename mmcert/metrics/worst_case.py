@@ -15,6 +15,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from mmcert.metrics.iou import intersection_and_union, iou
+
 
 def worst_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     """The least IoU that the adversary can bring each class to, one class at a time.
@@ -30,10 +32,8 @@ def worst_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
         np.ndarray: Shape (C,); NaN for a class that occurs neither in the ground truth nor among
         the certified classes.
     """
-    hit, union, free = _parts(confusion)
-    with np.errstate(invalid='ignore'):
-        worst = hit / (union + free.sum() - free)
-    return np.where(union > 0, worst, np.nan)
+    hit, union, free = _counts(confusion)
+    return np.where(union > 0, iou(hit, union + free.sum() - free), np.nan)
 
 
 def worst_mean_iou(confusion: NDArray[np.int64], *, absent_as_zero: bool = False) -> float:
@@ -48,6 +48,11 @@ def worst_mean_iou(confusion: NDArray[np.int64], *, absent_as_zero: bool = False
     on neither side, and so is not averaged over, costs the adversary one component to bring in
     with an IoU of 0; every number of such classes is tried.
 
+    >>> import numpy as np
+    >>> confusion = np.array([[6, 1, 3], [0, 5, 2]])  # the last column abstained
+    >>> worst_mean_iou(confusion)
+    0.4772727272727273
+
     Args:
         confusion (np.ndarray): As for ``worst_iou``, over one image or many.
         absent_as_zero (bool): Whether classes that occur on neither side are averaged over with an
@@ -56,7 +61,7 @@ def worst_mean_iou(confusion: NDArray[np.int64], *, absent_as_zero: bool = False
     Returns:
         float: The minimum; NaN if there is no class to average over.
     """
-    hit, union, free = (array.tolist() for array in _parts(confusion))
+    hit, union, free = (array.tolist() for array in _counts(confusion))
     total = sum(free)
     limits = [total - count for count in free]
     present = [c for c, size in enumerate(union) if size > 0]
@@ -72,14 +77,12 @@ def worst_mean_iou(confusion: NDArray[np.int64], *, absent_as_zero: bool = False
     return min(means, default=float('nan'))
 
 
-def _parts(confusion: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+def _counts(confusion: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
     """Certified and correct, union, and uncertified components of each class."""
     num_classes = len(confusion)
     if num_classes < 2:
         raise ValueError('with a single class there is nothing that the adversary could change')
-    hit = np.diagonal(confusion)
-    union = confusion.sum(axis=1) + confusion[:, :num_classes].sum(axis=0) - hit
-    return hit, union, confusion[:, num_classes]
+    return (*intersection_and_union(confusion), confusion[:, num_classes])
 
 
 def _least_sum(

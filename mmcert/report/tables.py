@@ -50,11 +50,11 @@ def reference_table(rates: Mapping[str, float]) -> str:
     return table.get_string()
 
 
-def class_table(tally: ConfusionCounts, classes: Sequence[str]) -> str:
+def class_table(counts: ConfusionCounts, classes: Sequence[str]) -> str:
     """Certified and worst-case IoU, certified accuracy and abstention of each class.
 
     Args:
-        tally (ConfusionCounts): Counts over the data set.
+        counts (ConfusionCounts): Counts over the data set.
         classes (Sequence[str]): Names of the classes.
 
     Returns:
@@ -66,19 +66,19 @@ def class_table(tally: ConfusionCounts, classes: Sequence[str]) -> str:
         'worst_IoU': 'worst IoU',
         'abstain': 'abstain',
     }
-    rates = tally.per_class()
+    rates = counts.per_class()
     table = PrettyTable(['class', *(headings[key] for key in rates)])
     for index, name in enumerate(classes):
         table.add_row([name, *(_format(values[index]) for values in rates.values())])
     note = ''
-    if tally.allowance:
-        note = f'\nup to {tally.allowance} certificates may be wrong, of whatever class'
+    if counts.allowance:
+        note = f'\nup to {counts.allowance} certificates may be wrong, of whatever class'
     return table.get_string() + note
 
 
-def region_table(tally: ConfusionCounts) -> str:
+def region_table(counts: ConfusionCounts) -> str:
     """Certified results near to and away from label boundaries; empty if they are not known."""
-    regions = tally.by_region()
+    regions = counts.by_region()
     if not regions:
         return ''
     headings = ('share', 'cert. acc.', 'worst mIoU', 'abstain')
@@ -88,13 +88,13 @@ def region_table(tally: ConfusionCounts) -> str:
     return table.get_string()
 
 
-def level_table(tally: ConfusionCounts) -> str:
+def level_table(counts: ConfusionCounts) -> str:
     """Certified results by the levels of a hierarchy; empty if there is none."""
-    if tally.levels is None:
+    if counts.levels is None:
         return ''
-    rates = tally.levels.rates(tally.allowance)
+    rates = counts.levels.rates(counts.allowance)
     table = PrettyTable(['certified at this level or a finer one', 'cert. acc.', 'abstain'])
-    for level in range(tally.levels.levels.shape[1] - 1):
+    for level in range(counts.levels.levels.shape[1] - 1):
         name = 'class' if level == 0 else f'level {level}'
         accuracy, abstain = rates[f'certAcc_level{level}'], rates[f'abstain_level{level}']
         table.add_row([name, _format(accuracy), _format(abstain)])

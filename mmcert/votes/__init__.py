@@ -1,5 +1,6 @@
 """Votes on disk: files, the folder of a run, and answers from them without the model."""
 
+from mmcert.votes.recertify import Task, evaluate, radius_curve
 from mmcert.votes.record import (
     Grid,
     VotesFileError,
@@ -12,11 +13,14 @@ from mmcert.votes.store import FingerprintError, VotesStore, fingerprint, read_f
 __all__ = [
     'FingerprintError',
     'Grid',
+    'Task',
     'VotesFileError',
     'VotesRecord',
     'VotesStore',
+    'evaluate',
     'fingerprint',
     'load_votes',
+    'radius_curve',
     'read_folder',
     'save_votes',
 ]

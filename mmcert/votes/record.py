@@ -26,7 +26,7 @@ class VotesFileError(ValueError):
 
 
 class NotVotesError(VotesFileError):
-    """A file that was never one of votes: nothing is to be deleted."""
+    """A file that never held votes, so that it should not be deleted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Grid:
 
 @dataclass(frozen=True, eq=False)
 class VotesRecord:
-    """What one votes file holds.
+    """The content of one votes file.
 
     Attributes:
         votes (Votes): The votes.
@@ -56,7 +56,7 @@ class VotesRecord:
         label (np.ndarray | None): Ground truth of the components, if it was stored beside.
         base (np.ndarray | None): Prediction of the base model without noise, if stored.
         margin (np.ndarray | None): How clear that prediction was, integers in [0, 255], if stored:
-            an order of the components that no draw had a part in.
+            it orders the components without looking at a draw.
         grid (Grid | None): Where the votes are for the cells of a grid and the label is for
             pixels: which cell each pixel shows.
     """
@@ -96,6 +96,15 @@ def save_votes(path: str | os.PathLike[str], record: VotesRecord) -> None:
 
     The same record gives the same bytes. The file is complete under its name or absent: it is
     written beside and then renamed.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mmcert.certify import Votes
+    >>> votes = Votes(guess=np.array([3, 1]), hits=np.array([99, 50]), n=100, n0=10)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_votes(f'{folder}/a.npz', VotesRecord(votes, meta={'name': 'a'}))
+    ...     load_votes(f'{folder}/a.npz').votes.hits.tolist()
+    [99, 50]
 
     Args:
         path (str | os.PathLike): File to write, by custom with the ending ``.npz``.

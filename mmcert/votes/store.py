@@ -20,7 +20,7 @@ from mmcert.votes.record import VotesFileError, VotesRecord, load_votes, save_vo
 
 
 class FingerprintError(ValueError):
-    """Votes on disk that were sampled in another way than the present run would."""
+    """Votes on disk that were sampled in another way than this run samples."""
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:
@@ -40,11 +40,21 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
 class VotesStore:
     """Votes files of one run, one per image.
 
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mmcert.certify import Votes
+    >>> votes = Votes(guess=np.array([3, 1]), hits=np.array([99, 50]), n=100, n0=10)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     store = VotesStore(folder, sampling={'sigma': 0.25, 'seed': 0})
+    ...     store.put('street-1', VotesRecord(votes, meta={}))
+    ...     store.get('street-1').votes.n, store.get('street-2')
+    (100, None)
+
     Args:
         folder (str | os.PathLike): Where the files are; made if missing.
         sampling (Mapping): What determines the votes, as JSON values; its ``fingerprint`` is
             written into each file, and files with another one are refused.
-        provenance (Mapping): Further facts for the files, which do not enter the fingerprint.
+        provenance (Mapping | None): Further facts for the files, outside the fingerprint.
 
     Raises:
         OSError: If the folder cannot be made or written; the message says what to do.
@@ -54,11 +64,11 @@ class VotesStore:
         self,
         folder: str | os.PathLike[str],
         sampling: Mapping[str, Any],
-        provenance: Mapping[str, Any],
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.sampling = dict(sampling)
-        self.provenance = dict(provenance)
+        self.provenance = dict(provenance or {})
         self.fingerprint = fingerprint(sampling)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

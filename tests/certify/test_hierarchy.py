@@ -6,7 +6,7 @@ import pytest
 from mmcert.certify import CertifySettings, Hierarchy, Votes, certify
 from mmcert.metrics import total
 from mmcert.votes import VotesRecord, load_votes, save_votes
-from mmcert.votes.offline import Task, evaluate
+from mmcert.votes.recertify import Task, evaluate
 
 CLASSES = ('road', 'sidewalk', 'car', 'bus')
 LEVELS = [{'flat': ['road', 'sidewalk'], 'vehicle': ['car', 'bus']}]

@@ -7,7 +7,7 @@ from statsmodels.stats.proportion import proportion_confint
 from mmcert.certify import Votes, certify, joint_radii
 from mmcert.certify.binomial import clopper_pearson_table
 from mmcert.votes import VotesRecord
-from mmcert.votes.offline import Task, radius_curve
+from mmcert.votes.recertify import Task, radius_curve
 
 
 def votes(hits, n=100, n0=10, selection_hits=None, guess=None):

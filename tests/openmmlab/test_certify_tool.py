@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from mmcert.certify import Votes
-from mmcert.evaluation.metric import CertifiedMetric, ImageResult, _testing_line
-from mmcert.metrics.confusion import tally
 from mmcert.sampling.draws import DRAW_SCHEME
 from mmcert.votes import VotesRecord, VotesStore
 from tests.openmmlab.conftest import ROOT
@@ -125,23 +123,6 @@ def test_a_perturbation_of_ones_own_is_imported(tool, tmp_path, monkeypatch):
         CLASSES.pop('OwnNoise', None)
         sys.modules.pop('own_noise_module', None)
     assert "No module named 'nowhere'" in tool('votes', '--import', 'nowhere', expect=2)
-
-
-def test_the_metric_counts_copies_once(tmp_path):
-    label = np.zeros((2, 2), dtype=int)
-    counts = tally(label, label, label == 0, 2)
-    statement = {
-        'alpha': 0.01, 'n0': 10, 'n': 100, 'kind': 'certificate', 'input_kind': 'image',
-        'component_kind': 'pixel', 'certified_space': 'the original image', 'words': 'words',
-        'tested_tau': 0.5449,
-    }  # fmt: skip
-    metric = CertifiedMetric(2, out_dir=str(tmp_path))
-    results = [ImageResult(str(i), {**statement, 'input': d}, counts) for i, d in enumerate('aab')]
-    metric.compute_metrics(results)
-    assert 'same_draws was tested at 0.5449, above tau' in _testing_line(results)
-    summary = json.loads((tmp_path / 'summary.json').read_text())['all_images']
-    assert (summary['images'], summary['distinct']) == (3, 2)
-    assert summary['all_hold'] == pytest.approx(0.99**2)
 
 
 def test_what_is_no_folder_of_votes_is_told_what_it_is(tool, tmp_path):

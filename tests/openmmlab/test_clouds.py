@@ -30,7 +30,7 @@ from mmcert.models.randomness import UnrepeatableModelError
 from mmcert.perturbations import CoordinateNoise
 from mmcert.sampling import SamplingSettings, collect_votes
 from mmcert.votes import read_folder
-from mmcert.votes.offline import Task, evaluate
+from mmcert.votes.recertify import Task, evaluate
 
 POINTS = 60
 
@@ -187,8 +187,8 @@ def test_a_test_run_certifies_every_cloud(tmp_path):
     settings = SmoothingConfig.from_cfg(
         dict(sigma=0.5, n0=4, n=60, tau=0.6, alpha=0.01), 'cloud'
     ).plan().settings  # fmt: skip
-    (tally,) = evaluate(records, [settings], task)
-    assert total([tally], 2).rates()['certAcc'] == pytest.approx(metrics['certified/certAcc'])
+    (counts,) = evaluate(records, [settings], task)
+    assert total([counts], 2).rates()['certAcc'] == pytest.approx(metrics['certified/certAcc'])
 
 
 def test_votes_are_found_again_and_do_not_depend_on_the_batch(tmp_path):

@@ -13,7 +13,7 @@ from mmcert.engine.smoothing_config import SmoothingConfig
 from mmcert.models import SmoothedSegmentor
 from mmcert.perturbations import GaussianNoise
 from mmcert.votes import load_votes, read_folder
-from mmcert.votes.offline import Task, radius_curve
+from mmcert.votes.recertify import Task, radius_curve
 
 from .conftest import run_test
 

@@ -21,7 +21,7 @@ from mmcert.models import ImageSegmentor, Numerics, SmoothedSegmentor, smoothed_
 from mmcert.sampling import LogitMaps, passes
 from mmcert.sampling.draws import ESTIMATION
 from mmcert.votes import FingerprintError, VotesStore, read_folder
-from mmcert.votes.offline import Task, evaluate
+from mmcert.votes.recertify import Task, evaluate
 
 from .conftest import BrightnessSegmentor, run_test
 

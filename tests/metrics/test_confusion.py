@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmcert.certify.hierarchy import Hierarchy
-from mmcert.metrics import tally, total
+from mmcert.metrics import count_certificate, total
 from mmcert.metrics.confusion import ConfusionAccumulator, near_boundary
 
 CLASSES = 4
@@ -43,17 +43,17 @@ def literal_rates(label, guess, certified):
 @given(images())
 def test_rates_follow_their_definitions(image):
     label, guess, certified = image
-    rates = tally(label, guess, certified, CLASSES, base=guess).rates()
+    rates = count_certificate(label, guess, certified, CLASSES, base=guess).rates()
     for name, expected in literal_rates(label, guess, certified).items():
         assert rates[name] == pytest.approx(expected, nan_ok=True), name
     assert rates['certified_share'] == pytest.approx(1 - rates['abstain'])
 
 
 @given(st.lists(images(), min_size=1, max_size=4))
-def test_tallies_of_images_add_up_to_the_tally_of_all(parts):
-    added = total((tally(*image, CLASSES, base=image[1]) for image in parts), CLASSES)
+def test_counts_of_images_add_up_to_those_of_all(parts):
+    added = total((count_certificate(*image, CLASSES, base=image[1]) for image in parts), CLASSES)
     joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    whole = tally(*joined, CLASSES, base=joined[1])
+    whole = count_certificate(*joined, CLASSES, base=joined[1])
     np.testing.assert_array_equal(added.certified, whole.certified)
     np.testing.assert_array_equal(added.base, whole.base)
     assert (added.components, added.abstained) == (whole.components, whole.abstained)
@@ -62,24 +62,26 @@ def test_tallies_of_images_add_up_to_the_tally_of_all(parts):
 
 @given(images())
 def test_certified_accuracy_never_exceeds_the_smoothed_accuracy(image):
-    rates = tally(*image, CLASSES).rates()
+    rates = count_certificate(*image, CLASSES).rates()
     assert not rates['certAcc'] > rates['smoothed_aAcc']
 
 
 def test_without_labels_only_abstention_is_known():
-    rates = tally(None, [0, 1], [True, False], 2).rates()
+    rates = count_certificate(None, [0, 1], [True, False], 2).rates()
     assert rates['abstain'] == 0.5
     assert math.isnan(rates['certAcc'])
 
 
 def test_everything_ignored_is_not_an_error():
-    rates = tally([255, 255], [0, 1], [True, False], 2).rates()
+    rates = count_certificate([255, 255], [0, 1], [True, False], 2).rates()
     assert math.isnan(rates['mIoU'])
     assert rates['mIoU_paper'] == 0
 
 
 def test_another_ignore_index():
-    assert tally([7, 1], [0, 1], [True, True], 2, ignore_index=7).rates()['certAcc'] == 1
+    assert (
+        count_certificate([7, 1], [0, 1], [True, True], 2, ignore_index=7).rates()['certAcc'] == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_another_ignore_index():
 )
 def test_labels_out_of_range_are_named(label, guess, message):
     with pytest.raises(ValueError, match=message):
-        tally(label, guess, [True] * len(guess), CLASSES)
+        count_certificate(label, guess, [True] * len(guess), CLASSES)
 
 
 @settings(deadline=None)
@@ -116,20 +118,20 @@ def test_regions_add_up_to_the_whole():
     label = np.repeat(np.repeat(rng.integers(0, CLASSES, (4, 5)), 9, 0), 9, 1)
     guess = np.where(rng.random(label.shape) < 0.9, label, 0)
     counter = ConfusionAccumulator(label, guess, CLASSES, boundaries=True)
-    counts = counter.tally(rng.random(label.shape) < 0.8)
+    counts = counter.count(rng.random(label.shape) < 0.8)
     near = near_boundary(label)
     regions = counts.by_region()
     assert regions['near']['share'] == pytest.approx(near.mean())
     for rate in ('certAcc', 'abstain_valid'):
         whole = sum(regions[name]['share'] * regions[name][rate] for name in regions)
         assert whole == pytest.approx(counts.rates()[rate])
-    assert tally(label, guess, label == guess, CLASSES).by_region() == {}
+    assert count_certificate(label, guess, label == guess, CLASSES).by_region() == {}
 
 
 def test_wrong_certificates_that_are_allowed_are_taken_from_every_rate():
     label = np.array([0] * 10 + [1] * 4 + [2] * 6)
     certified = np.ones(20, dtype=bool)
-    counts = tally(label, label, certified, CLASSES, allowance=5)
+    counts = count_certificate(label, label, certified, CLASSES, allowance=5)
     rates = counts.rates()
     assert rates['certAcc'] == pytest.approx(15 / 20)
     # The class of 4 loses all, the class of 6 one.
@@ -145,14 +147,14 @@ def test_wrong_certificates_that_are_allowed_are_taken_from_every_rate():
 @given(images(), st.integers(0, 6))
 def test_certificates_that_may_be_wrong_count_as_abstained(image, allowance):
     label, guess, certified = image
-    rates = tally(label, guess, certified, CLASSES, allowance=allowance).rates()
+    rates = count_certificate(label, guess, certified, CLASSES, allowance=allowance).rates()
     least, rng = {}, np.random.default_rng(0)
     for preferred in (label == guess, label != 255, rng.random(len(label)) < 0.5):
         # So many of the preferred certificates, then of the others, are given up.
         given = sorted(np.flatnonzero(certified), key=lambda i, first=preferred: not first[i])
         kept = certified.copy()
         kept[given[:allowance]] = False
-        left = tally(label, guess, kept, CLASSES).rates()
+        left = count_certificate(label, guess, kept, CLASSES).rates()
         for name in ('certAcc', 'abstain', 'abstain_valid', 'certified_share'):
             sign = -1 if name.startswith('abstain') else 1
             least[name] = np.minimum(least.get(name, np.inf), sign * left[name])
@@ -163,13 +165,12 @@ def test_certificates_that_may_be_wrong_count_as_abstained(image, allowance):
 
 def test_the_allowance_is_charged_to_each_region_and_level():
     label = np.repeat(np.arange(CLASSES), 40).reshape(4, 40)
-    counter = ConfusionAccumulator(label, label, CLASSES, boundaries=True)
     level = np.zeros(label.shape, dtype=np.uint8)
     level[0, :10] = 1
     level[1, :10] = 2
     hierarchy = Hierarchy([{'low': ['a', 'b'], 'high': ['c', 'd']}], ['a', 'b', 'c', 'd'])
-    levels = counter.hierarchy_counts(level, label, [hierarchy.groups[0][label]], hierarchy)
-    counts = counter.tally(level == 0, 7, levels)
+    counter = ConfusionAccumulator(label, label, CLASSES, boundaries=True, hierarchy=hierarchy)
+    counts = counter.count(level == 0, 7, level, [hierarchy.groups[0][label]])
     rates = counts.rates()
     assert rates['abstain_level0'] == rates['abstain'] == pytest.approx(27 / 160)
     assert rates['abstain_level1'] == pytest.approx(17 / 160)
@@ -182,7 +183,7 @@ def test_the_allowance_is_charged_to_each_region_and_level():
 @given(images(), st.integers(0, 6))
 def test_the_mean_iou_with_wrong_certificates_is_the_least_possible(image, allowance):
     label, guess, certified = image
-    counts = tally(label, guess, certified, CLASSES, allowance=allowance)
+    counts = count_certificate(label, guess, certified, CLASSES, allowance=allowance)
     right = np.flatnonzero((label == guess) & certified)
     rng = np.random.default_rng(0)
     for _ in range(5):
@@ -204,7 +205,7 @@ def test_many_classes_and_wide_types():
     rng = np.random.default_rng(0)
     label, guess = rng.integers(0, 254, (2, 5000))
     certified = rng.random(5000) < 0.5
-    counts = tally(label, guess, certified, 254, base=guess.astype(np.uint8))
+    counts = count_certificate(label, guess, certified, 254, base=guess.astype(np.uint8))
     assert counts.certified.sum() == 5000
     assert counts.certified[:, -1].sum() == (~certified).sum()
     assert np.trace(counts.smoothed) == np.trace(counts.base) == (label == guess).sum()

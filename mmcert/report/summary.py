@@ -1,0 +1,233 @@
+"""The results of a data set: pooled, put in words and tables, and written to files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mmcert.certify.dataset import DatasetStatement, dataset_statement
+from mmcert.files import write_json, write_json_lines
+from mmcert.metrics.confusion import ConfusionCounts, total
+from mmcert.report.tables import (
+    class_table,
+    level_table,
+    reference_table,
+    region_table,
+    result_table,
+)
+
+COPIED = (
+    'kind', 'components', 'certified', 'n', 'stopped', 'next_look_would_certify',
+    'attack_on_this_input',
+)  # fmt: skip
+"""Entries of each certificate that its line of ``images.jsonl`` repeats."""
+
+
+@dataclass(frozen=True)
+class InputResult:
+    """One certified input.
+
+    Attributes:
+        name (str): Its name.
+        certificate (dict): Its certificate, as JSON values.
+        counts (ConfusionCounts): How the certificate meets the ground truth.
+    """
+
+    name: str
+    certificate: dict[str, Any]
+    counts: ConfusionCounts
+
+    @property
+    def draws(self) -> int:
+        """Draws that it took: n estimation draws in each cell of the perturbation."""
+        entries = self.certificate
+        return entries['n0'] + entries['n'] * entries.get('parts', 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its rates and what its certificate says of it alone, as JSON values."""
+        repeated = {key: self.certificate[key] for key in COPIED if key in self.certificate}
+        return {'name': self.name, **self.counts.rates(), **repeated}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the certificates of a data set say together.
+
+    Attributes:
+        results (Sequence[InputResult]): The inputs, at least one.
+        num_classes (int): Number of classes C.
+        classes (Sequence[str]): Their names; empty if they have none.
+    """
+
+    results: Sequence[InputResult]
+    num_classes: int
+    classes: Sequence[str] = ()
+
+    @cached_property
+    def counts(self) -> ConfusionCounts:
+        """The counts of all inputs."""
+        return total((result.counts for result in self.results), self.num_classes)
+
+    @cached_property
+    def certificate(self) -> dict[str, Any]:
+        """The entries that all certificates share."""
+        first, *others = (result.certificate for result in self.results)
+        return {
+            key: value
+            for key, value in first.items()
+            if all(other.get(key) == value for other in others)
+        }
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the threshold of some input is only an estimate, so that nothing is proven."""
+        return any(result.certificate['kind'] == 'estimate' for result in self.results)
+
+    @property
+    def draws(self) -> list[int]:
+        """Draws that each input took."""
+        return [result.draws for result in self.results]
+
+    @cached_property
+    def rates(self) -> dict[str, float]:
+        """The rates over all inputs, their ``radius`` if they share it, and the mean ``draws``."""
+        shared = self.certificate
+        radius = {'radius': shared['radius']} if 'radius' in shared else {}
+        return {**self.counts.rates(), **radius, 'draws': sum(self.draws) / len(self.results)}
+
+    @property
+    def all_inputs(self) -> DatasetStatement:
+        """With which probability the certificates hold together."""
+        return dataset_statement(
+            len(self.results),
+            self.certificate['alpha'],
+            digests=[result.certificate['input'] for result in self.results],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``summary.json``."""
+        counts, rates, draws = self.counts, self.rates, self.draws
+        summary = {
+            'images': counts.images,
+            'certificate': self.certificate,
+            'rates': rates,
+            'draws': {'mean': rates['draws'], 'least': min(draws), 'most': max(draws)},
+            'per_class': counts.per_class(),
+            'regions': counts.by_region(),
+            'classes': list(self.classes),
+        }
+        if not self.estimated:
+            summary['all_images'] = self.all_inputs.to_dict()
+        return summary
+
+    def describe(self) -> str:
+        """The claim, the tables, and what there is to know about draws and thresholds."""
+        counts, rates = self.counts, self.rates
+        lines = [
+            self._claim(counts),
+            class_table(counts, self.classes or [str(index) for index in range(self.num_classes)]),
+            region_table(counts),
+            level_table(counts),
+            result_table([{**self.certificate, **rates}]),
+            reference_table(rates),
+            self._tested_tau(),
+            self._looks(),
+            self._thresholds(),
+            self._together(),
+        ]
+        return '\n'.join(filter(None, lines))
+
+    def _claim(self, counts: ConfusionCounts) -> str:
+        shared = self.certificate
+        word = shared['input_kind']
+        if self.estimated:
+            # The draws are counted as for a certificate, but at a threshold that may be too low.
+            claim = f'estimated results of {counts.images} {word}s, without proof'
+        else:
+            name, but = 'certificates', ''
+            if counts.allowance:
+                name, but = 'count certificates', ', for all but fewer than k certificates'
+            claim = (
+                f'certified results of {counts.images} {word}s, {name}: with probability '
+                f'{1 - shared["alpha"]:g} per {word}{but}'
+            )
+        # The descriptions differ where each input has a radius of its own.
+        description = shared.get('words') or (
+            f'the attack that the certificate of each {word} states changes no class that the '
+            'smoothed model gives a certified component of it'
+        )
+        joint = ': ' if self.estimated else ', '
+        return f'{claim}{joint}{description} ({shared["certified_space"]})'
+
+    def _collect(self, key: str) -> list[Any]:
+        """An entry of the certificates that have it."""
+        return [r.certificate[key] for r in self.results if key in r.certificate]
+
+    def _tested_tau(self) -> str:
+        """At which threshold same_draws was tested, where that is not tau."""
+        taus = self._collect('tested_tau')
+        if not taus:
+            return ''
+        values = ' to '.join(dict.fromkeys(f'{tau:.4f}' for tau in (min(taus), max(taus))))
+        return (
+            f'same_draws was tested at {values}, above tau, where it needs fewer hits: the claims '
+            'at tau follow'
+        )
+
+    def _looks(self) -> str:
+        """What group-sequential sampling took, and what more of it would bring."""
+        gains = [entry['share_of_components'] for entry in self._collect('next_look_would_certify')]
+        if not gains:
+            return ''
+        shared, draws = self.certificate, self.draws
+        stopped = ', '.join(
+            f'{reason} ({count})' for reason, count in Counter(self._collect('stopped')).items()
+        )
+        return (
+            f'draws per {shared["input_kind"]}: {sum(draws) / len(draws):.0f} on average, '
+            f'{min(draws)} to {max(draws)}; stopped because {stopped}; doubling the draws again '
+            f'would certify about {100 * sum(gains) / len(gains):.1f}% of the '
+            f'{shared["component_kind"]}s more (an estimate)'
+        )
+
+    def _thresholds(self) -> str:
+        """Which thresholds an attack set takes, where each input has its own."""
+        taus = [entry['tau'] for entry in self._collect('attack_on_this_input')]
+        if not taus:
+            return ''
+        note = '; it was only sampled: these results are an ESTIMATE, no certificate'
+        return (
+            f'threshold tau that the attack set takes: {median(taus):.6g} for the median '
+            f'{self.certificate["input_kind"]}, {min(taus):.6g} to {max(taus):.6g}'
+            f'{note * self.estimated}'
+        )
+
+    def _together(self) -> str:
+        """What holds for all inputs at once; nothing for estimates."""
+        if self.estimated:
+            return ''
+        shared, together = self.certificate, self.all_inputs
+        return (
+            f'{together.describe()}. With alpha = {together.alpha_for_all:.3g} per '
+            f'{shared["input_kind"]}, all of them together would be right with probability '
+            f'{1 - shared["alpha"]:g}.'
+        )
+
+
+def write_summary(summary: Summary, folder: str | os.PathLike[str]) -> None:
+    """Writes ``summary.json`` and ``images.jsonl``, a line for each input.
+
+    Args:
+        summary (Summary): The results.
+        folder (str | os.PathLike): Where the files go; made if missing.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / 'summary.json', summary.to_dict())
+    write_json_lines(folder / 'images.jsonl', (result.to_dict() for result in summary.results))
