@@ -1,30 +1,36 @@
-"""Certifies the CamVid models at all settings of the README's table.
+"""Certifies the CamVid models at all settings of the table of CamVid results.
 
-Each setting is one run of ``tools/test.py`` in a work folder of its own; runs that were
-interrupted continue from their votes. At the end the results are gathered in one JSON file, from
-which ``benchmarks/update_readme.py`` makes the table.
+Each setting is one run of ``tools/test.py`` in a work folder of its own; an interrupted run
+continues from its votes. At the end all results go into one JSON file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from machine import machine
+from study import (
+    ROOT,
+    WORK_DIRS,
+    Results,
+    machine,
+    on_machine,
+    percent,
+    run_tool,
+    table,
+    two,
+    write_results,
+)
 
-ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / 'configs' / 'camvid'
-RESULTS = ROOT / 'benchmarks' / 'results' / 'camvid.json'
-
 MODELS = {
     'noise': 'fast-scnn_noise-s0.25-3k_camvid-360x480/iter_3000.pth',
     'clean': 'fast-scnn_clean-1.5k_camvid-360x480/iter_1500.pth',
 }
-"""Models by the noise of their training, and their checkpoints in the work folder."""
+"""Checkpoints in the work folder, by the training images."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ SETTINGS = [
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--work-dirs', type=Path, default=ROOT / 'work_dirs')
+    parser.add_argument('--work-dirs', type=Path, default=WORK_DIRS)
     parser.add_argument('--only', nargs='+', help='names of settings to run')
     parser.add_argument('--gather', action='store_true', help='run nothing, gather the results')
     return parser.parse_args()
@@ -71,36 +77,20 @@ def main() -> int:
     args = parse_args()
     for setting in SETTINGS:
         if not args.gather and (not args.only or setting.name in args.only):
-            certify(setting, args.work_dirs)
+            run_tool(
+                'test', setting.config, args.work_dirs / MODELS[setting.model],
+                f'--work-dir={args.work_dirs / "camvid" / setting.name}', '--cfg-options',
+                f'smoothing.sigma={setting.sigma}', f'smoothing.scales={setting.scale}',
+            )  # fmt: skip
     gather(args.work_dirs)
     return 0
-
-
-def certify(setting: Setting, work_dirs: Path) -> None:
-    """Runs one setting."""
-    folder = work_dirs / 'camvid' / setting.name
-    subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / 'tools' / 'test.py'),
-            str(setting.config),
-            str(work_dirs / MODELS[setting.model]),
-            f'--work-dir={folder}',
-            '--cfg-options',
-            f'smoothing.sigma={setting.sigma}',
-            f'smoothing.scales={setting.scale}',
-        ],
-        cwd=ROOT,
-        check=True,
-    )
 
 
 def gather(work_dirs: Path) -> None:
     """Writes the results of all finished settings into one file."""
     rows = []
     for setting in SETTINGS:
-        folder = work_dirs / 'camvid' / setting.name
-        summary = folder / 'certified' / 'summary.json'
+        summary = work_dirs / 'camvid' / setting.name / 'certified' / 'summary.json'
         if not summary.exists():
             print(f'not run yet: {setting.name}')
             continue
@@ -116,10 +106,40 @@ def gather(work_dirs: Path) -> None:
                 'rates': content['rates'],
             }
         )
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps({'machine': machine(gpu=True), 'rows': rows}, indent=1) + '\n')
-    print(f'wrote {RESULTS.relative_to(ROOT)}: {len(rows)} of {len(SETTINGS)} settings')
+    content = {'machine': machine(gpu=True), 'rows': rows}
+    write_results('camvid', content, f'{len(rows)} of {len(SETTINGS)} settings')
 
+
+def render(results: Results) -> list[str]:
+    """For each scale the base models, then the certified settings."""
+    rows = [('scale', 'model', 'sigma', 'tau', 'n', 'radius', 'accuracy', 'mIoU', 'abstain')]
+    described = set()
+    for row in results['rows']:
+        rates, settings = row['rates'], row['certificate']
+        name = f'trained {"with noise 0.25" if row["model"] == "noise" else "on clean images"}'
+        scale = f'{row["scale"]:g}'
+        if (scale, row['model']) not in described:
+            described.add((scale, row['model']))
+            base = (two(rates['base_aAcc']), two(rates['base_mIoU']))
+            rows.append((scale, f'base, {name}', *'----', *base, '-'))
+        rows.append(
+            (
+                scale, f'certified, {name}', f'{row["sigma"]:g}', f'{settings["tau"]:g}',
+                str(settings['n']), f'{settings["radius"]:.3f}', two(rates['certAcc']),
+                two(rates['mIoU']), percent(rates['abstain']),
+            )
+        )  # fmt: skip
+    settings = results['rows'][0]['certificate']
+    return [
+        *table(rows),
+        '',
+        f'{results["rows"][0]["images"]} test images, n0 = {settings["n0"]}, alpha = '
+        f'{settings["alpha"]:g} per image, procedure {settings["procedure"]}, '
+        f'seed {settings["seed"]}, computed on {on_machine(results)}.',
+    ]
+
+
+TABLES = {'camvid': render}
 
 if __name__ == '__main__':
     sys.exit(main())

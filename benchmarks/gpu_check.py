@@ -16,7 +16,7 @@ missing, and runs the tests that the CPU can do.
 
 Certified draws are timed in the estimation stage of ``collect_votes``, from the end of its first
 batch to the end of its last one, with ``mmcert.models.ImageSegmentor`` and the batch size that
-'auto' settled on before; bare passes are those of ``sampling_speed.py``, of as many images in
+'auto' settled on before; bare passes are those of ``sampling_sections.py``, of as many images in
 batches of the same size. Both are taken in turn, several times; ratios are of neighbours.
 """
 
@@ -44,12 +44,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from segmentors import CONFIGS as MODELS
+from study import RESULTS, ROOT, WORK_DIRS, Results, percent, table
+
 sys.path.insert(0, str(ROOT))
 
-RESULTS = ROOT / 'benchmarks' / 'results' / 'gpu_check.json'
-WITHOUT_DEVICE = ROOT / 'work_dirs' / 'gpu_check.json'
-MODELS = ('fast_scnn', 'hrnet18', 'hrnet48', 'segformer_b0', 'segformer_b5')
+WITH_DEVICE, WITHOUT_DEVICE = RESULTS / 'gpu_check.json', WORK_DIRS / 'gpu_check.json'
 SIZES = ((512, 1024), (1024, 2048))
 GOAL = 1.05
 TESTS_SHARE = 0.45
@@ -144,8 +144,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--minutes', type=float, default=8.0, help='how long it may take')
     parser.add_argument(
         '--out', type=Path,
-        help=f'the JSON file; by default {RESULTS.relative_to(ROOT)}, and without a CUDA device '
-        f'{WITHOUT_DEVICE.relative_to(ROOT)}',
+        help=f'the JSON file; by default {WITH_DEVICE.relative_to(ROOT)}, and without a CUDA '
+        f'device {WITHOUT_DEVICE.relative_to(ROOT)}',
     )  # fmt: skip
     parser.add_argument('--skip-tests', action='store_true', help='time only')
     parser.add_argument('--device', default='cuda', help='another one tries out this program')
@@ -162,7 +162,7 @@ def main() -> int:
     missing = what_is_missing(args.device)
     there = args.device != 'cuda' or 'a CUDA device' not in missing
     measured = there and args.device == 'cuda'
-    report = Report(args.out or (RESULTS if measured else WITHOUT_DEVICE), args.minutes)
+    report = Report(args.out or (WITH_DEVICE if measured else WITHOUT_DEVICE), args.minutes)
     report.content['about'] = about(args.device, there)
     for what, reason in missing.items():
         report.verdict('skipped', what, reason)
@@ -210,7 +210,7 @@ def what_is_missing(device: str) -> dict[str, str]:
 def about(device: str, there: bool) -> dict[str, Any]:
     """Machine, device and versions."""
     import torch
-    from machine import machine
+    from study import machine
 
     found: dict[str, Any] = {'machine': machine(), 'system': platform.system(), 'device': None}
     found['versions'] = {'torch': torch.__version__, 'cuda': torch.version.cuda}
@@ -231,7 +231,7 @@ def about(device: str, there: bool) -> dict[str, Any]:
 
 
 READERS = (
-    'tests/sampling/test_readers.py::'
+    'tests/sampling/test_label_decoding.py::'
     'test_without_triton_a_device_is_read_eagerly_and_one_line_says_so'
 )
 """What else is of a device; without one, all of that file: the kernel in Triton's interpreter."""
@@ -441,7 +441,7 @@ def overhead(model: Any, image: Any, limit: float, repetitions: int = 5) -> dict
     Returns:
         dict: As JSON values; memory in bytes.
     """
-    from sampling_speed import bare_passes, interleaved
+    from sampling_sections import bare_passes, interleaved
 
     device, pixels = image.device, image.shape[-2] * image.shape[-1]
     held = peak_memory(device)
@@ -503,7 +503,7 @@ class _SettledError(Exception):
 
 def settled_batch(model: Any, image: Any, seconds: float) -> int:
     """The batch size that 'auto' ends with, or has come to after some seconds."""
-    from sampling_speed import NOISE
+    from sampling_sections import NOISE
     from segmentors import CLASSES
 
     from mmcert.sampling import BatchSize, SamplingSettings, collect_votes
@@ -532,7 +532,7 @@ def steady_draws(model: Any, image: Any, draws: int, batch: int, whole: list[flo
     ``whole`` gets the seconds of the whole call, from the image on the device to the votes, of
     ``draws`` + 2 * ``batch`` draws.
     """
-    from sampling_speed import NOISE, synchronise
+    from sampling_sections import NOISE, synchronise
     from segmentors import CLASSES
 
     from mmcert.sampling import BatchSize, SamplingSettings, collect_votes
@@ -564,7 +564,7 @@ def steady_draws(model: Any, image: Any, draws: int, batch: int, whole: list[flo
 def parts(model: Any, image: Any, batch: int) -> dict[str, float]:
     """What a draw's time goes into, each part by itself, in ms per draw."""
     import torch
-    from sampling_speed import NOISE, generators
+    from sampling_sections import NOISE, generators
 
     from mmcert.sampling import LogitMaps
     from mmcert.sampling.label_decoding import add_hits, decode_labels
@@ -596,7 +596,7 @@ def parts(model: Any, image: Any, batch: int) -> dict[str, float]:
 def device_ms(task: Callable[[], object], device: Any, repetitions: int = 5) -> float:
     """Milliseconds of a task on its device: a median, several calls between two events."""
     import torch
-    from sampling_speed import timed
+    from sampling_sections import timed
 
     calls = 4
     for _ in range(2):
@@ -614,6 +614,78 @@ def device_ms(task: Callable[[], object], device: Any, repetitions: int = 5) -> 
         times.append(first.elapsed_time(last) / calls)
     return statistics.median(times)
 
+
+def render(results: Results) -> list[str]:
+    """Certified draws beside bare passes on a GPU, a row for each model and size."""
+    found = {(row['model'], tuple(row['size']), row['precision']): row for row in results['rows']}
+    if not found:
+        return ['Not measured: no GPU was at hand.']
+    kinds = ('fp32', 'bf16', 'fp16')
+    rows = [
+        (
+            'model', 'image', *(f'ratio, {kind}' for kind in kinds),
+            *(f'draws/s, {kind}' for kind in kinds), 'memory, fp32', 'above bare passes',
+        )
+    ]  # fmt: skip
+    for name, size in dict.fromkeys((name, size) for name, size, _ in found):
+        mine = [found.get((name, size, kind)) for kind in kinds]
+        plain = mine[0] or {}
+        rows.append(
+            (
+                name,
+                f'{size[0]} x {size[1]}',
+                *(f'{row["ratio"]:.3f}' if row else '-' for row in mine),
+                *(
+                    f'{row["draws_per_second"]:.0f} (batch {row["batch_size"]})' if row else '-'
+                    for row in mine
+                ),
+                _bytes(plain.get('ours_bytes_per_pixel_and_draw')),
+                _bytes(plain.get('above_bare_bytes_per_pixel')),
+            )
+        )
+    about, tests = results['about'], results['tests']
+    versions = ', '.join(f'{name} {value}' for name, value in about['versions'].items() if value)
+    outcomes = [test['outcome'] for test in tests]
+    lines = [
+        *table(rows),
+        '',
+        'Ratio: time of a certified draw in the estimation stage over that of a bare pass to '
+        "logits, at the batch size that 'auto' settled on, taken in turn in one run (medians of "
+        f'{len(results["rows"][0]["ratios"])}). Random weights, {results["image"]}. Memory: peak '
+        'while sampling without the weights, in bytes per pixel and draw of a batch; above that of '
+        'bare passes at the same batch size, in bytes per pixel of the image.',
+    ]
+    if results['parts']:
+        lines += ['', 'What a draw takes, each part by itself:', '']
+        lines += table(_parts_of(results['parts']))
+    lines += [
+        '',
+        f'Computed on {about["device"]} ({versions}; TF32 for convolutions '
+        f'{"on" if about["tf32"]["convolutions"] else "off"}, for matrix products '
+        f'{"on" if about["tf32"]["matrix_products"] else "off"}). Tests of devices in the same '
+        f'run: {outcomes.count("passed")} passed, {outcomes.count("failed")} failed, '
+        f'{outcomes.count("skipped")} skipped.',
+    ]
+    return lines
+
+
+def _parts_of(parts: list[dict]) -> list[tuple[str, ...]]:
+    """Shares of the parts, a row for each case."""
+    names = [name for name in parts[0]['ms_per_draw'] if 'not part' not in name]
+    rows = [('model', 'image', 'precision', *names)]
+    for row in parts:
+        values = [row['ms_per_draw'][name] for name in names]
+        shares = (percent(value / sum(values), 1) for value in values)
+        size = f'{row["size"][0]} x {row["size"][1]}'
+        rows.append((row['model'], size, row['precision'], *shares))
+    return rows
+
+
+def _bytes(value: float | None) -> str:
+    return '-' if value is None else f'{value:.0f}'
+
+
+TABLES = {'gpu_check': render}
 
 if __name__ == '__main__':
     sys.exit(main())

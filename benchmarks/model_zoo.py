@@ -19,22 +19,15 @@ import re
 import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from machine import machine
+from study import ROOT, WORK_DIRS, Results, machine, on_machine, table, write_results
 
-from mmcert.certify import certify
-from mmcert.compat import enable_mmcv_lite, reuse_freed_memory
-from mmcert.perturbations import GaussianNoise
-from mmcert.sampling import LogitMaps, SamplingSettings, collect_votes
+if TYPE_CHECKING:
+    import torch
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / 'benchmarks' / 'results' / 'model_zoo.json'
-WORK = ROOT / 'work_dirs' / 'model_zoo'
+WORK = WORK_DIRS / 'model_zoo'
 SIZE = (96, 160)
 SIGMA = 0.25
 N0, N = 2, 6
@@ -90,18 +83,22 @@ def main() -> int:
     if left:
         print(f'{left} of {len(configs)} families are not done yet: no table')
         return 0
+    from mmcert.compat import enable_mmcv_lite
+
+    enable_mmcv_lite()
+    from mmcert.engine.smoothing_hook import versions
+
     content = {
         'size': SIZE,
         'sigma': SIGMA,
         'n0': N0,
         'n': N,
         'batches': BATCHES,
-        'versions': versions(),
+        'versions': versions(PACKAGES),
         'machine': machine(),
         'rows': [json.loads(file.read_text()) for file in files],
     }
-    RESULTS.write_text(json.dumps(content, indent=1) + '\n')
-    print(f'wrote {RESULTS.relative_to(ROOT)}')
+    write_results('model_zoo', content)
     return 0
 
 
@@ -164,6 +161,11 @@ def measure(config: str) -> dict[str, Any]:
         the model as it is differ), ``hits_differ`` (pixels whose hits differ between batches of
         other sizes) and ``certificate`` (kind of statement made of its votes).
     """
+    import torch
+
+    from mmcert.compat import enable_mmcv_lite, reuse_freed_memory
+
+    torch.set_grad_enabled(False)
     reuse_freed_memory()
     enable_mmcv_lite()
     row: dict[str, Any] = {'config': config, 'kind': 'segmentor'}
@@ -187,6 +189,7 @@ def measure(config: str) -> dict[str, Any]:
 
 def build(config: str) -> tuple[Any, str]:
     """A model with random weights; None for what does not segment, with what it does."""
+    import torch
     from mmengine.config import Config
     from mmengine.model import revert_sync_batchnorm
     from mmseg.registry import MODELS
@@ -233,13 +236,17 @@ def sizes(base: Any) -> list[tuple[int, int]]:
     return [SIZE]
 
 
-@torch.no_grad()
 def compare(base: Any, size: tuple[int, int]) -> dict[str, Any]:
     """What is asked of a model at a size; see ``measure``."""
+    import numpy as np
+    import torch
     from mmseg.structures import SegDataSample
 
+    from mmcert.certify import certify
     from mmcert.models import ImageSegmentor
     from mmcert.models.randomness import content_number, seeded
+    from mmcert.perturbations import GaussianNoise
+    from mmcert.sampling import LogitMaps, SamplingSettings, collect_votes
 
     meta = dict(ori_shape=size, img_shape=size, img_path='image.png')
     noise = GaussianNoise(SIGMA)
@@ -289,7 +296,6 @@ def compare(base: Any, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
 def spread_labels(base: Any, images: torch.Tensor, meta: dict[str, Any]) -> None:
     """Takes the statistics of batch normalisation from some images.
 
@@ -301,6 +307,7 @@ def spread_labels(base: Any, images: torch.Tensor, meta: dict[str, Any]) -> None
         images (torch.Tensor): Shape (B, 3, H, W), in [0, 1].
         meta (dict): Meta information of each.
     """
+    import torch
     from mmseg.structures import SegDataSample
 
     norms = [m for m in base.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
@@ -333,17 +340,6 @@ def reason(error: BaseException) -> str:
     return f'{type(causes[0]).__name__}: {first}'[:200]
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that the table depends on, of those that are installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def in_words(row: dict[str, Any]) -> str:
     """A row for the console."""
     if row['kind'] != 'segmentor':
@@ -357,6 +353,64 @@ def in_words(row: dict[str, Any]) -> str:
         + f' ({row.get("seconds", 0):.0f} s)'
     )
 
+
+def render(results: Results) -> list[str]:
+    """One config of each family of mmsegmentation: labels against the model's own, and sampling."""
+    rows = [
+        (
+            'family',
+            'config',
+            'labels from',
+            "equal to the model's own",
+            'random numbers',
+            'certified',
+        )
+    ]
+    ran = [row for row in results['rows'] if 'labels' in row]
+    for row in results['rows']:
+        name = Path(row['config']).stem
+        if row not in ran:
+            why = row['kind'] if row['kind'] != 'segmentor' else row['missing'].replace('|', ' ')
+            rows.append((row['family'], name, '-', '-', '-', f'no: {why}'))
+            continue
+        size = '' if row['size'] == results['size'] else ' ({} x {})'.format(*row['size'])
+        drawn = 'yes' if row['random'] else '-'
+        if row['passes_differ']:
+            drawn += f'; two passes of the stock model differ at {row["passes_differ"]:,}'
+        slides = ' (slide inference)' if row['mode'] == 'slide' else ''
+        rows.append(
+            (
+                row['family'],
+                name,
+                'logits' if row['fast'] else f'`predict`{slides}',
+                f'{row["labels"] - row["unequal"]:,} of {row["labels"]:,}{size}',
+                drawn,
+                'yes' if row['certificate'] == 'certificate' else row['certificate'],
+            )
+        )
+    equal = sum(row['unequal'] == 0 for row in ran)
+    odd = [f'{row["family"]}: {row["hits_differ"]:,}' for row in ran if row['hits_differ']]
+    plain = [row['family'] for row in ran if row['classes'] == 1]
+    small, large = results['batches']
+    installed = ', '.join(f'{name} {version}' for name, version in results['versions'].items())
+    height, width = results['size']
+    return [
+        *table(rows),
+        '',
+        f'{len(results["rows"])} families, of which {len(ran)} ran; in {equal} of these all labels '
+        f"equal those of the model's own `predict`, {sum(row['fast'] for row in ran)} of them read "
+        f'from logits. One image of {height} x {width} pixels (a larger one where the table says '
+        f'so) with noise {results["sigma"]:g}, random weights; n0 = {results["n0"]}, n = '
+        f'{results["n"]} draws in batches of {small} and of {large}. Pixels whose votes differ '
+        f'between the two: {", ".join(odd) or "none"}. Label maps of a single class, which say '
+        f'less: {", ".join(plain) or "none"}.',
+        '',
+        f'{installed}; {on_machine(results)}, beside other work: '
+        f'{sum(row["seconds"] for row in results["rows"]) / 60:.0f} minutes.',
+    ]
+
+
+TABLES = {'model_zoo': render}
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -11,33 +11,29 @@ closest to abstention, and a random direction. They look for errors; they prove 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from machine import machine
-from part_shapes import ALPHA, ROOT, Model, load
+from part_shapes import ALPHA, Model, load
+from study import WORK_DIRS, Results, evenly_spaced, machine, table, write_results
 
-from mmcert.certify import CertifySettings
-from mmcert.certify.binomial import p_values
-from mmcert.models.cloud_adapter import CloudAdapter
-from mmcert.models.numerics import Numerics
-from mmcert.models.point_segmentor import PointSegmentor
-from mmcert.perturbations import CoordinateNoise
-from mmcert.sampling import SamplingSettings, collect_votes
-from mmcert.votes import VotesRecord, read_folder
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
-RESULTS = ROOT / 'benchmarks' / 'results' / 'part_attack.json'
+    from mmcert.certify import CertifySettings
+    from mmcert.models.point_segmentor import PointSegmentor
+    from mmcert.perturbations import CoordinateNoise
+    from mmcert.votes import VotesRecord
+
 WEAKEST = 20
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--work-dirs', type=Path, default=ROOT / 'work_dirs' / 'part_shapes')
+    parser.add_argument('--work-dirs', type=Path, default=WORK_DIRS / 'part_shapes')
     parser.add_argument('--sigma', type=float, default=0.25)
     parser.add_argument('--tau', type=float, default=0.75)
     parser.add_argument('--shapes', type=int, default=8)
@@ -50,6 +46,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Attacks and writes what happened."""
     args = parse_args()
+
+    from mmcert.certify import CertifySettings
+    from mmcert.models.cloud_adapter import CloudAdapter
+    from mmcert.models.numerics import Numerics
+    from mmcert.perturbations import CoordinateNoise
+    from mmcert.votes import read_folder
+
     model = Model(args.sigma, normals=True)
     base, dataset = load(model, args.work_dirs)
     folder = args.work_dirs / f'{model.config.stem}-n1000' / 'certified'
@@ -64,7 +67,7 @@ def main() -> int:
     settings = CertifySettings(args.tau, ALPHA, 'holm', 'holdout')
     items = (dataset[index] for index in range(len(dataset)))
     known = [item for item in items if digest_of(item) in records]
-    chosen = np.linspace(0, len(known) - 1, min(args.shapes, len(known))).round().astype(int)
+    chosen = evenly_spaced(min(args.shapes, len(known)), len(known))
     rows: list[dict[str, Any]] = []
     for item in (known[index] for index in chosen):
         raw, record = item['inputs']['points'], records[digest_of(item)]
@@ -77,8 +80,7 @@ def main() -> int:
         'radius': noise.radius(args.tau), 'steps': args.steps, 'gradient_draws': args.draws,
         'new_draws': args.new_draws, 'broken': broken, 'rows': rows,
     }  # fmt: skip
-    RESULTS.write_text(json.dumps(content, indent=1) + '\n')
-    print(f'wrote {RESULTS.relative_to(ROOT)}: {broken} certified points broken')
+    write_results('part_attack', content, f'{broken} certified points broken')
     return int(broken > 0)
 
 
@@ -91,6 +93,11 @@ def attacked(
     args: argparse.Namespace,
 ) -> list[dict[str, Any]]:
     """What the attacks do to one shape."""
+    import numpy as np
+    import torch
+
+    from mmcert.certify.binomial import p_values
+
     certificate = record.certify(settings)
     points = np.flatnonzero(certificate.certified)
     guess = torch.from_numpy(record.votes.guess.astype(np.int64))
@@ -134,6 +141,8 @@ def ascend(
     args: argparse.Namespace,
 ) -> torch.Tensor:
     """Gradient ascent on the mean loss of some points under noise, in the l2 ball."""
+    import torch
+
     delta = torch.zeros_like(clean)
     if not len(points):
         return delta
@@ -155,7 +164,6 @@ def onto(delta: torch.Tensor, radius: float) -> torch.Tensor:
     return delta * (radius / delta.norm().clamp(min=1e-12))
 
 
-@torch.no_grad()
 def count(
     segment: PointSegmentor,
     cloud: torch.Tensor,
@@ -164,6 +172,10 @@ def count(
     n: int,
 ) -> np.ndarray:
     """Hits of given classes among new draws."""
+    import torch
+
+    from mmcert.sampling import SamplingSettings, collect_votes
+
     hits = torch.zeros(len(guess), dtype=torch.int64)
 
     def compared(inputs: list[torch.Tensor]) -> torch.Tensor:
@@ -171,14 +183,32 @@ def count(
         hits.add_(agree.sum(dim=0))
         return agree
 
-    collect_votes(
-        compared,
-        cloud,
-        noise,
-        SamplingSettings(n0=0, n=n, num_classes=2, batch_size=16, seed=12345),
-    )
+    with torch.no_grad():
+        settings = SamplingSettings(n0=0, n=n, num_classes=2, batch_size=16, seed=12345)
+        collect_votes(compared, cloud, noise, settings)
     return hits.numpy()
 
+
+def render(results: Results) -> list[str]:
+    """What attacks within the radius do to certified points."""
+    rows = [('attack', 'shapes', 'certified points', 'below half of the draws', 'broken')]
+    names = list(dict.fromkeys(row['attack'] for row in results['rows']))
+    for name in names:
+        mine = [row for row in results['rows'] if row['attack'] == name]
+        sums = (str(sum(row[key] for row in mine)) for key in ('certified', 'changed', 'broken'))
+        rows.append((name, str(len(mine)), *sums))
+    return [
+        *table(rows),
+        '',
+        f'Attacks of l2 norm {results["radius"]:.3f} (the certified radius, sigma = '
+        f'{results["sigma"]:g}, tau = {results["tau"]:g}) on synthetic shapes, '
+        f'{results["steps"]} gradient steps of {results["gradient_draws"]} draws each; '
+        f'{results["new_draws"]} new draws at each attacked cloud. "Broken": the class has less '
+        'than half of the probability beyond doubt (binomial test).',
+    ]
+
+
+TABLES = {'part_attack': render}
 
 if __name__ == '__main__':
     sys.exit(main())

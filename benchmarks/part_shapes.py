@@ -2,8 +2,7 @@
 
 For each model (noise level, with or without normals): trains it if there is no checkpoint,
 certifies shapes with 1000 draws and fewer of them with 10,000, by ``tools/train.py`` and
-``tools/test.py``; what was interrupted continues. Then all thresholds are answered from the stored
-votes, and the results go into one JSON file, for ``benchmarks/update_readme.py``.
+``tools/test.py``; an interrupted run continues. Then certifies the stored votes at all thresholds.
 """
 
 from __future__ import annotations
@@ -12,39 +11,36 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
-import numpy as np
-import torch
-from machine import machine
+from study import (
+    IMAGES,
+    ROOT,
+    WORK_DIRS,
+    Results,
+    chosen_inputs,
+    evenly_spaced,
+    machine,
+    on_machine,
+    percent,
+    run_tool,
+    table,
+    two,
+    write_results,
+)
 
-from mmcert.certify import CertifySettings
-from mmcert.compat import enable_mmcv_lite, reuse_freed_memory
-from mmcert.votes import VotesRecord, read_folder
-from mmcert.votes.recertify import Task, evaluate
+if TYPE_CHECKING:
+    from mmcert.certify import CertifySettings
+    from mmcert.votes import VotesRecord
 
-enable_mmcv_lite()
-from mmcert.datasets.shapenet_part import CATEGORY_PARTS  # noqa: E402
-from mmcert.evaluation.part_iou import part_ious  # noqa: E402
-from mmcert.models.cloud_adapter import CloudAdapter  # noqa: E402
-from mmcert.models.numerics import Numerics  # noqa: E402
-from mmcert.perturbations import CoordinateNoise  # noqa: E402
-from mmcert.pointops import install_cpu_point_ops  # noqa: E402
-from mmcert.sampling import SamplingSettings, collect_votes  # noqa: E402
-
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / 'benchmarks' / 'results' / 'part_shapes.json'
 TAUS = (0.75, 0.85, 0.95, 0.99)
 ALPHA = 1e-3
 PROCEDURES = {'holm': 'holdout', 'ordered_holm': 'same_draws'}
-PICTURES = ROOT / 'docs' / 'images'
 TEST_SHAPES = 160
 EPOCHS = 20
 BATCH = 16
@@ -72,7 +68,7 @@ MODELS = [Model(sigma, normals) for sigma in (0.25, 0.5) for normals in (True, F
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--work-dirs', type=Path, default=ROOT / 'work_dirs' / 'part_shapes')
+    parser.add_argument('--work-dirs', type=Path, default=WORK_DIRS / 'part_shapes')
     parser.add_argument('--sigma', type=float, nargs='+', default=[0.25, 0.5])
     parser.add_argument('--kind', nargs='+', default=['normals', 'xyz'], choices=['normals', 'xyz'])
     parser.add_argument('--shapes', type=int, default=100, help='certified with 1000 draws')
@@ -111,8 +107,7 @@ def main() -> int:
     content: dict[str, Any] = {'machine': machine(), 'rows': rows}
     if (path := args.work_dirs / 'ratio.json').exists():
         content['ratio'] = json.loads(path.read_text())
-    RESULTS.write_text(json.dumps(content, indent=1) + '\n')
-    print(f'wrote {RESULTS.relative_to(ROOT)}: {len(rows)} rows')
+    write_results('part_shapes', content, f'{len(rows)} rows')
     return 0
 
 
@@ -126,7 +121,7 @@ def train(model: Model, work_dirs: Path) -> None:
     if checkpoint(model, work_dirs).exists():
         return
     folder = checkpoint(model, work_dirs).parent
-    run('train', model.config, f'--work-dir={folder}', '--resume')
+    run_tool('train', model.config, f'--work-dir={folder}', '--resume')
 
 
 def certify(model: Model, n: int, shapes: int, work_dirs: Path) -> None:
@@ -136,6 +131,8 @@ def certify(model: Model, n: int, shapes: int, work_dirs: Path) -> None:
         return
     # An interrupted run has votes of some shapes already: they are not sampled again.
     before = len(list(folder.glob('certified/votes-*/*.npz')))
+    import torch
+
     started = time.monotonic()
     test(model, n, shapes, work_dirs)
     sampled = len(list(folder.glob('certified/votes-*/*.npz'))) - before
@@ -146,8 +143,7 @@ def certify(model: Model, n: int, shapes: int, work_dirs: Path) -> None:
 
 def test(model: Model, n: int, shapes: int, work_dirs: Path, *further: str) -> None:
     """Runs the test tool; what has votes is not sampled again."""
-    indices = np.linspace(0, TEST_SHAPES - 1, shapes).round().astype(int).tolist()
-    run(
+    run_tool(
         'test',
         model.config,
         str(checkpoint(model, work_dirs)),
@@ -156,15 +152,23 @@ def test(model: Model, n: int, shapes: int, work_dirs: Path, *further: str) -> N
         '--cfg-options',
         f'smoothing.n={n}',
         f'smoothing.tau={0.75 if n < 10000 else 0.95}',
-        f'test_dataloader.dataset.indices={indices}'.replace(' ', ''),
+        chosen_inputs(evenly_spaced(shapes, TEST_SHAPES)),
     )
 
 
-@torch.no_grad()
 def measure_ratio(work_dirs: Path) -> None:
     """Times certifying a shape and bare passes of the same draws, in turn."""
+    import torch
+
+    torch.set_grad_enabled(False)
     model = MODELS[0]
     base, dataset = load(model, work_dirs)
+
+    from mmcert.models.cloud_adapter import CloudAdapter
+    from mmcert.models.numerics import Numerics
+    from mmcert.perturbations import CoordinateNoise
+    from mmcert.sampling import SamplingSettings, collect_votes
+
     item = dataset[0]
     raw, adapter = item['inputs']['points'], CloudAdapter()
     segment = adapter.segmentor(base, raw, item['data_samples'], Numerics())
@@ -193,6 +197,10 @@ def measure_ratio(work_dirs: Path) -> None:
 
 def load(model: Model, work_dirs: Path) -> tuple[Any, Any]:
     """A trained model and its test data."""
+    from mmcert.compat import enable_mmcv_lite, reuse_freed_memory
+    from mmcert.pointops import install_cpu_point_ops
+
+    enable_mmcv_lite()
     from mmdet3d.registry import DATASETS, MODELS
     from mmdet3d.utils import register_all_modules
     from mmengine.config import Config
@@ -209,29 +217,31 @@ def load(model: Model, work_dirs: Path) -> tuple[Any, Any]:
 
 def illustrate(work_dirs: Path) -> None:
     """Draws the curve over the radius and three shapes of the first model, from its votes."""
+    import cv2
+    import numpy as np
+
     model = MODELS[0]
     folder = work_dirs / f'{model.config.stem}-n1000'
     (votes,) = (folder / 'certified').glob('votes-*')
     taus = [f'{tau:g}' for tau in TAUS]
     procedures = ['--procedure', *PROCEDURES, '--selection', 'holdout']
-    run('certify', votes, '--tau', *taus, *procedures, '--out', folder / 'curve')
-    shutil.copy(folder / 'curve' / 'radius_curve.png', PICTURES / 'part_shapes_curve.png')
+    run_tool('certify', votes, '--tau', *taus, *procedures, '--out', folder / 'curve')
+    shutil.copy(folder / 'curve' / 'radius_curve.png', IMAGES / 'part_shapes_curve.png')
     shapes = len(list(votes.glob('*.npz')))
     test(model, 1000, shapes, work_dirs, f'--show-dir={folder / "pictures"}')
     files = sorted((folder / 'pictures').glob('*.png'))
     shown = [cv2.imread(str(files[round(part * (len(files) - 1))])) for part in (0.2, 0.3, 0.8)]
     joined = cv2.resize(np.concatenate(shown), None, fx=0.62, fy=0.62, interpolation=cv2.INTER_AREA)
-    cv2.imwrite(str(PICTURES / 'part_shapes.png'), joined, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-
-
-def run(tool: str, *arguments: object) -> None:
-    """Runs a tool of this repository."""
-    command = [sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *map(str, arguments)]
-    subprocess.run(command, cwd=ROOT, check=True)
+    cv2.imwrite(str(IMAGES / 'part_shapes.png'), joined, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def results(model: Model, n: int, work_dirs: Path) -> Iterator[dict[str, Any]]:
     """The rows of one run: all thresholds that its number of draws is meant for."""
+    from mmcert.certify import CertifySettings
+    from mmcert.perturbations import CoordinateNoise
+    from mmcert.votes import read_folder
+    from mmcert.votes.recertify import Task, evaluate
+
     folder = work_dirs / f'{model.config.stem}-n{n}'
     votes = list((folder / 'certified').glob('votes-*'))
     if not (folder / 'time.json').exists() or not votes:
@@ -262,7 +272,7 @@ def results(model: Model, n: int, work_dirs: Path) -> Iterator[dict[str, Any]]:
                 'abstain': rates['abstain'],
                 'base_aAcc': rates['base_aAcc'],
                 'smoothed_aAcc': rates['smoothed_aAcc'],
-                'certified_instance_mIoU': float(np.mean(found)),
+                'certified_instance_mIoU': statistics.fmean(found),
                 'seconds_per_shape': times['seconds_per_shape'],
                 'threads': times['threads'],
             }
@@ -270,11 +280,71 @@ def results(model: Model, n: int, work_dirs: Path) -> Iterator[dict[str, Any]]:
 
 def part_miou(record: VotesRecord, settings: CertifySettings) -> float:
     """A shape's mean IoU over the parts of its category, abstentions counted as wrong."""
+    from mmcert.compat import enable_mmcv_lite
+
+    enable_mmcv_lite()
+    from mmcert.datasets.shapenet_part import CATEGORY_PARTS
+    from mmcert.evaluation.part_iou import part_ious
+
     labels = record.certify(settings).label_map()
     assert record.label is not None
     parts = next(parts for parts in CATEGORY_PARTS.values() if int(record.label[0]) in parts)
     return float(part_ious(labels, record.label, parts).mean())
 
+
+def render(results: Results) -> list[str]:
+    """Certified accuracy of synthetic shapes by noise level, normals, draws and threshold."""
+    chosen = [row for row in results['rows'] if row['procedure'] == 'holm']
+    sharper = {
+        (row['sigma'], row['normals'], row['n'], row['tau']): row
+        for row in results['rows']
+        if row['procedure'] == 'ordered_holm'
+    }
+    rows = [
+        (
+            'sigma', 'normals', 'n', 'tau', 'radius', 'shapes', 'base accuracy',
+            'certified accuracy', 'part mIoU', 'abstain', 'by ordered_holm', 's per shape',
+        )
+    ]  # fmt: skip
+    for row in chosen:
+        other = sharper[row['sigma'], row['normals'], row['n'], row['tau']]
+        rows.append(
+            (
+                f'{row["sigma"]:g}',
+                'yes' if row['normals'] else 'no',
+                str(row['n']),
+                f'{row["tau"]:g}',
+                f'{row["radius"]:.3f}',
+                str(row['shapes']),
+                two(row['base_aAcc']),
+                two(row['certAcc']),
+                two(row['certified_instance_mIoU']),
+                percent(row['abstain']),
+                f'{two(other["certAcc"])}, {100 * other["abstain"]:.0f} %',
+                f'{row["seconds_per_shape"]:.1f}',
+            )
+        )
+    first = chosen[0]
+    speed = ''
+    if ratio := results.get('ratio'):
+        speed = (
+            f'A shape takes {ratio["median"]:.2f} times as long as n0 + n bare forward passes in '
+            f'batches of the same size ({ratio["least"]:.2f} to {ratio["most"]:.2f}, measured in '
+            'turn in one process). '
+        )
+    return [
+        *table(rows),
+        '',
+        f'Synthetic shapes of {first["points"]} points, n0 = {first["n0"]}, alpha = '
+        f'{first["alpha"]:g} per shape, procedure holm with selection holdout, as in the paper; '
+        'the column "by ordered_holm" has certified accuracy and abstention of the recommended '
+        f'procedure from the same votes. {speed}A part that is nowhere counts as IoU 1. Computed '
+        f'on {on_machine(results)}, {first["threads"]} thread a run, beside other work on the same '
+        'machine.',
+    ]
+
+
+TABLES = {'part_shapes': render}
 
 if __name__ == '__main__':
     sys.exit(main())

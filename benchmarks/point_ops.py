@@ -8,21 +8,14 @@ within each model by its share of the whole forward pass.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from machine import machine
+from study import Results, machine, on_machine, percent, seconds_of, table, write_results
 
-from mmcert.compat import enable_mmcv_lite, reuse_freed_memory
-from mmcert.pointops import install_cpu_point_ops, kernels
-
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / 'benchmarks' / 'results' / 'point_ops.json'
 CLOUDS, POINTS = 16, 2048
 OPERATORS = (
     'furthest_point_sample',
@@ -39,18 +32,26 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--models', nargs='+', default=['pointnet2_ssg', 'pointnet2_msg'])
     parser.add_argument('--repetitions', type=int, default=5)
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
+    parser.add_argument('--threads', type=int, help='by default, as many as torch takes')
     return parser.parse_args()
 
 
 def main() -> int:
     """Times and writes."""
     args = parse_args()
-    torch.set_num_threads(args.threads)
+
+    import torch
+
+    from mmcert.compat import enable_mmcv_lite, reuse_freed_memory
+    from mmcert.pointops import install_cpu_point_ops
+
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     enable_mmcv_lite()
     reuse_freed_memory()
     install_cpu_point_ops()
-    alone = {name: measure(task, args.repetitions) for name, task in operator_tasks().items()}
+    alone = {
+        name: min(seconds_of(task, args.repetitions)) for name, task in operator_tasks().items()
+    }
     rows = [time_model(name, args.repetitions) for name in args.models]
     for row in rows:
         print(f'{row["model"]}: {row["seconds"]:.3f} s')
@@ -63,7 +64,7 @@ def main() -> int:
     content = {
         'clouds': CLOUDS,
         'points': POINTS,
-        'threads': args.threads,
+        'threads': torch.get_num_threads(),
         'torch': torch.__version__,
         'machine': machine(),
         'models': rows,
@@ -72,13 +73,16 @@ def main() -> int:
             for name, seconds in alone.items()
         ],
     }
-    RESULTS.write_text(json.dumps(content, indent=1) + '\n')
-    print(f'wrote {RESULTS.relative_to(ROOT)}')
+    write_results('point_ops', content)
     return 0
 
 
 def operator_tasks() -> dict[str, Callable[[], Any]]:
     """Each operator on its own."""
+    import torch
+
+    from mmcert.pointops import kernels
+
     torch.manual_seed(0)
     xyz = torch.rand(CLOUDS, POINTS, 3)
     centres = xyz[:, : POINTS // 2].contiguous()
@@ -102,6 +106,8 @@ def operator_tasks() -> dict[str, Callable[[], Any]]:
 
 def time_model(name: str, repetitions: int) -> dict[str, Any]:
     """The fastest forward pass of a model, and how much of it each operator takes."""
+    import torch
+
     model, channels = built(name)
     points = torch.rand(CLOUDS, POINTS, channels, generator=torch.Generator().manual_seed(1))
     best: tuple[float, dict[str, float]] = (float('inf'), {})
@@ -121,6 +127,7 @@ def time_model(name: str, repetitions: int) -> dict[str, Any]:
 def built(name: str) -> tuple[Any, int]:
     """A stock model of mmdetection3d, and its input channels."""
     import mmdet3d
+    import torch
     from mmdet3d.registry import MODELS
     from mmdet3d.utils import register_all_modules
     from mmengine.config import Config
@@ -135,6 +142,8 @@ def built(name: str) -> tuple[Any, int]:
 
 def watched() -> tuple[dict[str, float], Callable[[], None]]:
     """Has the operators write down their seconds, until the returned function is called."""
+    from mmcert.pointops import kernels
+
     spent = dict.fromkeys(OPERATORS, 0.0)
     originals = {name: getattr(kernels, name) for name in OPERATORS}
 
@@ -156,16 +165,23 @@ def watched() -> tuple[dict[str, float], Callable[[], None]]:
     return spent, restore
 
 
-def measure(task: Callable[[], Any], repetitions: int) -> float:
-    """Seconds of the fastest run."""
-    task()
-    times = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        task()
-        times.append(time.perf_counter() - started)
-    return min(times)
+def render(results: Results) -> list[str]:
+    """The operators' shares of two models' forward passes."""
+    names = list(results['models'][0]['shares'])
+    rows = [('model', 'forward pass', *names)]
+    for row in results['models']:
+        shares = (percent(row['shares'][name]) for name in names)
+        rows.append((row['model'], f'{row["seconds"]:.2f} s', *shares))
+    return [
+        *table(rows),
+        '',
+        f"{results['clouds']} clouds of {results['points']} points, mmdetection3d's models with "
+        f'random weights, {results["threads"]} thread(s), {on_machine(results)}: '
+        '`benchmarks/point_ops.py`.',
+    ]
 
+
+TABLES = {'point_ops': render}
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -6,14 +6,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+from study import ROOT
 
-from mmcert.sampling import LogitMaps
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-ROOT = Path(__file__).parent.parent
+    from mmcert.sampling import LogitMaps
+
 CLASSES = 19
 
 CONFIGS = {
@@ -52,39 +54,38 @@ class Segmentor:
     preprocess: Callable[[torch.Tensor], object] | None = None
 
 
-class PlainNet(nn.Module):
-    """A light segmentor at an eighth of the resolution: nothing but torch is needed."""
+def plain_net(width: int = 48) -> nn.Module:
+    """A light segmentor at an eighth of the resolution: it needs nothing but torch."""
+    from torch import nn
 
-    def __init__(self, width: int = 48) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for index in range(3):
-            out = width * (index + 1)
-            layers += [
-                nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(out),
-                nn.ReLU(inplace=True),
-            ]
-            channels = out
-        for _ in range(4):
-            layers += [
-                nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-                nn.Conv2d(channels, channels, 1, bias=False),
-                nn.BatchNorm2d(channels),
-                nn.ReLU(inplace=True),
-            ]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, CLASSES, 1))
-
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Logits at an eighth of the resolution."""
-        return self.layers(batch)
+    layers: list[nn.Module] = []
+    channels = 3
+    for index in range(3):
+        out = width * (index + 1)
+        layers += [
+            nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(inplace=True),
+        ]
+        channels = out
+    for _ in range(4):
+        layers += [
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(channels, CLASSES, 1))
 
 
 def plain(device: torch.device) -> Segmentor:
     """The model in plain torch, with random weights."""
+    import torch
+
+    from mmcert.sampling import LogitMaps
+
     torch.manual_seed(0)
-    net = PlainNet().eval().to(device)
+    net = plain_net().eval().to(device)
 
     def normalise(images: torch.Tensor) -> torch.Tensor:
         return (images - 0.45) / 0.22
@@ -103,6 +104,8 @@ def from_mmseg(name: str, checkpoint: str | None, device: torch.device) -> Segme
 
 def base_model(name: str, checkpoint: str | None, device: torch.device) -> Any:
     """The mmsegmentation model itself, ready for inference."""
+    import torch
+
     from mmcert.compat import allow_mmengine_checkpoints, enable_mmcv_lite
 
     enable_mmcv_lite()
@@ -190,6 +193,8 @@ def build(name: str, checkpoint: str | None, device: torch.device) -> Segmentor:
 
 def example_image(height: int, width: int, device: torch.device) -> tuple[torch.Tensor, str]:
     """An image in [0, 1], shape (3, H, W): CamVid's if it is there and OpenCV is loaded."""
+    import torch
+
     files = sorted((ROOT / 'data' / 'camvid' / 'images' / 'test').glob('*'))
     cv2 = sys.modules.get('cv2')
     if files and cv2 is not None:
@@ -198,5 +203,5 @@ def example_image(height: int, width: int, device: torch.device) -> tuple[torch.
         return image.contiguous().to(device), f'CamVid test image {files[len(files) // 2].name}'
     torch.manual_seed(0)
     coarse = torch.rand(1, 3, max(height // 40, 2), max(width // 40, 2))
-    image = nn.functional.interpolate(coarse, (height, width), mode='bicubic')[0].clamp(0, 1)
+    image = torch.nn.functional.interpolate(coarse, (height, width), mode='bicubic')[0].clamp(0, 1)
     return image.contiguous().to(device), 'drawn (smooth noise)'

@@ -9,31 +9,22 @@ scaled up.
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import statistics
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-for variable in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
-    os.environ[variable] = '1'
+from study import Results, machine, on_machine, seconds_of, table, write_results
 
-import numpy as np  # noqa: E402
-from machine import machine  # noqa: E402
-from scipy import stats  # noqa: E402
+if TYPE_CHECKING:
+    import numpy as np
 
-from mmcert.certify import CertifySettings, Votes, joint_radii  # noqa: E402
-from mmcert.certify.binomial import p_values  # noqa: E402
-from mmcert.certify.certificate import component_order  # noqa: E402
-from mmcert.votes import VotesRecord  # noqa: E402
-from mmcert.votes.recertify import Task, evaluate  # noqa: E402
+    from mmcert.votes import VotesRecord
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / 'benchmarks' / 'results' / 'statistics_speed.json'
 SIZE = (1024, 2048)
 LOOPED = 20_000
 
@@ -48,6 +39,14 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Times and writes."""
     args = parse_args()
+    for variable in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
+        os.environ[variable] = '1'  # before NumPy is imported
+
+    from mmcert.certify import CertifySettings, joint_radii
+    from mmcert.certify.binomial import p_values
+    from mmcert.certify.certificate import component_order
+    from mmcert.votes.recertify import Task, evaluate
+
     record = drawn_votes()
     votes, components = record.votes, record.votes.num_components
     ordered = CertifySettings(0.75, 1e-3, 'ordered_holm', 'holdout')
@@ -90,13 +89,17 @@ def main() -> int:
         'rows': rows,
         'loop': {'seconds': loop, 'timed_components': LOOPED, 'ratio': ratio},
     }
-    RESULTS.write_text(json.dumps(content, indent=1) + '\n')
-    print(f'wrote {RESULTS.relative_to(ROOT)}')
+    write_results('statistics_speed', content)
     return 0
 
 
 def drawn_votes() -> VotesRecord:
     """Votes like a segmentor's: most components are sure, some are torn."""
+    import numpy as np
+
+    from mmcert.certify import Votes
+    from mmcert.votes import VotesRecord
+
     rng = np.random.default_rng(0)
     p = rng.beta(8, 0.5, SIZE)
     guess = rng.integers(0, 19, SIZE).astype(np.uint8)
@@ -118,21 +121,17 @@ def drawn_votes() -> VotesRecord:
 
 def measure(task: Callable[[], Any], repetitions: int) -> tuple[float, int]:
     """Median seconds, and the peak of the memory allocated beside the votes."""
-    task()
-    times = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        task()
-        times.append(time.perf_counter() - started)
+    times = seconds_of(task, repetitions)
     tracemalloc.start()
     task()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return float(np.median(times)), peak
+    return statistics.median(times), peak
 
 
 def looped(hits: np.ndarray, n: int) -> float:
     """Seconds of the reference on these components."""
+    from scipy import stats
     from statsmodels.stats.multitest import multipletests
 
     started = time.perf_counter()
@@ -140,6 +139,31 @@ def looped(hits: np.ndarray, n: int) -> float:
     multipletests(p, alpha=1e-3, method='holm')
     return time.perf_counter() - started
 
+
+def render(results: Results) -> list[str]:
+    """Times and memory of the statistics."""
+    rows = [('task', 'time', 'memory beside the votes')]
+    for row in results['rows']:
+        memory = f'{row["peak_bytes_per_component"]:.1f} bytes per component'
+        rows.append((row['task'], f'{row["ms"]:.0f} ms', memory))
+    loop = results['loop']
+    rows.append(
+        (
+            "a loop of SciPy tests and statsmodels' Holm "
+            f'(timed on {loop["timed_components"]:,} components, scaled up)',
+            f'{loop["seconds"]:.0f} s, {loop["ratio"]:,.0f} times p-values and Holm',
+            '-',
+        )
+    )
+    return [
+        *table(rows),
+        '',
+        f'{results["components"]:,} components (drawn votes), n = {results["n"]}, one core of '
+        f'{on_machine(results)}.',
+    ]
+
+
+TABLES = {'statistics_speed': render}
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -14,26 +14,19 @@ others with gamma. The figures show the share of components that each method cer
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from machine import machine
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from study import IMAGES, ROOT, machine, read_results, write_results
 
-from mmcert.certify import CertifySettings, Votes
-from mmcert.certify.baselines import indiv_class, joint_class
-from mmcert.votes import VotesRecord
+if TYPE_CHECKING:
+    from mmcert.votes import VotesRecord
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / 'benchmarks' / 'results' / 'toy_study.json'
-PICTURE = ROOT / 'docs' / 'images' / 'toy_study.png'
-
+PICTURE = IMAGES / 'toy_study.png'
 BAD = 1
 MOST_COMPONENTS = 30_000_000
 """Components times repetitions of one point, at most."""
@@ -80,9 +73,8 @@ def main() -> int:
             'seconds': round(time.monotonic() - started),
             'figures': results,
         }
-        RESULTS.write_text(json.dumps(content, indent=1) + '\n')
-        print(f'wrote {RESULTS.relative_to(ROOT)}')
-    draw(json.loads(RESULTS.read_text())['figures'])
+        write_results('toy_study', content)
+    draw(read_results('toy_study')['figures'])
     print(f'wrote {PICTURE.relative_to(ROOT)}')
     return 0
 
@@ -96,6 +88,9 @@ def error_rates(components: int, gamma: float) -> NDArray[np.float64]:
 
 def counted(selection_errors: NDArray, errors: NDArray, n0: int, n: int) -> VotesRecord:
     """Votes of two classes from the numbers of errors."""
+    from mmcert.certify import Votes
+    from mmcert.votes import VotesRecord
+
     wrong = selection_errors > n0 / 2
     hits = np.where(wrong, errors, n - errors)
     top = np.where(wrong, selection_errors, n0 - selection_errors)
@@ -104,6 +99,8 @@ def counted(selection_errors: NDArray, errors: NDArray, n0: int, n: int) -> Vote
 
 def shares(record: VotesRecord, tau: float, alpha: float) -> dict[str, float]:
     """Share of the components that each procedure certifies."""
+    from mmcert.certify import CertifySettings
+
     return {
         name: float(record.certify(CertifySettings(tau, alpha, **settings)).certified.mean())
         for name, settings in PROCEDURES.items()
@@ -114,6 +111,8 @@ def over_gamma(
     gammas: Iterable[float], n: int, repetitions: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Figures 2a and 2c: all methods on whole label maps of 100 components."""
+    from mmcert.certify.baselines import indiv_class, joint_class
+
     components, tau, alpha = 100, 0.75, 0.001
 
     def one(gamma: float) -> dict[str, float]:
@@ -148,6 +147,7 @@ def over_allowed(
     sizes: Iterable[int], alpha: float, repetitions: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """The figures of k-FWER: up to b = k - 1 wrong certificates are allowed."""
+    from mmcert.certify import CertifySettings
 
     def one(size: int) -> dict[str, float]:
         record = sampled(size, rng)
@@ -186,6 +186,8 @@ def averages(
 
 def draw(figures: dict[str, Any]) -> None:
     """Draws all figures in one picture."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(15, 8.5), layout='constrained')
     panels = figure.subplots(2, 3).ravel()
     for panel, (title, content) in zip(panels, figures.items(), strict=False):
@@ -208,7 +210,6 @@ def draw(figures: dict[str, Any]) -> None:
         panel.legend(fontsize='x-small')
     for panel in panels[len(figures) :]:
         panel.axis('off')
-    PICTURE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PICTURE, dpi=80)
 
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from study import ROOT
 
-from mmcert.compat import enable_mmcv_lite
-from mmcert.transformations import TRANSFORMATIONS, Transformation, build
+if TYPE_CHECKING:
+    import torch
 
-ROOT = Path(__file__).parent.parent
+    from mmcert.transformations import Transformation
+
 TITLE = 18
 """Height of the line of text above each picture, in pixels."""
 
@@ -41,6 +43,8 @@ def load(path: Path | None, height: int) -> NDArray[np.uint8]:
     """
     files = sorted((ROOT / 'data' / 'camvid' / 'images' / 'test').glob('*'))
     if path is None and not files:
+        from mmcert.compat import enable_mmcv_lite
+
         enable_mmcv_lite()
         from mmcert.datasets.street_scenes import draw_scene
 
@@ -55,7 +59,7 @@ def load(path: Path | None, height: int) -> NDArray[np.uint8]:
 
 def panel(image: torch.Tensor, title: str) -> NDArray[np.uint8]:
     """A picture with its title above, BGR."""
-    pixels = (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    pixels = (image[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     drawn = cv2.copyMakeBorder(pixels, TITLE, 2, 2, 2, cv2.BORDER_CONSTANT, value=(255,) * 3)
     where, font = (4, TITLE - 5), cv2.FONT_HERSHEY_SIMPLEX
     cv2.putText(drawn, title, where, font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
@@ -76,6 +80,11 @@ def row(transformation: Transformation, image: torch.Tensor) -> NDArray[np.uint8
 def main() -> None:
     """Draws the sheet."""
     args = parse_args()
+
+    import torch
+
+    from mmcert.transformations import TRANSFORMATIONS, build
+
     picture = load(args.image, args.height)
     image = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():

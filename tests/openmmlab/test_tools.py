@@ -1,6 +1,5 @@
 """The command lines, as a user types them."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -207,36 +206,6 @@ def test_votes_of_the_tool_are_readable_by_the_api(written_config, tmp_path):
     run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
     record = load_votes(min((tmp_path / 'votes').glob('*.npz')))
     assert record.votes.guess.shape == record.label.shape == (32, 48)
-
-
-def test_the_tables_of_the_pages_are_those_of_their_json(tmp_path):
-    spec = importlib.util.spec_from_file_location(
-        'update_readme', ROOT / 'benchmarks/update_readme.py'
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = set()
-    for page in module.PAGES:
-        text = page.read_text()
-        assert module.updated(text) == text
-        found |= {name for name in module.TABLES if f'<!-- {name} table: begin -->' in text}
-    assert found == set(module.TABLES)
-
-
-@pytest.mark.slow
-def test_the_sweep_over_the_model_zoo_measures_a_stock_config():
-    def measured(config):
-        lines = run_tool('benchmarks/model_zoo.py', '--one', config).splitlines()
-        return json.loads(next(line for line in lines if line.startswith('{')))
-
-    row = measured('fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py')
-    assert row['unequal'] == row['passes_differ'] == row['hits_differ'] == 0
-    assert row['fast'] and not row['random']
-    assert row['classes'] > 1 and row['certificate'] == 'certificate'
-    assert 'FileNotFoundError' in measured('fastscnn/nothing.py')['missing']
-    assert 'no such family: nothing' in run_tool(
-        'benchmarks/model_zoo.py', '--families', 'nothing', expect=2
-    )
 
 
 def test_plan_tool_says_what_can_be_certified_and_how_long_it_takes(written_config):

@@ -1,28 +1,14 @@
 """The program that checks a GPU: verdicts, time limits, and a file that is always complete."""
 
-import importlib.util
 import json
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent.parent / 'benchmarks'
-
 
 @pytest.fixture
-def gpu_check(monkeypatch):
-    return load('gpu_check', monkeypatch)
-
-
-def load(name, monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
+def gpu_check(load):
+    return load('gpu_check')
 
 
 def fails():
@@ -73,8 +59,7 @@ def test_tests_are_told_by_function(gpu_check, tmp_path, capsys):
     ]
 
 
-def test_the_table_says_whether_anything_was_measured(gpu_check, monkeypatch):
-    update_readme = load('update_readme', monkeypatch)
+def test_the_table_says_whether_anything_was_measured(gpu_check):
     row = {
         'model': 'net', 'size': [512, 1024], 'precision': 'bf16', 'batch_size': 16, 'ratio': 1.031,
         'ratios': [1.03, 1.031, 1.04], 'draws_per_second': 812.3,
@@ -86,7 +71,7 @@ def test_the_table_says_whether_anything_was_measured(gpu_check, monkeypatch):
             'tf32': {'convolutions': True, 'matrix_products': False},
         },
     }  # fmt: skip
-    lines = update_readme.gpu_check(found)
+    lines = gpu_check.render(found)
     assert lines[2] == '| net | 512 x 1024 | - | 1.031 | - | - | 812 (batch 16) | - | - | - |'
     assert 'a device (torch 2; TF32' in lines[-1] and '1 passed, 0 failed' in lines[-1]
-    assert update_readme.gpu_check({**found, 'rows': []}) == ['Not measured: no GPU was at hand.']
+    assert gpu_check.render({**found, 'rows': []}) == ['Not measured: no GPU was at hand.']
