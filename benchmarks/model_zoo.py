@@ -86,7 +86,7 @@ def main() -> int:
     from mmcert.compat import enable_mmcv_lite
 
     enable_mmcv_lite()
-    from mmcert.engine.smoothing_hook import versions
+    from mmcert.engine.provenance import versions
 
     content = {
         'size': SIZE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -129,10 +129,10 @@ class RunInfo:
         }
 
 
-def versions() -> dict[str, str]:
-    """Versions of mmcert, Python and the packages that a result depends on."""
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Versions of mmcert, Python and those of the packages that are installed."""
     found = {'mmcert': __version__, 'python': platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
