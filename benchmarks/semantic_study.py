@@ -51,7 +51,7 @@ from mmcert.transformations import (  # noqa: E402
     Transformation,
     build,
 )
-from mmcert.visualization import paint  # noqa: E402
+from mmcert.report.pictures import paint  # noqa: E402
 from mmcert.visualization.surrogates import beside, panel  # noqa: E402
 from mmcert.votes import VotesRecord, read_folder  # noqa: E402
 

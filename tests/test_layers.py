@@ -32,7 +32,7 @@ ALLOWED = {
     },
     'pointops': set(),
     'evaluation': {'certify', 'metrics', 'votes', 'report', 'files', 'registry', 'fields'},
-    'visualization': {'registry', 'surrogates'},
+    'visualization': {'registry', 'fields', 'report', 'surrogates'},
     'engine': {
         'certify', 'metrics', 'votes', 'files', 'fields', 'perturbations', 'sampling', 'models',
         'evaluation', 'visualization', 'registry', 'version', 'report', 'compat', 'pointops',

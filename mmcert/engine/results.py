@@ -76,9 +76,9 @@ class PictureWriter:
         if not drawn:
             return
         if 'cert_pts_seg' in sample:
-            picture = self.visualizer.compose_cloud(raw.cpu().numpy(), sample)
+            data = raw.cpu().numpy()
         else:
-            image = mmcv.imread(sample.get('img_path'), channel_order='rgb')
-            picture = self.visualizer.compose(image, sample)
+            data = mmcv.imread(sample.get('img_path'), channel_order='rgb')
+        picture = self.visualizer.compose(data, sample)
         file = self.folder / f'{sample.metainfo["name"]}.png'
         mmcv.imwrite(mmcv.rgb2bgr(picture), str(file))

@@ -207,8 +207,7 @@ def _visualizer(runner: Runner, plan: SmoothingPlan, run: RunInfo) -> CertifiedV
     visualizer = runner.visualizer
     if not isinstance(visualizer, CertifiedVisualizer):
         visualizer = CertifiedVisualizer(name=f'mmcert-{get_rank()}')
-    levels = {} if plan.hierarchy is None else {'hierarchy': plan.hierarchy.groups}
-    visualizer.dataset_meta = {**run.metainfo, **levels}
+    visualizer.dataset_meta = {**run.metainfo, 'hierarchy': plan.hierarchy}
     return visualizer
 
 

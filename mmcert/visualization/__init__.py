@@ -1,5 +1,5 @@
 """Pictures of certified segmentations."""
 
-from mmcert.visualization.certified_visualizer import CertifiedVisualizer, paint
+from mmcert.visualization.certified_visualizer import CertifiedVisualizer
 
-__all__ = ['CertifiedVisualizer', 'paint']
+__all__ = ['CertifiedVisualizer']

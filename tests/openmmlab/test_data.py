@@ -123,7 +123,8 @@ def test_the_picture_shows_abstentions_in_white():
     ):
         sample.set_data({name: PixelData(data=torch.tensor([values]))})
     drawn = visualizer.compose(np.full((1, 2, 3), 7, np.uint8), sample)
-    row = drawn[-1].reshape(-1, 6, 3)[:, :2].tolist()
+    # Below the titles, four panels of 2 pixels with gaps of 4.
+    row = drawn[22, :24].reshape(4, 6, 3)[:, :2].tolist()
     image, label, base, certified = row
     assert image == [[7] * 3] * 2
     assert label == [[10, 20, 30], [0, 0, 0]]

@@ -1,0 +1,254 @@
+"""Pictures of certificates: the input, its maps side by side, and a legend of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmcert.certify import ABSTAIN_LABEL, Hierarchy
+
+Color = Sequence[int]
+"""Red, green and blue, 0-255."""
+
+ABSTAIN_COLOR = (255, 255, 255)
+UNLABELLED_COLOR = (0, 0, 0)
+BACKGROUND = 32
+TITLE_HEIGHT = 22
+LEGEND_HEIGHT = 20
+GAP = 4
+
+CLOUD_SIZE = 360
+AZIMUTH, ELEVATION = 40.0, 25.0
+"""Where the viewer of a cloud stands, in degrees."""
+
+
+def certificate_picture(
+    data: NDArray[Any],
+    maps: Mapping[str, NDArray[Any]],
+    palette: Sequence[Color],
+    classes: Sequence[str] = (),
+    *,
+    title: str = 'certified',
+    hierarchy: Hierarchy | None = None,
+    up: int = 2,
+    abstain_color: Color = ABSTAIN_COLOR,
+) -> NDArray[np.uint8]:
+    """Draws an image or a cloud and what is certified of it.
+
+    Abstentions are white, components without ground truth black in the label.
+
+    >>> image = np.zeros((60, 80, 3), dtype=np.uint8)
+    >>> maps = {'cert': np.zeros((60, 80), dtype=int), 'base': np.ones((60, 80), dtype=int)}
+    >>> certificate_picture(image, maps, [(128, 64, 128), (0, 0, 142)], ['road', 'car']).shape
+    (102, 252, 3)
+
+    Args:
+        data (np.ndarray): RGB image, shape (H, W, 3), uint8, or a cloud, shape (N, D), coordinates
+            first.
+        maps (Mapping): ``cert``, the classes with ``ABSTAIN_LABEL`` for abstentions, shape (H, W)
+            or (N,). As far as they are there, ``label`` (ground truth), ``base`` (prediction of the
+            base model) and ``radius`` (joint radii) of the same shape, and ``levels`` of an image,
+            shape (1 + L, H, W): the certified level, then the group of each level.
+        palette (Sequence): Colour of each class.
+        classes (Sequence[str]): Names of the classes, for the legend; none draws none.
+        title (str): Title of the certified map.
+        hierarchy (Hierarchy | None): What ``levels`` refers to.
+        up (int): Axis of a cloud that points up.
+        abstain_color (Sequence[int]): Colour of abstentions.
+
+    Returns:
+        np.ndarray: RGB picture, uint8: the panels below their titles, in one row or two, and the
+        legend.
+    """
+    is_cloud = maps['cert'].ndim == 1
+
+    def panel(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return draw_cloud(data[:, :3], colours, up) if is_cloud else colours
+
+    panels = {} if is_cloud else {'image': data}
+    for name, heading in (('label', 'label'), ('base', 'base model')):
+        if name in maps:
+            panels[heading] = panel(paint(maps[name], palette))
+    certified = paint(maps['cert'], palette, abstain_color)
+    panels[title] = panel(certified)
+    groups: dict[str, Color] = {}
+    if 'levels' in maps and hierarchy is not None and not is_cloud:
+        with_groups, groups = _paint_groups(certified, maps['levels'], palette, hierarchy)
+        panels['certified, with groups'] = with_groups
+    if 'radius' in maps:
+        radii = maps['radius']
+        heading = f'joint radius, 0 to {radii.max(initial=0.0):.3g}'
+        panels[heading] = panel(heat_map(radii))
+    entries = {
+        name: palette[index]
+        for index, name in enumerate(classes)
+        if any((maps[key] == index).any() for key in ('label', 'base', 'cert') if key in maps)
+    }
+    if classes:
+        entries |= groups
+        if (maps['cert'] == ABSTAIN_LABEL).any():
+            entries['abstained'] = abstain_color
+        if 'label' in maps and (maps['label'] >= len(palette)).any():
+            entries['no ground truth'] = UNLABELLED_COLOR
+    return _with_legend(_arranged([_titled(*item) for item in panels.items()]), entries)
+
+
+def certificate_title(certificate: Mapping[str, Any]) -> str:
+    """The title of a certified map: what it withstands.
+
+    Args:
+        certificate (Mapping): The certificate, as JSON values.
+
+    Returns:
+        str: A title for ``certificate_picture``.
+    """
+    if 'attack_on_this_input' in certificate:
+        estimate = ' (an estimate)' * (certificate['kind'] == 'estimate')
+        return f'certified, tau {certificate["tau"]:.3f}{estimate}'
+    if certificate.get('norm'):
+        return f'certified, {certificate["norm"]} {certificate["radius"]:.3g}'
+    return 'certified'
+
+
+def paint(
+    labels: NDArray[np.integer], palette: Sequence[Color], other: Color = UNLABELLED_COLOR
+) -> NDArray[np.uint8]:
+    """Colours labels.
+
+    Args:
+        labels (np.ndarray): Classes, any shape.
+        palette (Sequence): Colour of each class.
+        other (Sequence[int]): Colour of values that are no class: ignored, or abstained from.
+
+    Returns:
+        np.ndarray: RGB colours, shape (..., 3), uint8.
+    """
+    table = np.full((256, 3), other, dtype=np.uint8)
+    table[: len(palette)] = palette
+    return table[np.clip(labels, 0, 255)]
+
+
+def heat_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Draws numbers as colours, from dark to bright (the largest), with white for 0.
+
+    Args:
+        values (np.ndarray): Numbers >= 0, shape (H, W) or (N,).
+
+    Returns:
+        np.ndarray: RGB colours, shape (..., 3), uint8.
+    """
+    scale = float(values.max(initial=0.0))
+    shades = np.clip(values / max(scale, 1e-12) * 255, 0, 255).astype(np.uint8)
+    mapped = cv2.applyColorMap(np.atleast_2d(shades), cv2.COLORMAP_VIRIDIS)
+    colours = np.array(mapped[..., ::-1], dtype=np.uint8).reshape(*values.shape, 3)
+    colours[values <= 0] = ABSTAIN_COLOR
+    return colours
+
+
+def draw_cloud(
+    points: NDArray[np.floating], colours: NDArray[np.uint8], up: int = 2, size: int = CLOUD_SIZE
+) -> NDArray[np.uint8]:
+    """Draws a cloud as discs, the nearest ones last, in parallel projection.
+
+    Args:
+        points (np.ndarray): Coordinates, shape (N, 3).
+        colours (np.ndarray): RGB colour of each point, shape (N, 3), uint8.
+        up (int): Axis that points up.
+        size (int): Height and width of the picture.
+
+    Returns:
+        np.ndarray: RGB image, shape (size, size, 3), uint8.
+    """
+    azimuth, elevation = np.radians([AZIMUTH, ELEVATION])
+    x, y, z = (points[:, axis % 3].astype(np.float64) for axis in (up + 1, up + 2, up))
+    across = np.cos(azimuth) * y - np.sin(azimuth) * x
+    away = np.cos(azimuth) * x + np.sin(azimuth) * y
+    height = np.cos(elevation) * z - np.sin(elevation) * away
+    depth = np.cos(elevation) * away + np.sin(elevation) * z
+    plane = np.stack([across, -height], axis=1)
+    low, high = plane.min(axis=0), plane.max(axis=0)
+    scale = 0.9 * size / max(float((high - low).max()), 1e-9)
+    pixels = np.round((plane - (low + high) / 2) * scale + size / 2).astype(int)
+    radius = max(2, round(0.28 * size / np.sqrt(len(points))))
+    picture = np.full((size, size, 3), BACKGROUND, dtype=np.uint8)
+    shade = np.interp(depth, [depth.min(), depth.max() + 1e-9], [0.6, 1.0])
+    # White stays white, whatever its depth: it says "abstained".
+    white = (colours == 255).all(axis=1)
+    shaded = np.where(white[:, None], 255.0, colours * shade[:, None])
+    for index in np.argsort(depth):
+        place = int(pixels[index, 0]), int(pixels[index, 1])
+        cv2.circle(picture, place, radius, shaded[index].tolist(), -1, cv2.LINE_AA)
+    return picture
+
+
+def _paint_groups(
+    certified: NDArray[np.uint8],
+    levels: NDArray[np.integer],
+    palette: Sequence[Color],
+    hierarchy: Hierarchy,
+) -> tuple[NDArray[np.uint8], dict[str, Color]]:
+    """The certified map with groups in the mean colour of their classes, and those colours."""
+    level, *choices = levels
+    drawn, colours = certified.copy(), dict[str, Color]()
+    for index, choice in enumerate(choices, start=1):
+        here = level == index
+        for group in np.unique(choice[here]):
+            members = np.flatnonzero(hierarchy.groups[index - 1] == group)
+            colour = np.asarray(palette, dtype=np.float64)[members].mean(axis=0).round()
+            drawn[here & (choice == group)] = colour
+            colours[hierarchy.names[index - 1][group]] = colour.astype(int).tolist()
+    return drawn, colours
+
+
+def _arranged(panels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Panels of one size in a row, in two where there are more than four."""
+    columns = len(panels) if len(panels) <= 4 else -(-len(panels) // 2)
+    blank = np.full_like(panels[0], BACKGROUND)
+    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    rows[-1] += [blank] * (columns - len(rows[-1]))
+    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+
+def _titled(title: str, panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    bar = np.full((TITLE_HEIGHT, panel.shape[1], 3), BACKGROUND, dtype=np.uint8)
+    _write(bar, title, (5, 16))
+    return _padded(np.concatenate([bar, panel]), right=GAP)
+
+
+def _with_legend(picture: NDArray[np.uint8], entries: Mapping[str, Color]) -> NDArray[np.uint8]:
+    """The picture above names and colours, in as many rows as they need."""
+    box = LEGEND_HEIGHT - 8
+    widths = {name: _text_width(name) + box + 20 for name in entries}
+    width = max(picture.shape[1], *widths.values(), 0)
+    rows: list[NDArray[np.uint8]] = []
+    left = width
+    for name, colour in entries.items():
+        if left + widths[name] > width:
+            rows.append(np.full((LEGEND_HEIGHT, width, 3), BACKGROUND, dtype=np.uint8))
+            left = 0
+        rows[-1][4 : 4 + box, left + 5 : left + 5 + box] = colour
+        # An outline tells dark colours from the background.
+        corners = (left + 5, 4), (left + 4 + box, 3 + box)
+        cv2.rectangle(rows[-1], *corners, (128, 128, 128), 1)
+        _write(rows[-1], name, (left + box + 10, 15))
+        left += widths[name]
+    return np.concatenate([_padded(picture, right=width - picture.shape[1]), *rows])
+
+
+def _padded(picture: NDArray[np.uint8], right: int) -> NDArray[np.uint8]:
+    return np.pad(picture, ((0, 0), (0, right), (0, 0)), constant_values=BACKGROUND)
+
+
+def _write(picture: NDArray[np.uint8], text: str, place: tuple[int, int]) -> None:
+    cv2.putText(
+        picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA
+    )
+
+
+def _text_width(text: str) -> int:
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
+    return width
