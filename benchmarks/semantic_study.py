@@ -44,6 +44,7 @@ from mmcert.perturbations import (  # noqa: E402
     SurrogateTransform,
     build_law,
 )
+from mmcert.report.pictures import paint  # noqa: E402
 from mmcert.transformations import (  # noqa: E402
     IGNORE_INDEX,
     Geometric,
@@ -51,7 +52,6 @@ from mmcert.transformations import (  # noqa: E402
     Transformation,
     build,
 )
-from mmcert.report.pictures import paint  # noqa: E402
 from mmcert.visualization.surrogates import beside, panel  # noqa: E402
 from mmcert.votes import VotesRecord, read_folder  # noqa: E402
 
