@@ -39,8 +39,8 @@ class SlicedTransformation(Perturbation):
     each of them. A certificate needs this in every slice. Its null hypothesis is that P[hit] <= tau
     in some slice, and its p-value is the largest of the slices' own, that of the fewest hits among
     n in each: no alpha is divided (Berger, "Multiparameter hypothesis testing and acceptance
-    sampling", Technometrics 1982). tau depends on the image alone, not on the draws, so testing at it is
-    valid.
+    sampling", Technometrics 1982). tau depends on the image alone, not on the draws, so testing at
+    it is valid.
 
     A certificate says: the smoothed model (N(0, sigma^2 I) on the image) gives the class of the
     content at v to the pixel nearest to A_xi v, on T_xi x, for all xi in [low, high]. T_xi is the

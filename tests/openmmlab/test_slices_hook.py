@@ -80,7 +80,7 @@ def test_certificates_state_what_was_certified(sliced, tmp_path):
     assert len(found) == len(images) == 2
     perturbation = SlicedTransformation(dict(type='rotation'), LOW, HIGH, SLICES, SIGMA)
     taus = []
-    assert perturbation.home == 0
+    assert perturbation.index == 0
     for (_, statement, labels), image in zip(found, images, strict=True):
         input_threshold = perturbation.input_threshold(image)
         assert statement['tau'] == input_threshold.tau == statement['attack_on_this_input']['tau']

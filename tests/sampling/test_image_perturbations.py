@@ -406,7 +406,6 @@ def test_the_worst_base_model_loses_its_class_at_the_radius_of_a_shift(tau):
     shift = CyclicTranslation(6.0)
     x = torch.zeros(1, 80, 80)
     x[0, 40, 40] = 1
-    source = generator(4)
     draws = shift.draw(x, [generator(seed) for seed in range(1500)])
     direction = numbers(0.6, 0.8)
 
