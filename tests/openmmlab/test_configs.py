@@ -181,3 +181,15 @@ def test_the_metafile_names_configs_that_exist():
         for path in (ROOT / f'configs/{folder}').glob('*.py'):
             assert f'Name: {path.stem}\n' in text
             assert f'Config: configs/{folder}/{path.name}\n' in text
+
+
+@pytest.mark.parametrize(
+    'folder', sorted({path.parent for path in PATHS}), ids=lambda path: path.name
+)
+def test_a_readme_says_what_a_folder_holds_and_how_to_run_it(folder):
+    text = (folder / 'README.md').read_text()
+    headings = re.findall('^## (.*)', text, re.MULTILINE)
+    assert headings == ['Abstract', 'Citation', 'Configs', 'Results', 'Commands']
+    assert f'configs/{folder.name}/metafile.yml' in (ROOT / 'model-index.yml').read_text()
+    for path in re.findall(r'configs/[\w/.-]+\.py', text):
+        assert (ROOT / path).exists(), path
