@@ -32,9 +32,9 @@ def render(results: Results) -> list[str]:
                 name,
                 'yes' if worst['valid'] else 'no',
                 worst['oracle'],
-                f'{worst["broken"] / worst["families"]:.4f} (alpha {worst["alpha"]:g})',
+                f'{worst["failed"] / worst["families"]:.4f} (alpha {worst["alpha"]:g})',
                 f'{worst["low"]:.4f} to {worst["high"]:.4f}',
-                'exposed' if worst['low'] > worst['alpha'] else '',
+                'violated' if worst['low'] > worst['alpha'] else '',
             )
         )
     return [

@@ -69,10 +69,10 @@ def table(findings: list[Finding], everything: bool) -> str:
                     name,
                     'yes' if finding.valid else 'no',
                     finding.oracle,
-                    f'{finding.broken / finding.families:.4f}',
+                    f'{finding.failed / finding.families:.4f}',
                     f'{finding.low:.4f} to {finding.high:.4f}',
                     f'{finding.alpha:g}',
-                    'exposed' if finding.exposed else '',
+                    'violated' if finding.violates_level else '',
                 ]
             )
     return rows.get_string()

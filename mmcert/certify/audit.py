@@ -1,10 +1,10 @@
 """A statistical audit: procedures against oracle segmentors at the worst points of the null.
 
-An oracle gives each component known class probabilities, so that a wrong certificate can be seen:
-one for a class (or node) of probability at most tau. Many families of votes are drawn, strongly
-dependent ones among them, and the share of families with a broken promise is held against alpha
-with an exact confidence interval. Methods that are known to be invalid are audited as well: if none
-of the oracles exposed them, the audit would be blind.
+An oracle gives each component known class probabilities, so wrong certificates can be counted:
+those for a class (or group) of probability at most tau. A family *fails* if it has a wrong
+certificate; with k-FWER, if it has k or more. The audit draws many families of votes, some of them
+strongly dependent, and compares the share that fails with alpha by an exact confidence interval. It
+also runs methods that are known to be invalid: an audit that cannot see their failures is blind.
 
 An audit cannot prove a procedure right; it can show it to be wrong.
 """
@@ -16,19 +16,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from mmcert.certify.binomial import p_value_table
 from mmcert.certify.certificate import Certificate, certify, certify_votes
 from mmcert.certify.hierarchy import Hierarchy
-from mmcert.certify.procedures import PROCEDURES
+from mmcert.certify.procedures import PROCEDURES, Holm
 from mmcert.certify.settings import SELECTION, SELECTION_CHOICES, CertifySettings
 from mmcert.certify.simultaneous import joint_radii
 from mmcert.certify.votes import Votes
 
 CONFIDENCE = 0.999
-"""Of the interval of a failure rate: with some hundred of them, one in ten audits may have one off
-by chance."""
+"""Of the interval of each failure rate: one of some hundred is off by chance in ten audits."""
 
 CHUNK = 500
 """Families that are drawn at a time."""
@@ -41,14 +40,14 @@ class Oracle:
     Attributes:
         name (str): For the table.
         probabilities (np.ndarray): Of each class, shape (K, C).
-        tau (float): Threshold that certificates speak of.
-        alpha (float): Level to be held.
+        tau (float): Threshold of the certificates.
+        alpha (float): Significance level.
         n0 (int): Selection draws.
         n (int): Estimation draws.
         coupling (str): How the components of a draw depend: 'independent'; 'identical' (all from
             one uniform number); 'exclusive' (one number on a circle, with errors at different
-            places: whenever possible only one component errs); 'correlated' (identical in most
-            draws, independent in the others).
+            places, so that only one component errs where that is possible); 'correlated'
+            (identical in most draws, independent in the others).
         order (str): Order of the components for ordered procedures: 'null first' or 'null last'.
     """
 
@@ -77,12 +76,12 @@ class Oracle:
                 place = np.where(own, rng.random((*shape, components)), place)
         bounds = np.cumsum(self.probabilities, axis=1)[:, :-1]
         labels = np.zeros(place.shape, dtype=np.uint8)
-        for level in bounds.T:
-            labels += place >= level
+        for bound in bounds.T:
+            labels += place >= bound
         return labels
 
     def ranking(self) -> NDArray[np.int64]:
-        """The order of the components, which no draw has a part in."""
+        """The order of the components, which depends on no draw."""
         null = (self.probabilities.max(axis=1) <= self.tau + 1e-12).astype(int)
         return np.argsort(-null if self.order == 'null first' else null, kind='stable')
 
@@ -115,19 +114,23 @@ class Family:
         return replace(self.votes, looks=looks, history=history)
 
 
+Test = Callable[[Family, np.random.Generator], bool]
+"""Whether a family fails under a method."""
+
+
 @dataclass(frozen=True, eq=False)
 class Method:
     """Something that issues certificates.
 
     Attributes:
         name (str): For the table.
-        broken (Callable): Whether the promise about a family is broken.
-        valid (bool): Whether it is meant to hold its level.
-        share (float): Part of the families to run it on; some are slow.
+        fails (Callable): Whether a family fails.
+        valid (bool): Whether it is meant to keep its level.
+        share (float): Share of the families to run it on; some are slow.
     """
 
     name: str
-    broken: Callable[[Family, np.random.Generator], bool]
+    fails: Test
     valid: bool = True
     share: float = 1.0
 
@@ -139,10 +142,10 @@ class Finding:
     Attributes:
         method (str): Name of the method.
         oracle (str): Name of the oracle.
-        valid (bool): Whether the method is meant to hold its level.
+        valid (bool): Whether the method is meant to keep its level.
         families (int): Number of families.
-        broken (int): Families with a broken promise.
-        alpha (float): The level.
+        failed (int): How many of them failed.
+        alpha (float): The significance level.
         low (float): Lower end of the confidence interval of the failure rate.
         high (float): Upper end.
     """
@@ -151,26 +154,26 @@ class Finding:
     oracle: str
     valid: bool
     families: int
-    broken: int
+    failed: int
     alpha: float
     low: float
     high: float
 
     @property
-    def exposed(self) -> bool:
+    def violates_level(self) -> bool:
         """Whether the failure rate exceeds alpha, with confidence."""
         return self.low > self.alpha
 
 
-def _certified(settings: Mapping[str, object], looks: bool = False) -> Callable[..., bool]:
-    """A method that certifies by the named settings."""
+def _certified(settings: Mapping[str, object], looks: bool = False) -> Test:
+    """Certificates under some settings."""
 
-    def broken(family: Family, _: np.random.Generator) -> bool:
-        oracle = family.oracle
-        certificate = _by_margin(family.in_looks() if looks else family.votes, oracle, settings)
+    def fails(family: Family, _: np.random.Generator) -> bool:
+        votes = family.in_looks() if looks else family.votes
+        certificate = _by_margin(votes, family.oracle, settings)
         return family.wrong(certificate.certified) >= certificate.k
 
-    return broken
+    return fails
 
 
 def _by_margin(
@@ -183,63 +186,62 @@ def _by_margin(
     return certify_votes(votes, wanted, hierarchy, margin=margin)
 
 
-def _by_selection_votes(selection: str = SELECTION) -> Callable[..., bool]:
+def _by_selection_votes(procedure: str, selection: str = SELECTION) -> Test:
     """A caller's own order, most selection votes first."""
 
-    def broken(family: Family, _: np.random.Generator) -> bool:
+    def fails(family: Family, _: np.random.Generator) -> bool:
         votes, oracle = family.votes, family.oracle
         assert votes.selection_hits is not None
-        order = np.argsort(oracle.n0 - votes.selection_hits, kind='stable')
         certificate = certify(
             votes,
             tau=oracle.tau,
             alpha=oracle.alpha,
-            procedure='ordered_holm',
+            procedure=procedure,
             selection=selection,
-            order=order,
+            order=np.argsort(oracle.n0 - votes.selection_hits, kind='stable'),
         )
-        return family.wrong(certificate.certified) > 0
+        return family.wrong(certificate.certified) >= certificate.k
 
-    return broken
+    return fails
 
 
-def _joint(selection: str) -> Callable[..., bool]:
-    """Simultaneous lower bounds: broken if one exceeds the probability."""
+def _joint(selection: str) -> Test:
+    """Simultaneous lower bounds: wrong if one exceeds the probability."""
 
-    def broken(family: Family, _: np.random.Generator) -> bool:
+    def fails(family: Family, _: np.random.Generator) -> bool:
         bounds = joint_radii(
             family.votes, alpha=family.oracle.alpha, radius=float, selection=selection
         )
         p = family.oracle.probabilities[np.arange(bounds.size), family.votes.guess]
         return bool((bounds > np.maximum(p, 0.5) + 1e-6).any())
 
-    return broken
+    return fails
 
 
-def _levels(settings: Mapping[str, object], looks: bool = False) -> Callable[..., bool]:
-    """A chain of nodes for each component: two classes each, then the class itself."""
+def _groups(settings: Mapping[str, object], looks: bool = False) -> Test:
+    """A hierarchy of one level: groups of two classes each, above the classes."""
 
-    def broken(family: Family, _: np.random.Generator) -> bool:
+    def fails(family: Family, _: np.random.Generator) -> bool:
         oracle = family.oracle
         classes = [str(c) for c in range(oracle.probabilities.shape[1])]
-        pairs = {f'pair {c // 2}': classes[c : c + 2] for c in range(0, len(classes), 2)}
-        if len(pairs) == len(classes) or len(classes) < 3:
+        if len(classes) < 3:
             return False
+        pairs = {f'pair {c // 2}': classes[c : c + 2] for c in range(0, len(classes), 2)}
         hierarchy = Hierarchy([pairs], classes)
-        nodes = hierarchy.groups[0][family.labels].astype(np.uint8)
-        coarse = Family(oracle, nodes, _count(nodes, oracle.n0))
-        if looks:
-            votes = replace(family.in_looks(), group_votes=(coarse.in_looks(),))
-        else:
-            votes = replace(family.votes, group_votes=(coarse.votes,))
+        labels = hierarchy.groups[0][family.labels].astype(np.uint8)
+        grouped = Family(oracle, labels, _count(labels, oracle.n0))
+        votes, group_votes = (
+            member.in_looks() if looks else member.votes for member in (family, grouped)
+        )
+        votes = replace(votes, group_votes=(group_votes,))
         found = _by_margin(votes, oracle, settings, hierarchy)
         assert found.level is not None
-        within = hierarchy.groups[0] == coarse.votes.guess[:, None]
+        within = hierarchy.groups[0] == group_votes.guess[:, None]
         p = (oracle.probabilities * within).sum(axis=1)
-        false = (found.level == 1) & (p <= oracle.tau + 1e-12)
-        return int(np.count_nonzero(false)) + family.wrong(found.certified) >= found.k
+        wrong = (found.level == 1) & (p <= oracle.tau + 1e-12)
+        return int(np.count_nonzero(wrong)) + family.wrong(found.certified) >= found.k
 
-    return broken
+    return fails
 
 
 def _peeking(family: Family, _: np.random.Generator) -> bool:
@@ -287,54 +289,55 @@ def _one_tail(family: Family, _: np.random.Generator) -> bool:
 
 
 def _repeated(family: Family, _: np.random.Generator) -> bool:
-    """Every draw counted twice, as where one draw serves a whole batch."""
+    """Every draw counted twice, as if one draw served a whole batch."""
     oracle, votes = family.oracle, family.votes
     doubled = Votes(votes.guess, votes.hits * 2, oracle.n * 2, votes.n0)
     return family.wrong(_plainly(doubled, oracle)) > 0
 
 
 def _plainly(votes: Votes, oracle: Oracle) -> NDArray[np.bool_]:
-    """What Holm's procedure certifies on held-out draws."""
+    """The certificates of Holm's procedure on held-out draws."""
     return certify(
-        votes, tau=oracle.tau, alpha=oracle.alpha, procedure='holm', selection='holdout'
+        votes, tau=oracle.tau, alpha=oracle.alpha, procedure=Holm.name, selection='holdout'
     ).certified
 
 
-def _all_terms() -> Iterator[tuple[str, dict[str, object]]]:
-    for procedure in PROCEDURES:
+def _all_settings() -> Iterator[tuple[str, dict[str, object]]]:
+    for procedure, rule in PROCEDURES.items():
         for selection in SELECTION_CHOICES[::-1]:
             settings: dict[str, object] = {'procedure': procedure, 'selection': selection}
-            name = f'{procedure}, {selection}'
-            if procedure == 'kfwer':
-                settings['k'], name = 5, f'{procedure} k=5, {selection}'
-            yield name, settings
+            if rule.takes_k:
+                settings['k'] = 5
+            yield f'{procedure}{" k=5" if rule.takes_k else ""}, {selection}', settings
 
 
-METHODS: tuple[Method, ...] = (
-    *(Method(name, _certified(settings)) for name, settings in _all_terms()),
-    *(
-        Method(f'{name}, in looks', _certified(settings, looks=True))
-        for name, settings in _all_terms()
-    ),
-    *(Method(f'joint radii, {name}', _joint(name)) for name in SELECTION_CHOICES[::-1]),
-    *(Method(f'label sets, {name}', _levels(settings)) for name, settings in _all_terms()),
-    Method(
-        'label sets, ordered_holm, same_draws, in looks',
-        _levels({'procedure': 'ordered_holm', 'selection': 'same_draws'}, looks=True),
-    ),
-    Method('ordered_holm by the selection votes', _by_selection_votes()),
-    Method(
-        'ordered_holm by the selection votes, same_draws',
-        _by_selection_votes('same_draws'),
-        valid=False,
-    ),
-    Method('peeking at unchanged alpha', _peeking, valid=False),
-    Method('max-T bootstrap', _max_t, valid=False, share=0.1),
-    Method('k-FWER with k alpha / (K - i + 1)', _invalid_kfwer, valid=False),
-    Method('choosing and testing on the same draws, one tail', _one_tail, valid=False),
-    Method('repeated draws', _repeated, valid=False),
-)
-"""All that the audit holds against alpha, and what it must be able to expose."""
+def methods() -> tuple[Method, ...]:
+    """All that is held against alpha, and the invalid methods that the audit must see through.
+
+    Returns:
+        tuple[Method, ...]: Among them, every registered procedure with every selection.
+    """
+    every = list(_all_settings())
+    found = [Method(name, _certified(settings)) for name, settings in every]
+    found += [Method(f'{name}, in looks', _certified(settings, True)) for name, settings in every]
+    found += [Method(f'joint radii, {name}', _joint(name)) for name in SELECTION_CHOICES[::-1]]
+    found += [Method(f'groups, {name}', _groups(settings)) for name, settings in every]
+    for name in (name for name, rule in PROCEDURES.items() if rule.takes_order):
+        same_draws = {'procedure': name, 'selection': 'same_draws'}
+        by_votes = f'{name} by the selection votes'
+        found += [
+            Method(f'groups, {name}, same_draws, in looks', _groups(same_draws, True)),
+            Method(by_votes, _by_selection_votes(name)),
+            Method(f'{by_votes}, same_draws', _by_selection_votes(name, 'same_draws'), valid=False),
+        ]
+    return (
+        *found,
+        Method('peeking at unchanged alpha', _peeking, valid=False),
+        Method('max-T bootstrap', _max_t, valid=False, share=0.1),
+        Method('k-FWER with k alpha / (K - i + 1)', _invalid_kfwer, valid=False),
+        Method('choosing and testing on the same draws, one tail', _one_tail, valid=False),
+        Method('repeated draws', _repeated, valid=False),
+    )
 
 
 def _rows(*probabilities: tuple[int, list[float]]) -> NDArray[np.float64]:
@@ -362,7 +365,7 @@ ORACLES: tuple[Oracle, ...] = (
     ),
     Oracle('half sure, null first', _rows((10, _SURE), (10, _TWO))),
     Oracle('half sure, null last', _rows((10, _SURE), (10, _TWO)), order='null last'),
-    Oracle('torn within a node', _rows((20, _PAIR))),
+    Oracle('torn within a group', _rows((20, _PAIR))),
     Oracle(
         'one sure, the rest torn',
         _rows((1, [1.0, 0.0, 0.0, 0.0]), (39, _PAIR)),
@@ -376,7 +379,7 @@ ORACLES: tuple[Oracle, ...] = (
     Oracle('as many draws to choose as to test', _rows((20, _TWO)), n0=10, n=12),
     Oracle('large tau, few draws', _rows((20, [0.9, 0.1])), tau=0.9, n=24, coupling='identical'),
 )
-"""Worst points of the null: true nulls have a class, or a node, of probability exactly tau."""
+"""Worst points of the null: true nulls have a class, or a group, of probability exactly tau."""
 
 
 @dataclass
@@ -393,7 +396,7 @@ class Audit:
 
     families: int = 5_000
     seed: int = 0
-    methods: tuple[Method, ...] = METHODS
+    methods: tuple[Method, ...] = field(default_factory=methods)
     oracles: tuple[Oracle, ...] = ORACLES
     progress: Callable[[str], None] | None = None
     findings: list[Finding] = field(default_factory=list)
@@ -411,7 +414,7 @@ class Audit:
         return self.findings
 
     def _run_oracle(self, oracle: Oracle, rng: np.random.Generator) -> Iterator[Finding]:
-        broken = np.zeros(len(self.methods), dtype=np.int64)
+        failed = np.zeros(len(self.methods), dtype=np.int64)
         runs = np.array([max(1, round(self.families * method.share)) for method in self.methods])
         done = 0
         while done < self.families:
@@ -420,25 +423,28 @@ class Audit:
                 family = Family(oracle, labels, _count(labels, oracle.n0))
                 for index, method in enumerate(self.methods):
                     if done < runs[index]:
-                        broken[index] += method.broken(family, rng)
+                        failed[index] += method.fails(family, rng)
                 done += 1
-        for method, count, families in zip(self.methods, broken, runs, strict=True):
-            interval = stats.binomtest(int(count), int(families)).proportion_ci(CONFIDENCE, 'exact')
+        for method, count, families in zip(
+            self.methods, failed.tolist(), runs.tolist(), strict=True
+        ):
+            interval = _interval(count, families)
             yield Finding(
-                method.name,
-                oracle.name,
-                method.valid,
-                int(families),
-                int(count),
-                oracle.alpha,
-                float(interval.low),
-                float(interval.high),
+                method.name, oracle.name, method.valid, families, count, oracle.alpha, *interval
             )
 
     def passed(self) -> bool:
-        """Whether no valid method was exposed, and every invalid one was."""
-        exposed = {finding.method for finding in self.findings if finding.exposed}
-        return exposed == {method.name for method in self.methods if not method.valid}
+        """Whether the invalid methods, and no others, violated their level."""
+        violated = {finding.method for finding in self.findings if finding.violates_level}
+        return violated == {method.name for method in self.methods if not method.valid}
+
+
+def _interval(count: int, total: int) -> tuple[float, float]:
+    """Clopper and Pearson's two-sided interval of a rate."""
+    tail = (1 - CONFIDENCE) / 2
+    low = special.betaincinv(count, total - count + 1, tail) if count else 0.0
+    high = special.betaincinv(count + 1, total - count, 1 - tail) if count < total else 1.0
+    return float(low), float(high)
 
 
 def _count(labels: NDArray[np.integer], n0: int) -> Votes:

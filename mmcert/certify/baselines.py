@@ -1,7 +1,6 @@
-"""The methods that SegCertify is compared with: Cohen's classifier, JointClass and IndivClass.
+"""The methods that SegCertify is compared with: JointClass and IndivClass.
 
-They are here for comparison. All three give certificates; they differ in what a single unstable
-component costs.
+Both give certificates, and a single unstable component costs both of them the whole output.
 """
 
 from __future__ import annotations
@@ -10,57 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from mmcert.certify.binomial import clopper_pearson_lower
-from mmcert.certify.checks import check_alpha, check_draws, check_tau
-
-
-def cohen_predict(counts: ArrayLike, alpha: float) -> int | None:
-    """Predicts the class of the smoothed classifier, or abstains.
-
-    The two most frequent classes are compared by a two-sided binomial test (Cohen, Rosenfeld,
-    Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019, algorithm
-    PREDICT). With probability at least 1 - alpha the result is the smoothed classifier's class or
-    None.
-
-    Args:
-        counts (np.ndarray): Votes of each class, integers >= 0, shape (C,), C >= 1.
-        alpha (float): Significance level, in (0, 1).
-
-    Returns:
-        int | None: The class; None to abstain.
-
-    Raises:
-        ValueError: If the counts are not of this kind or alpha is out of range.
-    """
-    # A class without votes stands in for the second where there is only one.
-    votes, alpha = np.append(_check_counts(counts), 0), check_alpha(alpha)
-    top, second = np.argsort(-votes, kind='stable')[:2]
-    total = int(votes[top]) + int(votes[second])
-    if total == 0:
-        return None
-    p = stats.binomtest(int(votes[top]), total, 0.5).pvalue
-    return int(top) if p <= alpha else None
-
-
-def _check_counts(counts: ArrayLike) -> NDArray[np.int64]:
-    """Counts of votes as int64: negated, an unsigned one would wrap."""
-    votes = np.asarray(counts)
-    if votes.ndim != 1 or votes.size == 0 or votes.dtype.kind not in 'iu':
-        raise ValueError(
-            'counts must be a list of integers, one for each class, got an array of '
-            f'{votes.dtype} with shape {votes.shape}'
-        )
-    if votes.min() < 0 or int(votes.max()) > np.iinfo(np.int64).max:
-        raise ValueError(f'counts must be numbers of votes, got {counts!r}')
-    return votes.astype(np.int64)
+from mmcert.certify.binomial import clopper_pearson_table
+from mmcert.certify.checks import check_alpha, check_hits, check_tau
 
 
 def cohen_certify(guess_hits: int, n: int, alpha: float) -> float | None:
-    """Lower bound of the guess class's probability where it exceeds 1/2 (algorithm CERTIFY).
+    """Lower bound of the guess class's probability where it exceeds 1/2.
 
-    The radius is sigma * Phi^{-1}(bound).
+    This is algorithm CERTIFY of Cohen, Rosenfeld, Kolter, "Certified Adversarial Robustness via
+    Randomized Smoothing", ICML 2019. The radius is sigma * Phi^{-1}(bound).
 
     Args:
         guess_hits (int): Estimation draws that agree with the guess.
@@ -70,7 +28,7 @@ def cohen_certify(guess_hits: int, n: int, alpha: float) -> float | None:
     Returns:
         float | None: The bound; None to abstain.
     """
-    bound = float(clopper_pearson_lower(np.array([guess_hits]), n, alpha)[0])
+    bound = float(clopper_pearson_table(n, alpha)[check_hits(guess_hits, n)])
     return bound if bound > 0.5 else None
 
 
@@ -127,7 +85,7 @@ def indiv_class(hits: ArrayLike, n: int, alpha: float, tau: float | None = None)
     """
     counts = np.asarray(hits)
     level = check_alpha(alpha) / max(counts.size, 1)
-    bounds = clopper_pearson_lower(counts, check_draws(n), level)
+    bounds = clopper_pearson_table(n, level)[check_hits(counts, n)]
     if tau is not None:
         certified = bounds >= check_tau(tau)
         return Comparison(certified, tau if certified.any() else None)

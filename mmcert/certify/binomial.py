@@ -7,38 +7,38 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
-from mmcert.certify.checks import check_alpha, check_draws, check_tau
+from mmcert.certify.checks import check_alpha, check_draws, check_hits, check_tau
 
 SELECTIONS = ('holdout', 'same_draws')
 """Which draws are counted: those apart from the guess's, or all of them."""
 
 LARGEST_TAU = 1 - 1e-12
-"""Thresholds beyond this one are not searched."""
+"""Larger thresholds are not searched."""
 
 SMALLEST = float(np.finfo(np.float64).tiny)
 """Smaller p-values lose digits or become 0: they are rounded up to this one."""
 
 CHUNK = 1 << 16
-"""Components handled at a time where a temporary array would cost more than the cache holds."""
+"""Components handled at a time where a temporary array would not fit the cache."""
 
 
-def upper_tail_table(n: int, tau: float) -> NDArray[np.float64]:
-    """Every attainable p-value: ``P[Bin(n, tau) >= k]`` for k = 0, ..., n.
+def upper_tail(hits: ArrayLike, n: ArrayLike, p: ArrayLike) -> NDArray[np.float64]:
+    """``P[Bin(n, p) >= hits]``, by Boost's incomplete beta function.
 
     Args:
-        n (int): Number of draws, at least 1.
-        tau (float): Success probability in [0.5, 1).
+        hits (np.ndarray): Integers; 0 and less give 1, more than n give 0.
+        n (np.ndarray): Numbers of draws, at least 1; all three broadcast.
+        p (np.ndarray): Success probabilities in (0, 1).
 
     Returns:
-        np.ndarray: Shape (n + 1,), float64, not increasing, with a first entry of exactly 1.
-
-    Raises:
-        ValueError: If a value is out of range.
+        np.ndarray: The probabilities, float64.
     """
-    n, tau = check_draws(n), check_tau(tau)
-    return np.asarray(stats.binom.sf(np.arange(n + 1) - 1, n, tau), dtype=np.float64)
+    hits, n = np.asarray(hits), np.asarray(n)
+    successes = np.clip(hits, 1, n)
+    tail = special.betainc(successes, n - successes + 1, p)
+    return np.where(hits <= 0, 1.0, np.where(hits > n, 0.0, tail))
 
 
 def same_draws_table(n: int, tau: float, num_components: int = 1) -> NDArray[np.float64]:
@@ -49,12 +49,12 @@ def same_draws_table(n: int, tau: float, num_components: int = 1) -> NDArray[np.
 
         t_k = S(tau) + K * S(1 - tau)    for k > tau * (n - 1) + 1, and 1 for smaller k.
 
-    It holds for any way of choosing the class, on these draws or on a part of them. S(tau) +
+    It holds for any way of choosing the class, on these draws or on some of them. S(tau) +
     S(1 - tau) would do for a single component; the factor K is for procedures that go step by step,
     where the choice makes the set of true nulls random. See docs/proofs.md, "Same draws".
 
     The second term is far below the first where tau is well above 1/2, and K times as large at
-    tau = 1/2. Tests are therefore made at ``tested_tau``, which is larger than tau there.
+    tau = 1/2. Tests are therefore made at ``balanced_tau``, which is larger than tau there.
 
     Args:
         n (int): Number of draws, at least 1.
@@ -68,11 +68,16 @@ def same_draws_table(n: int, tau: float, num_components: int = 1) -> NDArray[np.
         ValueError: If a value is out of range.
     """
     n, tau = check_draws(n), check_tau(tau)
-    k = np.arange(n + 1)
-    minority = stats.binom.sf(k - 1, n, 1 - tau)
-    table = stats.binom.sf(k - 1, n, tau) + max(num_components, 1) * minority
-    table[k <= tau * (n - 1) + 1] = 1.0
-    return np.asarray(np.minimum(table, 1.0), dtype=np.float64)
+    return np.minimum(_same_draws(np.arange(n + 1), n, tau, num_components), 1.0)
+
+
+def _same_draws(
+    hits: ArrayLike, n: int, tau: ArrayLike, num_components: int
+) -> NDArray[np.float64]:
+    """S(tau) + K * S(1 - tau), with 1 where that is not known to hold."""
+    minority = max(num_components, 1) * upper_tail(hits, n, np.subtract(1, tau))
+    valid = np.asarray(hits) > np.asarray(tau) * (n - 1) + 1
+    return np.where(valid, upper_tail(hits, n, tau) + minority, 1.0)
 
 
 def best_tau(n: int, hits: ArrayLike, num_components: int) -> NDArray[np.float64]:
@@ -95,11 +100,11 @@ def best_tau(n: int, hits: ArrayLike, num_components: int) -> NDArray[np.float64
 
 @functools.lru_cache(maxsize=1024)
 def balanced_tau(n: int, num_components: int, level: float, later: float) -> float:
-    """The least threshold at which same draws are to be tested.
+    """The least threshold at which same draws are tested.
 
-    With k the smallest number of hits that attains ``level`` at its own ``best_tau``, the best of
-    all is returned for k hits, or for n where none attains it; and in its place that for ``later``
-    if it does not raise k. It is a function of the plan, and must not depend on the votes.
+    Let k be the smallest number of hits that attains ``level`` at its own ``best_tau``, or n if
+    none does. The result is the best threshold for k hits, or the best one for ``later`` where that
+    does not raise k. It is a function of the plan, and must not depend on the votes.
 
     Args:
         n (int): Number of counted draws, at least 1.
@@ -114,25 +119,15 @@ def balanced_tau(n: int, num_components: int, level: float, later: float) -> flo
         return 0.5
     hits = np.arange((n + 3) // 2, n + 1)
     taus = best_tau(n, hits, num_components)
-
-    def same_draws(tau: ArrayLike, k: ArrayLike) -> NDArray[np.float64]:
-        """The p-values, with 1 where they are not known to hold."""
-        p = stats.binom.sf(np.subtract(k, 1), n, tau) + max(num_components, 1) * stats.binom.sf(
-            np.subtract(k, 1), n, np.subtract(1, tau)
-        )
-        valid = np.asarray(k) > np.asarray(tau) * (n - 1) + 1
-        return np.maximum(np.where(valid, p, 1.0), SMALLEST)
-
-    smallest = same_draws(taus, hits)
+    smallest = np.maximum(_same_draws(hits, n, taus, num_components), SMALLEST)
 
     def first(bound: float) -> int:
         attained = smallest <= bound
         return int(np.argmax(attained)) if attained[-1] else len(hits) - 1
 
     begin, after = first(level), first(later)
-    if same_draws(taus[after], hits[begin]) <= level:
-        begin = after
-    return float(taus[begin])
+    at_later = _same_draws(hits[begin], n, taus[after], num_components)
+    return float(taus[after if max(float(at_later), SMALLEST) <= level else begin])
 
 
 def check_selection(selection: str) -> None:
@@ -149,6 +144,9 @@ def p_value_table(
     n: int, tau: float, selection: str, num_components: int = 1
 ) -> NDArray[np.float64]:
     """Every attainable p-value of a selection, by the number of counted hits.
+
+    For 'holdout' it is ``P[Bin(n, tau) >= k]`` for k = 0, ..., n; for 'same_draws' see
+    ``same_draws_table``.
 
     Args:
         n (int): Number of counted draws, at least 1.
@@ -171,7 +169,8 @@ def _cached_table(n: int, tau: float, selection: str, num_components: int) -> ND
     if selection == 'same_draws':
         table = same_draws_table(n, tau, num_components)
     else:
-        table = upper_tail_table(n, tau)
+        n, tau = check_draws(n), check_tau(tau)
+        table = upper_tail(np.arange(n + 1), n, tau)
     table = np.maximum(table, SMALLEST)
     table.flags.writeable = False
     return table
@@ -225,34 +224,21 @@ def p_values(hits: ArrayLike, n: int, tau: float) -> NDArray[np.float64]:
 
     Raises:
         ValueError: If a value is out of range; the message gives the value.
+
+    Example:
+        >>> from mmcert.certify.binomial import p_values
+        >>> p_values([0, 1, 2], n=2, tau=0.5)
+        array([1.  , 0.75, 0.25])
     """
-    table = upper_tail_table(n, tau)
+    table = p_value_table(n, tau, 'holdout')
     return table[check_hits(hits, n)]
 
 
-def clopper_pearson_lower(hits: ArrayLike, n: int, alpha: float) -> NDArray[np.float64]:
-    """One-sided lower confidence bound of a binomial probability, exact.
-
-    The probability that the bound exceeds the true probability is at most ``alpha`` (Clopper and
-    Pearson, "The use of confidence or fiducial limits", Biometrika 1934).
-
-    Args:
-        hits (np.ndarray): Successes, any shape, integers in [0, n].
-        n (int): Number of draws, at least 1.
-        alpha (float): Significance level in (0, 1) of each single bound.
-
-    Returns:
-        np.ndarray: Lower bounds, the shape of ``hits``, float64; 0 where there were no hits.
-
-    Raises:
-        ValueError: If a value is out of range; the message gives the value.
-    """
-    hits = check_hits(hits, n)
-    return clopper_pearson_table(n, alpha)[hits]
-
-
 def clopper_pearson_table(n: int, alpha: float) -> NDArray[np.float64]:
-    """The lower bounds of 0, ..., n hits; see ``clopper_pearson_lower``.
+    """One-sided lower confidence bounds of a binomial probability, by the number of hits; exact.
+
+    The probability that the bound of the observed hits exceeds the true probability is at most
+    ``alpha`` (Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 1934).
 
     Args:
         n (int): Number of draws, at least 1.
@@ -265,48 +251,6 @@ def clopper_pearson_table(n: int, alpha: float) -> NDArray[np.float64]:
         ValueError: If a value is out of range.
     """
     successes = np.arange(1, check_draws(n) + 1)
-    bounds = stats.beta.ppf(check_alpha(alpha), successes, n - successes + 1)
-    return np.concatenate([[0.0], bounds])
-
-
-def min_hits(n: int, tau: float, level: float) -> int | None:
-    """Smallest number of hits whose p-value is at most ``level``.
-
-    Args:
-        n (int): Number of draws, at least 1.
-        tau (float): Probability threshold in [0.5, 1).
-        level (float): Level of the single test, in (0, 1).
-
-    Returns:
-        int | None: The number of hits; None if even n hits are not enough.
-
-    Raises:
-        ValueError: If a value is out of range.
-    """
-    attained = upper_tail_table(n, tau) <= check_alpha(level)
-    return int(np.argmax(attained)) if attained[-1] else None
-
-
-def check_hits(hits: ArrayLike, n: int) -> NDArray[np.integer]:
-    """Checks counts of agreement: integers in [0, n].
-
-    Args:
-        hits (np.ndarray): Counts, any shape.
-        n (int): Number of draws, at least 1.
-
-    Returns:
-        np.ndarray: The counts as an integer array of the same shape.
-
-    Raises:
-        ValueError: If they are not integers or one is out of range; the message gives it.
-    """
-    n = check_draws(n)
-    array = np.asarray(hits)
-    if array.size == 0:
-        return array.astype(np.int64)
-    if array.dtype.kind not in 'iu':
-        raise ValueError(f'hits must be integers, got an array of {array.dtype}')
-    low, high = array.min(), array.max()
-    if low < 0 or high > n:
-        raise ValueError(f'hits must lie in [0, n] = [0, {n}], got {low if low < 0 else high}')
-    return array
+    bounds = special.betaincinv(successes, n - successes + 1, check_alpha(alpha))
+    # For a few hits at levels below 1e-150 the inverse may not be found: 0 is a bound, too.
+    return np.concatenate([[0.0], np.nan_to_num(bounds)])

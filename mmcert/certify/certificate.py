@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmcert.certify.binomial import p_value_table
+from mmcert.certify.checks import check_order
 from mmcert.certify.hierarchy import Hierarchy
-from mmcert.certify.multiple_testing import check_order
-from mmcert.certify.procedures import Rejections, reject
+from mmcert.certify.procedures import Family, Rejections
 from mmcert.certify.selection import Counting, settle_votes
 from mmcert.certify.sequential import spend
 from mmcert.certify.settings import PROCEDURE, SELECTION, CertifySettings
@@ -24,27 +24,26 @@ ABSTAIN_LABEL = 254
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """Which components of one input are certified, and on what settings.
+    """Which components of one input are certified, and under what settings.
 
-    The theorem. Let p_i be the probability, over the perturbation's law, that the base model gives
+    The theorem. Let p_i be the probability, over the perturbation, that the base model gives
     component i its guess class. With probability at least 1 - alpha over the draws that made the
-    votes, p_i > tau holds for *all* certified components together (with the procedure kfwer: for
-    all but fewer than k of them). Together with the perturbation that the votes were sampled under,
-    p_i > tau keeps the smoothed model's class of component i unchanged for every attack up to
+    votes, p_i > tau holds for *all* certified components together (with a procedure that takes k:
+    for all but fewer than k of them). Under the perturbation that the votes were sampled with, p_i
+    > tau keeps the smoothed model's class of component i unchanged for every attack up to
     ``perturbation.radius(tau)``.
 
-    With a hierarchy, the same 1 - alpha covers the coarser statements as well: where ``level`` is
-    l > 0, the probability that the base model's class lies in the group ``groups[l - 1]`` exceeds
-    tau.
+    With a hierarchy, the same 1 - alpha covers the coarser claims as well: where ``level`` is l >
+    0, the base model's class lies in the group ``groups[l - 1]`` with probability more than tau.
 
-    Assumptions: the draws are independent, each used once; under 'holdout' those of the guess are
-    apart from those of the hits; tau, alpha, the procedure, the selection, the order and the
-    hierarchy were not chosen by looking at the hits; the input was not chosen by looking at the
-    seed; arithmetic is exact. Of several certificates of the same votes each holds by itself; one
-    that is chosen among them for its result does not. Unless the votes have looks, the number of
-    draws was fixed as well: sampling more of them because the result was not good enough is not
-    covered. With looks, their sizes were fixed, and only whether to take the next one could depend
-    on the votes.
+    Assumptions: the draws are independent, and each is used once. Under 'holdout' the draws of the
+    guess are apart from those of the hits. Nobody chose tau, alpha, the procedure, the selection,
+    the order or the hierarchy by looking at the hits, or the input by looking at the seed.
+    Arithmetic is exact. Of several certificates of the same votes each holds by itself; one that is
+    chosen among them for its result does not. Unless the votes have looks, the number of draws was
+    fixed beforehand: sampling more of them because the result was not good enough is not covered.
+    With looks, their sizes were fixed, and only whether to take the next one could depend on the
+    votes.
 
     Not promised: that the certified model does not abstain under attack (p_i is then only known
     to exceed 1/2), that the class is right, or anything for several inputs together.
@@ -59,10 +58,20 @@ class Certificate:
         selection (str): 'holdout' or 'same_draws': what was counted.
         tested_tau (float): The threshold of the tests, tau or more (see ``binomial.balanced_tau``).
         looks (tuple[int, ...]): The looks of a group-sequential run; empty if n was fixed.
-        order (str | None): For 'ordered_holm': what ordered the components.
+        order (str | None): What ordered the components, for procedures that take an order.
         level (np.ndarray | None): With a hierarchy, 0 where the class is certified, l where the
             group of level l is, and the number of levels + 1 where nothing is; uint8.
         groups (tuple[np.ndarray, ...]): With a hierarchy, the groups of each of its levels.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmcert.certify import Votes, certify
+        >>> votes = Votes(guess=np.array([3, 7]), hits=np.array([100, 80]), n=100, n0=10)
+        >>> certificate = certify(votes, tau=0.75, alpha=0.001)
+        >>> certificate.certified.tolist(), certificate.label_map().tolist()
+        ([True, False], [3, 254])
+        >>> certificate.to_dict()['promise']
+        'no certificate of this input is wrong'
     """
 
     certified: NDArray[np.bool_]
@@ -108,22 +117,18 @@ class Certificate:
 
         Returns:
             dict: kind, promise, tau, alpha, confidence, procedure, selection (the one that was
-            used), k, n0, n, looks, components, certified, tested_tau where that is not tau, and
+            used), k, n0, n, components, certified; tested_tau where that is not tau, the looks, and
             with a hierarchy how many are certified at each level.
         """
-        if self.k > 1:
-            kind = 'count certificate'
-            promise = f'fewer than k = {self.k} certificates of this input are wrong'
-        else:
-            kind, promise = 'certificate', 'no certificate of this input is wrong'
-        statement = {
-            'kind': kind,
-            'promise': promise,
-            'tau': self.settings.tau,
-            'alpha': self.settings.alpha,
-            'confidence': 1 - self.settings.alpha,
+        settings = self.settings
+        values = {
+            'kind': settings.rule.certificate_kind(self.k),
+            'promise': settings.rule.describe(self.k),
+            'tau': settings.tau,
+            'alpha': settings.alpha,
+            'confidence': 1 - settings.alpha,
             'family': 'all components of this input',
-            'procedure': self.settings.procedure,
+            'procedure': settings.procedure,
             'selection': self.selection,
             'k': self.k,
             'n0': self.n0,
@@ -131,17 +136,17 @@ class Certificate:
             'components': self.num_components,
             'certified': int(np.count_nonzero(self.certified)),
         }
-        if self.tested_tau != self.settings.tau:
-            statement['tested_tau'] = self.tested_tau
+        if self.tested_tau != settings.tau:
+            values['tested_tau'] = self.tested_tau
         if self.order is not None:
-            statement['order'] = self.order
+            values['order'] = self.order
         if self.looks:
-            statement['looks'] = list(self.looks)
-            statement['alpha_spending'] = 'alpha / (l (l + 1)) at look l = 1, 2, ...'
+            values['looks'] = list(self.looks)
+            values['alpha_spending'] = 'alpha / (l (l + 1)) at look l = 1, 2, ...'
         if self.level is not None:
             counts = np.bincount(self.level.ravel(), minlength=len(self.groups) + 2)
-            statement['certified_by_level'] = counts[:-1].tolist()
-        return statement
+            values['certified_by_level'] = counts[:-1].tolist()
+        return values
 
 
 def certify(
@@ -157,7 +162,7 @@ def certify(
 ) -> Certificate:
     """Certifies as many components as the votes allow.
 
-    Tests H0_i: p_i <= tau for every component with exact binomial p-values, and rejects under the
+    Tests H0_i: p_i <= tau for every component with exact binomial p-values, and rejects by the
     named procedure, which bounds the error probability by alpha (SegCertify: Fischer, Baader,
     Vechev, ICML 2021). Votes with looks are tested group-sequentially (see ``sequential``).
 
@@ -165,17 +170,15 @@ def certify(
         votes (Votes): Votes of one input.
         tau (float): Probability threshold in [0.5, 1).
         alpha (float): Bound of the error probability, in (0, 1).
-        procedure (str): 'bonferroni', 'holm', 'kfwer' or 'ordered_holm'.
-        selection (str): 'holdout', 'same_draws' or 'auto', see ``CertifySettings``. Where an
-            ``order`` is
-            given and used, 'auto' is 'holdout' if there are selection draws: nobody can tell
-            whether the order comes from them.
-        k (int | float | None): For 'kfwer', see ``CertifySettings``.
-        order (np.ndarray | None): For 'ordered_holm': a permutation of the K components, most
-            promising first, by default their order in memory. It must not depend on any draw that
-            is counted. With 'same_draws' these are the selection draws as well: ordering by their
-            votes and naming 'same_draws' voids the certificate. The other procedures treat all
-            components alike and leave it unused.
+        procedure (str): Name of the procedure, see ``mmcert.certify.procedures``.
+        selection (str): 'holdout', 'same_draws' or 'auto', see ``CertifySettings``. With an
+            ``order`` that the procedure uses, 'auto' is 'holdout' if there are selection draws: the
+            order may come from them.
+        k (int | float | None): See ``CertifySettings``.
+        order (np.ndarray | None): A permutation of the K components, most promising first; by
+            default their order in memory. It must not depend on any counted draw. With 'same_draws'
+            the selection draws are counted too: an order by their votes voids the certificate.
+            Procedures that take no order do not use it.
         hierarchy (Hierarchy | None): Certifies groups of it where the class cannot be; the votes
             need the counts of its levels.
 
@@ -185,13 +188,25 @@ def certify(
     Raises:
         ValueError: If a value is out of range, the procedure is unknown, ``order`` is not a
             permutation, or the votes lack what the settings need.
+
+    Example:
+        >>> import numpy as np
+        >>> from mmcert.certify import Votes, certify
+        >>> votes = Votes(guess=np.zeros((1, 3), dtype=int), hits=np.array([[100, 93, 60]]),
+        ...               n=100, n0=10)
+        >>> certify(votes, tau=0.75, alpha=0.001).certified
+        array([[ True,  True, False]])
+        >>> certify(votes, tau=0.75, alpha=0.001, procedure='bonferroni').certified
+        array([[ True,  True, False]])
+        >>> certify(votes, tau=0.9, alpha=0.001).certified
+        array([[ True, False, False]])
     """
     settings = CertifySettings(tau, alpha, procedure, selection, k)
     checked = None if order is None else check_order(order, votes.num_components)
-    if checked is not None and procedure == 'ordered_holm' and selection == 'auto' and votes.n0 > 0:
+    if checked is not None and settings.rule.takes_order and selection == 'auto' and votes.n0 > 0:
         settings = replace(settings, selection='holdout')
-    words = 'of the components in memory' if order is None else 'given'
-    return _certify(votes, settings, checked, words, hierarchy)
+    source = 'of the components in memory' if order is None else 'given'
+    return _certify(votes, settings, checked, source, hierarchy)
 
 
 def certify_votes(
@@ -206,13 +221,12 @@ def certify_votes(
 
     Args:
         votes (Votes): Votes of one input.
-        settings (CertifySettings): Threshold, level, procedure, selection and order.
+        settings (CertifySettings): Threshold, alpha, procedure, selection and order.
         hierarchy (Hierarchy | None): See ``certify``.
         margin (np.ndarray | None): How clear the base model's prediction on the clean input is,
             integers in [0, 255], the shape of the votes: an order that depends on no draw.
         order (np.ndarray | None): What ``component_order`` returned for the same arguments, where
-            it is known already, and no other order: which draws it must not depend on, only the
-            settings say. ``certify`` is for an order of one's own.
+            it is known already, and no other order. For an order of your own, use ``certify``.
 
     Returns:
         Certificate: See there.
@@ -220,10 +234,11 @@ def certify_votes(
     Raises:
         ValueError: If the votes lack what the settings need.
     """
-    if order is None and settings.procedure == 'ordered_holm':
-        order = component_order(votes, settings, margin)
-    words = _order_words(votes, settings, margin)
-    return _certify(votes, settings, order, words, hierarchy)
+    source = None
+    if settings.rule.takes_order:
+        order = component_order(votes, settings, margin) if order is None else order
+        source = _order_source(votes, settings, margin)
+    return _certify(votes, settings, order, source, hierarchy)
 
 
 def component_order(
@@ -240,7 +255,7 @@ def component_order(
         np.ndarray | None: A permutation, shape (K,), int32; None if 'auto' finds nothing stored.
 
     Raises:
-        ValueError: If the order that is asked for is not stored.
+        ValueError: If the votes lack what the order needs.
     """
     by_votes = _orders_by_votes(votes, settings)
     keys = votes.selection_hits if by_votes else margin
@@ -263,7 +278,7 @@ def _orders_by_votes(votes: Votes, settings: CertifySettings) -> bool:
     return settings.order != 'margin' and settle_votes(votes, settings).selection == 'holdout'
 
 
-def _order_words(
+def _order_source(
     votes: Votes, settings: CertifySettings, margin: NDArray[np.integer] | None
 ) -> str:
     """What ``component_order`` orders by."""
@@ -279,7 +294,7 @@ def _certify(
     votes: Votes,
     settings: CertifySettings,
     order: NDArray[np.integer] | None,
-    order_words: str,
+    order_source: str | None,
     hierarchy: Hierarchy | None,
 ) -> Certificate:
     tested: list[NDArray[np.bool_] | None] = [None]
@@ -288,15 +303,15 @@ def _certify(
         hierarchy.check_votes(votes)
         tested, group_votes = [*hierarchy.nested(votes)], votes.group_votes
     counting = settle_votes(votes, settings)
-    fine, *stages = (
-        _counts(part, counting.selection, mask)
-        for part, mask in zip((votes, *group_votes), tested, strict=True)
+    by_class, *by_group = (
+        _counts(counted, counting.selection, mask)
+        for counted, mask in zip((votes, *group_votes), tested, strict=True)
     )
     certified = np.zeros(votes.num_components, dtype=bool)
-    reached = [certified.copy() for _ in stages]
-    for look, found in enumerate(_looks(fine, settings, counting, order, bool(votes.looks))):
+    reached = [certified.copy() for _ in by_group]
+    for look, found in enumerate(_looks(by_class, settings, counting, order, bool(votes.looks))):
         certified |= found.mask
-        for mask, counts in zip(reached, stages, strict=True):
+        for mask, counts in zip(reached, by_group, strict=True):
             mask |= counts[look][0] >= found.cutoff
     level: NDArray[np.uint8] | None = None
     if hierarchy is not None:
@@ -308,13 +323,13 @@ def _certify(
         certified=certified.reshape(votes.guess.shape),
         guess=votes.guess,
         settings=settings,
-        k=settings.number(votes.num_components),
+        k=settings.k_for(votes.num_components),
         n=votes.n,
         n0=votes.n0,
         selection=counting.selection,
         tested_tau=counting.tau,
         looks=votes.looks,
-        order=order_words if settings.procedure == 'ordered_holm' else None,
+        order=order_source if settings.rule.takes_order else None,
         level=level,
         groups=tuple(level_votes.guess for level_votes in group_votes),
     )
@@ -337,17 +352,13 @@ def _looks(
     order: NDArray[np.integer] | None,
     sequential: bool,
 ) -> Iterator[Rejections]:
-    """Runs the procedure at each look on what the looks before have left."""
+    """Runs the procedure at each look on the components that are still pending."""
     pending: NDArray[np.bool_] | None = None
     for look, (hits, n) in enumerate(stages, start=1):
-        found = reject(
-            settings.procedure,
-            hits,
-            p_value_table(n, counting.tau, counting.selection, hits.size),
-            spend(settings.alpha, look) if sequential else settings.alpha,
-            k=settings.number(hits.size),
-            order=order,
-            pending=pending,
+        table = p_value_table(n, counting.tau, counting.selection, hits.size)
+        alpha = spend(settings.alpha, look) if sequential else settings.alpha
+        found = settings.rule.run(
+            Family(hits, table, alpha, settings.k_for(hits.size), order, pending)
         )
         yield found
         pending = ~found.mask if pending is None else pending & ~found.mask

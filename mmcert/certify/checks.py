@@ -6,6 +6,9 @@ import math
 import numbers
 import operator
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 
 def check_draws(n: int, name: str = 'n') -> int:
     """Checks a number of draws: an integer of at least 1."""
@@ -59,6 +62,60 @@ def check_k(k: int | float, num_components: int) -> int:
         raise ValueError(
             f'k must be an integer of at least 1 or a share of the components in (0, 1), got {k!r}'
         ) from None
+
+
+def check_hits(hits: ArrayLike, n: int) -> NDArray[np.integer]:
+    """Checks counts of agreement: integers in [0, n].
+
+    Args:
+        hits (np.ndarray): Counts, any shape.
+        n (int): Number of draws, at least 1.
+
+    Returns:
+        np.ndarray: The counts as an integer array of the same shape.
+
+    Raises:
+        ValueError: If they are not integers or one is out of range; the message gives it.
+    """
+    n = check_draws(n)
+    array = np.asarray(hits)
+    if array.size == 0:
+        return array.astype(np.int64)
+    if array.dtype.kind not in 'iu':
+        raise ValueError(f'hits must be integers, got an array of {array.dtype}')
+    low, high = array.min(), array.max()
+    if low < 0 or high > n:
+        raise ValueError(f'hits must lie in [0, n] = [0, {n}], got {low if low < 0 else high}')
+    return array
+
+
+def check_order(order: ArrayLike, num_components: int) -> NDArray[np.integer]:
+    """Checks a permutation of the components.
+
+    Args:
+        order (np.ndarray): Indices, most promising first, shape (K,).
+        num_components (int): Size of the family, K.
+
+    Returns:
+        np.ndarray: The same as an array.
+
+    Raises:
+        ValueError: If it is not a permutation of 0, ..., K - 1.
+    """
+    array = np.asarray(order)
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in 'iu' or array.shape != (num_components,):
+        raise ValueError(
+            f'order must be a permutation of the {num_components} components, got an array of '
+            f'{array.dtype} with shape {array.shape}'
+        )
+    seen = np.zeros(num_components, dtype=bool)
+    if array.size and array.min() >= 0 and array.max() < num_components:
+        seen[array] = True
+    if not seen.all():
+        raise ValueError(f'order must hold each of 0, ..., {num_components - 1} once')
+    return array
 
 
 def _is_number(value: object) -> bool:

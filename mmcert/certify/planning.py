@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize, stats
 
 from mmcert.certify.binomial import (
     LARGEST_TAU,
@@ -17,10 +16,10 @@ from mmcert.certify.binomial import (
     histogram,
     log_smallest_p_value,
     p_value_table,
+    upper_tail,
 )
 from mmcert.certify.certificate import Certificate
 from mmcert.certify.checks import check_draws
-from mmcert.certify.procedures import log_first_level
 from mmcert.certify.selection import Counting, allowed, later_look, possible, settle
 from mmcert.certify.sequential import GROWTH, spend
 from mmcert.certify.settings import CertifySettings
@@ -155,7 +154,11 @@ def _max_tau(counted: int, level: float, selection: str, num_components: int) ->
         return None
     if excess(LARGEST_TAU) <= 0:
         return LARGEST_TAU
-    return float(optimize.brentq(excess, lowest, LARGEST_TAU))
+    low, high = lowest, LARGEST_TAU
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if excess(middle) > 0 else (middle, high)
+    return low
 
 
 def require_feasible(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> None:
@@ -207,11 +210,11 @@ def first_look(settings: CertifySettings, num_components: int, n0: int = 0) -> i
 def _of_first_look(settings: CertifySettings) -> CertifySettings:
     """The settings that the first look is to be able to certify anything under."""
     at_look = replace(settings, alpha=spend(settings.alpha, 1))
-    if settings.procedure != 'ordered_holm':
+    if not settings.rule.takes_order:
         return at_look
     open_ = possible(settings)
     selection = open_[0] if len(open_) == 1 else settings.selection
-    return replace(at_look, procedure='holm', selection=selection, order='auto')
+    return replace(at_look.without_order(), selection=selection)
 
 
 def first_hits(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> int | None:
@@ -402,15 +405,12 @@ def draws_for_share(
         return None
     # Most numbers are ruled out all at once: the p-value of one hit more (which ordered_holm may
     # do without) is at least the first term, and has to attain the level of Holm's procedure.
-    sizes, level = (
-        np.arange(least, MOST_DRAWS + 1),
-        settings.number(num_components) * settings.alpha,
-    )
-    level *= (1 + TIE) / max(num_components, 1)
+    sizes, k = np.arange(least, MOST_DRAWS + 1), settings.k_for(num_components)
+    level = settings.rule.without_order.first_level(settings.alpha, num_components, k) * (1 + TIE)
     able = np.zeros(len(sizes), dtype=bool)
     for selection in _selections(settings, n0):
         counted = sizes + (n0 if selection == 'same_draws' else 0)
-        able |= stats.binom.sf(np.floor(share * counted), counted, settings.tau) <= level
+        able |= upper_tail(np.floor(share * counted) + 1, counted, settings.tau) <= level
     for n in sizes[able].tolist():
         if _is_enough(share, settle(settings, num_components, n0, n)):
             return n
@@ -442,7 +442,8 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
     pending = int(counts.sum())
     if pending == 0:
         return 0.0
-    level = certificate.k * spend(settings.alpha, len(votes.looks) + 1) / pending
+    alpha = spend(settings.alpha, len(votes.looks) + 1)
+    level = settings.rule.without_order.first_level(alpha, pending, certificate.k)
     after = counted + n - votes.n
     table = p_value_table(
         after, certificate.tested_tau, certificate.selection, votes.num_components
@@ -450,7 +451,7 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
     cutoff = int(np.count_nonzero(table > level))
     have = np.arange(counted + 1)
     share = (have + 0.5) / (counted + 1)
-    chance = stats.binom.sf(cutoff - have - 1, n - votes.n, share)
+    chance = upper_tail(cutoff - have, n - votes.n, share)
     return float(counts @ chance)
 
 
@@ -538,5 +539,5 @@ def _selections(settings: CertifySettings, n0: int) -> tuple[str, ...]:
 
 
 def _log_level(settings: CertifySettings, num_components: int) -> float:
-    k = settings.number(num_components)
-    return log_first_level(settings.procedure, settings.alpha, num_components, k)
+    k = settings.k_for(num_components)
+    return settings.rule.log_first_level(settings.alpha, num_components, k)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from mmcert.certify.binomial import (
     SELECTIONS,
@@ -23,7 +23,6 @@ from mmcert.certify.binomial import (
     p_value_table,
 )
 from mmcert.certify.checks import check_alpha, check_draws
-from mmcert.certify.procedures import first_hits, goes_on
 from mmcert.certify.sequential import spend
 from mmcert.certify.settings import SELECTION, CertifySettings
 from mmcert.certify.votes import Votes
@@ -61,8 +60,8 @@ class Counting:
 @functools.lru_cache(maxsize=1024)
 def even_chance(hits: int, counted: int) -> float:
     """The probability at which a number of hits, or more, is as likely as not."""
-    # P[Bin(counted, p) >= hits] is the distribution function of this beta law at p.
-    return float(stats.beta.ppf(0.5, hits, counted - hits + 1))
+    # P[Bin(counted, p) >= hits] is the incomplete beta function at p.
+    return float(special.betaincinv(hits, counted - hits + 1, 0.5))
 
 
 def possible(settings: CertifySettings, legal: Sequence[str] = SELECTIONS) -> tuple[str, ...]:
@@ -77,7 +76,7 @@ def possible(settings: CertifySettings, legal: Sequence[str] = SELECTIONS) -> tu
     """
     if settings.selection != 'auto':
         return (settings.selection,)
-    if settings.procedure == 'ordered_holm' and settings.order == 'selection':
+    if settings.rule.takes_order and settings.order == 'selection':
         return ('holdout',)
     return tuple(legal)
 
@@ -121,7 +120,7 @@ def settle(
 
     def needs(counting: Counting) -> tuple[float, float, bool]:
         table = p_value_table(counting.counted, counting.tau, counting.selection, num_components)
-        level = settings.number(num_components) * settings.alpha / max(num_components, 1)
+        level = _level_without_order(settings, num_components)
         hits = int(np.count_nonzero(table > level))
         share = even_chance(hits, counting.counted) if hits <= counting.counted else math.inf
         return share, float(table[-1]), counting.selection == 'holdout'
@@ -167,8 +166,8 @@ def later_look(
     """
     counted = check_draws(n) + (n0 if first.selection == 'same_draws' else 0)
     table = p_value_table(counted, first.tau, first.selection, num_components)
-    k = settings.number(num_components)
-    hits = first_hits(settings.procedure, table, settings.alpha, num_components, k)
+    k = settings.k_for(num_components)
+    hits = settings.rule.first_hits(table, settings.alpha, num_components, k)
     return Counting(first.selection, first.tau, counted, hits)
 
 
@@ -177,10 +176,16 @@ def _counting(
 ) -> Counting:
     tau = settings.tau
     if selection == 'same_draws':
-        level = settings.number(num_components) * settings.alpha / max(num_components, 1)
-        later = min(level * (LATER if goes_on(settings.procedure) else 1), 1.0)
+        level = _level_without_order(settings, num_components)
+        later = min(level * (LATER if settings.rule.steps_down else 1), 1.0)
         tau = max(tau, balanced_tau(check_draws(n) + n0, num_components, level, later))
     return later_look(Counting(selection, tau, n, None), settings, num_components, n0, n)
+
+
+def _level_without_order(settings: CertifySettings, num_components: int) -> float:
+    """The first level of a component that no order puts first."""
+    k = settings.k_for(num_components)
+    return settings.rule.without_order.first_level(settings.alpha, num_components, k)
 
 
 def settle_joint(votes: Votes, alpha: float, selection: str = SELECTION) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.checks import check_alpha, check_k, check_tau
-from mmcert.certify.procedures import check_procedure
+from mmcert.certify.procedures import PROCEDURES, Procedure, get_procedure
 
 PROCEDURE = 'ordered_holm'
 """The procedure where none is named, of runs and tools alike."""
@@ -29,21 +29,28 @@ class CertifySettings:
     Attributes:
         tau (float): Probability threshold in [0.5, 1).
         alpha (float): Bound of the error probability per input, in (0, 1).
-        procedure (str): Multiple testing procedure, one of ``procedures.PROCEDURES``.
+        procedure (str): Name of the multiple testing procedure, see ``mmcert.certify.procedures``.
         selection (str): 'holdout' tests the guess on the estimation draws alone, as SegCertify
-            does; 'same_draws' counts the selection draws as well, at the price of a second term in
-            the p-value (see ``binomial.same_draws_table``); 'auto' is the one of them that needs
-            less to begin, chosen from the plan alone (see ``selection.settle``), or the one that
-            the order and the votes leave.
-        k (int | float | None): For 'kfwer' alone: fewer than k certificates may be wrong; a number,
-            or a share of the components in (0, 1).
-        order (str): For 'ordered_holm': where the order of the components comes from, 'margin' (the
-            base model's on the clean input), 'selection' (the selection votes, ties by the margin;
-            not for 'same_draws', since the order must not depend on draws that are counted), or
-            'auto', the first of selection and margin that is allowed and stored.
+            does. 'same_draws' counts the selection draws as well, at the price of a second term in
+            the p-value (see ``binomial.same_draws_table``). 'auto' is whichever needs less to
+            begin, chosen from the plan alone (see ``selection.settle``); where the order or the
+            votes allow only one, it is that one.
+        k (int | float | None): For procedures that take it ('kfwer'): fewer than k certificates may
+            be wrong; a number, or a share of the components in (0, 1).
+        order (str): For procedures that take an order ('ordered_holm'): where it comes from.
+            'margin' is the base model's margin on the clean input; 'selection' is the selection
+            votes, ties by the margin (not with 'same_draws', since the order must not depend on
+            counted draws); 'auto' is the first of selection and margin that is allowed and stored.
 
     Raises:
         ValueError: If a value is out of range or does not go with another.
+
+    Example:
+        >>> from mmcert.certify import CertifySettings
+        >>> CertifySettings(tau=0.75, alpha=0.001).procedure
+        'ordered_holm'
+        >>> CertifySettings(0.75, 0.001, 'kfwer', k=0.001).k_for(172_800)
+        172
     """
 
     tau: float
@@ -57,22 +64,23 @@ class CertifySettings:
         """Checks the fields."""
         object.__setattr__(self, 'tau', check_tau(self.tau))
         object.__setattr__(self, 'alpha', check_alpha(self.alpha))
-        check_procedure(self.procedure)
+        takes_k = self.rule.takes_k
         if self.selection not in SELECTION_CHOICES:
             raise ValueError(
                 f'unknown selection {self.selection!r}; legal: {", ".join(SELECTION_CHOICES)}'
             )
-        if (self.procedure == 'kfwer') != (self.k is not None):
+        if takes_k != (self.k is not None):
+            names = ', '.join(name for name, rule in PROCEDURES.items() if rule.takes_k)
             raise ValueError(
-                f'k belongs to the procedure kfwer, got procedure={self.procedure!r} with '
-                f'k={self.k!r}; for example procedure="kfwer", k=0.001 allows one certificate in a '
-                'thousand components to be wrong'
+                f'k belongs to the procedure {names}, got procedure={self.procedure!r} with '
+                f'k={self.k!r}; for example k=0.001 allows one certificate in a thousand '
+                'components to be wrong'
             )
         if self.k is not None:
             check_k(self.k, 1)
             # NumPy's numbers are no JSON values.
-            kind = int if isinstance(self.k, numbers.Integral) else float
-            object.__setattr__(self, 'k', kind(self.k))
+            number = int if isinstance(self.k, numbers.Integral) else float
+            object.__setattr__(self, 'k', number(self.k))
         if self.order not in ORDERS:
             raise ValueError(f'order must be one of {", ".join(ORDERS)}, got {self.order!r}')
         if self.order == 'selection' and self.selection == 'same_draws':
@@ -81,8 +89,17 @@ class CertifySettings:
                 "counts, which is not valid: use order='margin'"
             )
 
-    def number(self, num_components: int) -> int:
-        """The k of the k-FWER as a number, at most K; 1 for the other procedures."""
+    @property
+    def rule(self) -> Procedure:
+        """The procedure itself."""
+        return get_procedure(self.procedure)
+
+    def without_order(self) -> CertifySettings:
+        """The settings that the components meet which an order puts last."""
+        return replace(self, procedure=self.rule.without_order.name, order='auto')
+
+    def k_for(self, num_components: int) -> int:
+        """``k`` as a number, at most K; 1 for the procedures that take none."""
         if self.k is None:
             return 1
         return min(check_k(self.k, num_components), max(num_components, 1))

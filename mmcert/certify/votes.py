@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmcert.certify.binomial import SELECTIONS, check_hits
-from mmcert.certify.checks import check_draws
+from mmcert.certify.binomial import SELECTIONS
+from mmcert.certify.checks import check_draws, check_hits
 
 
 @dataclass(frozen=True, eq=False)

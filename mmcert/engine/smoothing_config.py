@@ -53,8 +53,9 @@ class SmoothingConfig:
         min_gain (float): With n='auto', stops when the next look is not expected to certify at
             least this share of the pixels in addition.
         alpha (float): Bound of the error probability per image, in (0, 1).
-        procedure (str): Multiple testing procedure: 'bonferroni', 'holm', 'kfwer' or
-            'ordered_holm'. SegCertify as published is 'holm' with ``selection='holdout'``.
+        procedure (str): Multiple testing procedure: 'bonferroni', 'holm', 'kfwer', 'ordered_holm',
+            or your own (``mmcert.certify.procedures``). SegCertify as published is 'holm' with
+            ``selection='holdout'``.
         selection (str): 'holdout', 'same_draws' or 'auto', see ``mmcert.certify.CertifySettings``.
         k (int | float | None): For 'kfwer': fewer than k certificates of an image may be wrong; a
             number, or a share of the pixels.
@@ -199,9 +200,9 @@ class SmoothingConfig:
         tau, selection = self.tau, self.selection
         if tau is None:
             tau = 0.5 if perturbation.per_input_threshold else 0.75
-        if perturbation.num_cells > 1 and self.hierarchy is not None:
+        if perturbation.parts > 1 and self.hierarchy is not None:
             raise ValueError(
-                f'{perturbation!r} has {perturbation.num_cells} cells, for which nodes are not '
+                f'{perturbation!r} has {perturbation.parts} parts, for which nodes are not '
                 'counted: leave hierarchy out'
             )
         if 'same_draws' not in selections_of(perturbation, self.n0):

@@ -88,7 +88,7 @@ class SmoothingPlan:
     def most_draws(self) -> int:
         """Most draws that an input can take."""
         if self.n is not None:
-            return self.n0 + self.n * self.perturbation.num_cells
+            return self.n0 + self.n * self.perturbation.parts
         assert self.stopping is not None
         return self.n0 + self.stopping.budget
 
@@ -135,24 +135,23 @@ class SmoothingPlan:
             self.stopping.require_look(first_look(self.settings, num_components, self.n0))
 
     def is_scarce(self, num_components: int) -> bool:
-        """Whether only ``ordered_holm``'s spare alpha can certify anything with so few draws."""
-        if self.n is None or self.settings.procedure != 'ordered_holm':
-            return False
-        plain = replace(self.settings, procedure='holm')
-        return not can_certify(self.n, plain, num_components, self.n0)
+        """Whether only the components that an order puts first can be certified."""
+        return self.n is not None and not can_certify(
+            self.n, self.settings.without_order(), num_components, self.n0
+        )
 
     def words(self) -> str:
         """The draws, for a log."""
         if self.stopping is None:
-            cells = f'{self.perturbation.num_cells} x ' * (self.perturbation.num_cells > 1)
-            return f'{self.n0} + {cells}{self.n} draws per {self.adapter.word}'
+            parts = f'{self.perturbation.parts} x ' * (self.perturbation.parts > 1)
+            return f'{self.n0} + {parts}{self.n} draws per {self.adapter.word}'
         return f'{self.n0} + up to {self.stopping.budget} draws per {self.adapter.word}, in looks'
 
 
 def selections_of(perturbation: Perturbation, n0: int) -> tuple[str, ...]:
     """The selections that a perturbation and the number of selection draws leave open."""
     legal = SELECTIONS if n0 != 0 else ('same_draws',)
-    if not perturbation.selection_counts and (n0 != 0 or perturbation.num_cells > 1):
+    if not perturbation.selection_counts and (n0 != 0 or perturbation.parts > 1):
         return tuple(selection for selection in legal if selection == 'holdout')
     return legal
 
@@ -300,9 +299,9 @@ class SmoothedSegmentor(BaseModel):
             'input': record.meta['digest'],
             'model': self.identity,
         }
-        if plan.perturbation.num_cells > 1:
+        if plan.perturbation.parts > 1:
             # n estimation draws were taken of each.
-            statement['num_cells'] = plan.perturbation.num_cells
+            statement['parts'] = plan.perturbation.parts
         if input_threshold is not None:
             statement['attack_on_this_input'] = {
                 'tau': input_threshold.tau,
@@ -529,9 +528,11 @@ class SmoothedSegmentor(BaseModel):
             return
         if not self._feasible and input_threshold is None and plan.is_scarce(num_components):
             self.logger.warning(
-                'n=%s is too small for more than what ordered_holm can certify one after the '
-                'other: Holm needs at least %d draws to begin',
+                'n=%s is too small for more than what %s can certify one after the other: %s needs '
+                'at least %d draws to begin',
                 plan.n,
-                min_draws(replace(plan.settings, procedure='holm'), num_components, plan.n0),
+                plan.settings.procedure,
+                plan.settings.without_order().procedure,
+                min_draws(plan.settings.without_order(), num_components, plan.n0),
             )
         self._feasible = True

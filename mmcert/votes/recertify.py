@@ -85,7 +85,7 @@ def evaluate(
         orders: dict[tuple[str, str], NDArray[np.int32] | None] = {}
         for index, term in enumerate(settings):
             order = None
-            if term.procedure == 'ordered_holm':
+            if term.rule.takes_order:
                 key = (settle_votes(record.votes, term).selection, term.order)
                 if key not in orders:
                     orders[key] = component_order(record.votes, term, record.margin)

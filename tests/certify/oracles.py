@@ -4,6 +4,26 @@ from itertools import combinations
 
 import numpy as np
 
+from mmcert.certify.procedures import Family, get_procedure
+
+
+def reject(procedure, hits, table, alpha, **family):
+    """What a registered procedure rejects."""
+    return get_procedure(procedure).run(Family(hits, table, alpha, **family))
+
+
+def reject_p_values(procedure, p, alpha, k=1):
+    """What a registered procedure rejects of any p-values: the table lists those that occur."""
+    p = np.asarray(p, dtype=np.float64)
+    values, rank = np.unique(p, return_inverse=True)
+    hits = len(values) - 1 - rank.reshape(p.shape)
+    return reject(procedure, hits, values[::-1], alpha, k=k).mask
+
+
+def bonferroni(p, alpha):
+    """Bonferroni's procedure as it is written."""
+    return np.asarray(p) <= alpha / max(len(p), 1)
+
 
 def holm(p, alpha):
     """Holm 1979 as it is written, one sorted p-value after the other."""

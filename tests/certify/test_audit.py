@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
-from mmcert.certify.audit import METHODS, ORACLES, Audit, Family, Method, Oracle, _count
+from mmcert.certify.audit import ORACLES, Audit, Family, Method, Oracle, _count, methods
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.settings import SELECTION_CHOICES
+
+METHODS = methods()
 
 
 def small(*methods, oracles=ORACLES, families=300):
@@ -32,7 +34,7 @@ def test_no_procedure_and_no_selection_is_missed():
     assert len(names) == len(set(names))
     for procedure in PROCEDURES:
         for selection in SELECTION_CHOICES:
-            for words in ('{}, {}', '{}, {}, in looks', 'label sets, {}, {}'):
+            for words in ('{}, {}', '{}, {}, in looks', 'groups, {}, {}'):
                 for k in ('', ' k=5'):
                     name = words.format(procedure + k, selection)
                     assert (name in names) == ((procedure == 'kfwer') == bool(k)), name
@@ -45,7 +47,7 @@ def test_an_order_by_the_selection_votes_holds_with_the_default_selection():
     (method,) = [m for m in METHODS if m.name == 'ordered_holm by the selection votes']
     audit = small(method, oracles=(oracle,), families=3000)
     (finding,) = audit.run()
-    assert finding.broken <= 1.3 * finding.alpha * finding.families
+    assert finding.failed <= 1.3 * finding.alpha * finding.families
 
 
 def test_errors_that_exclude_each_other_do():
@@ -55,15 +57,15 @@ def test_errors_that_exclude_each_other_do():
 
 
 @pytest.mark.parametrize('families', [60, pytest.param(600, marks=pytest.mark.slow)])
-def test_no_valid_method_is_exposed_in_a_small_audit(families):
+def test_no_valid_method_is_seen_in_a_small_audit(families):
     audit = small(*(m for m in METHODS if m.valid), families=families)
     audit.run()
-    assert not [f for f in audit.findings if f.exposed]
+    assert not [f for f in audit.findings if f.violates_level]
     assert len(audit.findings) == sum(m.valid for m in METHODS) * len(ORACLES)
 
 
 @pytest.mark.parametrize('method', [m for m in METHODS if not m.valid], ids=lambda m: m.name)
-def test_every_invalid_method_is_exposed_by_its_oracle(method):
+def test_every_invalid_method_is_seen_by_its_oracle(method):
     strongest = {
         'max-T bootstrap': 'large tau, few draws',
         'k-FWER with k alpha / (K - i + 1)': 'correlated, half sure',
@@ -72,14 +74,14 @@ def test_every_invalid_method_is_exposed_by_its_oracle(method):
     }
     name = strongest.get(method.name, 'one component, a tie')
     (oracle,) = [o for o in ORACLES if o.name == name]
-    full = Method(method.name, method.broken, valid=False)
+    full = Method(method.name, method.fails, valid=False)
     audit = small(full, oracles=(oracle,), families=600 if 'max-T' in method.name else 6000)
     (finding,) = audit.run()
-    assert finding.exposed, finding
+    assert finding.violates_level, finding
     assert audit.passed()
 
 
-def test_an_audit_fails_when_an_invalid_method_is_not_exposed():
+def test_an_audit_fails_when_an_invalid_method_is_not_seen():
     harmless = Method('never', lambda family, rng: False, valid=False)
     audit = small(harmless, oracles=ORACLES[:1], families=50)
     audit.run()

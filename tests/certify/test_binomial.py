@@ -48,42 +48,52 @@ def test_p_values_match_the_vectors(vectors):
         assert found == pytest.approx(vector['expected']['p'], rel=1e-9)
 
 
-def test_min_hits_matches_the_vectors(vectors):
+def test_the_smallest_hits_that_attain_a_level_match_the_vectors(vectors):
     for vector in vectors['B_mincount']:
-        assert binomial.min_hits(**vector['inputs']) == vector['expected']['min_count']
+        n, tau, level = (vector['inputs'][key] for key in ('n', 'tau', 'level'))
+        hits = int(np.count_nonzero(binomial.p_value_table(n, tau, 'holdout') > level))
+        assert (hits if hits <= n else None) == vector['expected']['min_count']
 
 
 def test_clopper_pearson_matches_the_vectors(vectors):
     for vector in vectors['B_clopper_pearson']:
         inputs = vector['inputs']
-        found = binomial.clopper_pearson_lower(
-            np.array([inputs['count']]), inputs['n'], inputs['alpha']
-        )[0]
+        found = binomial.clopper_pearson_table(inputs['n'], inputs['alpha'])[inputs['count']]
         assert found == pytest.approx(vector['expected']['lower'], rel=1e-9)
 
 
 def test_clopper_pearson_agrees_with_scipy():
     for k in range(21):
         interval = stats.binomtest(k, 20, alternative='greater').proportion_ci(0.99, 'exact')
-        assert binomial.clopper_pearson_lower(np.array([k]), 20, 0.01)[0] == pytest.approx(
-            interval.low, abs=1e-12
-        )
+        assert binomial.clopper_pearson_table(20, 0.01)[k] == pytest.approx(interval.low, abs=1e-12)
 
 
 @given(st.integers(1, 150), st.floats(1e-6, 0.4), st.floats(0.5, 0.99), st.data())
 def test_clopper_pearson_exceeds_tau_where_the_test_rejects(n, alpha, tau, data):
     hits = np.array([data.draw(st.integers(0, n))])
     p = binomial.p_values(hits, n, tau)[0]
-    bound = binomial.clopper_pearson_lower(hits, n, alpha)[0]
+    bound = binomial.clopper_pearson_table(n, alpha)[hits[0]]
     if abs(p - alpha) > 1e-9 * alpha:
         assert (bound > tau) == (p < alpha)
 
 
-def test_min_hits_is_the_smallest_that_rejects():
-    k = binomial.min_hits(100, 0.75, 1e-3)
-    table = binomial.upper_tail_table(100, 0.75)
-    assert table[k] <= 1e-3 < table[k - 1]
-    assert binomial.min_hits(10, 0.75, 1e-3) is None
+@pytest.mark.parametrize('n', [1, 7, 110, 5000])
+@pytest.mark.parametrize('p', [1e-12, 0.25, 0.5, 0.75, 1 - 1e-12])
+def test_tails_and_bounds_are_those_of_scipys_distributions(n, p):
+    hits = np.arange(-1, n + 2)
+    np.testing.assert_array_equal(binomial.upper_tail(hits, n, p), stats.binom.sf(hits - 1, n, p))
+    for alpha in (0.05, 1e-3, 1e-9):
+        bounds = stats.beta.ppf(alpha, hits[2:-1], n - hits[2:-1] + 1)
+        np.testing.assert_array_equal(binomial.clopper_pearson_table(n, alpha)[1:], bounds)
+
+
+@pytest.mark.parametrize('level', [1e-100, 1e-200, 1e-307])
+def test_bounds_at_tiny_levels_are_bounds(level):
+    # P[Bin(n, bound) >= k] must not exceed the level.
+    table = binomial.clopper_pearson_table(100, level)
+    assert (np.diff(table[6:]) >= 0).all() and (table >= 0).all()
+    k = np.flatnonzero(table > 0)
+    assert (binomial.upper_tail(k, 100, table[k]) <= level * (1 + 1e-6)).all()
 
 
 def test_shape_is_kept_and_nothing_is_fine():
@@ -112,4 +122,4 @@ def test_bad_values_are_named(hits, n, tau, message):
 @pytest.mark.parametrize('alpha', [0, 1, -0.1, float('nan'), 'x'])
 def test_bad_alpha_is_named(alpha):
     with pytest.raises(ValueError, match='alpha'):
-        binomial.clopper_pearson_lower(np.array([1]), 2, alpha)
+        binomial.clopper_pearson_table(2, alpha)

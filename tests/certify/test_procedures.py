@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from mmcert.certify import CertifySettings, Votes, certify, procedures
+from mmcert.certify import CertifySettings, Votes, certify
 from mmcert.certify.binomial import histogram, p_value_table, same_draws_table
-from mmcert.certify.multiple_testing import kfwer
-from mmcert.certify.procedures import PROCEDURES, reject
+from mmcert.certify.procedures import PROCEDURES, Bonferroni, register, table
 from mmcert.certify.settings import PROCEDURE, SELECTION
 from mmcert.votes import VotesRecord
 from tests.certify import oracles
+from tests.certify.oracles import reject, reject_p_values
 
 ALPHAS = st.sampled_from([0.001, 0.01, 0.05, 0.2])
 
@@ -78,7 +78,7 @@ def test_procedures_equal_their_definitions_on_p_values(family, tau, alpha, k):
     p = table[hits]
     found = reject('kfwer', hits, table, alpha, k=k).mask
     np.testing.assert_array_equal(found, oracles.lehmann_romano(p, alpha, k))
-    np.testing.assert_array_equal(found, kfwer(p, alpha, k))
+    np.testing.assert_array_equal(found, reject_p_values('kfwer', p, alpha, k))
     for ours, theirs in (('holm', 'holm'), ('bonferroni', 'bonferroni')):
         # It collects garbage in every call, which takes long where much was imported.
         with mock.patch('gc.collect'):
@@ -146,19 +146,21 @@ def test_the_lehmann_romano_levels_match_the_vectors(vectors):
         inputs = vector['inputs']
         total, k, alpha = inputs['N'], inputs['k'], inputs['alpha']
         levels = np.array(vector['expected']['levels'])
-        np.testing.assert_array_equal(kfwer(levels * (1 - 1e-9), alpha, k), True)
+        np.testing.assert_array_equal(reject_p_values('kfwer', levels * (1 - 1e-9), alpha, k), True)
         above = levels * (1 - 1e-9)
         above[-1] = levels[-1] * (1 + 1e-9)
-        assert kfwer(above, alpha, k).tolist() == [True] * (total - 1) + [False]
+        found = reject_p_values('kfwer', above, alpha, k)
+        assert found.tolist() == [True] * (total - 1) + [False]
 
 
 def test_kfwer_matches_the_vectors_and_not_the_invalid_constants(vectors):
     for vector in vectors['C_multiple_testing']:
         p, alpha = vector['inputs']['p'], vector['inputs']['alpha']
         for k in (1, 2):
-            assert kfwer(p, alpha, k).tolist() == vector['expected'][f'kfwer_k{k}']
+            found = reject_p_values('kfwer', p, alpha, k)
+            assert found.tolist() == vector['expected'][f'kfwer_k{k}']
     p, alpha = [0.0, 0.03, 0.09], 0.05
-    assert kfwer(p, alpha, 2).tolist() == [True, True, False]
+    assert reject_p_values('kfwer', p, alpha, 2).tolist() == [True, True, False]
 
 
 def exact_union(probabilities, n, k):
@@ -297,24 +299,38 @@ def test_coarser_counts_are_held_against_a_level_that_all_pending_can_pay(family
             assert left * table[found.cutoff] <= k * alpha * (1 + 1e-9)
 
 
-def test_a_name_without_a_rule_cannot_be_run(monkeypatch):
-    hits, table = np.array([12]), p_value_table(12, 0.6, 'holdout')
-    for name in PROCEDURES:
-        reject(name, hits, table, 0.05)
-    with pytest.raises(ValueError, match="unknown procedure 'new'"):
-        reject('new', hits, table, 0.05)
-    monkeypatch.setattr(procedures, 'PROCEDURES', (*PROCEDURES, 'new'))
-    with pytest.raises(ValueError, match="unknown procedure 'new'"):
-        reject('new', hits, table, 0.05)
-    with pytest.raises(ValueError, match="unknown procedure 'new'"):
+def test_a_procedure_is_known_by_one_name():
+    with pytest.raises(ValueError, match="unknown procedure 'new'; legal: bonferroni, holm"):
         CertifySettings(0.75, 1e-3, 'new')
+    register(Bonferroni)  # once more is no harm
+    with pytest.raises(ValueError, match="another procedure of the name 'holm'"):
+        register(type('Other', (Bonferroni,), {'name': 'holm'}))
+    rows = table().splitlines()[2:]
+    assert [row.split('`')[1] for row in rows] == list(PROCEDURES)
+
+
+@pytest.mark.parametrize('name', PROCEDURES)
+@pytest.mark.parametrize('components', [1, 2, 50])
+@pytest.mark.parametrize('alpha', [0.001, 0.05])
+def test_the_first_hits_are_what_a_first_rejection_needs(name, components, alpha):
+    rule, k = PROCEDURES[name], 2 if PROCEDURES[name].takes_k and components > 1 else 1
+    for n in (3, 12, 60):
+        p = p_value_table(n, 0.6, 'holdout')
+        first = rule.first_hits(p, alpha, components, k)
+        hits = np.zeros(components, dtype=int)
+        hits[0] = n if first is None else first
+        assert reject(name, hits, p, alpha, k=k).mask[0] == (first is not None)
+        if first:
+            hits[0] = first - 1
+            assert not reject(name, hits, p, alpha, k=k).mask.any()
+            assert np.log(p[first]) <= rule.log_first_level(alpha, components, k) + 1e-12
 
 
 def test_numpy_numbers_are_numbers():
     found = CertifySettings(np.float32(0.75), np.float64(1e-3), 'kfwer', k=np.float32(0.01))
-    assert found.number(1000) == 9
+    assert found.k_for(1000) == 9
     assert (type(found.tau), type(found.alpha), type(found.k)) == (float, float, float)
-    assert CertifySettings(0.75, 1e-3, 'kfwer', k=np.int64(3)).number(1000) == 3
+    assert CertifySettings(0.75, 1e-3, 'kfwer', k=np.int64(3)).k_for(1000) == 3
     assert type(CertifySettings(0.75, 1e-3, 'kfwer', k=np.int64(3)).k) is int
     json.dumps(vars(found))
 
@@ -331,7 +347,7 @@ def test_runs_and_answers_have_one_default():
 
 
 def test_k_is_at_most_the_number_of_components():
-    assert CertifySettings(0.75, 0.5, 'kfwer', k=5).number(1) == 1
+    assert CertifySettings(0.75, 0.5, 'kfwer', k=5).k_for(1) == 1
     lone = votes([0], 5)
     assert not certify(lone, tau=0.75, alpha=0.5, procedure='kfwer', k=5).certified.any()
 

@@ -253,7 +253,7 @@ def test_joint_radii_take_the_selection_of_the_larger_bound():
 
 @hypothesis_settings(max_examples=40, deadline=None)
 @given(
-    st.sampled_from(PROCEDURES), st.integers(0, 6), st.integers(1, 60),
+    st.sampled_from(sorted(PROCEDURES)), st.integers(0, 6), st.integers(1, 60),
     st.sampled_from([1, 7, 1000, K]), st.floats(0.5, 0.95), st.sampled_from([1e-3, 0.05, 0.3]),
 )  # fmt: skip
 def test_the_outlook_agrees_with_the_planner(procedure, n0, n, components, tau, alpha):

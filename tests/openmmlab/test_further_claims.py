@@ -237,7 +237,7 @@ def test_too_few_draws_for_holm_are_warned_of(make_config, tmp_path):
     # n = 20 at tau = 0.6: 20 unanimous votes have p = 4e-5 > 0.01 / 1536, but less than 0.01.
     run_test(make_config(smoothing=dict(n=20, procedure='ordered_holm')))
     (log,) = (tmp_path / 'work').glob('2*/2*.log')
-    assert 'Holm needs at least 24 draws to begin' in log.read_text()
+    assert 'holm needs at least 24 draws to begin' in log.read_text()
 
 
 def test_images_with_and_without_an_allowance_are_reported_together(make_config, tmp_path):

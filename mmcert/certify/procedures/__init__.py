@@ -1,0 +1,46 @@
+"""Multiple testing procedures: one class each, in a registry that is open to your own.
+
+All of them bound the probability of a wrong certificate (or of k) under any dependence between the
+components. All reject step by step: what is rejected leaves the family, and the others are tested
+anew. They may therefore be continued on further draws at a level of their own (see
+``sequential``). The proofs are in docs/proofs.md.
+
+Example:
+    >>> import numpy as np
+    >>> from mmcert.certify.binomial import p_value_table
+    >>> from mmcert.certify.procedures import PROCEDURES, Family, get_procedure
+    >>> list(PROCEDURES)
+    ['bonferroni', 'holm', 'kfwer', 'ordered_holm']
+    >>> hits = np.array([30, 29, 20])
+    >>> family = Family(hits, p_value_table(30, 0.75, 'holdout'), alpha=0.005)
+    >>> {name: get_procedure(name).run(family).mask.tolist() for name in ('bonferroni', 'holm')}
+    {'bonferroni': [True, False, False], 'holm': [True, True, False]}
+"""
+
+from mmcert.certify.procedures.base import (
+    PROCEDURES,
+    Family,
+    Procedure,
+    Rejections,
+    get_procedure,
+    register,
+    table,
+)
+from mmcert.certify.procedures.bonferroni import Bonferroni
+from mmcert.certify.procedures.holm import Holm
+from mmcert.certify.procedures.kfwer import KFWER
+from mmcert.certify.procedures.ordered_holm import OrderedHolm
+
+__all__ = [
+    'KFWER',
+    'PROCEDURES',
+    'Bonferroni',
+    'Family',
+    'Holm',
+    'OrderedHolm',
+    'Procedure',
+    'Rejections',
+    'get_procedure',
+    'register',
+    'table',
+]
