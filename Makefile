@@ -10,7 +10,7 @@ PYTHON_GPU ?= $(BIN)/python
 DEMO_CONFIG := configs/street_scenes/segcertify-s0.25-n100_unet-tiny_street-scenes-128x192.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help venv venv-test venv-full demo test test-slow test-all test-full gpu-check audit lint format readme clean
+.PHONY: help venv venv-test venv-full demo test test-slow test-all test-full gpu-check audit docs lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -80,6 +80,15 @@ gpu-check: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),venv-test)  ## tests and t
 
 audit: venv  ## hold every procedure's error rate against alpha (some minutes)
 	$(BIN)/python tools/audit.py --out work_dirs/audit.json
+
+docs: $(VENV)/.installed-docs  ## build the documentation site into docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d docs/_build/doctrees \
+		-b html docs docs/_build/html
+	@echo 'open docs/_build/html/index.html'
+
+$(VENV)/.installed-docs: $(VENV)/.installed-tests requirements/docs.txt
+	$(BIN)/python -m pip install --quiet --only-binary=:all: -r requirements/docs.txt
+	@touch $@
 
 lint: venv-test  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -564,7 +564,7 @@ def steady_draws(model: Any, image: Any, draws: int, batch: int, whole: list[flo
 def parts(model: Any, image: Any, batch: int) -> dict[str, float]:
     """What a draw's time goes into, each part by itself, in ms per draw."""
     import torch
-    from sampling_sections import NOISE, generators
+    from sampling_sections import noisy
 
     from mmcert.sampling import LogitMaps
     from mmcert.sampling.label_decoding import add_hits, decode_labels
@@ -572,7 +572,7 @@ def parts(model: Any, image: Any, batch: int) -> dict[str, float]:
     from mmcert.sampling.outputs import not_finite
 
     device = image.device
-    drawn = NOISE.sample_many(image, generators(batch, device))
+    drawn = noisy(image, batch)
     inputs = model.normalise(drawn)
     maps = LogitMaps(model.logits(inputs), tuple(image.shape[-2:]))
     guess = decode_labels(maps)[0].to(torch.uint8)
@@ -583,7 +583,7 @@ def parts(model: Any, image: Any, batch: int) -> dict[str, float]:
             eager_labels(maps.with_scores(score))
 
     tasks: dict[str, Callable[[], object]] = {
-        'noise': lambda: NOISE.sample_many(image, generators(batch, device)),
+        'noise': lambda: noisy(image, batch),
         'normalisation': lambda: model.preprocess(drawn),
         'pass': lambda: model.logits(inputs),
         'check for NaN': lambda: not_finite(maps.scores),

@@ -110,7 +110,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def bare_passes(model: Segmentor, image: torch.Tensor, draws: int, batch: int) -> float:
     """Seconds of forward passes to logits, of images that are there already."""
-    inputs = model.normalise(NOISE.sample_many(image, generators(batch, image.device)))
+    inputs = model.normalise(noisy(image, batch))
     synchronise(image.device)
     started = time.perf_counter()
     for first in range(0, draws, batch):
@@ -139,7 +139,7 @@ def certified(
 
 def parts(model: Segmentor, image: torch.Tensor, batch: int, repetitions: int) -> dict[str, float]:
     """What a draw's time goes into, in ms, each part by itself."""
-    drawn = NOISE.sample_many(image, generators(batch, image.device))
+    drawn = noisy(image, batch)
     inputs = model.normalise(drawn)
     maps = LogitMaps(model.logits(inputs).contiguous(), tuple(image.shape[-2:]))
     labels = decode_labels(maps)
@@ -150,7 +150,7 @@ def parts(model: Segmentor, image: torch.Tensor, batch: int, repetitions: int) -
         hits.add_((labels == guess).sum(dim=0, dtype=torch.uint8))
 
     tasks = {
-        'noise': lambda: NOISE.sample_many(image, generators(batch, image.device)),
+        'noise': lambda: noisy(image, batch),
         'normalisation by the model': lambda: model.normalise(drawn),
         'forward pass': lambda: model.logits(inputs),
         'labels': lambda: decode_labels(maps),
@@ -365,12 +365,12 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def generators(count: int, device: torch.device) -> list[torch.Generator]:
-    """Generators with seeds of their own."""
-    made = [torch.Generator(device) for _ in range(count)]
+def noisy(image: torch.Tensor, count: int) -> torch.Tensor:
+    """Draws of an image, each by a generator with a seed of its own."""
+    made = [torch.Generator(image.device) for _ in range(count)]
     for index, generator in enumerate(made):
         generator.manual_seed(index)
-    return made
+    return NOISE.apply(image, NOISE.draw(image, made))
 
 
 SECTIONS = {'overhead': overhead, 'naive': naive, 'memory': memory, 'scaling': scaling}

@@ -541,10 +541,9 @@ class AttackedModel:
         for start in range(0, draws, BATCH):
             seeds = range(seed + start, seed + min(start + BATCH, draws))
             generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-            labels = segment.labels(list(law.sample_many(image, generators))).long()
-            if law.frame == 'content':
-                again = [torch.Generator().manual_seed(seed) for seed in seeds]
-                labels = law.carried_back(labels, again)
+            parameters = law.draw(image, generators)
+            labels = segment.labels(list(law.apply(image, parameters))).long()
+            labels = law.map_labels(labels, parameters)
             for index in range(model.classes):
                 counts[index] += (labels == index).sum(dim=0)
             if isinstance(model.transformation, Geometric):

@@ -1,4 +1,4 @@
-"""Writes the tables of the README and of the docs from the results files of the benchmarks.
+"""Writes the tables of README, docs and configs from the results files of the benchmarks.
 
 A page marks a table's place by ``<!-- NAME table: begin -->`` and ``<!-- NAME table: end -->``.
 NAME is that of a benchmark (``camvid``), with a colon and a word if it has several tables
@@ -14,7 +14,11 @@ import sys
 
 from study import ROOT, Tables, read_results
 
-PAGES = (ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md')))
+PAGES = (
+    ROOT / 'README.md',
+    *sorted((ROOT / 'docs').rglob('*.md')),
+    *sorted((ROOT / 'configs').glob('*/README.md')),
+)
 PLACE = re.compile(r'(<!-- (\S+) table: begin -->\n).*?(<!-- \2 table: end -->)', re.DOTALL)
 
 

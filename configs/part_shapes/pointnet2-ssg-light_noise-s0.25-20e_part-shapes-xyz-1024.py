@@ -1,11 +1,7 @@
 _base_ = [
     './pointnet2-ssg-light_clean-20e_part-shapes-xyz-1024.py',
-    '../_base_/smoothing/part_segmentation.py',
+    '../_base_/smoothing/part_noise_s0.25.py',
 ]
-train_pipeline = [
-    *_base_.shape_transform,
-    dict(type='RandomJitterPoints', jitter_std=[0.25, 0.25, 0.25], clip_range=None),
-    *_base_.pack_transform,
-]
+train_pipeline = [*_base_.shape_transform, _base_.noise, *_base_.pack_transform]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-smoothing = dict(sigma=0.25, runs=1)
+smoothing = dict(runs=1)

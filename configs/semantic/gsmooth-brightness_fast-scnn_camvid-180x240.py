@@ -1,18 +1,10 @@
-_base_ = ['../_base_/semantic_finetuned.py']
-attack = dict(range=[-0.1, 0.1])
+_base_ = ['../_base_/gsmooth_finetuned.py', '../_base_/attack_sets/brightness.py']
 # Brightness moves the latent along F1, where noise costs little: a larger sigma1 than elsewhere.
 perturbation = dict(
-    type='mmcert.SurrogateTransform',
-    surrogate='work_dirs/surrogates/brightness_camvid-180x240/surrogate.pth',
-    sigma1=0.5,
-    sigma2=0.75,
+    surrogate='work_dirs/surrogates/brightness_camvid-180x240/surrogate.pth', sigma1=0.5
 )
-# Half of the images are really transformed first; all then pass the surrogate, under its noise.
-train_pipeline = [
-    *_base_.pre_transform,
-    dict(type='mmcert.SemanticTransform', transformation='brightness', prob=0.5, **attack),
-    dict(type='mmcert.PerturbImage', perturbation=perturbation),
-    dict(type='PackSegInputs'),
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[-3].update(transformation='brightness', **_base_.attack)
+train_pipeline[-2].perturbation.update(perturbation)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-smoothing = dict(perturbation=dict(attack=dict(mode='lipschitz', **attack), **perturbation))
+smoothing = dict(perturbation=dict(attack=dict(mode='lipschitz', **_base_.attack), **perturbation))

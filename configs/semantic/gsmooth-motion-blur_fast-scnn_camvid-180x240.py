@@ -1,17 +1,7 @@
-_base_ = ['../_base_/semantic_finetuned.py']
-attack = dict(values=[[length, angle] for length in (2, 4) for angle in (-45, 0, 45, 90)])
-perturbation = dict(
-    type='mmcert.SurrogateTransform',
-    surrogate='work_dirs/surrogates/motion-blur_camvid-180x240/surrogate.pth',
-    sigma1=0.1,
-    sigma2=0.75,
-)
-# Half of the images are really transformed first; all then pass the surrogate, under its noise.
-train_pipeline = [
-    *_base_.pre_transform,
-    dict(type='mmcert.SemanticTransform', transformation='motion_blur', prob=0.5, **attack),
-    dict(type='mmcert.PerturbImage', perturbation=perturbation),
-    dict(type='PackSegInputs'),
-]
+_base_ = ['../_base_/gsmooth_finetuned.py', '../_base_/attack_sets/motion_blur.py']
+perturbation = dict(surrogate='work_dirs/surrogates/motion-blur_camvid-180x240/surrogate.pth')
+train_pipeline = _base_.train_pipeline
+train_pipeline[-3].update(transformation='motion_blur', **_base_.attack)
+train_pipeline[-2].perturbation.update(perturbation)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-smoothing = dict(perturbation=dict(attack=attack, **perturbation))
+smoothing = dict(perturbation=dict(attack=_base_.attack, **perturbation))

@@ -1,11 +1,6 @@
 _base_ = [
     './pointnet2-msg_clean-250e_shapenet-part-normals-2048.py',
-    '../_base_/smoothing/part_segmentation.py',
+    '../_base_/smoothing/part_noise_s0.5.py',
 ]
-train_pipeline = [
-    *_base_.shape_transform,
-    dict(type='RandomJitterPoints', jitter_std=[0.5, 0.5, 0.5], clip_range=None),
-    *_base_.pack_transform,
-]
+train_pipeline = [*_base_.shape_transform, _base_.noise, *_base_.pack_transform]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-smoothing = dict(sigma=0.5)

@@ -1,5 +1,2 @@
-_base_ = ['../_base_/surrogate_finetuned.py']
-model = dict(
-    surrogate=dict(transformation='brightness', low=-0.2, high=0.2),
-    attack=dict(range=[-0.1, 0.1], mode='lipschitz'),
-)
+_base_ = ['../_base_/surrogate_finetuned.py', '../_base_/attack_sets/brightness.py']
+model = dict(surrogate=_base_.surrogate, attack=dict(mode='lipschitz', **_base_.attack))

@@ -1,5 +1,2 @@
-_base_ = ['../_base_/surrogate_finetuned.py']
-model = dict(
-    surrogate=dict(transformation='contrast', low=-0.5, high=0.5),
-    attack=dict(range=[-0.2, 0.2], mode='lipschitz'),
-)
+_base_ = ['../_base_/surrogate_finetuned.py', '../_base_/attack_sets/contrast.py']
+model = dict(surrogate=_base_.surrogate, attack=dict(mode='lipschitz', **_base_.attack))

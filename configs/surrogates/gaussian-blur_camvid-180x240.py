@@ -1,5 +1,2 @@
-_base_ = ['../_base_/surrogate_finetuned.py']
-model = dict(
-    surrogate=dict(transformation='gaussian_blur', low=0, high=6),
-    attack=dict(range=[0, 4], mode='lipschitz'),
-)
+_base_ = ['../_base_/surrogate_finetuned.py', '../_base_/attack_sets/gaussian_blur.py']
+model = dict(surrogate=_base_.surrogate, attack=dict(mode='lipschitz', **_base_.attack))

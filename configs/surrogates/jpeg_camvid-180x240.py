@@ -1,5 +1,2 @@
-_base_ = ['../_base_/surrogate_finetuned.py']
-model = dict(
-    surrogate=dict(transformation='jpeg', low=10, high=100),
-    attack=dict(values=[80, 60, 40, 20]),
-)
+_base_ = ['../_base_/surrogate_finetuned.py', '../_base_/attack_sets/jpeg.py']
+model = dict(surrogate=_base_.surrogate, attack=_base_.attack)

@@ -1,5 +1,2 @@
-_base_ = ['../_base_/surrogate_finetuned.py']
-model = dict(
-    surrogate=dict(transformation='motion_blur', low=[0, -90], high=[6, 90]),
-    attack=dict(values=[[length, angle] for length in (2, 4) for angle in (-45, 0, 45, 90)]),
-)
+_base_ = ['../_base_/surrogate_finetuned.py', '../_base_/attack_sets/motion_blur.py']
+model = dict(surrogate=_base_.surrogate, attack=_base_.attack)

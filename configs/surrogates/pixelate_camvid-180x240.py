@@ -1,5 +1,2 @@
-_base_ = ['../_base_/surrogate_finetuned.py']
-model = dict(
-    surrogate=dict(transformation='pixelate', low=1, high=4),
-    attack=dict(values=[2, 3, 4]),
-)
+_base_ = ['../_base_/surrogate_finetuned.py', '../_base_/attack_sets/pixelate.py']
+model = dict(surrogate=_base_.surrogate, attack=_base_.attack)

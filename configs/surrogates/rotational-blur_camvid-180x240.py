@@ -1,5 +1,2 @@
-_base_ = ['../_base_/surrogate_finetuned.py']
-model = dict(
-    surrogate=dict(transformation='rotational_blur', low=0, high=3),
-    attack=dict(values=[1, 2, 3]),
-)
+_base_ = ['../_base_/surrogate_finetuned.py', '../_base_/attack_sets/rotational_blur.py']
+model = dict(surrogate=_base_.surrogate, attack=_base_.attack)

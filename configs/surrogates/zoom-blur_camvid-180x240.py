@@ -1,5 +1,2 @@
-_base_ = ['../_base_/surrogate_finetuned.py']
-model = dict(
-    surrogate=dict(transformation='zoom_blur', low=1, high=1.08),
-    attack=dict(values=[1.02, 1.04, 1.06]),
-)
+_base_ = ['../_base_/surrogate_finetuned.py', '../_base_/attack_sets/zoom_blur.py']
+model = dict(surrogate=_base_.surrogate, attack=_base_.attack)

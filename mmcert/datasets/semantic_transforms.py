@@ -122,7 +122,7 @@ class PerturbImage(Perturb):
 
     def __init__(self, perturbation: Mapping[str, Any], prob: float = 1.0) -> None:
         super().__init__(perturbation, prob)
-        if self.perturbation.frame != 'output':
+        if self.perturbation.moves_labels:
             raise ValueError(
                 f'{self.perturbation} moves the labels: train with mmcert.SemanticTransform, which '
                 'moves them along'

@@ -244,7 +244,7 @@ def _verdict(plan: SmoothingPlan, num_components: int) -> str:
 def _hours(plan: SmoothingPlan, num_components: int, images: int, timing: Timing) -> str:
     least = plan.n if plan.n is not None else first_look(plan.settings, num_components, plan.n0)
     # One more pass for the base model's prediction on the clean input.
-    counts = sorted({plan.n0 + least * plan.perturbation.parts + 1, plan.most_draws + 1})
+    counts = sorted({plan.n0 + least * plan.perturbation.num_cells + 1, plan.most_draws + 1})
     seconds = [count * timing.seconds_per_draw for count in counts]
     hours = ' to '.join(f'{value * images / 3600:.2f}' for value in seconds)
     each = ' to '.join(f'{value:.1f}' for value in seconds)
@@ -342,12 +342,12 @@ def time_draws(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> Timing
         settings = SamplingSettings(warm_up, 1, base.num_classes, batch_size=batch)
         collect_votes(segment, clean, plan.perturbation, settings)
         # Every part takes n of them, and whole batches say what a draw takes.
-        n0, n = batch.size, max(1, TIMED_BATCHES // plan.perturbation.parts) * batch.size
+        n0, n = batch.size, max(1, TIMED_BATCHES // plan.perturbation.num_cells) * batch.size
         settings = replace(settings, n0=n0, n=n)
         started = time.monotonic()
         collect_votes(segment, clean, plan.perturbation, settings)
         seconds = time.monotonic() - started
-        return Timing(seconds / (n0 + n * plan.perturbation.parts), clean.device.type)
+        return Timing(seconds / (n0 + n * plan.perturbation.num_cells), clean.device.type)
 
 
 @torch.no_grad()

@@ -200,9 +200,9 @@ class SmoothingConfig:
         tau, selection = self.tau, self.selection
         if tau is None:
             tau = 0.5 if perturbation.per_input_threshold else 0.75
-        if perturbation.parts > 1 and self.hierarchy is not None:
+        if perturbation.num_cells > 1 and self.hierarchy is not None:
             raise ValueError(
-                f'{perturbation!r} has {perturbation.parts} parts, for which nodes are not '
+                f'{perturbation!r} has {perturbation.num_cells} cells, for which nodes are not '
                 'counted: leave hierarchy out'
             )
         if 'same_draws' not in selections_of(perturbation, self.n0):

@@ -88,7 +88,7 @@ class SmoothingPlan:
     def most_draws(self) -> int:
         """Most draws that an input can take."""
         if self.n is not None:
-            return self.n0 + self.n * self.perturbation.parts
+            return self.n0 + self.n * self.perturbation.num_cells
         assert self.stopping is not None
         return self.n0 + self.stopping.budget
 
@@ -143,15 +143,15 @@ class SmoothingPlan:
     def words(self) -> str:
         """The draws, for a log."""
         if self.stopping is None:
-            parts = f'{self.perturbation.parts} x ' * (self.perturbation.parts > 1)
-            return f'{self.n0} + {parts}{self.n} draws per {self.adapter.word}'
+            cells = f'{self.perturbation.num_cells} x ' * (self.perturbation.num_cells > 1)
+            return f'{self.n0} + {cells}{self.n} draws per {self.adapter.word}'
         return f'{self.n0} + up to {self.stopping.budget} draws per {self.adapter.word}, in looks'
 
 
 def selections_of(perturbation: Perturbation, n0: int) -> tuple[str, ...]:
     """The selections that a perturbation and the number of selection draws leave open."""
     legal = SELECTIONS if n0 != 0 else ('same_draws',)
-    if not perturbation.selection_counts and (n0 != 0 or perturbation.parts > 1):
+    if not perturbation.selection_counts and (n0 != 0 or perturbation.num_cells > 1):
         return tuple(selection for selection in legal if selection == 'holdout')
     return legal
 
@@ -299,9 +299,9 @@ class SmoothedSegmentor(BaseModel):
             'input': record.meta['digest'],
             'model': self.identity,
         }
-        if plan.perturbation.parts > 1:
+        if plan.perturbation.num_cells > 1:
             # n estimation draws were taken of each.
-            statement['parts'] = plan.perturbation.parts
+            statement['num_cells'] = plan.perturbation.num_cells
         if input_threshold is not None:
             statement['attack_on_this_input'] = {
                 'tau': input_threshold.tau,

@@ -42,47 +42,48 @@ class InputThreshold:
 
 
 class Perturbation(ABC):
-    """A law of random perturbations together with the guarantee it buys.
+    """A distribution of random perturbations together with the guarantee it buys.
 
-    The law and its radius live together because one fixes the other.
+    Three verbs make a draw: ``draw`` gives parameters, ``apply`` perturbs the input by them, and
+    ``map_labels`` brings the label maps of perturbed inputs back to the positions of the clean one.
 
     Attributes:
         domain (str): What it perturbs, 'image' or 'points'.
         normals (bool): Whether it takes the normals of points along, in columns behind the
             coordinates.
-        frame (str): 'output' if a component is a position of the label map; 'content' if it is a
-            position of the clean input's content, which the perturbation moves: then whoever
-            samples must choose the class by the label maps ``carried_back``, and count hits by what
-            is ``agreed``, as mmcert's sampler does.
-        strict_hits (bool): Whether ``agreed`` asks for more than ``carried_back`` tells. Then the
-            selection draws choose the class and must never count as hits.
+        moves_labels (bool): Whether it moves the content of the input, and the labels with it. Then
+            a component is a position of the clean input's content, and whoever samples must choose
+            the class by the label maps of ``map_labels``, and count hits by ``labels_for_hits``.
         per_input_threshold (bool): Whether the attack set is given, and each input has a threshold
             of its own, its ``input_threshold``.
-        parts (int): How many laws make up the perturbation. With several, a certificate is a
-            conjunction over them: whoever samples must take the estimation draws of every ``part``
+        num_cells (int): Into how many cells the attack set is cut. With several, a certificate is a
+            conjunction over them: whoever samples must take the estimation draws of every ``cell``
             and count, for each component, the fewest hits of any, as mmcert's sampler does.
     """
 
     domain: str = 'image'
     normals: bool = False
-    frame: str = 'output'
-    strict_hits: bool = False
+    moves_labels: bool = False
     per_input_threshold: bool = False
-    parts: int = 1
+    num_cells: int = 1
 
     @property
     def selection_counts(self) -> bool:
-        """Whether the draws that choose the class may count as hits beside the others."""
-        return self.parts == 1 and not self.strict_hits
+        """Whether the draws that choose the class may count as hits beside the others.
 
-    def part(self, index: int) -> Perturbation:
-        """One of the laws that make up the perturbation.
+        Never where several cells make up the perturbation, or hits ask for more than the label.
+        """
+        strict = type(self).labels_for_hits is not Perturbation.labels_for_hits
+        return self.num_cells == 1 and not strict
+
+    def cell(self, index: int) -> Perturbation:
+        """The perturbation of one cell of the attack set.
 
         Args:
-            index (int): In [0, ``parts``).
+            index (int): In [0, ``num_cells``).
 
         Returns:
-            Perturbation: One whose draws are of this part.
+            Perturbation: One whose draws are of this cell.
         """
         return self
 
@@ -90,13 +91,41 @@ class Perturbation(ABC):
         """Refuses an input that this perturbation is evidently not meant for.
 
         Args:
-            inputs (torch.Tensor): As ``sample`` gets it.
+            inputs (torch.Tensor): The input.
 
         Raises:
             ValueError: If there is such a reason; the message says what to do.
         """
 
     @abstractmethod
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws the parameters of several perturbed inputs.
+
+        Args:
+            inputs (torch.Tensor): The input; only its shape matters.
+            generators (Sequence[torch.Generator]): One for each draw, on the input's device: the
+                only source of randomness.
+
+        Returns:
+            torch.Tensor: Shape (B, ...); row j depends on generator j and on the shape alone.
+        """
+
+    @abstractmethod
+    def apply(
+        self, inputs: torch.Tensor, parameters: torch.Tensor
+    ) -> Sequence[torch.Tensor] | torch.Tensor:
+        """Perturbs the input.
+
+        Args:
+            inputs (torch.Tensor): The input, unchanged by the call.
+            parameters (torch.Tensor): What ``draw`` gave, shape (B, ...). The call may reuse its
+                memory, except for what ``map_labels`` needs.
+
+        Returns:
+            Sequence[torch.Tensor] | torch.Tensor: B perturbed inputs, as a list or as one tensor
+            (B, ...), each of the input's shape and type.
+        """
+
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws one perturbed input.
 
@@ -107,40 +136,23 @@ class Perturbation(ABC):
         Returns:
             torch.Tensor: The perturbed input.
         """
+        return self.apply(inputs, self.draw(inputs, [generator]))[0]
 
-    def sample_many(
-        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> Sequence[torch.Tensor] | torch.Tensor:
-        """Draws several perturbed inputs: what ``sample`` gives with each generator.
-
-        Args:
-            inputs (torch.Tensor): The input, unchanged by the call.
-            generators (Sequence[torch.Generator]): One for each draw, on the input's device.
-
-        Returns:
-            Sequence[torch.Tensor] | torch.Tensor: The perturbed inputs, as a list or as one tensor
-            (B, ...).
-        """
-        return [self.sample(inputs, generator) for generator in generators]
-
-    def carried_back(
-        self, labels: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """Label maps of perturbed inputs in the frame of the clean one.
+    def map_labels(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Label maps of perturbed inputs at the positions of the clean one.
 
         Args:
-            labels (torch.Tensor): Label maps predicted for what ``sample_many`` gave, shape (B,
-                H, W), one label for each pixel of the input.
-            generators (Sequence[torch.Generator]): B of them, in the state in which they drew.
+            labels (torch.Tensor): Label maps predicted for what ``apply`` gave, shape (B, H, W),
+                one label for each pixel of the input.
+            parameters (torch.Tensor): Those of ``apply``.
 
         Returns:
-            torch.Tensor: The same maps with ``frame='output'``; with 'content', at v the label
-            of what lay at v before the perturbation moved it, or one outside
-            [0, C), such as -1, if there is none.
+            torch.Tensor: The same maps, unless ``moves_labels``: then at v the label of what lay at
+            v before the perturbation moved it, or one outside [0, C), such as -1, if there is none.
         """
         return labels
 
-    def agreed(self, labels: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    def labels_for_hits(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """The label maps that hits are counted by.
 
         Where content moves, attacks bring it to places between the pixels, and a certificate speaks
@@ -148,19 +160,19 @@ class Perturbation(ABC):
         an attack of the set could make the nearest one.
 
         Args:
-            labels (torch.Tensor): As for ``carried_back``.
-            generators (Sequence[torch.Generator]): As for ``carried_back``.
+            labels (torch.Tensor): As for ``map_labels``.
+            parameters (torch.Tensor): As for ``map_labels``.
 
         Returns:
-            torch.Tensor: As ``carried_back``, and outside [0, C) where these labels differ.
+            torch.Tensor: As ``map_labels``, and outside [0, C) where these labels differ.
         """
-        return self.carried_back(labels, generators)
+        return self.map_labels(labels, parameters)
 
     def input_threshold(self, inputs: torch.Tensor) -> InputThreshold | None:
         """What a certificate takes on this input, where the attack set is given beforehand.
 
         Args:
-            inputs (torch.Tensor): As ``sample`` gets it.
+            inputs (torch.Tensor): The input.
 
         Returns:
             InputThreshold | None: Determined by the input, never by the draws; None where

@@ -24,8 +24,9 @@ from scipy.special import ndtri
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import Perturbation
 from mmcert.perturbations.gaussian import GaussianNoise
-from mmcert.perturbations.lattice import POINTS, points_per_unit, rounded, with_noise
+from mmcert.perturbations.lattice import POINTS, on_grid, points_per_unit, rounded
 from mmcert.perturbations.noise_level import validate_positive
+from mmcert.perturbations.standard import fill_normal
 
 UNIT = 'units of the coordinates as the pipeline delivers them'
 
@@ -86,12 +87,15 @@ class CoordinateNoise(GaussianNoise):
         """Refuses a cloud smaller than sigma: see ``check_scale``."""
         check_scale(self.sigma, inputs)
 
-    def sample_many(
-        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """Draws noisy copies of the coordinates, shape (B, N, 3)."""
-        clouds = inputs.double().expand(len(generators), *inputs.shape)
-        return with_noise(clouds, generators, self.sigma).to(inputs.dtype)
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws the noise, shape (B, N, 3), float64."""
+        shape = (len(generators), *inputs.shape)
+        noise = torch.empty(shape, dtype=torch.float64, device=inputs.device)
+        return fill_normal(noise, generators, self.sigma)
+
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Adds noise to the coordinates, changing it in place; see ``Perturbation``."""
+        return on_grid(inputs.double(), parameters, self.sigma).to(inputs.dtype)
 
     def guarantee(self, tau: float) -> dict[str, Any]:
         """The l2 ball that a certificate at ``tau`` speaks of; see ``Perturbation``."""
@@ -153,26 +157,17 @@ class PointTransformation(Perturbation):
         """Number of parameters, P."""
         return len(self.scales)
 
-    def draw(self, generator: torch.Generator) -> torch.Tensor:
-        """Draws a parameter.
-
-        Args:
-            generator (torch.Generator): The only source of randomness.
-
-        Returns:
-            torch.Tensor: Shape (P,), float64, on the generator's device.
-        """
-        device = generator.device
-        standard = torch.randn(
-            self.num_parameters, generator=generator, device=device, dtype=torch.float64
-        )
-        return standard * torch.tensor(self.scales, device=device, dtype=torch.float64)
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws parameters, shape (B, P), float64."""
+        shape = (len(generators), self.num_parameters)
+        standard = torch.empty(shape, dtype=torch.float64, device=inputs.device)
+        return fill_normal(standard, generators) * standard.new_tensor(self.scales)
 
     def check(self, inputs: torch.Tensor) -> None:
         """Refuses what is no cloud (N, 3) of floating point numbers, or (N, 6) with normals."""
         _check_cloud(inputs, 6 if self.normals else 3)
 
-    def apply(self, inputs: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    def transform(self, inputs: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """Transforms a cloud: what an attacker may do.
 
         Args:
@@ -199,15 +194,15 @@ class PointTransformation(Perturbation):
             return points
         return torch.cat([points, self._rotate_normals(inputs[:, 3:], parameter)], dim=1)
 
-    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Transforms the cloud, shape (N, 3) or (N, 6), by a random parameter.
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> list[torch.Tensor]:
+        """Transforms the cloud, shape (N, 3) or (N, 6), by each of the parameters, shape (B, P).
 
         Computed in double precision and rounded to multiples of 2^-20, which is the first step of
         the function that is smoothed.
         """
         self.check(inputs)
-        moved = self.apply(inputs.double(), self.draw(generator))
-        return rounded(moved, POINTS).to(inputs.dtype)
+        moved = (self.transform(inputs.double(), row) for row in parameters)
+        return [rounded(cloud, POINTS).to(inputs.dtype) for cloud in moved]
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """The radius sigma * (Phi^{-1}(tau) - Phi^{-1}(floor)), in the parameter's unit."""
@@ -342,12 +337,13 @@ class Rotation3D(PointTransformation):
         super().__init__(*[float(sigma)] * 3)
         self.normals = _flag(normals, 'normals')
 
-    def draw(self, generator: torch.Generator) -> torch.Tensor:
-        """Draws an axis-angle vector of norm at most pi, shape (3,)."""
-        while True:
-            vector = super().draw(generator)
-            if torch.linalg.vector_norm(vector) <= math.pi:
-                return vector
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws axis-angle vectors of norm at most pi, shape (B, 3), float64."""
+        vectors = super().draw(inputs, generators)
+        for index, generator in enumerate(generators):
+            while torch.linalg.vector_norm(vectors[index]) > math.pi:
+                vectors[index] = super().draw(inputs, [generator])[0]
+        return vectors
 
     def guarantee(self, tau: float) -> dict[str, Any]:
         """The rotations that a certificate at ``tau`` speaks of; see ``Perturbation``."""

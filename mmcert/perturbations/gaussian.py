@@ -10,8 +10,9 @@ from scipy.special import ndtri
 
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import Perturbation
-from mmcert.perturbations.lattice import noisy_images
+from mmcert.perturbations.lattice import HALF, LEVELS, level_noise, on_levels
 from mmcert.perturbations.noise_level import validate_sigma
+from mmcert.perturbations.standard import fill_normal
 
 ROUNDING = 'the smoothed function first rounds its noisy input to whole levels of an 8-bit image'
 
@@ -55,15 +56,15 @@ class GaussianNoise(Perturbation):
                 'is in these units; divide 0-255 images by 255'
             )
 
-    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws one noisy copy of a floating point input, any shape."""
-        return self.sample_many(inputs, [generator])[0]
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws the noise plus 1/2, in levels of an 8-bit image, shape (B, *inputs.shape)."""
+        scale = self.sigma * LEVELS
+        noise = level_noise(inputs, len(generators), scale)
+        return fill_normal(noise, generators, scale, HALF)
 
-    def sample_many(
-        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """Draws noisy copies of a floating point input, shape (B, ...)."""
-        return noisy_images(inputs, generators, self.sigma)
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Adds noise to a floating point input, in the noise's memory; see ``Perturbation``."""
+        return on_levels(inputs, parameters)
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """The l2 radius sigma * (Phi^{-1}(tau) - Phi^{-1}(floor)), in the unit of sigma."""

@@ -21,7 +21,7 @@ from scipy.special import ndtr, ndtri
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import LARGEST_TAU, Perturbation
 from mmcert.perturbations.gaussian import ROUNDING
-from mmcert.perturbations.lattice import FINE, HALF, LEVELS, on_levels, rounded
+from mmcert.perturbations.lattice import FINE, HALF, LEVELS, level_noise, on_levels, rounded
 from mmcert.perturbations.laws import Gaussian, Laplace, Law, build_law
 from mmcert.perturbations.noise_level import validate_positive, validate_sigma
 from mmcert.transformations.cosine import blurred, dct
@@ -60,20 +60,14 @@ class LaplaceNoise(Perturbation):
         """Refuses what is evidently no image (C, H, W) in [0, 1] units, attacked or not."""
         check_image(inputs, max(OVERSHOOT, self.radius(LARGEST_TAU)))
 
-    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws one noisy copy of a floating point input, any shape."""
-        return self.sample_many(inputs, [generator])[0]
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws the noise plus 1/2, in levels of an 8-bit image, shape (B, *inputs.shape)."""
+        noise = level_noise(inputs, len(generators), self.law.b * LEVELS)
+        return self.law.fill_batch(noise, generators, LEVELS, HALF)
 
-    def sample_many(
-        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """Draws noisy copies of a floating point input, shape (B, ...)."""
-
-        def fill(noise: torch.Tensor) -> None:
-            for item, generator in zip(noise, generators, strict=True):
-                self.law.fill(item, generator).mul_(LEVELS).add_(HALF)
-
-        return on_levels(inputs, len(generators), self.law.b * LEVELS, fill)
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Adds noise to a floating point input, in the noise's memory; see ``Perturbation``."""
+        return on_levels(inputs, parameters)
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """The l1 radius b * ln((1 - floor) / (1 - tau)), in the unit of b."""
@@ -91,7 +85,7 @@ class LaplaceNoise(Perturbation):
             'radius': radius,
             'unit': '[0, 1] image units',
             'rounding': ROUNDING,
-            'frame': self.frame,
+            'moves_labels': self.moves_labels,
             'stage': STAGE,
             'padding': NO_PADDING,
             'clipping': NOT_CLIPPED,
@@ -122,6 +116,7 @@ class ImageTransformation(Perturbation):
         rounding (str): What the smoothed function begins with.
     """
 
+    law: Any
     num_parameters: int = 1
     law_words: str
     norm: str = 'absolute value'
@@ -132,23 +127,12 @@ class ImageTransformation(Perturbation):
         'image'
     )
 
-    @abstractmethod
-    def draw(self, generator: torch.Generator) -> torch.Tensor:
-        """Draws a parameter.
-
-        Args:
-            generator (torch.Generator): The only source of randomness.
-
-        Returns:
-            torch.Tensor: Shape (P,), float64, on the generator's device.
-        """
-
     def check(self, inputs: torch.Tensor) -> None:
         """Refuses what is evidently no image (C, H, W) in [0, 1] units, attacked or not."""
         check_image(inputs)
 
-    def apply(self, inputs: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-        """Transforms an image: what an attacker may do, and what the smoothing does.
+    def transform(self, inputs: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+        """Transforms an image: what an attacker may do.
 
         Args:
             inputs (torch.Tensor): Image, shape (C, H, W), floating point, of any values: an
@@ -164,15 +148,22 @@ class ImageTransformation(Perturbation):
         check_image(inputs, math.inf)
         return self._transform(inputs, self._checked(parameter, inputs))
 
-    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Transforms the image, shape (C, H, W), by a random parameter.
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws parameters, shape (B, P), float64."""
+        shape = (len(generators), self.num_parameters)
+        values = torch.empty(shape, dtype=torch.float64, device=inputs.device)
+        return self.law.fill_batch(values, generators)
+
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> list[torch.Tensor]:
+        """Transforms the image, shape (C, H, W), by each of the parameters, shape (B, P).
 
         Computed in double precision and rounded to 1/1024 of a level of an 8-bit image, which is
         the first step of the function that is smoothed.
         """
         check_image(inputs, math.inf)
-        transformed = self.apply(inputs.double(), self.draw(generator))
-        return rounded(transformed, FINE).to(inputs.dtype)
+        image = inputs.double()
+        transformed = (self._transform(image, self._checked(row, image)) for row in parameters)
+        return [rounded(values, FINE).to(inputs.dtype) for values in transformed]
 
     def guarantee(self, tau: float) -> dict[str, Any]:
         """The transformations that a certificate at ``tau`` speaks of; see ``Perturbation``."""
@@ -185,7 +176,7 @@ class ImageTransformation(Perturbation):
             'radius': self.radius(tau),
             'unit': self.unit,
             'rounding': self.rounding,
-            'frame': self.frame,
+            'moves_labels': self.moves_labels,
             'stage': STAGE,
             'padding': self.padding,
             'clipping': NOT_CLIPPED,
@@ -255,18 +246,12 @@ class GaussianBlur(ImageTransformation):
             )
         self.law_words = self.law.words
 
-    def draw(self, generator: torch.Generator) -> torch.Tensor:
-        """Draws a variance, shape (1,), in pixels^2."""
-        return self.law.draw((1,), generator)
-
-    def sample_many(
-        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> list[torch.Tensor]:
-        """Draws several blurred images; what they share is computed once."""
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> list[torch.Tensor]:
+        """Blurs the image; what the draws share is computed once."""
         check_image(inputs, math.inf)
         coefficients = dct(inputs.double())
-        parameters = [self._checked(self.draw(generator), inputs) for generator in generators]
-        return [rounded(blurred(coefficients, a), FINE).to(inputs.dtype) for a in parameters]
+        variances = (self._checked(row, inputs) for row in parameters)
+        return [rounded(blurred(coefficients, a), FINE).to(inputs.dtype) for a in variances]
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """Largest variance of an attacking blur: the radius of the law, in pixels^2."""
@@ -330,6 +315,7 @@ class BrightnessContrast(ImageTransformation):
         ValueError: If a scale is not positive, sigma_b evidently in 0-255 units, or the range none.
     """
 
+    law = Gaussian(1.0)
     num_parameters = 2
     law_words = 'independent N(0, sigma_k^2) of k and N(0, sigma_b^2) of b'
     norm = 'absolute value of b, at any contrast in contrast_range'
@@ -350,9 +336,9 @@ class BrightnessContrast(ImageTransformation):
         brightest = self.contrast_range[1] * (1 + self.sigma_b * float(ndtri(LARGEST_TAU)))
         check_image(inputs, max(OVERSHOOT, brightest - 1))
 
-    def draw(self, generator: torch.Generator) -> torch.Tensor:
-        """Draws (k, b), shape (2,)."""
-        standard = Gaussian(1.0).draw((2,), generator)
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws (k, b), shape (B, 2), float64."""
+        standard = super().draw(inputs, generators)
         return standard * standard.new_tensor([self.sigma_k, self.sigma_b])
 
     def allowed_brightness(self, tau: float, k: float, floor: float = 0.5) -> float | None:
@@ -466,10 +452,10 @@ class CyclicTranslation(ImageTransformation):
     Gaussian noise, whatever the function, and also modulo the size of the image. Translations by
     parts of a pixel, or with another border, are not of this family, and nothing is said of them.
 
-    Labels move with the content, so ``frame`` is 'content': a component is a position v of the
-    clean image, and the base model's class there under the shift theta is what it predicts at
-    v + theta. ``carry_back`` turns the label map of a shifted image into that frame, and the
-    sampler counts no other. A certificate says: after the attack xi, the class of the content at v
+    Labels move with the content (``moves_labels``): a component is a position v of the clean image,
+    and the base model's class there under the shift theta is what it predicts at v + theta.
+    ``map_labels`` turns the label map of a shifted image into that frame, and the sampler counts no
+    other. A certificate says: after the attack xi, the class of the content at v
     is found at v + xi.
 
     Args:
@@ -479,7 +465,7 @@ class CyclicTranslation(ImageTransformation):
         ValueError: If sigma is not positive and finite.
     """
 
-    frame = 'content'
+    moves_labels = True
     num_parameters = 2
     norm = 'l2 of (dy, dx), whole pixels'
     unit = 'pixels of the image as the test pipeline delivers it'
@@ -490,37 +476,19 @@ class CyclicTranslation(ImageTransformation):
     def __init__(self, sigma: float) -> None:
         self.law = Gaussian(sigma)
 
-    def draw(self, generator: torch.Generator) -> torch.Tensor:
-        """Draws a shift (dy, dx) of whole pixels, shape (2,)."""
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws shifts (dy, dx) of whole pixels, shape (B, 2), float64."""
         # Rounding halves up commutes with whole shifts; torch.round rounds halves to even.
-        return (self.law.draw((2,), generator) + 0.5).floor()
+        return (super().draw(inputs, generators) + 0.5).floor()
 
-    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> list[torch.Tensor]:
         """Shifts the image, shape (C, H, W): no value changes, so nothing is rounded."""
-        return self.apply(inputs, self.draw(generator))
+        return [self.transform(inputs, row) for row in parameters]
 
-    def carried_back(
-        self, labels: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """Label maps of shifted images in the frame of the clean one; see ``Perturbation``."""
-        shifts = map(self.draw, generators)
-        return torch.stack([self.carry_back(*pair) for pair in zip(labels, shifts, strict=True)])
-
-    def carry_back(self, labels: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-        """Brings the label map of a shifted image into the frame of the clean image.
-
-        Args:
-            labels (torch.Tensor): Label map predicted for ``apply(image, parameter)``, shape (...,
-                H, W), one label for each pixel of the image.
-            parameter (torch.Tensor): The shift (dy, dx) that was applied, shape (2,).
-
-        Returns:
-            torch.Tensor: At v, the label found at v + shift; the shape of ``labels``.
-
-        Raises:
-            ValueError: If the shift is not one of whole pixels.
-        """
-        return _rolled(labels, -self._checked(parameter, labels))
+    def map_labels(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """At v, the label found at v + shift; see ``Perturbation``."""
+        pairs = zip(labels, parameters, strict=True)
+        return torch.stack([_rolled(found, -self._checked(row, found)) for found, row in pairs])
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """The l2 radius sigma * (Phi^{-1}(tau) - Phi^{-1}(floor)), in pixels."""

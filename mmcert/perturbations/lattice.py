@@ -24,11 +24,8 @@ Where s exceeds ``SINGLE_STEPS``, and on all finer grids, the noise is drawn in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
 import torch
-
-from mmcert.perturbations.standard import fill_normal
 
 LEVELS = 255
 """Grid steps of images per unit: those of an 8-bit image."""
@@ -48,41 +45,24 @@ POINTS = 2.0**20
 HALF = 0.5
 """Added before rounding down: halves go up."""
 
-Fill = Callable[[torch.Tensor], object]
-"""Fills a tensor (B, ...) with noise."""
 
-
-def noisy_images(
-    inputs: torch.Tensor,
-    generators: Sequence[torch.Generator],
-    sigma: float,
-    dtype: torch.dtype | None = None,
-) -> torch.Tensor:
-    """Images with Gaussian noise, rounded to whole levels.
+def level_noise(inputs: torch.Tensor, draws: int, scale: float) -> torch.Tensor:
+    """An empty batch for noise in levels, in the precision that its scale needs.
 
     Args:
-        inputs (torch.Tensor): Floating point, any shape, in [0, 1] units.
-        generators (Sequence[torch.Generator]): One for each draw, on the input's device.
-        sigma (float): Standard deviation of the noise, in [0, 1] units.
-        dtype (torch.dtype | None): Of the result; by default the input's.
+        inputs (torch.Tensor): Any shape.
+        draws (int): Number of draws B.
+        scale (float): Of the noise, in levels.
 
     Returns:
-        torch.Tensor: Shape (B, *inputs.shape).
+        torch.Tensor: Shape (B, *inputs.shape), not initialised.
     """
-    scale = sigma * LEVELS
-
-    def fill(noise: torch.Tensor) -> object:
-        return fill_normal(noise, generators, scale, HALF)
-
-    return on_levels(inputs, len(generators), scale, fill, dtype)
+    drawn = torch.float32 if scale <= SINGLE_STEPS else torch.float64
+    return torch.empty((draws, *inputs.shape), dtype=drawn, device=inputs.device)
 
 
 def on_levels(
-    inputs: torch.Tensor,
-    draws: int,
-    scale: float,
-    fill: Fill,
-    dtype: torch.dtype | None = None,
+    inputs: torch.Tensor, noise: torch.Tensor, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
     """Noisy images, rounded to whole levels.
 
@@ -91,9 +71,8 @@ def on_levels(
 
     Args:
         inputs (torch.Tensor): Floating point, any shape, in [0, 1] units.
-        draws (int): Number of draws B.
-        scale (float): Of the noise, in levels.
-        fill (Callable): Gives the noise plus 1/2, in levels, shape (B, *inputs.shape).
+        noise (torch.Tensor): The noise plus 1/2, in levels, shape (B, *inputs.shape); its memory is
+            used for the result.
         dtype (torch.dtype | None): Of the result; by default the input's.
 
     Returns:
@@ -101,9 +80,7 @@ def on_levels(
         the input was.
     """
     dtype = dtype or inputs.dtype
-    drawn = torch.float32 if scale <= SINGLE_STEPS else torch.float64
-    noise = torch.empty((draws, *inputs.shape), dtype=drawn, device=inputs.device)
-    fill(noise)
+    drawn = noise.dtype
     whole, part = (found.to(drawn) for found in _whole_and_part(inputs))
     # Asking a CUDA device would hold up its queue.
     levels_alone = inputs.device.type == 'cpu' and not bool(part.any())
@@ -157,18 +134,15 @@ def points_per_unit(scale: float) -> float:
     return 2.0 ** -math.floor(math.log2(RELATIVE_STEP * scale))
 
 
-def with_noise(
-    inputs: torch.Tensor, generators: Sequence[torch.Generator], sigma: float
-) -> torch.Tensor:
-    """Values of any size with Gaussian noise, drawn and rounded in double precision.
+def on_grid(inputs: torch.Tensor, noise: torch.Tensor, scale: float) -> torch.Tensor:
+    """Values of any size with noise, added and rounded in double precision.
 
     Args:
-        inputs (torch.Tensor): One for each draw, shape (B, ...), float64; unchanged by the call.
-        generators (Sequence[torch.Generator]): B of them, on the inputs' device.
-        sigma (float): Standard deviation of the noise.
+        inputs (torch.Tensor): Shape (B, ...), or one that broadcasts to it; unchanged by the call.
+        noise (torch.Tensor): Shape (B, ...), float64; changed in place.
+        scale (float): Of the noise.
 
     Returns:
-        torch.Tensor: Shape (B, ...), float64, on the grid of ``points_per_unit(sigma)``.
+        torch.Tensor: Shape (B, ...), float64, on the grid of ``points_per_unit(scale)``.
     """
-    noise = torch.empty(inputs.shape, dtype=torch.float64, device=inputs.device)
-    return rounded(fill_normal(noise, generators, sigma).add_(inputs), points_per_unit(sigma))
+    return rounded(noise.add_(inputs), points_per_unit(scale))

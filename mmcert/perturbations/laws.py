@@ -22,6 +22,7 @@ from scipy.special import ndtri
 
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.noise_level import validate_positive
+from mmcert.perturbations.standard import fill_normal
 
 
 class Law(ABC):
@@ -68,6 +69,29 @@ class Law(ABC):
         Returns:
             torch.Tensor: ``values``.
         """
+
+    def fill_batch(
+        self,
+        values: torch.Tensor,
+        generators: Sequence[torch.Generator],
+        factor: float = 1.0,
+        offset: float = 0.0,
+    ) -> torch.Tensor:
+        """Draws independent values into a batch, row j by generator j, in another unit.
+
+        Args:
+            values (torch.Tensor): Shape (B, ...), floating point, each row contiguous; changed in
+                place.
+            generators (Sequence[torch.Generator]): B of them, on the tensor's device.
+            factor (float): What the drawn values are multiplied by.
+            offset (float): What is then added.
+
+        Returns:
+            torch.Tensor: ``values``.
+        """
+        for item, generator in zip(values, generators, strict=True):
+            self.fill(item, generator).mul_(factor).add_(offset)
+        return values
 
     def radius(self, tau: float, floor: float = 0.5) -> float:
         """Largest attack under which every probability above ``tau`` stays above ``floor``.
@@ -123,6 +147,16 @@ class Gaussian(Law):
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws independent values; see ``Law``."""
         return values.normal_(generator=generator).mul_(self.sigma)
+
+    def fill_batch(
+        self,
+        values: torch.Tensor,
+        generators: Sequence[torch.Generator],
+        factor: float = 1.0,
+        offset: float = 0.0,
+    ) -> torch.Tensor:
+        """Draws independent values into a batch, side by side; see ``Law``."""
+        return fill_normal(values, generators, self.sigma * factor, offset)
 
     def _reach(self, tau: float, floor: float) -> float:
         return self.sigma * float(ndtri(tau) - ndtri(floor))

@@ -14,7 +14,7 @@ from mmcert.certify.checks import check_draws
 from mmcert.perturbations.base import LARGEST_TAU, InputThreshold, Perturbation
 from mmcert.perturbations.gaussian import ROUNDING, GaussianNoise
 from mmcert.perturbations.images import NOT_CLIPPED, READ_AT, STAGE, check_image
-from mmcert.perturbations.lattice import noisy_images
+from mmcert.perturbations.lattice import on_levels
 from mmcert.transformations import AboutCentre, build
 
 DISTANCE = 'l2 distance of the moved image to the one at the middle of its slice'
@@ -35,20 +35,20 @@ class SlicedTransformation(Perturbation):
 
     A component is the content at a position v of the clean image. A draw of slice j counts for a
     class c if c is the label at every pixel that may be the nearest one to where the slice takes
-    that content, all of them in the frame (``agreed``); so P[hit] > tau implies P > tau at each of
-    them. A
-    certificate needs this in every slice. Its null hypothesis is that P[hit] <= tau in some slice,
-    and its p-value is the largest of the slices' own, that of the fewest hits among n in each: no
-    alpha is divided (Berger, "Multiparameter hypothesis testing and acceptance sampling",
-    Technometrics 1982). tau depends on the image alone, not on the draws, so testing at it is
-    valid.
+    that content, all of them in the frame (``labels_for_hits``); so P[hit] > tau implies P > tau at
+    each of them. A certificate needs this in every slice. Its null hypothesis is that P[hit] <= tau
+    in some slice, and its p-value is the largest of the slices' own, that of the fewest hits among
+    n in each: no alpha is divided (Berger, "Multiparameter hypothesis testing and acceptance
+    sampling", Technometrics 1982). tau depends on the image alone, not on the draws, so testing at
+    it is valid.
 
     A certificate says: the smoothed model (N(0, sigma^2 I) on the image) gives the class of the
     content at v to the pixel nearest to A_xi v, on T_xi x, for all xi in [low, high]. T_xi is the
     transformation as mmcert computes it: in double precision, and rounded to the image's type.
 
-    Draws, taken by ``sample`` and its like, are of one slice, ``home``; ``part(j)`` is the same
-    perturbation at home in slice j, and votes need draws of all of them, as mmcert's sampler takes.
+    Draws are of one slice, number ``index``: at first the reference cell, which holds the identity
+    or is the nearest to it. ``cell(j)`` is the same perturbation in slice j, and votes need draws
+    of all of them, as mmcert's sampler takes.
 
     Args:
         transformation (Mapping | str | AboutCentre): Rotation or scaling, its name, or its config,
@@ -62,8 +62,7 @@ class SlicedTransformation(Perturbation):
         ValueError: If an argument is out of range, or the transformation is another one.
     """
 
-    frame = 'content'
-    strict_hits = True
+    moves_labels = True
     per_input_threshold = True
 
     def __init__(
@@ -82,45 +81,41 @@ class SlicedTransformation(Perturbation):
         if low >= high:
             raise ValueError(f'slices need low < high, got {low} and {high}')
         self.transformation, self.low, self.high = found, float(low), float(high)
-        self.parts, self.noise = check_draws(slices, 'slices'), GaussianNoise(sigma)
+        self.num_cells, self.noise = check_draws(slices, 'slices'), GaussianNoise(sigma)
         assert found.identity is not None
         place = (float(found.identity) - low) / (high - low) * slices
-        self.home = min(max(int(place), 0), slices - 1)
+        self.index = min(max(int(place), 0), slices - 1)
         self._reached: torch.Tensor | None = None
 
-    def part(self, index: int) -> SlicedTransformation:
+    def cell(self, index: int) -> SlicedTransformation:
         """The same perturbation with its draws in another slice; see ``Perturbation``."""
         other = copy.copy(self)
-        other.home, other._reached = range(self.parts)[index], None
+        other.index, other._reached = range(self.num_cells)[index], None
         return other
 
     def check(self, inputs: torch.Tensor) -> None:
         """Refuses what is evidently no image (C, H, W) in [0, 1] units, attacked or not."""
         check_image(inputs)
 
-    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws a noisy copy of the image, shape (C, H, W), moved to the middle of the slice."""
-        return self.sample_many(inputs, [generator])[0]
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws the noise, as ``GaussianNoise`` does; the slice itself is fixed."""
+        return self.noise.draw(inputs, generators)
 
-    def sample_many(
-        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """Draws noisy copies of the moved image, shape (B, C, H, W)."""
-        return noisy_images(self._moved(inputs), generators, self.noise.sigma, inputs.dtype)
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Adds noise to the image moved to the middle of the slice; see ``Perturbation``."""
+        return on_levels(self._moved(inputs), parameters, inputs.dtype)
 
-    def carried_back(
-        self, labels: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
+    def map_labels(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """What label maps say of the content at the middle of the slice; see ``Perturbation``."""
-        parameters = self._centre(self.home).to(labels.device).expand(len(labels), 1)
-        return self.transformation.read_content(labels.to(torch.int32), parameters, -1)
+        middle = self._centre(self.index).to(labels.device).expand(len(labels), 1)
+        return self.transformation.read_content(labels.to(torch.int32), middle, -1)
 
-    def agreed(self, labels: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    def labels_for_hits(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """What label maps say of the content, wherever in the slice it is; see ``Perturbation``.
 
         Args:
             labels (torch.Tensor): Shape (B, H, W), integers of at least 0.
-            generators (Sequence[torch.Generator]): Not needed: the slice is known.
+            parameters (torch.Tensor): Not needed: the slice is known.
 
         Returns:
             torch.Tensor: Shape (B, H, W), int32: the label of all pixels that the content at v may
@@ -206,7 +201,7 @@ class SlicedTransformation(Perturbation):
             'radius': radius,
             'unit': '[0, 1] image units',
             'rounding': ROUNDING,
-            'frame': self.frame,
+            'moves_labels': True,
             'stage': STAGE,
             'padding': self.transformation.options()['padding'],
             'clipping': NOT_CLIPPED,
@@ -225,7 +220,7 @@ class SlicedTransformation(Perturbation):
             'transformation': self.transformation.spec(),
             'low': self.low,
             'high': self.high,
-            'slices': self.parts,
+            'slices': self.num_cells,
             'sigma': self.noise.sigma,
         }
 
@@ -237,7 +232,7 @@ class SlicedTransformation(Perturbation):
 
     def _grid(self, steps: int) -> torch.Tensor:
         """Ends of equal parts of the slices, ``steps`` of each, shape (S steps + 1, 1), float64."""
-        return self.transformation.grid(self.low, self.high, self.parts * steps + 1)
+        return self.transformation.grid(self.low, self.high, self.num_cells * steps + 1)
 
     def _centre(self, index: int) -> torch.Tensor:
         """The parameter at the middle of a slice, shape (1,), float64."""
@@ -245,13 +240,13 @@ class SlicedTransformation(Perturbation):
 
     def _moved(self, inputs: torch.Tensor) -> torch.Tensor:
         """The image at the middle of the slice, in double precision."""
-        middle = self._centre(self.home).to(inputs.device)
+        middle = self._centre(self.index).to(inputs.device)
         return self.transformation.transform(inputs[None].double(), middle[None])[0]
 
     def _pixels(self, labels: torch.Tensor) -> torch.Tensor:
         """What ``reached`` gives for the slice and label maps of this size, computed once."""
         if self._reached is None or self._reached.shape[1:] != labels.shape[-2:]:
-            low, high = self._grid(1)[self.home : self.home + 2, 0].tolist()
+            low, high = self._grid(1)[self.index : self.index + 2, 0].tolist()
             self._reached = self.transformation.reached(low, high, *labels.shape[-2:])
         self._reached = self._reached.to(labels.device)
         return self._reached
@@ -265,5 +260,5 @@ class SlicedTransformation(Perturbation):
             'high': self.high,
             'unit_of_xi': self.transformation.parameters[0].unit,
             'operator': self.transformation.operator(),
-            'slices': self.parts,
+            'slices': self.num_cells,
         }

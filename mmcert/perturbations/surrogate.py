@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from scipy.special import ndtr, ndtri
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import LARGEST_TAU, InputThreshold, Perturbation
 from mmcert.perturbations.images import OVERSHOOT, READ_AT, check_image
-from mmcert.perturbations.lattice import points_per_unit, with_noise
+from mmcert.perturbations.lattice import on_grid, points_per_unit
 from mmcert.perturbations.noise_level import validate_positive
+from mmcert.perturbations.standard import fill_normal
 from mmcert.surrogates import (
     AttackSet,
     Displacement,
@@ -33,14 +35,14 @@ PAPER_POINTS = 9
 """Parameters of a range at which the paper's coefficient is looked at."""
 
 NORMS = {
-    'output': 'Mahalanobis distance of the latent, under the law of its noise',
-    'content': (
+    False: 'Mahalanobis distance of the latent, under the law of its noise',
+    True: (
         'of content moved by u and a latent moved by Delta: sqrt(|u|^2 / sigma1^2 + '
         '|Delta - A1 u|^2 / sigma2^2)'
     ),
 }
-"""What a radius measures, by frame. Where labels are read at the place to which theta moves them,
-theta does not absorb what moves the latent alone."""
+"""What a radius measures, by ``moves_labels``. Where labels are read at the place to which theta
+moves them, theta does not absorb what moves the latent alone."""
 
 ADDITIVE = (Rotation, Translation)
 """Geometric transformations whose parameters add up when one follows the other."""
@@ -63,8 +65,9 @@ class SurrogateTransform(Perturbation):
     A_theta w, which is the place A_{theta + xi} v plus the half pixel, at most, between w and A_xi
     v, turned as theta turns it. A draw on the clean image is therefore a hit only if it shows the
     class at all pixels that such a place may be nearest to, and if no rotation of the surrogate's
-    range takes the content out of the frame (``agreed``). Hits of probability above tau stay above
-    1/2 under the attack, by the bound D_I of their joint shift, and each of them is the class at w.
+    range takes the content out of the frame (``labels_for_hits``). Hits of probability above tau
+    stay above 1/2 under the attack, by the bound D_I of their joint shift, and each of them is the
+    class at w.
 
     With ``attack``, each image x is tested at the threshold that it needs, tau(x) = Phi(sup D),
     which depends on the image alone. ``radius`` speaks of the latent: the largest distance that its
@@ -100,8 +103,7 @@ class SurrogateTransform(Perturbation):
         self.attack: AttackSet | None = None
         if isinstance(surrogate, Mapping):
             self._identity = dict(surrogate)
-            self.frame = build(self._identity['transformation']).frame
-            self.strict_hits = self.frame == 'content'
+            self.moves_labels = build(self._identity['transformation']).frame == 'content'
             if attack is not None:
                 raise ValueError('an attack set needs the surrogate itself, not its description')
             return
@@ -111,8 +113,8 @@ class SurrogateTransform(Perturbation):
         self._identity = {**self.surrogate.spec(), 'digest': self.surrogate.digest()}
         self._displacement = Displacement(self.surrogate, self.sigma1, self.sigma2)
         transformation = self.surrogate.transformation
-        self.frame, self.strict_hits = transformation.frame, transformation.frame == 'content'
-        if self.frame == 'content':
+        self.moves_labels = transformation.frame == 'content'
+        if self.moves_labels:
             if not isinstance(transformation, ADDITIVE):
                 raise ValueError(
                     f'{transformation.name} moves the labels, and its parameters do not add up '
@@ -141,46 +143,64 @@ class SurrogateTransform(Perturbation):
                 f'{len(inputs)}'
             )
 
-    def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws one image from the surrogate, shape (C, H, W); see ``sample_many``."""
-        return self.sample_many(inputs, [generator])[0]
+    @property
+    def selection_counts(self) -> bool:
+        """Where labels move, hits ask for more than the label; see ``Perturbation``."""
+        return not self.moves_labels
+
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws theta first, then theta'.
+
+        Args:
+            inputs (torch.Tensor): Image, shape (C, H, W).
+            generators (Sequence[torch.Generator]): One for each draw.
+
+        Returns:
+            torch.Tensor: Shape (B, P + L h w), float64: theta in units of the range, then theta' in
+            the order of the latent.
+        """
+        surrogate = self._needed()
+        squares = math.prod(-(-side // surrogate.stride) for side in inputs.shape[-2:])
+        split = len(surrogate.low)
+        shape = (len(generators), split + surrogate.latent_channels * squares)
+        values = torch.empty(shape, dtype=torch.float64, device=inputs.device)
+        fill_normal(values[:, :split], generators, self.sigma1)
+        fill_normal(values[:, split:], generators, self.sigma2)
+        return values
 
     @torch.no_grad()
-    def sample_many(
-        self, inputs: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
-        """Draws images from the surrogate.
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Makes images by the surrogate.
 
         Args:
             inputs (torch.Tensor): Image, shape (C, H, W), in [0, 1].
-            generators (Sequence[torch.Generator]): One for each draw: theta first, then theta'.
+            parameters (torch.Tensor): From ``draw``; theta stays, theta' changes in place.
 
         Returns:
             torch.Tensor: Shape (B, C, H, W), not clipped.
         """
         surrogate = self._needed()
         weights = surrogate.parameter_encoder.weight
-        latent, shift = self._latent(inputs), self._shift(self._thetas(generators))
-        latents = with_noise(latent + shift, generators, self.sigma2).to(weights.dtype)
+        latent, split = self._latent(inputs), len(surrogate.low)
+        noise = parameters[:, split:].unflatten(1, latent.shape)
+        shifted = latent + self._shift(parameters[:, :split])
+        latents = on_grid(shifted, noise, self.sigma2).to(weights.dtype)
         decoded = surrogate.decode(latents, (inputs.shape[-2], inputs.shape[-1]))
         return decoded.to(inputs.dtype)
 
-    def carried_back(
-        self, labels: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> torch.Tensor:
+    def map_labels(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Label maps in the frame of the clean image; see ``Perturbation``."""
         transformation = self._needed().transformation
         if not isinstance(transformation, Geometric):
             return labels
-        return transformation.read_content(labels.long(), self._parameters(generators), -1)
+        return transformation.read_content(labels.long(), self._moves(parameters), -1)
 
-    def agreed(self, labels: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    def labels_for_hits(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """What counts as a hit, wherever the attack's content is rounded to; see the class."""
         transformation = self._needed().transformation
         if not isinstance(transformation, Geometric):
             return labels
-        parameters = self._parameters(generators)
-        agreed = transformation.read_agreed_content(labels.long(), parameters, -1)
+        agreed = transformation.read_agreed_content(labels.long(), self._moves(parameters), -1)
         return agreed.masked_fill(~self._stays(labels), -1)
 
     def input_threshold(self, inputs: torch.Tensor) -> InputThreshold | None:
@@ -209,21 +229,21 @@ class SurrogateTransform(Perturbation):
     def guarantee(self, tau: float) -> dict[str, Any]:
         """What a certificate at ``tau`` speaks of; see ``Perturbation``."""
         radius = self.radius(tau)
-        moved = f', {READ_AT}' if self.frame == 'content' else ''
+        moved = f', {READ_AT}' if self.moves_labels else ''
         guarantee = {
             'perturbation': 'SurrogateTransform',
             'law': "theta ~ N(0, sigma1^2 I) and theta' ~ N(0, sigma2^2 I) in the latent layer",
             'sigma1': self.sigma1,
             'sigma2': self.sigma2,
             'surrogate': self._identity,
-            'norm': NORMS[self.frame],
+            'norm': NORMS[self.moves_labels],
             'radius': radius,
             'unit': 'standard deviations',
             'rounding': (
                 'the smoothed function first rounds the noisy latent to multiples of '
                 f'{1 / points_per_unit(self.sigma2):.4g}'
             ),
-            'frame': self.frame,
+            'moves_labels': self.moves_labels,
             'stage': (
                 'the transformation acts on the image in [0, 1] units as the test pipeline '
                 'delivers it, and the surrogate on what comes of that, unclipped; input scaling, '
@@ -234,8 +254,8 @@ class SurrogateTransform(Perturbation):
             guarantee['attack_set'] = 'whatever moves the latent by less than the radius'
             guarantee['words'] = (
                 f"no change of the image that moves the surrogate's latent by less than "
-                f'{radius:.4g} ({NORMS[self.frame]}) changes the class that the smoothed model '
-                f'gives a certified component{moved}'
+                f'{radius:.4g} ({NORMS[self.moves_labels]}) changes the class that the smoothed '
+                f'model gives a certified component{moved}'
             )
             return guarantee
         transformation = self._needed().transformation
@@ -310,27 +330,19 @@ class SurrogateTransform(Perturbation):
         self._inside = self._inside.to(labels.device)
         return self._inside
 
-    def _parameters(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    def _moves(self, parameters: torch.Tensor) -> torch.Tensor:
         """The transformation's parameters of some draws, shape (B, P), float64.
 
         The noise may leave the range in which the transformation is defined.
         """
-        u, surrogate = self._thetas(generators), self._needed()
+        surrogate = self._needed()
+        u = parameters[:, : len(surrogate.low)]
         return surrogate.anchor.to(u.device) + surrogate.scale.to(u.device) * u
 
     def _shift(self, u: torch.Tensor) -> torch.Tensor:
         """F1 in double precision, shape (B, L, 1, 1)."""
         bias = self._needed().parameter_encoder.bias.double().to(u.device)
         return F.linear(u, self._displacement.matrix.to(u.device), bias)[..., None, None]
-
-    def _thetas(self, generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """The first thing that each generator draws: theta in units of the range, (B, P)."""
-        width = len(self._needed().low)
-        drawn = [
-            torch.randn(width, generator=generator, dtype=torch.float64, device=generator.device)
-            for generator in generators
-        ]
-        return torch.stack(drawn) * self.sigma1
 
     def _of_the_paper(
         self, surrogate: Surrogate, inputs: torch.Tensor, attack: AttackSet

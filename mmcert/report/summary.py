@@ -47,7 +47,7 @@ class InputResult:
     def draws(self) -> int:
         """Draws that it took: n estimation draws in each cell of the perturbation."""
         entries = self.certificate
-        return entries['n0'] + entries['n'] * entries.get('parts', 1)
+        return entries['n0'] + entries['n'] * entries.get('num_cells', 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Its rates and what its certificate says of it alone, as JSON values."""

@@ -173,9 +173,9 @@ class Sampler:
     def require_one_cell(self, what: str) -> None:
         """Refuses what is not counted for perturbations of several cells."""
         perturbation = self.passes.perturbation
-        if perturbation.parts > 1:
+        if perturbation.num_cells > 1:
             raise ValueError(
-                f'{perturbation!r} has {perturbation.parts} parts, which does not go '
+                f'{perturbation!r} has {perturbation.num_cells} cells, which does not go '
                 f'with {what}: give n and n0 >= 1 as numbers, and no hierarchy'
             )
 
@@ -203,8 +203,8 @@ class Sampler:
         """Hits of ``count`` estimation draws, from number ``start``, under given guesses."""
         perturbation, device = self.passes.perturbation, self.passes.device
         counter: Hits
-        if perturbation.parts > 1:
-            counter = FewestHits(chosen, perturbation.parts, count, self.settings, device)
+        if perturbation.num_cells > 1:
+            counter = FewestHits(chosen, perturbation.num_cells, count, self.settings, device)
         else:
             counter = Hits(chosen, start, count, self.settings, device)
         self._count(counter)

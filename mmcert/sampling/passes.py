@@ -80,7 +80,7 @@ class Passes:
             torch.Tensor | LogitMaps: Label maps of a batch at the positions of the clean input, or
             the scores that give them.
         """
-        perturbation = self.perturbation if cell is None else self.perturbation.part(cell)
+        perturbation = self.perturbation if cell is None else self.perturbation.cell(cell)
         position = 0
 
         def one_pass(count: int) -> torch.Tensor | LogitMaps:
@@ -105,14 +105,18 @@ class Passes:
         queued before the pass that needs them. On the CPU, threads that make draws while the model
         computes cost the model more than they save.
         """
-        generators = self._generators(stage, indices)
-        perturbed = list(perturbation.sample_many(self.inputs, generators))
+        parameters = perturbation.draw(self.inputs, self._generators(stage, indices))
+        perturbed = list(perturbation.apply(self.inputs, parameters))
+        if not perturbation.moves_labels:
+            # Nothing reads them any more, and the model may need the memory.
+            parameters = torch.empty(0)
         output = self._checked(self.segment(perturbed), len(indices))
-        if perturbation.frame == 'content':
+        if perturbation.moves_labels:
             labels = label_maps(output, self.settings.num_classes)
             self._check_size(labels)
-            back = perturbation.carried_back if stage == SELECTION else perturbation.agreed
-            return back(labels, self._generators(stage, indices))
+            if stage == SELECTION:
+                return perturbation.map_labels(labels, parameters)
+            return perturbation.labels_for_hits(labels, parameters)
         # A kernel reads scores in place, which takes no memory.
         if isinstance(output, LogitMaps) and has_kernel(output):
             return output

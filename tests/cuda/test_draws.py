@@ -82,7 +82,7 @@ def test_draw_j_is_the_same_tensor_in_any_batch(device):
 @pytest.mark.parametrize('device', DEVICES)
 def test_draws_are_gaussian_and_independent(device):
     x = torch.zeros(3, 64, 96, device=device)
-    noise = NOISE.sample_many(x, generators(device, 20))
+    noise = NOISE.apply(x, NOISE.draw(x, generators(device, 20)))
     noise = torch.stack(list(noise)).double().flatten(1) / NOISE.sigma
     count = noise.shape[1]
     # Five standard errors of each moment, of the correlations and of the tail.
@@ -119,7 +119,7 @@ def test_every_perturbation_draws_on_the_device(device, name):
     x = 0.2 + 0.6 * torch.rand(channels, 8, 12, generator=torch.Generator().manual_seed(1))
     x = x.to(device)
     law.check(x)
-    many = torch.stack(list(law.sample_many(x, generators(device, 5))))
+    many = torch.stack(list(law.apply(x, law.draw(x, generators(device, 5)))))
     one_by_one = torch.stack([law.sample(x, g) for g in generators(device, 5)])
     assert many.device.type == device and many.dtype == x.dtype
     torch.testing.assert_close(many, one_by_one, rtol=1e-6, atol=1e-6)

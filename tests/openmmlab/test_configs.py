@@ -11,15 +11,15 @@ from mmcert.surrogates import Surrogate, build_attack_set, save_surrogate
 
 from .conftest import ROOT
 
-PATHS = sorted((ROOT / 'configs').glob('[!_]*/*.py'))
+OF_CLOUDS = ('part_shapes', 'shapenet_part')
+"""Folders of configs that import mmdetection3d; ``test_part_shapes`` builds them."""
+ALL = sorted((ROOT / 'configs').glob('[!_]*/*.py'))
+CLOUDS = [path for path in ALL if path.parent.name in OF_CLOUDS]
+PATHS = [path for path in ALL if path not in CLOUDS]
 LOADED = {path: Config.fromfile(path) for path in PATHS}
 SURROGATES = [path for path in PATHS if path.parent.name == 'surrogates']
-CONFIGS = [
-    path
-    for path in PATHS
-    if LOADED[path].default_scope == 'mmseg' and path.parent.name != 'surrogates'
-]
-"""Segmentors of images; ``test_part_shapes`` has those of clouds."""
+CONFIGS = [path for path in PATHS if path not in SURROGATES]
+"""Segmentors of images."""
 GSMOOTH = [path for path in CONFIGS if path.name.startswith('gsmooth')]
 CONTINUED = [path for path in CONFIGS + SURROGATES if LOADED[path].load_from]
 
@@ -49,10 +49,17 @@ def perturbation_of(cfg):
     return SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan().perturbation
 
 
+@pytest.mark.parametrize('path', CLOUDS, ids=lambda path: path.stem)
+def test_config_of_clouds_loads(path):
+    pytest.importorskip('mmdet3d', reason='configs of clouds import mmdetection3d')
+    assert Config.fromfile(path).default_scope == 'mmdet3d'
+
+
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_config_builds(path, trained, monkeypatch):
     monkeypatch.chdir(trained)
     cfg = Config.fromfile(path)
+    assert cfg.default_scope == 'mmseg'
     model = MODELS.build(cfg.model)
     classes = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO['classes']
     assert model.num_classes == len(classes)
@@ -174,3 +181,15 @@ def test_the_metafile_names_configs_that_exist():
         for path in (ROOT / f'configs/{folder}').glob('*.py'):
             assert f'Name: {path.stem}\n' in text
             assert f'Config: configs/{folder}/{path.name}\n' in text
+
+
+@pytest.mark.parametrize(
+    'folder', sorted({path.parent for path in PATHS}), ids=lambda path: path.name
+)
+def test_a_readme_says_what_a_folder_holds_and_how_to_run_it(folder):
+    text = (folder / 'README.md').read_text()
+    headings = re.findall('^## (.*)', text, re.MULTILINE)
+    assert headings == ['Abstract', 'Citation', 'Configs', 'Results', 'Commands']
+    assert f'configs/{folder.name}/metafile.yml' in (ROOT / 'model-index.yml').read_text()
+    for path in re.findall(r'configs/[\w/.-]+\.py', text):
+        assert (ROOT / path).exists(), path

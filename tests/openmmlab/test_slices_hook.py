@@ -80,7 +80,7 @@ def test_certificates_state_what_was_certified(sliced, tmp_path):
     assert len(found) == len(images) == 2
     perturbation = SlicedTransformation(dict(type='rotation'), LOW, HIGH, SLICES, SIGMA)
     taus = []
-    assert perturbation.home == 0
+    assert perturbation.index == 0
     for (_, statement, labels), image in zip(found, images, strict=True):
         input_threshold = perturbation.input_threshold(image)
         assert statement['tau'] == input_threshold.tau == statement['attack_on_this_input']['tau']
@@ -94,9 +94,9 @@ def test_certificates_state_what_was_certified(sliced, tmp_path):
         for key, value in perturbation.guarantee(input_threshold.tau).items():
             assert statement[key] == json.loads(json.dumps(value)), key
         assert (statement['low'], statement['high'], statement['slices']) == (LOW, HIGH, SLICES)
-        assert (statement['unit_of_xi'], statement['frame']) == ('degrees', 'content')
+        assert (statement['unit_of_xi'], statement['moves_labels']) == ('degrees', True)
         assert statement['words'].startswith('no rotation from 2.8 to 3.2 (degrees)')
-        assert (statement['n0'], statement['n'], statement['parts']) == (N0, N, SLICES)
+        assert (statement['n0'], statement['n'], statement['num_cells']) == (N0, N, SLICES)
         assert (labels != 254).sum() == statement['certified'] > 0
         taus.append(statement['tau'])
     assert len(set(taus)) == 2
@@ -165,7 +165,7 @@ def test_batches_do_not_matter_to_the_votes(sliced, tmp_path):
         (dict(selection='same_draws'), r"slices=3.*set selection='holdout'"),
         (dict(selection='same_draws', n0=0), "set selection='holdout'"),
         (dict(n='auto', budget=500), 'one threshold for all images.*give n as a number'),
-        (dict(hierarchy='camvid'), 'has 3 parts.*leave hierarchy out'),
+        (dict(hierarchy='camvid'), 'has 3 cells.*leave hierarchy out'),
         (dict(n0=0), 'n0 must be'),
         (dict(perturbation=PERTURBATION | dict(slices=0)), 'slices must be an integer'),
         (dict(perturbation=PERTURBATION | dict(low=4.0)), 'low < high, got 4.0 and 3.2'),
@@ -207,7 +207,7 @@ def test_a_transformation_may_be_given_by_its_name(sliced, tmp_path):
     assert votes_files(tmp_path / 'other') == expected
 
 
-def test_a_label_map_on_another_grid_cannot_be_carried_back(sliced):
+def test_a_label_map_on_another_grid_is_refused(sliced):
     with pytest.raises(SegmentorOutputError, match="Leave out resolution='logits'"):
         run_test(sliced(images=1, model=None, resolution='logits'))
 

@@ -79,7 +79,7 @@ def test_certificates_state_the_attack_and_what_it_takes_on_each_image(
         assert statement['attack'] == {'mode': 'finite', 'values': [-0.1, 0.2]}
         assert statement['operator'] == 'x + shift on every channel, not clipped'
         assert statement['transformation'] == {'type': 'brightness'}
-        assert statement['frame'] == 'output' and statement['space'] == 'original'
+        assert not statement['moves_labels'] and statement['space'] == 'original'
         assert 'as the test pipeline delivers it' in statement['stage']
         assert of_input['supremum_by'] == 'finite' and of_input['worst_parameter'] == [0.2]
         assert statement['tau'] == of_input['tau'] == ndtr(of_input['displacement'])
@@ -261,7 +261,7 @@ def test_labels_that_move_are_counted_where_the_content_was(make_config, tmp_pat
     levels = [{'flat': ['road', 'sidewalk']}]
     run_test(make_config(images=1, smoothing=smoothing(**turned, hierarchy=levels)))
     (statement,) = statements(tmp_path).values()
-    assert statement['frame'] == 'content'
+    assert statement['moves_labels']
     assert statement['words'].count('the pixel nearest to where its content has moved') == 1
     assert statement['selection'] == 'holdout'
     assert statement['attack_on_this_input']['displacement'] > 0.1 / 0.5

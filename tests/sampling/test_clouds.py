@@ -81,6 +81,10 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def generators(count):
+    return [generator(seed) for seed in range(count)]
+
+
 def cloud(points=7, columns=3, seed=1, dtype=torch.float64):
     return torch.randn(points, columns, generator=generator(seed), dtype=dtype)
 
@@ -105,14 +109,14 @@ def test_the_transformations_compose_additively(index, seed, entries):
     perturbation, x = TRANSFORMATIONS[index], cloud(seed=seed)
     count = perturbation.num_parameters
     a, b = torch.tensor(entries[:count]).double(), torch.tensor(entries[3 : 3 + count]).double()
-    twice = perturbation.apply(perturbation.apply(x, b), a)
-    torch.testing.assert_close(twice, perturbation.apply(x, a + b), rtol=1e-9, atol=1e-9)
+    twice = perturbation.transform(perturbation.transform(x, b), a)
+    torch.testing.assert_close(twice, perturbation.transform(x, a + b), rtol=1e-9, atol=1e-9)
 
 
 def test_the_identity_and_the_input_are_kept(additive):
     x = cloud()
     kept = x.clone()
-    torch.testing.assert_close(additive.apply(x, torch.zeros(additive.num_parameters)), x)
+    torch.testing.assert_close(additive.transform(x, torch.zeros(additive.num_parameters)), x)
     additive.sample(x, generator())
     assert torch.equal(x, kept)
 
@@ -125,7 +129,7 @@ def test_the_identity_and_the_input_are_kept(additive):
 def test_rotations_about_any_axis_compose_as_a_group(v, w):
     x, noise = cloud(columns=6), Rotation3D(1.0, normals=True)
     both = Rotation.from_rotvec(v) * Rotation.from_rotvec(w)
-    found = noise.apply(noise.apply(x, torch.tensor(w)), torch.tensor(v))
+    found = noise.transform(noise.transform(x, torch.tensor(w)), torch.tensor(v))
     expected = [both.apply(part.numpy()) for part in x.split(3, dim=1)]
     np.testing.assert_allclose(found.numpy(), np.concatenate(expected, axis=1), atol=1e-6)
 
@@ -139,18 +143,18 @@ def test_rotations_and_deformations_are_what_they_say(angle):
     def rotated(angles):
         return Rotation.from_rotvec(np.outer(angles, TILTED)).apply(x.numpy())
 
-    whole = AxisRotation(1.0, TILTED).apply(x, parameter)
+    whole = AxisRotation(1.0, TILTED).transform(x, parameter)
     np.testing.assert_allclose(whole.numpy(), rotated(np.full(7, angle)), atol=1e-12)
-    twisted = Twist(1.0, TILTED).apply(x, parameter)
+    twisted = Twist(1.0, TILTED).transform(x, parameter)
     np.testing.assert_allclose(twisted.numpy(), rotated(angle * heights), atol=1e-12)
-    both = TwistRotation(1.0, 1.0, TILTED).apply(x, torch.tensor([angle, 0.5]).double())
+    both = TwistRotation(1.0, 1.0, TILTED).transform(x, torch.tensor([angle, 0.5]).double())
     np.testing.assert_allclose(both.numpy(), rotated(angle * heights + 0.5), atol=1e-7)
 
     factor = np.exp(angle * x.numpy()[:, 2:])
-    tapered = Taper(1.0).apply(x, parameter).numpy()
+    tapered = Taper(1.0).transform(x, parameter).numpy()
     np.testing.assert_allclose(tapered[:, :2], x.numpy()[:, :2] * factor)
     np.testing.assert_array_equal(tapered[:, 2], x.numpy()[:, 2])
-    sheared = Shear(1.0, 'z', axis='x').apply(x, parameter).numpy()
+    sheared = Shear(1.0, 'z', axis='x').transform(x, parameter).numpy()
     expected = x.numpy() + angle * np.outer(x.numpy()[:, 0], [0, 0, 1])
     np.testing.assert_allclose(sheared, expected)
 
@@ -158,11 +162,13 @@ def test_rotations_and_deformations_are_what_they_say(angle):
 def test_normals_rotate_and_do_not_scale():
     x = cloud(columns=6)
     angle = torch.tensor([0.4])
-    alone = AxisRotation(0.3, 'x').apply(x[:, 3:], angle)
-    torch.testing.assert_close(AxisRotation(0.3, 'x', True).apply(x, angle)[:, 3:], alone)
-    both = RotationScale(0.3, 0.1, 'x', True).apply(x, torch.tensor([0.4, 1.0]))
+    alone = AxisRotation(0.3, 'x').transform(x[:, 3:], angle)
+    torch.testing.assert_close(AxisRotation(0.3, 'x', True).transform(x, angle)[:, 3:], alone)
+    both = RotationScale(0.3, 0.1, 'x', True).transform(x, torch.tensor([0.4, 1.0]))
     torch.testing.assert_close(both[:, 3:], alone)
-    torch.testing.assert_close(both[:, :3], math.e * AxisRotation(0.3, 'x').apply(x[:, :3], angle))
+    torch.testing.assert_close(
+        both[:, :3], math.e * AxisRotation(0.3, 'x').transform(x[:, :3], angle)
+    )
 
 
 def test_draws_depend_on_the_generator_alone(perturbation):
@@ -172,10 +178,10 @@ def test_draws_depend_on_the_generator_alone(perturbation):
     torch.rand(3)
     assert torch.equal(first, perturbation.sample(x, generator(5)))
     assert not torch.equal(first, perturbation.sample(x, generator(6)))
-    many = perturbation.sample_many(x, [generator(6), generator(5)])
+    many = perturbation.apply(x, perturbation.draw(x, [generator(6), generator(5)]))
     assert len(many) == 2 and torch.equal(many[1], first)
     if not isinstance(perturbation, CoordinateNoise):
-        applied = perturbation.apply(x.double(), perturbation.draw(generator(5)))
+        applied = perturbation.transform(x.double(), perturbation.draw(x, [generator(5)])[0])
         assert torch.equal(first, applied.mul(2**20).round().div(2**20).float())
 
 
@@ -188,8 +194,8 @@ def test_columns_of_a_larger_tensor_get_the_same_draw():
 
 
 def test_parameters_have_their_law(additive):
-    count, source = 3000, generator()
-    draws = np.stack([additive.draw(source).numpy() for _ in range(count)])
+    count = 3000
+    draws = additive.draw(cloud(), generators(count)).numpy()
     scaled = draws / additive.scales
     assert draws.shape == (count, additive.num_parameters)
     assert stats.kstest(scaled.ravel(), stats.norm.cdf).pvalue > 1e-4
@@ -206,8 +212,7 @@ def test_noise_on_coordinates_has_its_law():
 
 @pytest.mark.parametrize('sigma', [0.5, 1.0])
 def test_axis_angle_vectors_are_cut_at_half_a_turn(sigma):
-    source, noise = generator(), Rotation3D(sigma)
-    draws = np.stack([noise.draw(source).numpy() for _ in range(4000)])
+    draws = Rotation3D(sigma).draw(cloud(), generators(4000)).numpy()
     lengths = np.linalg.norm(draws, axis=1)
     assert lengths.max() <= np.pi
     law = stats.chi(3, scale=sigma)
@@ -294,9 +299,9 @@ def test_attacks_lose_the_class_at_the_radius_and_not_before(perturbation, read,
         size = perturbation.radius(tau) / (1 if len({*scales.tolist()}) > 1 else scales[0])
 
         def probability(attack):
-            attacked = perturbation.apply(x, attack * scales)
+            attacked = perturbation.transform(x, attack * scales)
             read_back = [
-                read(back(perturbation.apply(attacked, theta * scales)))
+                read(back(perturbation.transform(attacked, theta * scales)))
                 for theta in standard  # noqa: B023
             ]
             inside = (torch.tensor(read_back) / scales) @ direction < ndtri(tau)  # noqa: B023
@@ -370,22 +375,22 @@ def test_the_worst_set_of_rotations_as_a_base_model(sigma):
     radius = noise.radius(tau)
     worst, level = worst_probability(sigma, radius, tau)
     axis = torch.tensor(TILTED).double()
-    x, source = torch.eye(3, dtype=torch.float64), generator(2)
-    thetas = [noise.draw(source) for _ in range(draws)]
+    x = torch.eye(3, dtype=torch.float64)
+    thetas = noise.draw(x, generators(draws))
 
     def probability(attacked):
-        turned = torch.stack([noise.apply(attacked, theta) for theta in thetas])
+        turned = torch.stack([noise.transform(attacked, theta) for theta in thetas])
         vectors = Rotation.from_matrix(turned.mT.numpy()).as_rotvec()
         angle = np.linalg.norm(vectors, axis=1)
         return np.mean(log_ratio(angle, vectors @ axis.numpy() / angle, radius, sigma) <= level)
 
     error = 4 * 0.5 / draws**0.5
     assert probability(x) == pytest.approx(tau, abs=error)
-    hit = probability(noise.apply(x, radius * axis))
+    hit = probability(noise.transform(x, radius * axis))
     assert hit == pytest.approx(worst, abs=error)
     assert hit >= 0.5 - error
     for other in ([1.0, 0, 0], [0, 1.0, 0]):
-        assert probability(noise.apply(x, radius * torch.tensor(other).double())) >= 0.5 - error
+        assert probability(noise.transform(x, radius * torch.tensor(other).double())) >= 0.5 - error
 
 
 @pytest.mark.parametrize('sigma', [0.1, 0.5, 1.0])
@@ -538,7 +543,7 @@ def test_clouds_and_parameters_of_another_shape_are_refused():
     with pytest.raises(ValueError, match='floating point, got torch.int64'):
         Twist(0.1).sample(torch.ones(4, 3, dtype=torch.int64), generator())
     with pytest.raises(ValueError, match=r'shape \(2,\), got \(3,\)'):
-        Shear(0.1).apply(cloud(), torch.zeros(3))
+        Shear(0.1).transform(cloud(), torch.zeros(3))
 
 
 @pytest.mark.usefixtures('openmmlab')

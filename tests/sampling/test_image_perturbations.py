@@ -83,9 +83,9 @@ def blur(request):
 )
 def test_variances_of_blurs_add(a, b, shape):
     x = image(*shape)
-    twice = BLURS[0].apply(BLURS[0].apply(x, numbers(a)), numbers(b))
-    torch.testing.assert_close(twice, BLURS[0].apply(x, numbers(a + b)), rtol=0, atol=1e-14)
-    single = BLURS[0].apply(BLURS[0].apply(x.float(), numbers(a)), numbers(b))
+    twice = BLURS[0].transform(BLURS[0].transform(x, numbers(a)), numbers(b))
+    torch.testing.assert_close(twice, BLURS[0].transform(x, numbers(a + b)), rtol=0, atol=1e-14)
+    single = BLURS[0].transform(BLURS[0].transform(x.float(), numbers(a)), numbers(b))
     torch.testing.assert_close(single.double(), twice, rtol=0, atol=2e-6)
 
 
@@ -94,20 +94,20 @@ def test_variances_of_blurs_add(a, b, shape):
 def test_brightness_and_contrast_compose_to_another_one(values):
     k, b, k_2, b_2 = values
     x = image()
-    twice = BOX.apply(BOX.apply(x, numbers(k, b)), numbers(k_2, b_2))
-    once = BOX.apply(x, numbers(k + k_2, b + math.exp(-k) * b_2))
+    twice = BOX.transform(BOX.transform(x, numbers(k, b)), numbers(k_2, b_2))
+    once = BOX.transform(x, numbers(k + k_2, b + math.exp(-k) * b_2))
     torch.testing.assert_close(twice, once, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(BOX.apply(x, numbers(k, b)), math.exp(k) * (x.numpy() + b))
+    np.testing.assert_allclose(BOX.transform(x, numbers(k, b)), math.exp(k) * (x.numpy() + b))
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(-40, 40), min_size=4, max_size=4))
-def test_shifts_add_and_labels_are_carried_back(values):
+def test_shifts_add_and_labels_move_back(values):
     dy, dx, down, right = values
     x = image()
-    twice = SHIFT.apply(SHIFT.apply(x, numbers(dy, dx)), numbers(down, right))
-    assert torch.equal(twice, SHIFT.apply(x, numbers(dy + down, dx + right)))
-    assert torch.equal(SHIFT.carry_back(twice, numbers(dy + down, dx + right)), x)
+    twice = SHIFT.transform(SHIFT.transform(x, numbers(dy, dx)), numbers(down, right))
+    assert torch.equal(twice, SHIFT.transform(x, numbers(dy + down, dx + right)))
+    assert torch.equal(SHIFT.map_labels(twice[None], numbers(dy + down, dx + right)[None])[0], x)
     # What was at v is at v + shift.
     assert twice[0, (2 + dy + down) % 11, (5 + dx + right) % 14] == x[0, 2, 5]
 
@@ -133,7 +133,7 @@ def convolved(x, kernel):
 @pytest.mark.parametrize('variance', [0.3, 2.0, 9.0])
 def test_blur_is_a_convolution_of_the_mirrored_image(variance):
     x = image(2, 9, 12)
-    found = BLURS[0].apply(x, numbers(variance)).numpy()
+    found = BLURS[0].transform(x, numbers(variance)).numpy()
     # The kernel whose frequency response is exactly Gaussian on [-pi, pi], by Fourier inversion.
     taps = np.arange(-60, 61)
     omega = (np.arange(4000) + 0.5) / 4000 * np.pi
@@ -164,22 +164,24 @@ def test_a_truncated_kernel_would_not_do():
 def test_blur_has_no_border_and_no_drift():
     constant = torch.full((1, 6, 9), 0.3, dtype=torch.float64)
     for variance in (0.0, 1.0, 1e4):
-        torch.testing.assert_close(BLURS[0].apply(constant, numbers(variance)), constant)
+        torch.testing.assert_close(BLURS[0].transform(constant, numbers(variance)), constant)
     x = image()
     mean = x.mean(dim=(1, 2), keepdim=True).expand_as(x)
-    torch.testing.assert_close(BLURS[0].apply(x, numbers(1e6)), mean)
-    torch.testing.assert_close(BLURS[0].apply(x, numbers(0.0)), x)
-    half = BLURS[0].apply(x.half(), numbers(2.0))
+    torch.testing.assert_close(BLURS[0].transform(x, numbers(1e6)), mean)
+    torch.testing.assert_close(BLURS[0].transform(x, numbers(0.0)), x)
+    half = BLURS[0].transform(x.half(), numbers(2.0))
     assert half.dtype == torch.float16
-    torch.testing.assert_close(half.double(), BLURS[0].apply(x, numbers(2.0)), rtol=0, atol=2e-3)
+    torch.testing.assert_close(
+        half.double(), BLURS[0].transform(x, numbers(2.0)), rtol=0, atol=2e-3
+    )
 
 
 def test_attacks_by_gradient_reach_the_parameter():
     parameter = numbers(2.0).requires_grad_()
-    BLURS[0].apply(image(), parameter).square().sum().backward()
+    BLURS[0].transform(image(), parameter).square().sum().backward()
     assert parameter.grad.item() < 0
     both = numbers(0.1, 0.2).requires_grad_()
-    BOX.apply(image(), both).sum().backward()
+    BOX.transform(image(), both).sum().backward()
     assert (both.grad > 0).all()
 
 
@@ -194,11 +196,11 @@ def test_draws_depend_on_the_generator_alone(perturbation):
     torch.rand(3)
     assert torch.equal(first, perturbation.sample(x, generator(5)))
     assert not torch.equal(first, perturbation.sample(x, generator(6)))
-    many = perturbation.sample_many(x, [generator(6), generator(5)])
+    many = perturbation.apply(x, perturbation.draw(x, [generator(6), generator(5)]))
     assert len(many) == 2 and torch.equal(many[1], first)
     assert torch.equal(x, kept)
     if not isinstance(perturbation, LaplaceNoise):
-        applied = perturbation.apply(x.double(), perturbation.draw(generator(5)))
+        applied = perturbation.transform(x.double(), perturbation.draw(x, [generator(5)])[0])
         if not isinstance(perturbation, CyclicTranslation):
             applied = applied.mul(255 * 1024).round().div(255 * 1024)
         assert torch.equal(first, applied.float())
@@ -212,17 +214,21 @@ def test_laplace_noise_has_its_law():
 
 
 def test_parameters_have_their_law():
-    source, count = generator(), 3000
+    count = 3000
+
+    def drawn(law):
+        return law.draw(image(), [generator(seed) for seed in range(count)]).numpy()
+
     for blur, law in zip(
         BLURS, (stats.expon(0, 4), stats.uniform(0, 12), stats.halfnorm(0, 6)), strict=True
     ):
-        draws = np.stack([blur.draw(source).numpy() for _ in range(count)])
+        draws = drawn(blur)
         assert draws.shape == (count, 1) and stats.kstest(draws[:, 0], law.cdf).pvalue > 1e-4
-    draws = np.stack([BrightnessContrast(0.1, 0.4).draw(source).numpy() for _ in range(count)])
+    draws = drawn(BrightnessContrast(0.1, 0.4))
     for column, sigma in zip(draws.T, (0.1, 0.4), strict=True):
         assert stats.kstest(column, stats.norm(0, sigma).cdf).pvalue > 1e-4
     assert abs(np.corrcoef(draws.T)[0, 1]) < 5 / count**0.5
-    draws = np.stack([SHIFT.draw(source).numpy() for _ in range(count)])
+    draws = drawn(SHIFT)
     assert (draws == draws.round()).all()
     steps = np.arange(-6, 7)
     expected = ndtr((steps + 0.5) / 3) - ndtr((steps - 0.5) / 3)
@@ -382,8 +388,8 @@ def test_the_worst_base_model_loses_its_class_at_the_radius_of_a_blur(blur, tau)
     radius = blur.radius(tau)
 
     def probability(xi):
-        attacked = blur.apply(wave, numbers(xi))
-        seen = torch.stack([blur.apply(attacked, numbers(a))[0, 0, 0] for a in draws])
+        attacked = blur.transform(wave, numbers(xi))
+        seen = torch.stack([blur.transform(attacked, numbers(a))[0, 0, 0] for a in draws])
         read = -2 / omega**2 * ((seen - 0.5) / (wave[0, 0, 0] - 0.5)).log()
         return (read.numpy() < law.ppf(tau)).mean()
 
@@ -400,15 +406,14 @@ def test_the_worst_base_model_loses_its_class_at_the_radius_of_a_shift(tau):
     shift = CyclicTranslation(6.0)
     x = torch.zeros(1, 80, 80)
     x[0, 40, 40] = 1
-    source = generator(4)
-    draws = [shift.draw(source) for _ in range(1500)]
+    draws = shift.draw(x, [generator(seed) for seed in range(1500)])
     direction = numbers(0.6, 0.8)
 
     def probability(xi):
-        attacked = shift.apply(x, xi)
+        attacked = shift.transform(x, xi)
         inside = 0
         for theta in draws:
-            position = shift.apply(attacked, theta)[0].argmax()
+            position = shift.transform(attacked, theta)[0].argmax()
             read = numbers(position // 80 - 40, position % 80 - 40)
             inside += (read @ direction / 6 < ndtri(tau)).item()
         return inside / len(draws)
@@ -517,13 +522,15 @@ def test_no_certificate_of_brightness_and_contrast_exceeds_the_box(tau):
 
 
 def votes_in_the_frame_of_the_content(segment, x, perturbation, seed, n0=10, n=300):
-    """Votes for a perturbation that moves the labels: each map is carried back, then counted."""
+    """Votes for a perturbation that moves the labels: each map is moved back, then counted."""
     digest = input_digest(x)
 
     def maps(stage, count):
         for index in range(count):
-            theta = perturbation.draw(generator(draw_seed(seed, digest, stage, index)))
-            yield perturbation.carry_back(segment(perturbation.apply(x, theta)), theta)
+            source = generator(draw_seed(seed, digest, stage, index))
+            theta = perturbation.draw(x, [source])
+            labels = segment(perturbation.transform(x, theta[0]))
+            yield perturbation.map_labels(labels[None], theta)[0]
 
     guess = (torch.stack([*maps(SELECTION, n0)]).double().mean(0) > 0.5).long()
     hits = sum((labels == guess).long() for labels in maps(ESTIMATION, n))
@@ -562,7 +569,7 @@ def test_an_equivariant_base_model_is_certified_everywhere_in_the_frame_of_the_c
     # After an attack, the class of the content at v is found at v + xi.
     xi = numbers(2, -3)
     attacked = votes_in_the_frame_of_the_content(
-        lambda y: (y[0] > 0.5).long(), SHIFT.apply(x, xi), SHIFT, 0, n=100
+        lambda y: (y[0] > 0.5).long(), SHIFT.transform(x, xi), SHIFT, 0, n=100
     )
     assert np.array_equal(attacked.guess, np.roll(votes.guess, (2, -3), (0, 1)))
 
@@ -591,7 +598,7 @@ def test_the_sampler_counts_in_the_frame_of_the_content(batch_size):
         assert (found.hits == 60).all() == (segment is bright)
 
 
-def test_label_maps_of_another_size_cannot_be_carried_back():
+def test_label_maps_of_another_size_cannot_be_moved_back():
     with pytest.raises(SegmentorOutputError, match='must have the size of the image'):
         collect_votes(
             lambda batch: torch.zeros(len(batch), 4, 4, dtype=torch.long),
@@ -608,16 +615,16 @@ def test_guarantees_say_what_is_attacked_and_how(perturbation):
     guarantee = perturbation.guarantee(0.99)
     assert json.loads(json.dumps(guarantee)) == guarantee
     assert guarantee.keys() >= GaussianNoise(0.1).guarantee(0.9).keys() - {'sigma'}
-    assert guarantee.keys() >= {'parameters', 'stage', 'padding', 'clipping', 'frame'}
+    assert guarantee.keys() >= {'parameters', 'stage', 'padding', 'clipping', 'moves_labels'}
     assert guarantee['perturbation'] == type(perturbation).__name__
     assert guarantee['radius'] == perturbation.radius(0.99)
     assert {'type': guarantee['perturbation'], **guarantee['parameters']} == perturbation.spec()
     words = guarantee['words']
     assert f'{guarantee["radius"]:.4g}' in words and 'same stage' in words
     assert guarantee['clipping'].startswith('none')
-    assert guarantee['frame'] == perturbation.frame
-    assert (perturbation.frame == 'content') == isinstance(perturbation, CyclicTranslation)
-    assert ('where its content has moved' in words) == (perturbation.frame == 'content')
+    assert guarantee['moves_labels'] == perturbation.moves_labels
+    assert perturbation.moves_labels == isinstance(perturbation, CyclicTranslation)
+    assert ('where its content has moved' in words) == perturbation.moves_labels
 
 
 def test_specs_and_names_rebuild_the_perturbation(perturbation):
@@ -678,11 +685,11 @@ def test_attacked_images_are_images_too(transformation):
     # A blur of little variance overshoots at edges; brightness and contrast go farther.
     x = (image(3, 12, 16) > 0.5).float()
     for _ in range(20):
-        attacked = transformation.apply(x, transformation.draw(source))
+        attacked = transformation.transform(x, transformation.draw(x, [source])[0])
         transformation.check(attacked)
         transformation.sample(attacked, source)
     if transformation in BLURS:
-        sharp = transformation.apply(x, numbers(0.2))
+        sharp = transformation.transform(x, numbers(0.2))
         assert sharp.min() < -0.002 or sharp.max() > 1.002
 
 
@@ -695,19 +702,19 @@ def test_noise_takes_images_from_anywhere_in_its_ball():
 def test_parameters_outside_the_family_are_refused(transformation):
     count = transformation.num_parameters
     with pytest.raises(ValueError, match=rf'shape \({count},\), got \(3,\)'):
-        transformation.apply(image(), torch.zeros(3))
+        transformation.transform(image(), torch.zeros(3))
     with pytest.raises(ValueError, match='must be finite'):
-        transformation.apply(image(), torch.full((count,), math.nan))
+        transformation.transform(image(), torch.full((count,), math.nan))
     with pytest.raises(ValueError, match='an image, shape'):
-        transformation.apply(image(4, 5), torch.zeros(count))
+        transformation.transform(image(4, 5), torch.zeros(count))
     # What an attack has moved out of [0, 1] is still an image.
-    assert transformation.apply(2 * image() - 1, torch.zeros(count)).min() < 0
+    assert transformation.transform(2 * image() - 1, torch.zeros(count)).min() < 0
     with pytest.raises(ValueError, match=r'never negative, got -0\.5'):
-        BLURS[0].apply(image(), numbers(-0.5))
+        BLURS[0].transform(image(), numbers(-0.5))
     with pytest.raises(ValueError, match='whole pixels'):
-        SHIFT.apply(image(), numbers(0.5, 1))
+        SHIFT.transform(image(), numbers(0.5, 1))
     with pytest.raises(ValueError, match='whole pixels'):
-        SHIFT.carry_back(torch.zeros(4, 5), numbers(1, 0.5))
+        SHIFT.map_labels(torch.zeros(1, 4, 5), numbers(1, 0.5)[None])
 
 
 @pytest.mark.usefixtures('openmmlab')

@@ -16,7 +16,7 @@ from mmcert.perturbations import (
     SlicedTransformation,
     SurrogateTransform,
 )
-from mmcert.perturbations.lattice import LEVELS, on_levels, points_per_unit, rounded, with_noise
+from mmcert.perturbations.lattice import LEVELS, on_levels, points_per_unit, rounded
 from mmcert.perturbations.noise_level import MAX_SIGMA
 from mmcert.surrogates import Surrogate
 from tests.sampling.support import sample_votes
@@ -34,7 +34,7 @@ def eight_bit(*shape, seed=0):
 
 
 def without_noise(inputs):
-    return on_levels(inputs, 1, 1.0, lambda noise: noise.fill_(0.5))[0]
+    return on_levels(inputs, torch.full((1, *inputs.shape), 0.5))[0]
 
 
 def levels_of(noisy):
@@ -76,7 +76,7 @@ def test_all_images_have_draws_of_the_same_values(noise, dtype):
         for x in (inputs, torch.zeros(1, 30, 30), -torch.zeros(1, 30, 30)):
             x = x.to(dtype)
             kept = x.clone()
-            noisy = noise.sample_many(x, [generator(1), generator(2)])
+            noisy = noise.apply(x, noise.draw(x, [generator(1), generator(2)]))
             assert noisy.dtype == dtype and noisy.shape == (2, *x.shape)
             assert levels_of(noisy).unique().numel() > 100
             assert torch.equal(x, kept)
@@ -85,7 +85,7 @@ def test_all_images_have_draws_of_the_same_values(noise, dtype):
 def test_values_between_levels_are_rounded_as_the_ideal_sum_is():
     inputs = torch.rand(20_000, generator=generator())
     noise = 64 * torch.randn(20_000, generator=generator(1))
-    noisy = on_levels(inputs, 1, 64.0, lambda values: values.copy_(noise + 0.5))[0]
+    noisy = on_levels(inputs, (noise + 0.5)[None])[0]
     ideal = (inputs.double() * 255 + (noise + 0.5).double()).floor()
     # Up to the places that single precision tells apart.
     assert (levels_of(noisy) != ideal).double().mean() < 1e-3
@@ -98,8 +98,8 @@ def test_values_between_levels_are_rounded_as_the_ideal_sum_is():
 
 def test_slices_smooth_the_function_that_noise_smooths():
     image = eight_bit(1, 9, 12)
-    part = SlicedTransformation(dict(type='rotation'), -4, 4, 3, 0.25).part(0)
-    noisy = part.sample_many(image, [generator(3)])
+    part = SlicedTransformation(dict(type='rotation'), -4, 4, 3, 0.25).cell(0)
+    noisy = part.apply(image, part.draw(image, [generator(3)]))
     assert noisy.dtype == image.dtype
     levels_of(noisy)
     moved = part._moved(image)
@@ -113,7 +113,8 @@ def test_grids_of_other_noise_follow_its_scale():
         step = 1 / points_per_unit(scale)
         assert math.log2(step) == round(math.log2(step))
         assert 2**-17 < step / scale <= 2**-16
-        noisy = with_noise(torch.randn(2, 50, 3).double(), [generator(), generator(1)], scale)
+        noise, x = CoordinateNoise(scale), torch.randn(50, 3).double()
+        noisy = noise.apply(x, noise.draw(x, [generator(), generator(1)]))
         steps = noisy / step
         assert noisy.shape == (2, 50, 3) and torch.equal(steps, steps.round())
     values = torch.tensor([-0.4, -0.5, 0.5, 1.5, -1.5, -0.0]).double()
@@ -143,7 +144,7 @@ def test_no_residue_of_whole_levels_is_more_likely_than_another(sigma, offset):
 @pytest.mark.parametrize('modulus', [2, 3, 16])
 def test_no_residue_of_steps_of_clouds_and_latents_is_more_likely_than_another(modulus):
     for scale in (0.12, 0.75):
-        noisy = with_noise(torch.rand(1, 500_000).double(), [generator()], scale)
+        noisy = CoordinateNoise(scale).sample(torch.rand(1, 500_000).double(), generator())
         steps = noisy * points_per_unit(scale)
         assert stats.chisquare(residues(steps, modulus)).pvalue > 1e-4
 

@@ -287,7 +287,7 @@ def test_draws_made_at_once_are_those_made_one_by_one(x):
         return made
 
     one_by_one = [NOISE.sample(x, generator) for generator in generators()]
-    assert torch.equal(NOISE.sample_many(x, generators()), torch.stack(one_by_one))
+    assert torch.equal(NOISE.apply(x, NOISE.draw(x, generators())), torch.stack(one_by_one))
 
 
 TWO = """

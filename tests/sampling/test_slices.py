@@ -27,6 +27,8 @@ CASES = [
     (attack, padding) for attack in ATTACKS for padding in ('reflection', 'zeros')
 ]  # fmt: skip
 
+NO_PARAMETERS = torch.empty(0)  # the slice is known
+
 
 def perturbation_of(attack, padding='reflection', slices=5, sigma=0.25):
     name, low, high = ATTACKS[attack]
@@ -100,13 +102,13 @@ def test_more_slices_and_more_noise_ask_for_less():
 
 
 @pytest.mark.parametrize(('attack', 'padding'), CASES)
-def test_a_label_is_carried_back_where_all_pixels_of_the_slice_have_it(attack, padding):
+def test_a_label_counts_where_all_pixels_of_the_slice_have_it(attack, padding):
     whole = perturbation_of(attack, padding, slices=3)
     labels = (torch.rand(4, 22, 29, generator=generator(0)) > 0.5).to(torch.uint8)
     labels[2:, :, :14], labels[2:, :, 14:] = 0, 1
     ends = torch.linspace(whole.low, whole.high, 4, dtype=torch.float64).tolist()
     for index in range(3):
-        found = whole.part(index).agreed(labels, [])
+        found = whole.cell(index).labels_for_hits(labels, NO_PARAMETERS)
         assert found.shape == labels.shape and set(found.unique().tolist()) <= {-1, 0, 1}
         seen = torch.stack([
             whole.transformation.labels_of_content(labels, u)
@@ -118,15 +120,15 @@ def test_a_label_is_carried_back_where_all_pixels_of_the_slice_have_it(attack, p
         assert (found[2:] >= 0).sum() >= 0.9 * agreed[2:].sum() > 0
 
 
-def test_in_the_part_of_the_identity_labels_stay_where_they_are():
+def test_in_the_cell_of_the_identity_labels_stay_where_they_are():
     labels = torch.rand(2, 22, 29, generator=generator(0)).mul(5).long()
-    for slices, home in ((40, 20), (41, 20)):
+    for slices, reference in ((40, 20), (41, 20)):
         perturbation = perturbation_of('rotation', slices=slices)
-        assert perturbation.home == home
-        assert torch.equal(perturbation.carried_back(labels, []).long(), labels)
-        assert torch.equal(perturbation.agreed(labels, []).long(), labels)
-    assert perturbation_of('away').home == 0
-    assert SlicedTransformation(dict(type='rotation'), -3, -1, 4, 0.1).home == 3
+        assert perturbation.index == reference
+        assert torch.equal(perturbation.map_labels(labels, NO_PARAMETERS).long(), labels)
+        assert torch.equal(perturbation.labels_for_hits(labels, NO_PARAMETERS).long(), labels)
+    assert perturbation_of('away').index == 0
+    assert SlicedTransformation(dict(type='rotation'), -3, -1, 4, 0.1).index == 3
 
 
 # --- draws ---
@@ -150,11 +152,11 @@ def test_hits_are_the_fewest_of_any_slice(attack):
         for index in indices:
             noise = generator(draw_seed(3, digest, stage, index))
             noisy = GaussianNoise(0.25).sample(moved, noise)
-            home = perturbation.part(part)
-            read = home.carried_back if stage == SELECTION else home.agreed
-            yield read(segment([noisy]), [noise])[0]
+            home = perturbation.cell(part)
+            read = home.map_labels if stage == SELECTION else home.labels_for_hits
+            yield read(segment([noisy]), NO_PARAMETERS)[0]
 
-    selection = torch.stack([*labels(perturbation.home, SELECTION, range(7))])
+    selection = torch.stack([*labels(perturbation.index, SELECTION, range(7))])
     guess = ((selection == 1).sum(0) > (selection == 0).sum(0)).int()
     hits = torch.stack([
         sum((found == guess).int() for found in labels(j, ESTIMATION, range(j * n, j * n + n)))
@@ -163,7 +165,7 @@ def test_hits_are_the_fewest_of_any_slice(attack):
     votes = collect(perturbation, x)
     np.testing.assert_array_equal(votes.guess, guess.numpy())
     np.testing.assert_array_equal(votes.hits, hits.amin(dim=0).numpy())
-    assert (hits.amin(dim=0) < hits[perturbation.home]).any() and votes.hits.max() == 30
+    assert (hits.amin(dim=0) < hits[perturbation.index]).any() and votes.hits.max() == 30
     assert (votes.n, votes.n0) == (30, 7)
     # They are of one slice, and must not count for another.
     assert votes.selection_hits is None
@@ -184,9 +186,9 @@ def test_votes_do_not_depend_on_the_batch_size_and_every_draw_is_used_once(batch
 
 
 def test_draws_made_at_once_are_those_made_one_by_one():
-    x, part = image(), perturbation_of('scaling').part(4)
+    x, part = image(), perturbation_of('scaling').cell(4)
     one_by_one = [part.sample(x, generator(seed)) for seed in range(3)]
-    many = part.sample_many(x, [generator(seed) for seed in range(3)])
+    many = part.apply(x, part.draw(x, [generator(seed) for seed in range(3)]))
     assert many.dtype == x.dtype and torch.equal(many, torch.stack(one_by_one))
 
 
@@ -342,11 +344,11 @@ def test_guarantees_and_specs_say_what_is_attacked():
     assert guarantee.keys() >= GaussianNoise(0.1).guarantee(0.9).keys() - {'sigma'}
     assert guarantee['radius'] == perturbation.radius(0.99) == GaussianNoise(0.25).radius(0.99)
     assert 'scaling from 0.93 to 1.08' in guarantee['words']
-    assert guarantee['padding'] == 'zeros' and guarantee['frame'] == 'content'
+    assert guarantee['padding'] == 'zeros' and guarantee['moves_labels']
     spec = perturbation.spec()
     assert json.loads(json.dumps(spec)) == spec
     assert spec == {'type': guarantee['perturbation'], **guarantee['parameters']}
-    assert from_spec(spec).spec() == spec == perturbation.part(3).spec()
+    assert from_spec(spec).spec() == spec == perturbation.cell(3).spec()
     assert eval(repr(perturbation)).spec() == spec
 
 
@@ -404,9 +406,9 @@ def test_inputs_and_ways_to_sample_that_do_not_go_with_it_are_refused():
         with pytest.raises(ValueError, match='image'):
             perturbation.check(bad)
     for arguments, what in (({'n0': 0}, 'n0 = 0'), ({'groups': [[0, 0]]}, 'hierarchy')):
-        with pytest.raises(ValueError, match=f'5 parts.*{what}'):
+        with pytest.raises(ValueError, match=f'5 cells.*{what}'):
             collect(perturbation, x, **arguments)
-    with pytest.raises(ValueError, match="5 parts.*n='auto'"):
+    with pytest.raises(ValueError, match="5 cells.*n='auto'"):
         collect_looks(
             segment,
             x,
@@ -416,4 +418,4 @@ def test_inputs_and_ways_to_sample_that_do_not_go_with_it_are_refused():
             next_look=lambda votes: None,
         )
     with pytest.raises(IndexError):
-        perturbation.part(5)
+        perturbation.cell(5)

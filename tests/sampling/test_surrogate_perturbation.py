@@ -69,6 +69,10 @@ def seeds(count, first=0):
     return [generator(seed) for seed in range(first, first + count)]
 
 
+def draws_of(perturbation, x, generators):
+    return perturbation.apply(x, perturbation.draw(x, generators))
+
+
 # Draws
 
 
@@ -82,7 +86,7 @@ def test_draws_depend_on_the_generator_alone(transformation):
     torch.rand(3)
     assert torch.equal(first, perturbation.sample(x, generator(5)))
     assert not torch.equal(first, perturbation.sample(x, generator(6)))
-    many = perturbation.sample_many(x, [generator(6), generator(5), generator(7)])
+    many = draws_of(perturbation, x, [generator(6), generator(5), generator(7)])
     # The decoder rounds by the size of the batch.
     torch.testing.assert_close(many[1], first, rtol=0, atol=1e-5)
     assert torch.equal(x, kept)
@@ -100,7 +104,7 @@ def test_an_attack_set_does_not_change_the_draws():
 
 def test_the_latent_has_its_law():
     perturbation, x, count = linear(), image(), 6000
-    draws = perturbation.sample_many(x, seeds(count)).flatten(1)[:, :30].double().numpy()
+    draws = draws_of(perturbation, x, seeds(count)).flatten(1)[:, :30].double().numpy()
     mean, covariance = law(perturbation, x)
     deviations = np.sqrt(np.diag(covariance))
     assert (np.abs(draws.mean(axis=0) - mean) < 5 * deviations / count**0.5).all()
@@ -116,10 +120,11 @@ def test_the_two_noises_are_independent_for_latents_of_any_size():
     for size in ((4, 4), (4, 8), (8, 12)):
         perturbation = linear(sigma2=1.0)
         x = image(2, *size)
-        u = perturbation._thetas(seeds(4000)).numpy()[:, 0] / 0.5
+        parameters = perturbation.draw(x, seeds(4000))
+        u = parameters[:, 0].numpy() / 0.5
         values = math.prod(perturbation._latent(x).shape)
-        draws = perturbation.sample_many(x, seeds(4000)).flatten(1)[:, :values].double()
-        shift = perturbation._shift(perturbation._thetas(seeds(4000)))
+        draws = perturbation.apply(x, parameters).flatten(1)[:, :values].double()
+        shift = perturbation._shift(parameters[:, :1])
         noise = draws - (shift + perturbation._latent(x).double()).flatten(1)
         joint = np.column_stack([u, noise.numpy()])
         off = np.corrcoef(joint.T) - np.eye(joint.shape[1])
@@ -128,9 +133,9 @@ def test_the_two_noises_are_independent_for_latents_of_any_size():
 
 def test_the_precision_of_the_model_does_not_reach_the_latent():
     perturbation, x = linear(), image()
-    exact = perturbation.sample_many(x, seeds(4))
+    exact = draws_of(perturbation, x, seeds(4))
     with torch.autocast('cpu', torch.bfloat16):
-        again = linear().sample_many(x, seeds(4))
+        again = draws_of(linear(), x, seeds(4))
     assert torch.equal(exact, again)
     mean, _ = law(perturbation, x)
     noiseless = linear(sigma1=1e-12, sigma2=1e-12).sample(x, generator()).flatten()[:30]
@@ -177,7 +182,7 @@ def test_the_encoding_is_computed_once_for_an_image(monkeypatch):
     for seed in range(5):
         perturbation.sample(x, generator(seed))
     assert len(calls) == 1
-    perturbation.sample_many(image(seed=3), seeds(4))
+    draws_of(perturbation, image(seed=3), seeds(4))
     assert len(calls) == 2
 
 
@@ -219,7 +224,7 @@ def test_the_threshold_is_that_of_the_largest_displacement():
 def test_the_threshold_depends_on_the_image_alone():
     perturbation, x = linear(ATTACK), image()
     first = perturbation.input_threshold(x)
-    perturbation.sample_many(x, seeds(3))
+    draws_of(perturbation, x, seeds(3))
     perturbation.input_threshold(image(seed=2))
     assert perturbation.input_threshold(x) == first == linear(ATTACK).input_threshold(x.clone())
     twice = SurrogateTransform(perturbation.surrogate, 0.5, 0.125, ATTACK).input_threshold(x)
@@ -406,14 +411,15 @@ def rotated(degrees=90.0, **options):
     return SurrogateTransform(make('rotation', -degrees, degrees), **SCALES, **options)
 
 
-def test_labels_are_carried_back_by_what_each_draw_moved():
+def test_labels_are_moved_back_by_what_each_draw_moved():
     perturbation = rotated(30.0)
     transformation = perturbation.surrogate.transformation
     rows, columns = torch.meshgrid(torch.arange(41), torch.arange(51), indexing='ij')
     labels = ((rows - 10 > columns / 2).long() + (columns > 30))[None].expand(40, -1, -1)
-    theta = 30 * perturbation._thetas(seeds(40))
+    parameters = perturbation.draw(labels, seeds(40))
+    theta = 30 * parameters[:, :1]
     moved = transformation.labels(labels, theta, ignore_index=0)
-    back = perturbation.carried_back(moved, seeds(40))
+    back = perturbation.map_labels(moved, parameters)
     # Away from the edges of the pattern, where two nearest pixels differ from one.
     smooth = labels.float()[:, None]
     edges = nn.functional.max_pool2d(smooth, 5, 1, 2) != -nn.functional.max_pool2d(-smooth, 5, 1, 2)
@@ -426,21 +432,22 @@ def test_labels_are_carried_back_by_what_each_draw_moved():
     assert (middle == labels[0, 20, 25]).all()
 
 
-def test_draws_far_outside_the_range_are_carried_back_as_well():
+def test_draws_far_outside_the_range_are_moved_back_as_well():
     perturbation = SurrogateTransform(make('rotation', -180, 180), 4.0, 0.25)
-    theta = 180 * perturbation._thetas(seeds(30))
-    assert theta.abs().max() > 360
     labels = torch.zeros(30, 7, 7, dtype=torch.uint8)
-    assert set(perturbation.carried_back(labels, seeds(30)).unique().tolist()) == {-1, 0}
-    assert set(perturbation.agreed(labels, seeds(30)).unique().tolist()) == {-1, 0}
+    parameters = perturbation.draw(labels, seeds(30))
+    assert parameters[:, 0].abs().max() > 2
+    for verb in (perturbation.map_labels, perturbation.labels_for_hits):
+        assert set(verb(labels, parameters).unique().tolist()) == {-1, 0}
 
 
 def content_shares(perturbation, x, segment, count=4000):
     """Probabilities (C, H, W) that the place of a pixel's content is given each of two classes."""
     shares = torch.zeros(2, *x.shape[1:])
     for first in range(0, count, 500):
-        labels = segment(perturbation.sample_many(x, seeds(500, first)))
-        back = perturbation.carried_back(labels, seeds(500, first))
+        parameters = perturbation.draw(x, seeds(500, first))
+        labels = segment(perturbation.apply(x, parameters))
+        back = perturbation.map_labels(labels, parameters)
         shares += torch.stack([(back == c).float().sum(0) for c in (0, 1)])
     return (shares / count).double()
 
@@ -460,7 +467,7 @@ def thresholded(images):
 def test_the_content_keeps_its_class_where_a_translation_takes_it(shift):
     surrogate = make(dict(type='translation', padding='cyclic'), [-4, -4], [4, 4])
     perturbation = SurrogateTransform(surrogate, 1.0, 0.5, dict(values=[shift]))
-    assert perturbation.frame == 'content'
+    assert perturbation.moves_labels
     x = image(2, 8, 8)
     attacked = surrogate.transformation(x[None], torch.tensor(shift))[0]
     displacement = perturbation.input_threshold(x).statement['displacement']
@@ -673,7 +680,7 @@ def test_what_cannot_be_certified_in_the_frame_of_the_content_is_refused():
 
 def test_where_theta_moves_labels_it_absorbs_nothing_in_the_words_either():
     guarantee = rotated().guarantee(0.9)
-    assert guarantee['frame'] == 'content' and 'Mahalanobis' not in json.dumps(guarantee)
+    assert guarantee['moves_labels'] and 'Mahalanobis' not in json.dumps(guarantee)
     assert '|Delta - A1 u|^2 / sigma2^2' in guarantee['norm']
     assert guarantee['words'].endswith('the pixel nearest to where its content has moved')
     assert 'Mahalanobis' in linear().guarantee(0.9)['norm']
@@ -714,7 +721,7 @@ def test_the_spec_answers_without_the_weights(perturbation):
     assert json.loads(json.dumps(spec)) == spec
     again = from_spec(json.loads(json.dumps(spec)))
     assert again.spec() == spec and again.domain == 'image'
-    assert again.frame == perturbation.frame and not again.per_input_threshold
+    assert again.moves_labels == perturbation.moves_labels and not again.per_input_threshold
     assert again.radius(0.9) == perturbation.radius(0.9)
     plain = SurrogateTransform(perturbation.surrogate, **SCALES)
     assert again.guarantee(0.9) == plain.guarantee(0.9) and repr(again) == repr(plain)
@@ -722,7 +729,7 @@ def test_the_spec_answers_without_the_weights(perturbation):
     for use in (
         lambda: again.sample(image(), generator()),
         lambda: again.check(image()),
-        lambda: again.carried_back(torch.zeros(1, 8, 12), seeds(1)),
+        lambda: again.map_labels(torch.zeros(1, 8, 12), torch.zeros(1, 1)),
     ):
         with pytest.raises(ValueError, match='needs the surrogate itself, not its description'):
             use()

@@ -1,5 +1,5 @@
 # Starts from the base model of defocus blur, which knows images through a surrogate's noise.
-_base_ = ['./semantic.py']
+_base_ = ['./gsmooth.py']
 load_from = 'work_dirs/gsmooth-defocus-blur_fast-scnn_camvid-180x240/iter_600.pth'
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, begin=0, end=50, by_epoch=False),

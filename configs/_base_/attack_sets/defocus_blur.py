@@ -1,0 +1,3 @@
+# Radii in pixels that the surrogate knows, and those that are certified.
+surrogate = dict(transformation='defocus_blur', low=0, high=3)
+attack = dict(values=[1, 2, 3])

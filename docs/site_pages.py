@@ -1,0 +1,133 @@
+"""What the documentation site takes from the package: reference pages and tables.
+
+The pages go to ``docs/reference/api`` and the tables to ``docs/_parts``; neither is kept in git.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+PACKAGE = DOCS.parent / 'mmcert'
+API = DOCS / 'reference' / 'api'
+PARTS = DOCS / '_parts'
+
+
+def setup(app) -> None:
+    """Writes pages before they are read, and checks afterwards that nothing is missing."""
+    write_api_pages()
+    write_smoothing_keys()
+    app.connect('autodoc-process-docstring', escape_signs, priority=900)
+    app.connect('env-check-consistency', check_complete)
+
+
+def modules() -> Iterator[str]:
+    """Names of all public modules of the package, with docstrings to show."""
+    for path in sorted(PACKAGE.rglob('*.py')):
+        name = '.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts)
+        name = name.removesuffix('.__init__')
+        if not any(part.startswith('_') for part in name.split('.')) and '.mim' not in path.parts:
+            yield name
+
+
+def write_api_pages() -> None:
+    """One page for each part of the package, with all of its modules."""
+    pages: dict[str, list[str]] = {}
+    for module in modules():
+        if '.' in module:
+            pages.setdefault(module.split('.')[1], []).append(module)
+    for old in set(API.glob('*.md')) - {API / f'{name}.md' for name in pages} - {API / 'index.md'}:
+        old.unlink()
+    for name, found in pages.items():
+        lines = [f'# mmcert.{name}', '']
+        for module in found:
+            package = module == f'mmcert.{name}' and len(found) > 1
+            if module != f'mmcert.{name}':
+                lines += [f'## {module}', '']
+            # A package shows what its modules define: each name has one place.
+            options = ['   :ignore-module-all:'] if package else []
+            lines += ['```{eval-rst}', f'.. automodule:: {module}', *options, '```', '']
+        _write(API / f'{name}.md', '\n'.join(lines))
+    entries = '\n'.join(sorted(pages))
+    _write(
+        API / 'index.md',
+        '# The package\n\nEvery public module, class and function, from its docstring.\n\n'
+        f'```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n',
+    )
+
+
+def write_smoothing_keys() -> None:
+    """The table of all keys of ``smoothing``, from the docstring of their class."""
+    from mmcert.engine.smoothing_config import SmoothingConfig
+
+    described = attributes(inspect.getdoc(SmoothingConfig) or '')
+    rows = ['| key | type | meaning | default |', '| --- | --- | --- | --- |']
+    for field in fields(SmoothingConfig):
+        if field.name in described:
+            kind, text = described[field.name]
+            default = f'`{field.default!r}`'
+            cells = (f'`{field.name}`', kind.replace('|', 'or'), _markdown(text), default)
+            rows.append('| ' + ' | '.join(cells) + ' |')
+    _write(PARTS / 'smoothing_keys.md', '\n'.join(rows) + '\n')
+
+
+def attributes(docstring: str) -> dict[str, tuple[str, str]]:
+    """Type and text of each entry of a docstring's ``Attributes``."""
+    section = docstring.partition('Attributes:\n')[2]
+    section = re.split(r'\n(?=\S)', section)[0]
+    found = re.findall(r'^ {4}(\w+) \((.+?)\): (.+(?:\n {5,}.+)*)', section, flags=re.MULTILINE)
+    return {name: (kind, ' '.join(text.split())) for name, kind, text in found}
+
+
+def _markdown(text: str) -> str:
+    """A docstring's literals as those of Markdown, in a cell of a table."""
+    return text.replace('``', '`').replace('|', r'\|')
+
+
+def escape_signs(app, what, name, obj, options, lines: list[str]) -> None:
+    """Bars and lone stars of a docstring mean themselves: absolute values, products, ``*args``."""
+    for index, line in enumerate(lines):
+        pieces = re.split(r'(``.*?``|(?<![\w*])\*\w[^*]*\w\*(?![\w*])|\*\*\w[^*]*\*\*)', line)
+        for place in range(0, len(pieces), 2):
+            pieces[place] = re.sub(r'(?<!\\)([|*])', r'\\\1', pieces[place])
+        lines[index] = ''.join(pieces)
+
+
+def public_names() -> Iterator[str]:
+    """Full names of all public functions, classes and methods that have a docstring."""
+    for module in modules():
+        path = Path(importlib.import_module(module).__file__ or '')
+        yield from _documented(ast.parse(path.read_text()).body, module)
+
+
+def _documented(body: list[ast.stmt], owner: str) -> Iterator[str]:
+    for node in body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith('_'):
+            continue
+        if ast.get_docstring(node):
+            yield f'{owner}.{node.name}'
+        if isinstance(node, ast.ClassDef):
+            yield from _documented(node.body, f'{owner}.{node.name}')
+
+
+def check_complete(app, env) -> None:
+    """Fails the build where a public docstring is on no page."""
+    from sphinx.util import logging
+
+    shown = set(env.domaindata['py']['objects'])
+    missing = sorted(set(public_names()) - shown)
+    if missing:
+        logging.getLogger(__name__).warning('docstrings on no page: %s', ', '.join(missing))
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file if it would change: what is unchanged is not read again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)

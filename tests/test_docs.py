@@ -1,0 +1,115 @@
+"""What the pages say is so: their code runs, their links lead somewhere, their tables are fresh."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / 'docs'
+PAGES = sorted(
+    path
+    for path in DOCS.rglob('*.md')
+    if not {'_build', '_parts', 'api'} & set(path.relative_to(DOCS).parts)
+)
+LINKING = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(ROOT.glob('configs/*/README.md'))]
+GUIDES = sorted(DOCS.glob('tutorials/*.md')) + sorted(DOCS.glob('how-to/*.md'))
+
+BLOCK = re.compile(r'^```python\n(.*?)^```', re.MULTILINE | re.DOTALL)
+
+
+def blocks(path):
+    return BLOCK.findall(path.read_text())
+
+
+def runnable(path):
+    """The blocks of a page that are programs: those that import something."""
+    return [code for code in blocks(path) if re.search(r'^(from|import) ', code, re.MULTILINE)]
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize('page', PAGES, ids=name)
+def test_python_blocks_of_pages_are_python(page):
+    for code in blocks(page):
+        ast.parse(code)
+
+
+@pytest.mark.parametrize('page', [page for page in GUIDES if runnable(page)], ids=name)
+def test_programs_of_guides_run(page, tmp_path):
+    # The blocks of a page are one program: a reader types them one after the other.
+    program = '\n'.join(runnable(page))
+    done = subprocess.run(
+        [sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    # A print followed by a comment says what it shows.
+    said = re.findall(r'^\s*print\(.*\)  # (.+)$', program, re.MULTILINE)
+    shown = done.stdout.splitlines()
+    assert [line for line in said if line not in shown] == []
+
+
+def anchors(text):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r'^#+ (.+)$', re.sub(r'```.*?```', '', text, flags=re.DOTALL), re.M)
+    plain = [re.sub(r'[^\w\- ]', '', heading.lower()) for heading in headings]
+    return {heading.strip().replace(' ', '-') for heading in plain}
+
+
+@pytest.mark.parametrize('page', LINKING, ids=name)
+def test_links_lead_to_files_of_the_repository(page):
+    text = page.read_text()
+    for target in re.findall(r'\]\(([^)\s]+)\)', text):
+        if re.match(r'\w+:', target):
+            continue
+        path, _, anchor = target.partition('#')
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f'{name(page)} links to {target}'
+        if anchor and found.suffix == '.md':
+            assert anchor in anchors(found.read_text()), f'{name(page)} links to {target}'
+
+
+def test_commands_of_pages_name_files_that_exist():
+    for page in [*PAGES, *LINKING]:
+        for path in re.findall(
+            r'\b(?:tools|benchmarks|configs)/[\w\-./]+\.(?:py|md)\b', page.read_text()
+        ):
+            assert list(ROOT.glob(path)), f'{name(page)} names {path}'
+
+
+@pytest.fixture(scope='module')
+def site_pages():
+    spec = importlib.util.spec_from_file_location('site_pages', DOCS / 'site_pages.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_keys_of_smoothing_are_in_the_reference(site_pages, tmp_path, monkeypatch):
+    from mmcert.compat import enable_mmcv_lite
+
+    enable_mmcv_lite()
+    from mmcert.engine.smoothing_config import SmoothingConfig
+
+    monkeypatch.setattr(site_pages, 'PARTS', tmp_path)
+    site_pages.write_smoothing_keys()
+    table = (tmp_path / 'smoothing_keys.md').read_text()
+    with pytest.raises(ValueError, match='Legal keys: ') as refused:
+        SmoothingConfig.from_cfg({'no such key': 1})
+    keys = str(refused.value).partition('Legal keys: ')[2].rstrip('.').split(', ')
+    assert set(keys) == set(re.findall(r'^\| `(\w+)`', table, re.MULTILINE))
+
+
+def test_every_module_is_on_a_page_of_the_reference(site_pages, tmp_path, monkeypatch):
+    monkeypatch.setattr(site_pages, 'API', tmp_path)
+    site_pages.write_api_pages()
+    text = '\n'.join(path.read_text() for path in tmp_path.glob('*.md'))
+    assert {module for module in site_pages.modules() if '.' in module} == set(
+        re.findall(r'automodule:: (\S+)', text)
+    )
