@@ -289,7 +289,7 @@ def compare(base: Any, size: tuple[int, int]) -> dict[str, Any]:
         'classes': len(expected.unique()),
         'unequal': int((labels != expected).sum()),
         'fast': fast,
-        'random': 'random_numbers' in segment.statement(),
+        'random': 'random_numbers' in segment.to_dict(),
         'passes_differ': int((passes[0] != passes[1]).sum()),
         'hits_differ': int(np.count_nonzero(differ)),
         'certificate': certificate.to_dict()['kind'],

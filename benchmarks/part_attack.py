@@ -49,7 +49,7 @@ def main() -> int:
 
     from mmcert.certify import CertifySettings
     from mmcert.models.cloud_adapter import CloudAdapter
-    from mmcert.models.numerics import Numerics
+    from mmcert.models.precision import PrecisionSettings
     from mmcert.perturbations import CoordinateNoise
     from mmcert.votes import read_folder
 
@@ -71,7 +71,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     for item in (known[index] for index in chosen):
         raw, record = item['inputs']['points'], records[digest_of(item)]
-        segment = adapter.segmentor(base, raw, item['data_samples'], Numerics())
+        segment = adapter.segmentor(base, raw, item['data_samples'], PrecisionSettings())
         rows += attacked(segment, adapter.perturbed_part(raw), record, settings, noise, args)
         print(rows[-3]['shape'], [(r['attack'], r['changed'], r['broken']) for r in rows[-3:]])
     broken = sum(row['broken'] for row in rows)

@@ -165,13 +165,13 @@ def measure_ratio(work_dirs: Path) -> None:
     base, dataset = load(model, work_dirs)
 
     from mmcert.models.cloud_adapter import CloudAdapter
-    from mmcert.models.numerics import Numerics
+    from mmcert.models.precision import PrecisionSettings
     from mmcert.perturbations import CoordinateNoise
     from mmcert.sampling import SamplingSettings, collect_votes
 
     item = dataset[0]
     raw, adapter = item['inputs']['points'], CloudAdapter()
-    segment = adapter.segmentor(base, raw, item['data_samples'], Numerics())
+    segment = adapter.segmentor(base, raw, item['data_samples'], PrecisionSettings())
     clean, noise = adapter.perturbed_part(raw), CoordinateNoise(model.sigma)
     clouds = raw.expand(BATCH, -1, -1) + torch.zeros(BATCH, 1, 1)
     batches, rounds = 20, []

@@ -127,10 +127,10 @@ def of_base(name: str, base: Any, weights: str, precision: str = 'fp32') -> Segm
     from mmseg.structures import SegDataSample
 
     from mmcert.engine import SmoothingConfig
-    from mmcert.models import ImageSegmentor, Numerics, SmoothedSegmentor
+    from mmcert.models import ImageSegmentor, PrecisionSettings, SmoothedSegmentor
     from mmcert.votes import VotesStore
 
-    numerics = Numerics(precision=precision)
+    settings = PrecisionSettings(precision=precision)
     device = next(base.parameters()).device
 
     def sample_of(image: torch.Tensor) -> SegDataSample:
@@ -138,7 +138,7 @@ def of_base(name: str, base: Any, weights: str, precision: str = 'fp32') -> Segm
         return SegDataSample(metainfo=dict(ori_shape=size, img_shape=size, img_path='image.png'))
 
     def logits(batch: torch.Tensor) -> torch.Tensor:
-        with numerics.autocast(device):
+        with settings.autocast(device):
             return base._forward(batch)
 
     def normalise(images: torch.Tensor) -> torch.Tensor:
@@ -146,19 +146,19 @@ def of_base(name: str, base: Any, weights: str, precision: str = 'fp32') -> Segm
         return base.data_preprocessor(data)['inputs']
 
     def segment(images: list[torch.Tensor]) -> LogitMaps:
-        return ImageSegmentor(base, sample_of(images[0]), numerics=numerics)(images)
+        return ImageSegmentor(base, sample_of(images[0]), precision=settings)(images)
 
     def preprocess(images: torch.Tensor) -> object:
-        segmentor = ImageSegmentor(base, sample_of(images[0]), numerics=numerics)
+        segmentor = ImageSegmentor(base, sample_of(images[0]), precision=settings)
         return segmentor._preprocessed(images, 255.0)
 
     def smoothed(image: torch.Tensor, n0: int, n: int, batch: int, folder: Path) -> object:
         smoothing = {
             'sigma': 0.25, 'n0': n0, 'n': n, 'batch_size': batch, 'precision': precision
         }  # fmt: skip
-        plan = SmoothingConfig.from_cfg(smoothing).plan()
-        store = VotesStore(folder, plan.sampling_spec(), {})
-        wrapped = SmoothedSegmentor(base, plan, [str(i) for i in range(CLASSES)], store)
+        plan = SmoothingConfig.from_cfg(smoothing).plan([str(i) for i in range(CLASSES)])
+        store = VotesStore(folder, plan.spec(), {})
+        wrapped = SmoothedSegmentor(base, plan, store)
         data = {'inputs': [(image * 255).round()], 'data_samples': [sample_of(image)]}
         return wrapped.test_step(data)
 

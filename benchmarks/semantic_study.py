@@ -34,7 +34,7 @@ from mmcert.attacks import exhaustive  # noqa: E402
 from mmcert.certify.binomial import p_values  # noqa: E402
 from mmcert.engine import SmoothingConfig  # noqa: E402
 from mmcert.models.image_adapter import ImageAdapter  # noqa: E402
-from mmcert.models.numerics import Numerics  # noqa: E402
+from mmcert.models.precision import PrecisionSettings  # noqa: E402
 from mmcert.perturbations import (  # noqa: E402
     CyclicTranslation,
     GaussianBlur,
@@ -446,7 +446,7 @@ class Model:
 
     def segmentor(self, item: Item) -> Any:
         """The base model as a function of images in [0, 1] units."""
-        return self.adapter.segmentor(self.base, item.image, item.sample, Numerics())
+        return self.adapter.segmentor(self.base, item.image, item.sample, PrecisionSettings())
 
     @torch.no_grad()
     def labels(self, item: Item, image: torch.Tensor) -> torch.Tensor:

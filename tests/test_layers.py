@@ -21,21 +21,25 @@ ALLOWED = {
     'perturbations': {'certify', 'surrogates', 'transformations'},
     'sampling': {'certify', 'perturbations'},
     'report': {'certify', 'metrics', 'files'},
+    'certifier': {
+        'certify', 'metrics', 'votes', 'files', 'perturbations', 'sampling', 'report',
+    },
     'compat': set(),
     'fields': set(),
     'version': set(),
     'registry': {'compat'},
     'datasets': {'perturbations', 'registry', 'transformations'},
     'models': {
-        'certify', 'metrics', 'votes', 'perturbations', 'sampling', 'surrogates',
+        'certifier', 'certify', 'metrics', 'votes', 'perturbations', 'sampling', 'surrogates',
         'transformations', 'registry', 'fields',
     },
     'pointops': set(),
     'evaluation': {'certify', 'metrics', 'votes', 'report', 'files', 'registry', 'fields'},
     'visualization': {'registry', 'fields', 'report', 'surrogates'},
     'engine': {
-        'certify', 'metrics', 'votes', 'files', 'fields', 'perturbations', 'sampling', 'models',
-        'evaluation', 'visualization', 'registry', 'version', 'report', 'compat', 'pointops',
+        'certifier', 'certify', 'metrics', 'votes', 'files', 'fields', 'perturbations',
+        'sampling', 'models', 'evaluation', 'visualization', 'registry', 'version', 'report',
+        'compat', 'pointops',
     },
 }  # fmt: skip
 
@@ -50,6 +54,7 @@ HEAVY = {
     'transformations': FRAMEWORKS,
     'attacks': FRAMEWORKS,
     'sampling': FRAMEWORKS,
+    'certifier': FRAMEWORKS,
     'report': FRAMEWORKS | {'torch'},
     'pointops': FRAMEWORKS,
 }
@@ -91,6 +96,7 @@ def test_every_subpackage_has_a_layer():
         ('mmcert', ['numpy', 'torch', 'mmengine']),
         ('mmcert.certify', ['torch', 'mmengine', 'cv2', 'matplotlib']),
         ('mmcert.sampling', ['mmengine', 'mmcv', 'mmseg', 'cv2']),
+        ('mmcert.certifier', ['mmengine', 'mmcv', 'mmseg', 'cv2']),
         ('mmcert.transformations', ['mmengine', 'mmcv', 'mmseg', 'cv2', 'scipy']),
         ('mmcert.attacks', ['mmengine', 'mmcv', 'mmseg', 'cv2', 'scipy']),
         ('mmcert.report', ['torch', 'mmengine']),

@@ -15,6 +15,7 @@ from mmengine.structures import BaseDataElement
 from mmengine.utils import track_iter_progress
 from prettytable import PrettyTable
 
+from mmcert.certifier import selections_of
 from mmcert.certify import CertifySettings, InfeasiblePlanError
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import (
@@ -28,7 +29,7 @@ from mmcert.certify.planning import (
 )
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.sequential import spend
-from mmcert.models.smoothed_segmentor import SmoothingPlan, selections_of
+from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.sampling import BatchSize, SamplingSettings, collect_votes
 from mmcert.sampling.batching import LARGEST
 
@@ -84,7 +85,7 @@ def report(
     settings = plan.settings
     lines = [
         f'{images} {plan.adapter.word}s of {num_components} components; {plan.perturbation}; '
-        f'{words}, alpha = {settings.alpha:g}, {plan.words()}',
+        f'{words}, alpha = {settings.alpha:g}, {plan.describe()}',
         _procedures(plan, num_components),
         _smallest(plan, num_components, sorted({settings.tau, *taus})),
         verdict,
@@ -123,22 +124,22 @@ def _can_certify(plan: SmoothingPlan, num_components: int) -> bool:
 def _outlook(plan: SmoothingPlan, settings: CertifySettings, num_components: int) -> Outlook:
     """What the plan can reach at best under other settings."""
     if plan.stopping is None:
-        assert plan.n is not None
-        return outlook(plan.n, settings, num_components, plan.n0)
-    return outlook_in_looks(plan.stopping.budget, settings, num_components, plan.n0)
+        assert plan.sampling.n is not None
+        return outlook(plan.sampling.n, settings, num_components, plan.sampling.n0)
+    return outlook_in_looks(plan.stopping.budget, settings, num_components, plan.sampling.n0)
 
 
 def _procedures(plan: SmoothingPlan, num_components: int) -> str:
     looks = plan.stopping is not None
     if plan.stopping is None:
-        columns = ['smallest n', f'largest tau at n={plan.n}']
+        columns = ['smallest n', f'largest tau at n={plan.sampling.n}']
     else:
         columns = ['looks', f'largest tau in {plan.stopping.budget} draws']
     table = PrettyTable(
         ['procedure', 'selection', 'can certify', *columns, 'largest radius', 'first hits',
          'for p of']
     )  # fmt: skip
-    legal = selections_of(plan.perturbation, plan.n0)
+    legal = selections_of(plan.perturbation, plan.sampling.n0)
     for procedure in PROCEDURES:
         for selection in SELECTIONS:
             settings = _like(plan.settings, procedure, selection)
@@ -211,8 +212,8 @@ def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -
             [
                 f'{tau:g}',
                 f'{plan.perturbation.radius(tau):.4g}',
-                least(at_tau, num_components, plan.n0),
-                enough(0.98, at_tau, num_components, plan.n0) or '-',
+                least(at_tau, num_components, plan.sampling.n0),
+                enough(0.98, at_tau, num_components, plan.sampling.n0) or '-',
             ]
         )
     words = ''
@@ -231,7 +232,7 @@ def _verdict(plan: SmoothingPlan, num_components: int) -> str:
     except InfeasiblePlanError as error:
         return f'The plan is refused: {error}'
     if plan.stopping is not None:
-        first = first_look(plan.settings, num_components, plan.n0)
+        first = first_look(plan.settings, num_components, plan.sampling.n0)
         return f'The plan can certify; the first look comes after {first} draws.'
     if plan.is_scarce(num_components):
         return (
@@ -242,15 +243,17 @@ def _verdict(plan: SmoothingPlan, num_components: int) -> str:
 
 
 def _hours(plan: SmoothingPlan, num_components: int, images: int, timing: Timing) -> str:
-    least = plan.n if plan.n is not None else first_look(plan.settings, num_components, plan.n0)
+    least = plan.first_look(num_components)
     # One more pass for the base model's prediction on the clean input.
-    counts = sorted({plan.n0 + least * plan.perturbation.num_cells + 1, plan.most_draws + 1})
+    counts = sorted(
+        {plan.sampling.n0 + least * plan.perturbation.num_cells + 1, plan.most_draws + 1}
+    )
     seconds = [count * timing.seconds_per_draw for count in counts]
     hours = ' to '.join(f'{value * images / 3600:.2f}' for value in seconds)
     each = ' to '.join(f'{value:.1f}' for value in seconds)
     return (
         f'{1000 * timing.seconds_per_draw:.1f} ms per draw on {timing.device} (batches of '
-        f'{plan.batch_size}): about {each} s per {plan.adapter.word}, {hours} hours '
+        f'{plan.sampling.batch_size}): about {each} s per {plan.adapter.word}, {hours} hours '
         f'for {images} of them in one process'
     )
 
@@ -335,8 +338,8 @@ def time_draws(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> Timing
     base.eval()
     clean = plan.adapter.perturbed_part(first.raw)
     segment = plan.segmentor(base, first.raw, first.sample)
-    batch = BatchSize(plan.batch_size)
-    with plan.numerics.applied_to(base):
+    batch = BatchSize.of(plan.sampling.batch_size)
+    with plan.precision.applied_to(base):
         # 'auto' settles on the way.
         warm_up = 2 * LARGEST if batch.searching else batch.size
         settings = SamplingSettings(warm_up, 1, base.num_classes, batch_size=batch)

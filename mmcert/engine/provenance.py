@@ -95,10 +95,10 @@ class RunInfo:
         # Other devices have other generators and other rounding: their votes do not mix.
         other = {}
         if self.device.type != 'cpu':
-            other = {'arithmetic': plan.numerics.statement(self.device)}
+            other = {'arithmetic': plan.precision.to_dict(self.device)}
         return {
             **other,
-            **plan.sampling_spec(),
+            **plan.spec(),
             'scheme': DRAW_SCHEME,
             'fp16': self.fp16,
             'weights': weights_digest(self.base),
@@ -119,7 +119,7 @@ class RunInfo:
 
     def provenance(self, plan: SmoothingPlan, identity: Mapping[str, Any]) -> dict[str, Any]:
         """What votes files record besides, so that they can be read without the data set."""
-        space = plan.adapter.statement()
+        space = plan.adapter.to_dict()
         return {
             **identity,
             **{key: space[key] for key in ('resolution', 'certified_space') if key in space},

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from mmcert.certifier import selections_of
 from mmcert.certify import CertifySettings, Hierarchy
 from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import StoppingRule
@@ -16,10 +17,10 @@ from mmcert.engine.perturbations import build
 from mmcert.models.adapter import Adapter
 from mmcert.models.image_adapter import SPACE_WORDS, ImageAdapter, Space
 from mmcert.models.image_segmentor import RESOLUTION_WORDS, Resolution
-from mmcert.models.numerics import Numerics
-from mmcert.models.smoothed_segmentor import SmoothingPlan, selections_of
+from mmcert.models.precision import PrecisionSettings
+from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.perturbations import Perturbation
-from mmcert.sampling import BatchSize
+from mmcert.sampling import SamplingSettings
 
 DISTRIBUTE = ('images', 'draws')
 """What the processes of a run may share."""
@@ -151,8 +152,8 @@ class SmoothingConfig:
         """Builds what the sampler needs.
 
         Args:
-            classes (Sequence[str] | None): Names of the classes, for the hierarchy; without them
-                the plan has none.
+            classes (Sequence[str] | None): Names of the classes. None only checks the other keys:
+                the plan then has one class and no hierarchy.
 
         Returns:
             SmoothingPlan: With the perturbation built.
@@ -184,14 +185,19 @@ class SmoothingConfig:
         return SmoothingPlan(
             perturbation=perturbation,
             settings=settings,
-            n0=self._selection_draws(settings),
-            n=n,
+            sampling=SamplingSettings(
+                n0=self._selection_draws(settings),
+                n=n,
+                num_classes=1 if classes is None else len(classes),
+                seed=int(self.seed),
+                batch_size=self.batch_size,
+            ),
             stopping=stopping,
-            batch_size=BatchSize(self.batch_size).spec,
-            seed=int(self.seed),
             adapter=self._adapter(perturbation),
             hierarchy=hierarchy,
-            numerics=Numerics(self.precision, self.channels_last, self.compile, self.cuda_graphs),
+            precision=PrecisionSettings(
+                self.precision, self.channels_last, self.compile, self.cuda_graphs
+            ),
             save_seconds=float(self.save_seconds),
         )
 

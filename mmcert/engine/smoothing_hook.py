@@ -105,7 +105,6 @@ class SmoothingHook(Hook):
         smoothed = SmoothedSegmentor(
             run.base,
             plan,
-            run.classes,
             store=store,
             identity=identity,
             on_draws=self._progress.on_draws,
@@ -117,12 +116,12 @@ class SmoothingHook(Hook):
         )
         self._metric.dataset_meta = run.metainfo
 
-        self._undo.enter_context(plan.numerics.applied_to(run.base))
+        self._undo.enter_context(plan.precision.applied_to(run.base))
         self._undo.callback(setattr, runner, 'model', runner.model)
         self._undo.callback(runner.test_evaluator.metrics.remove, self._metric)
         runner.model = smoothed
         runner.test_evaluator.metrics.append(self._metric)
-        runner.logger.info(f'smoothing: {plan.words()}; {_aim(plan)}')
+        runner.logger.info(f'smoothing: {plan.describe()}; {_aim(plan)}')
 
     def after_test_iter(
         self,

@@ -2,14 +2,14 @@
 
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
 from mmcert.models.image_segmentor import ImageSegmentor
-from mmcert.models.numerics import Numerics
+from mmcert.models.precision import PrecisionSettings
 from mmcert.models.smoothed_segmentor import SmoothedSegmentor
 from mmcert.models.surrogate_model import SurrogateModel
 
 __all__ = [
     'ImageSegmentor',
     'NoisySegDataPreProcessor',
-    'Numerics',
+    'PrecisionSettings',
     'SmoothedSegmentor',
     'SurrogateModel',
 ]

@@ -6,37 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 from mmengine.model import BaseModel
 from numpy.typing import NDArray
 
-from mmcert.models.numerics import Numerics
-from mmcert.sampling import LogitMaps, input_digest
-from mmcert.votes import Grid
+from mmcert.certifier import Segmentor
+from mmcert.models.precision import PrecisionSettings
+from mmcert.sampling import input_digest
 
 Sample = TypeVar('Sample')
 
 Maps = Mapping[str, NDArray[Any]]
-
-
-class Segmentor(Protocol):
-    """The function that is smoothed, for one input: perturbed inputs to labels."""
-
-    def __call__(self, inputs: list[torch.Tensor], /) -> LogitMaps | torch.Tensor:
-        """Label maps of a batch, or the logits that give them."""
-
-    def with_margin(self, tensor: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels of one input, and how clear each of them is, uint8; both in the same shape."""
-
-    def statement(self) -> dict[str, Any]:
-        """What certificates say of the arithmetic, once an input was labelled, as JSON values."""
-
-    @property
-    def grid(self) -> Grid | None:
-        """Where components are the cells of a grid: which cell each pixel shows."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +63,7 @@ class Adapter(ABC, Generic[Sample]):
 
     @abstractmethod
     def segmentor(
-        self, base: BaseModel, raw: torch.Tensor, sample: Sample, numerics: Numerics
+        self, base: BaseModel, raw: torch.Tensor, sample: Sample, precision: PrecisionSettings
     ) -> Segmentor:
         """The function to smooth, for one input."""
 
@@ -101,7 +84,7 @@ class Adapter(ABC, Generic[Sample]):
         """Adds ``pred``, ``cert``, ``base``, ``radius``, ``levels`` and ``label`` to a sample."""
 
     @abstractmethod
-    def statement(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What certificates say of the certified space and the components, as JSON values."""
 
     def name(self, sample: Sample, digest: bytes) -> str:

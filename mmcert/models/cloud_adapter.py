@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mmcert.fields import CLOUD_FIELDS
 from mmcert.models.adapter import Adapter, Maps
-from mmcert.models.numerics import Numerics
 from mmcert.models.point_segmentor import PointSegmentor, points_needed
+from mmcert.models.precision import PrecisionSettings
 
 CERTIFIED_SPACE = (
     'the coordinates of the cloud as the test pipeline delivers it to the model, after its '
@@ -85,7 +85,11 @@ class CloudAdapter(Adapter[Det3DDataSample]):
         return raw[:, list(self.columns)].float()
 
     def segmentor(
-        self, base: BaseModel, raw: torch.Tensor, sample: Det3DDataSample, numerics: Numerics
+        self,
+        base: BaseModel,
+        raw: torch.Tensor,
+        sample: Det3DDataSample,
+        precision: PrecisionSettings,
     ) -> PointSegmentor:
         """See ``PointSegmentor``.
 
@@ -98,7 +102,7 @@ class CloudAdapter(Adapter[Det3DDataSample]):
                 f'{self.source(sample) or "a cloud"} has {len(raw)} points, but '
                 f'{type(base.backbone).__name__} samples {needed}: deliver at least so many'
             )
-        return PointSegmentor(base, raw, sample, self.columns, self.runs, numerics)
+        return PointSegmentor(base, raw, sample, self.columns, self.runs, precision)
 
     def source(self, sample: Det3DDataSample) -> str:
         """The cloud's file."""
@@ -125,7 +129,7 @@ class CloudAdapter(Adapter[Det3DDataSample]):
             data = torch.from_numpy(array)
             sample.set_data({field: PointData(**{key: data.t() if data.dim() == 2 else data})})
 
-    def statement(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Space, columns, runs."""
         columns = ', '.join(map(str, self.columns))
         return {

@@ -20,7 +20,7 @@ from mmcert.models.image_segmentor import (
     Resolution,
     to_unit_range,
 )
-from mmcert.models.numerics import Numerics
+from mmcert.models.precision import PrecisionSettings
 
 Space = Literal['original', 'model']
 
@@ -93,10 +93,14 @@ class ImageAdapter(Adapter[SegDataSample]):
         return to_unit_range(raw)
 
     def segmentor(
-        self, base: BaseModel, raw: torch.Tensor, sample: SegDataSample, numerics: Numerics
+        self,
+        base: BaseModel,
+        raw: torch.Tensor,
+        sample: SegDataSample,
+        precision: PrecisionSettings,
     ) -> ImageSegmentor:
         """See ``ImageSegmentor``."""
-        return ImageSegmentor(base, sample, self.scales, self.flip, numerics, self.resolution)
+        return ImageSegmentor(base, sample, self.scales, self.flip, precision, self.resolution)
 
     def source(self, sample: SegDataSample) -> str:
         """The image file."""
@@ -119,7 +123,7 @@ class ImageAdapter(Adapter[SegDataSample]):
             data = data if name == 'levels' else data[None]
             sample.set_data({IMAGE_FIELDS[name]: PixelData(data=data)})
 
-    def statement(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Space, resolution, scales."""
         return {
             'space': self.space,

@@ -16,9 +16,10 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from mmseg.structures import SegDataSample
 
+from mmcert.certifier.segmentor import margins
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
-from mmcert.models.numerics import Numerics
 from mmcert.models.overrides import is_untouched
+from mmcert.models.precision import PrecisionSettings
 from mmcert.models.randomness import Labelled, RandomNumbers, Repeatability, joined
 from mmcert.sampling import LogitMaps
 from mmcert.sampling.label_decoding import decode_labels
@@ -93,7 +94,7 @@ class ImageSegmentor:
         scales (Sequence[float]): Factors of the input size; with several, or with ``flip``, the
             class probabilities are averaged.
         flip (bool): Whether to add the mirrored image at each scale.
-        numerics (Numerics): How the model computes.
+        precision (PrecisionSettings): How the model computes.
         resolution (str): 'image', or 'logits' for label maps on the head's own grid.
 
     Raises:
@@ -106,14 +107,14 @@ class ImageSegmentor:
         data_sample: SegDataSample,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
-        numerics: Numerics | None = None,
+        precision: PrecisionSettings | None = None,
         resolution: Resolution = 'image',
     ) -> None:
         self.base = base
         self.metainfo = data_sample.metainfo
         self.scales = tuple(scales)
         self.flip = flip
-        self.numerics = numerics or Numerics()
+        self.precision = precision or PrecisionSettings()
         self.resolution = resolution
         single = len(self.scales) == 1 and not flip
         self._hands_on_logits = single and not self.metainfo.get('flip') and _is_plain(base)
@@ -125,7 +126,7 @@ class ImageSegmentor:
             )
         self._grid: Grid | None = None
         self._random = RandomNumbers()
-        self._repeats = Repeatability(base, self.numerics, self.scales, flip, resolution)
+        self._repeats = Repeatability(base, self.precision, self.scales, flip, resolution)
 
     def __call__(self, images: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
         """Labels a batch.
@@ -148,7 +149,7 @@ class ImageSegmentor:
     def _output(self, images: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
         """Labels a batch; see ``__call__``."""
         batch = _stacked(images)
-        with self.numerics.autocast(batch.device):
+        with self.precision.autocast(batch.device):
             if self._hands_on_logits:
                 parts = self._random.run(self._logit_maps, batch)
                 maps = [part for part in parts if part is not None]
@@ -194,30 +195,24 @@ class ImageSegmentor:
             logits = resized_scores(output)
             scores = logits.softmax(dim=1) if output.threshold is None else logits.sigmoid()
         else:
-            with self.numerics.autocast(image.device):
+            with self.precision.autocast(image.device):
                 ((label_maps, probabilities),) = self._random.run(
                     partial(self._labels, keep_scores=True), image[None]
                 )
             assert probabilities is not None
             labels, scores = label_maps[0], probabilities
-        if scores.shape[1] > 1:
-            first = scores[0].amax(dim=0)
-            best = scores[0] == first
-            second = scores[0].masked_fill(best, -1.0).amax(dim=0)
-            margin = torch.where(best.sum(dim=0, dtype=torch.uint8) == 1, first - second, 0.0)
-        else:
-            margin = (scores[0, 0] - _last_head(self.base).threshold).abs()
-        return labels, (margin.clamp(0, 1) * 255).to(torch.uint8)
+        threshold = _last_head(self.base).threshold if scores.shape[1] == 1 else None
+        return labels, margins(scores[0], threshold)
 
-    def statement(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What certificates say of the arithmetic, once an image was labelled, as JSON values."""
         resized = 'in fp32' if self._hands_on_logits else 'by the model, in its own precision'
         device = next(self.base.parameters()).device
         return {
-            **self.numerics.statement(device),
+            **self.precision.to_dict(device),
             'logits_resized': resized,
-            **self._random.statement(),
-            **self._repeats.statement(),
+            **self._random.to_dict(),
+            **self._repeats.to_dict(),
         }
 
     @property
@@ -291,7 +286,7 @@ class ImageSegmentor:
             data = {'inputs': list(batch * unit), 'data_samples': self._samples(batch)}
             data = preprocessor(data, False)
             inputs, metas = data['inputs'], [item.metainfo for item in data['data_samples']]
-        if self.numerics.channels_last:
+        if self.precision.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs, metas
 
@@ -339,7 +334,7 @@ class ImageSegmentor:
         data = {'inputs': list(batch), 'data_samples': self._samples(batch)}
         data = self.base.data_preprocessor(data, False)
         inputs = data['inputs']
-        if self.numerics.channels_last:
+        if self.precision.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         outputs = self.base(inputs, data['data_samples'], mode='predict')
         for output in outputs:

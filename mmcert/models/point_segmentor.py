@@ -11,8 +11,8 @@ from mmdet3d.models.segmentors import EncoderDecoder3D
 from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModel
 
-from mmcert.models.numerics import Numerics
 from mmcert.models.overrides import is_untouched
+from mmcert.models.precision import PrecisionSettings
 from mmcert.models.randomness import (
     Labelled,
     RandomNumbers,
@@ -41,7 +41,7 @@ class PointSegmentor:
         runs (int): How many passes are averaged, each with the points in another random order,
             which decides where farthest point sampling begins and which neighbours a ball holds;
             1 keeps the order.
-        numerics (Numerics | None): How the model computes.
+        precision (PrecisionSettings | None): How the model computes.
     """
 
     grid = None
@@ -53,15 +53,15 @@ class PointSegmentor:
         data_sample: Det3DDataSample,
         columns: Sequence[int] = (0, 1, 2),
         runs: int = 1,
-        numerics: Numerics | None = None,
+        precision: PrecisionSettings | None = None,
     ) -> None:
         self.base, self.cloud = base, cloud
         self.metainfo = data_sample.metainfo
         self.columns, self.runs = list(columns), runs
-        self.numerics = numerics or Numerics()
+        self.precision = precision or PrecisionSettings()
         self._batched = _takes_batches(base)
         self._random = RandomNumbers(together=self._batched)
-        self._repeats = Repeatability(base, self.numerics, runs, *self.columns)
+        self._repeats = Repeatability(base, self.precision, runs, *self.columns)
 
     def __call__(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         """Labels a batch.
@@ -110,19 +110,19 @@ class PointSegmentor:
         margin = ((best[0] - best[1]).clamp(0, 1) * 255).to(torch.uint8)
         return scores[0].argmax(dim=0), margin
 
-    def statement(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What certificates say of the arithmetic, as JSON values."""
         return {
-            **self.numerics.statement(self.cloud.device),
-            **self._random.statement(),
-            **self._repeats.statement(),
+            **self.precision.to_dict(self.cloud.device),
+            **self._random.to_dict(),
+            **self._repeats.to_dict(),
         }
 
     def _scores(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         """Scores of all classes, (B, C, N): logits, or mean probabilities of several runs."""
         clouds = self.cloud.expand(len(inputs), -1, -1).clone()
         clouds[:, :, self.columns] = torch.stack(inputs).to(clouds.dtype)
-        with self.numerics.autocast(clouds.device):
+        with self.precision.autocast(clouds.device):
             if self.runs == 1:
                 return self._logits(clouds).float()
             total: torch.Tensor | None = None

@@ -169,7 +169,7 @@ class RandomNumbers:
         self.together &= not self.drawn
         return results
 
-    def statement(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What certificates say of it, as JSON values."""
         return {'random_numbers': SEEDED_WORDS} if self.drawn else {}
 
@@ -242,7 +242,7 @@ class Repeatability:
             )
         _DIFFERING.setdefault(self.base, {})[self.settings] = differing
 
-    def statement(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What certificates say of it, as JSON values."""
         if not _DIFFERING.get(self.base, {}).get(self.settings):
             return {}

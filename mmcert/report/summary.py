@@ -145,7 +145,7 @@ class Summary:
 
     def _claim(self, counts: ConfusionCounts) -> str:
         shared = self.certificate
-        word = shared['input_kind']
+        word = shared['input_type']
         if self.estimated:
             # The draws are counted as for a certificate, but at a threshold that may be too low.
             claim = f'estimated results of {counts.images} {word}s, without proof'
@@ -190,10 +190,10 @@ class Summary:
             f'{reason} ({count})' for reason, count in Counter(self._collect('stopped')).items()
         )
         return (
-            f'draws per {shared["input_kind"]}: {sum(draws) / len(draws):.0f} on average, '
+            f'draws per {shared["input_type"]}: {sum(draws) / len(draws):.0f} on average, '
             f'{min(draws)} to {max(draws)}; stopped because {stopped}; doubling the draws again '
             f'would certify about {100 * sum(gains) / len(gains):.1f}% of the '
-            f'{shared["component_kind"]}s more (an estimate)'
+            f'{shared["component_type"]}s more (an estimate)'
         )
 
     def _thresholds(self) -> str:
@@ -204,7 +204,7 @@ class Summary:
         note = '; it was only sampled: these results are an ESTIMATE, no certificate'
         return (
             f'threshold tau that the attack set takes: {median(taus):.6g} for the median '
-            f'{self.certificate["input_kind"]}, {min(taus):.6g} to {max(taus):.6g}'
+            f'{self.certificate["input_type"]}, {min(taus):.6g} to {max(taus):.6g}'
             f'{note * self.estimated}'
         )
 
@@ -215,7 +215,7 @@ class Summary:
         shared, together = self.certificate, self.all_inputs
         return (
             f'{together.describe()}. With alpha = {together.alpha_for_all:.3g} per '
-            f'{shared["input_kind"]}, all of them together would be right with probability '
+            f'{shared["input_type"]}, all of them together would be right with probability '
             f'{1 - shared["alpha"]:g}.'
         )
 

@@ -54,10 +54,10 @@ class BatchSize:
         self._times: list[float] = []
         self._before: tuple[int, float, int] | None = None
 
-    @property
-    def spec(self) -> int | str:
-        """What was asked for, as long as nothing was run."""
-        return AUTO if self.searching else self.size
+    @classmethod
+    def of(cls, size: int | str | BatchSize, logger: logging.Logger | None = None) -> BatchSize:
+        """A batch size of what was asked for; one that is given is shared."""
+        return size if isinstance(size, BatchSize) else cls(size, logger)
 
     def run(self, passes: Callable[[int], Result], device: torch.device, most: int) -> Result:
         """Runs a pass of so many draws as is good, or as memory allows.

@@ -58,8 +58,7 @@ class Passes:
             )
         perturbation.check(inputs)
         self.segment, self.perturbation, self.settings = segment, perturbation, settings
-        size = settings.batch_size
-        self.batch_size = size if isinstance(size, BatchSize) else BatchSize(size)
+        self.batch_size = BatchSize.of(settings.batch_size)
         self.device = inputs.device
         # The order in memory decides which value gets which random number.
         self.inputs = inputs.contiguous()

@@ -55,8 +55,7 @@ class SamplingSettings:
         if self.n is not None:
             check_draws(self.n)
         check_draws(self.num_classes, 'num_classes')
-        if not isinstance(self.batch_size, BatchSize):
-            BatchSize(self.batch_size)
+        BatchSize.of(self.batch_size)
         groups: list[NDArray[np.int64]] = [np.asarray(level, np.int64) for level in self.groups]
         for level in groups:
             if level.shape != (self.num_classes,):

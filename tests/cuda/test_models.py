@@ -14,8 +14,8 @@ from mmcert.compat import enable_mmcv_lite
 enable_mmcv_lite()
 pytest.importorskip('mmseg')
 
-from mmcert.models import ImageSegmentor, Numerics  # noqa: E402
-from mmcert.models.numerics import PRECISIONS  # noqa: E402
+from mmcert.models import ImageSegmentor, PrecisionSettings  # noqa: E402
+from mmcert.models.precision import PRECISIONS  # noqa: E402
 from mmcert.sampling.label_decoding import decode_labels  # noqa: E402
 from mmcert.sampling.logit_maps import eager_labels  # noqa: E402
 from mmcert.votes import read_folder  # noqa: E402
@@ -73,9 +73,9 @@ def test_labels_from_logits_are_those_that_the_model_predicts(device, options):
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])
 def test_autocast_computes_in_half_precision_and_resizes_in_single(device, precision):
     base, images = small_model().to(device), images_on(device)
-    numerics, kind = Numerics(precision=precision), PRECISIONS[precision]
+    settings, kind = PrecisionSettings(precision=precision), PRECISIONS[precision]
     with torch.no_grad():
-        segment = ImageSegmentor(base, sample_for(), numerics=numerics)
+        segment = ImageSegmentor(base, sample_for(), precision=settings)
         output, plain = segment(images), ImageSegmentor(base, sample_for())(images)
         inputs = normalised(base, images)
         with torch.autocast(device, dtype=kind):
@@ -87,13 +87,13 @@ def test_autocast_computes_in_half_precision_and_resizes_in_single(device, preci
     labels = decode_labels(output)
     assert float((labels != eager_labels(output)).float().mean()) < 1e-2
     assert float((labels != decode_labels(plain)).float().mean()) < 0.1
-    statement = segment.statement()
+    statement = segment.to_dict()
     assert statement['precision'] == precision and statement['device'] == device
     assert ('tf32' in statement) == (device == 'cuda')
 
 
-def votes_of(base, image, numerics, n=40):
-    segment = ImageSegmentor(base, sample_for(), numerics=numerics)
+def votes_of(base, image, precision, n=40):
+    segment = ImageSegmentor(base, sample_for(), precision=precision)
     return collect_votes(
         segment, image, NOISE, SamplingSettings(n0=8, n=n, num_classes=5, batch_size=8)
     )
@@ -109,8 +109,8 @@ def assert_close_votes(votes, expected):
 @pytest.mark.parametrize('precision', ['bf16', 'fp16'])
 def test_half_precision_votes_nearly_as_single(precision):
     base, (image,) = small_model().cuda(), images_on('cuda', 1)
-    expected = votes_of(base, image, Numerics())
-    votes = votes_of(base, image, Numerics(precision=precision))
+    expected = votes_of(base, image, PrecisionSettings())
+    votes = votes_of(base, image, PrecisionSettings(precision=precision))
     assert (votes.guess == expected.guess).mean() > 0.9
     assert np.abs(votes.hits.astype(int) - expected.hits.astype(int)).mean() < 0.1 * votes.n
 
@@ -129,17 +129,17 @@ def traced(call):
 def test_cuda_graphs_give_the_votes_of_single_kernels(n):
     """With n = 44 the last batch is smaller than the one that was captured."""
     base, (image,) = small_model().cuda(), images_on('cuda', 1)
-    expected = votes_of(base, image, Numerics(), n)
-    numerics = Numerics(cuda_graphs=True)
-    with numerics.applied_to(base):
-        votes = votes_of(base, image, numerics, n)
-        again = votes_of(base, image, numerics, n)
-        _, names = traced(lambda: votes_of(base, image, numerics, 8))
+    expected = votes_of(base, image, PrecisionSettings(), n)
+    precision = PrecisionSettings(cuda_graphs=True)
+    with precision.applied_to(base):
+        votes = votes_of(base, image, precision, n)
+        again = votes_of(base, image, precision, n)
+        _, names = traced(lambda: votes_of(base, image, precision, 8))
     assert_close_votes(votes, expected)
     np.testing.assert_array_equal(votes.hits, again.hits)
     if any(name.startswith(('cudaLaunchKernel', 'cuLaunchKernel')) for name in names):
         assert 'cudaGraphLaunch' in names, 'nothing was replayed as a graph'
-    assert_close_votes(votes_of(base, image, Numerics(), n), expected)
+    assert_close_votes(votes_of(base, image, PrecisionSettings(), n), expected)
 
 
 @pytest.mark.cuda
@@ -149,9 +149,9 @@ def test_a_replay_does_not_overwrite_what_an_earlier_one_gave():
     with torch.no_grad():
         plain = ImageSegmentor(base, sample_for())
         expected = [plain(images).scores for images in (first, second)]
-        numerics = Numerics(cuda_graphs=True)
-        with numerics.applied_to(base):
-            segment = ImageSegmentor(base, sample_for(), numerics=numerics)
+        precision = PrecisionSettings(cuda_graphs=True)
+        with precision.applied_to(base):
+            segment = ImageSegmentor(base, sample_for(), precision=precision)
             for _ in range(4):
                 found = [segment(images).scores for images in (first, second)]
                 for scores, wanted in zip(found, expected, strict=True):
@@ -163,11 +163,11 @@ def test_a_replay_does_not_overwrite_what_an_earlier_one_gave():
 @pytest.mark.parametrize('mode', [True, 'reduce-overhead'])
 def test_a_compiled_model_votes_nearly_as_the_plain_one(mode):
     base, (image,) = small_model().cuda(), images_on('cuda', 1)
-    expected = votes_of(base, image, Numerics())
-    numerics = Numerics(compile=mode)
-    with numerics.applied_to(base):
+    expected = votes_of(base, image, PrecisionSettings())
+    precision = PrecisionSettings(compile=mode)
+    with precision.applied_to(base):
         assert base.backbone._compiled_call_impl is not None
-        votes = votes_of(base, image, numerics)
+        votes = votes_of(base, image, precision)
     assert base.backbone._compiled_call_impl is None
     assert_close_votes(votes, expected)
 
@@ -180,7 +180,7 @@ def test_the_smoothed_model_certifies_on_the_device():
         data = {'inputs': [image], 'data_samples': [sample_for()]}
         model = paths.smoothed(small_model().to(device), n=400, n0=100)
         found[device] = model.test_step(data)[0]
-    assert found['cuda'].certificate['numerics']['device'] == 'cuda'
+    assert found['cuda'].certificate['precision']['device'] == 'cuda'
     assert set(found['cuda'].keys()) == set(found['cpu'].keys())
     agree = found['cpu'].pred_sem_seg.data.cpu() == found['cuda'].pred_sem_seg.data.cpu()
     assert float(agree.float().mean()) > 0.9
@@ -195,7 +195,7 @@ def test_a_run_on_the_device_leaves_votes_and_metrics(make_config, tmp_path):  #
     metrics = run_test(make_config(smoothing=dict(votes_dir=str(tmp_path / 'votes'))))
     records = list(read_folder(tmp_path / 'votes'))
     assert len(records) == 2
-    assert all(record.meta['numerics']['device'] == 'cuda' for record in records)
+    assert all(record.meta['precision']['device'] == 'cuda' for record in records)
     assert 0 <= metrics['certified/certAcc'] <= metrics['certified/base_aAcc'] + 0.5
 
 

@@ -66,7 +66,7 @@ GROUPS = [[0, 1, 1, 2, 2], [0, 0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize(
-    ('numerics', 'arguments'),
+    ('precision', 'arguments'),
     [
         ({}, {}),
         ({'precision': 'bf16'}, {}),
@@ -77,14 +77,14 @@ GROUPS = [[0, 1, 1, 2, 2], [0, 0, 0, 0, 0]]
     ],
     ids=['fp32', 'bf16', 'fp16-channels_last', 'hierarchy', 'checkpointer', 'on_draws'],
 )
-def test_sampling_never_waits_for_the_device(model, forbidden, numerics, arguments):
-    from mmcert.models import ImageSegmentor, Numerics
+def test_sampling_never_waits_for_the_device(model, forbidden, precision, arguments):
+    from mmcert.models import ImageSegmentor, PrecisionSettings
 
     base, data_sample, image = model
-    numerics = Numerics(**numerics)
-    segment = ImageSegmentor(base, data_sample, numerics=numerics)
+    precision = PrecisionSettings(**precision)
+    segment = ImageSegmentor(base, data_sample, precision=precision)
     expected = sample(segment, image, 5, **arguments)
-    with numerics.applied_to(base):
+    with precision.applied_to(base):
         watched = Watched(segment, *forbidden)
         votes = sample(watched, image, 5, **arguments)
     assert watched.calls == SELECTION + ESTIMATION

@@ -24,8 +24,8 @@ from mmdet3d.structures import Det3DDataSample
 from mmcert.engine import SmoothingConfig
 from mmcert.metrics.confusion import total
 from mmcert.models.cloud_adapter import CloudAdapter
-from mmcert.models.numerics import Numerics
 from mmcert.models.point_segmentor import PointSegmentor
+from mmcert.models.precision import PrecisionSettings
 from mmcert.models.randomness import UnrepeatableModelError
 from mmcert.perturbations import CoordinateNoise
 from mmcert.sampling import SamplingSettings, collect_votes
@@ -172,7 +172,7 @@ def test_a_test_run_certifies_every_cloud(tmp_path):
     folder = tmp_path / 'work' / 'certified'
     (certificates,) = folder.glob('certificates-*')
     statement = json.loads(min(certificates.glob('*.json')).read_text())
-    assert statement['input_kind'] == 'cloud'
+    assert statement['input_type'] == 'cloud'
     assert statement['columns'] == [0, 1, 2]
     assert 'coordinates' in statement['unit']
     assert 'before voxelisation' in statement['stage']
@@ -221,7 +221,7 @@ def test_only_the_chosen_columns_are_perturbed(cloud):
     base.backbone.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     adapter = CloudAdapter(noise_dims=(0, 2))
     sample = Det3DDataSample(metainfo={})
-    segment = adapter.segmentor(base, cloud, sample, Numerics())
+    segment = adapter.segmentor(base, cloud, sample, PrecisionSettings())
     collect_votes(
         segment,
         adapter.perturbed_part(cloud),
@@ -270,10 +270,10 @@ def test_a_model_of_batches_that_draws_gets_its_clouds_one_by_one(cloud, runs):
     torch.manual_seed(7)
     alone = torch.cat([segmentor(cloud, base, runs=runs)._scores([part]) for part in inputs])
     assert torch.equal(together, alone)
-    assert 'random_numbers' in segment.statement()
+    assert 'random_numbers' in segment.to_dict()
     plain = segmentor(cloud)
     plain(inputs)
-    assert 'random_numbers' not in plain.statement()
+    assert 'random_numbers' not in plain.to_dict()
 
 
 def test_a_cloud_model_with_a_generator_of_its_own_is_refused(cloud):
@@ -336,7 +336,7 @@ def test_too_few_points_for_the_model_are_refused(cloud):
     base.backbone.num_point = 100
     with pytest.raises(ValueError, match='has 60 points, but Coordinates samples 100'):
         CloudAdapter().segmentor(
-            base, cloud, Det3DDataSample(metainfo=dict(lidar_path='b.bin')), Numerics()
+            base, cloud, Det3DDataSample(metainfo=dict(lidar_path='b.bin')), PrecisionSettings()
         )
 
 

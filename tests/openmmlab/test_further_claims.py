@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
+from mmcert.certifier import certifier
 from mmcert.certify import CertifySettings, Hierarchy, joint_radii
 from mmcert.certify.hierarchy import BUILT_IN
 from mmcert.datasets import CamVidDataset
 from mmcert.engine.smoothing_config import SmoothingConfig
-from mmcert.models import SmoothedSegmentor
 from mmcert.perturbations import GaussianNoise
 from mmcert.votes import load_votes, read_folder
 from mmcert.votes.recertify import Task, radius_curve
@@ -140,26 +140,27 @@ def test_draws_in_looks_stop_early_and_are_continued(make_config, tmp_path):
 
 def test_an_image_interrupted_between_looks_is_continued(make_config, tmp_path, monkeypatch):
     smoothing = dict(n='auto', budget=300, min_gain=0.0, votes_dir=str(tmp_path / 'votes'))
-    names = SmoothedSegmentor._record.__globals__
     kept = []
 
-    def put(self, name, record):
+    def put(self, record):
         kept.append(record.votes.n)
-        original(self, name, record)
+        original(self, record)
         if len(kept) == 2:
             raise KeyboardInterrupt
 
-    original = SmoothedSegmentor._keep
-    monkeypatch.setattr(SmoothedSegmentor, '_keep', put)
+    original = certifier.Certifier._put
+    monkeypatch.setattr(certifier.Certifier, '_put', put)
     with pytest.raises(KeyboardInterrupt):
         run_test(make_config(images=1, smoothing=smoothing))
     monkeypatch.undo()
     (path,) = (tmp_path / 'votes').iterdir()
     assert load_votes(path).votes.n == kept[1]
     selections = []
-    collect = names['collect_looks']
-    monkeypatch.setitem(
-        names, 'collect_looks', lambda *a, **k: selections.append(k['start']) or collect(*a, **k)
+    collect = certifier.collect_looks
+    monkeypatch.setattr(
+        certifier,
+        'collect_looks',
+        lambda *a, **k: selections.append(k['start']) or collect(*a, **k),
     )
     run_test(make_config(images=1, smoothing=smoothing))
     assert selections[0].n == kept[1]

@@ -30,7 +30,7 @@ def image_of(height, width, channels=1, seed=0):
 def smoothed(base, **smoothing):
     published = {'procedure': 'holm', 'selection': 'holdout'}
     config = SmoothingConfig.from_cfg({'sigma': 0.25, 'alpha': 0.01, **published, **smoothing})
-    return SmoothedSegmentor(base.eval(), config.plan(), classes=['dark', 'bright'])
+    return SmoothedSegmentor(base.eval(), config.plan(['dark', 'bright']))
 
 
 def certify(base, image, *, metainfo=None, **smoothing):
@@ -190,9 +190,9 @@ def test_a_mirrored_test_image_is_not_the_original():
 
 
 def test_more_classes_than_a_label_map_can_carry_are_refused():
-    plan = SmoothingConfig.from_cfg({'sigma': 0.25}).plan()
+    plan = SmoothingConfig.from_cfg({'sigma': 0.25}).plan([str(i) for i in range(255)])
     with pytest.raises(ValueError, match='255 classes'):
-        SmoothedSegmentor(BrightnessSegmentor(), plan, classes=[str(i) for i in range(255)])
+        SmoothedSegmentor(BrightnessSegmentor(), plan)
 
 
 def test_training_through_the_wrapper_is_the_base_models():

@@ -139,7 +139,7 @@ def test_votes_of_a_model_that_draws_do_not_depend_on_batch_run_and_state(source
     assert same(one, votes(model(source), 8, **options))
     segment = segmentor(base, **options)
     segment.with_margin(image())
-    assert ('random_numbers' in segment.statement()) == (source != 'sometimes')
+    assert ('random_numbers' in segment.to_dict()) == (source != 'sometimes')
 
 
 @pytest.mark.parametrize('source', ['torch', 'numpy', 'python'])
@@ -155,7 +155,7 @@ def test_numbers_that_only_some_images_take_are_theirs_alone():
     noisy = [image() + 0.25 * part for part in noise]
     each = [segmentor(base) for _ in noisy]
     alone = [segment([one]).scores for segment, one in zip(each, noisy, strict=True)]
-    drawn = ['random_numbers' in segment.statement() for segment in each]
+    drawn = ['random_numbers' in segment.to_dict() for segment in each]
     assert 0 < sum(drawn) < 20
     together = segmentor(base)(noisy).scores
     for index, scores in enumerate(alone):
@@ -171,7 +171,7 @@ def test_lightham_of_segnext_is_sampled_alike_in_every_batch():
     segment = segmentor(base)
     labels, _ = segment.with_margin(image())
     assert torch.equal(labels, segment.with_margin(image())[0])
-    assert 'random_numbers' in segment.statement()
+    assert 'random_numbers' in segment.to_dict()
 
 
 def test_bases_that_are_drawn_once_are_the_same_in_every_process():
@@ -184,7 +184,7 @@ def test_bases_that_are_drawn_once_are_the_same_in_every_process():
         batches = base.backbone.batches[:]
         segment = segmentor(base)
         segment.with_margin(image())
-        assert 'random_numbers' not in segment.statement(), 'it draws nothing any more'
+        assert 'random_numbers' not in segment.to_dict(), 'it draws nothing any more'
     assert same(*found)
     assert 8 in batches, 'the fast path'
 
@@ -199,7 +199,7 @@ def test_a_model_without_random_numbers_keeps_its_batches():
     segment = segmentor(base)
     segment.with_margin(image())
     assert base.backbone.batches[10:] == [1], 'compared once, and not for every image'
-    assert not {'random_numbers', 'repeatable'} & set(segment.statement())
+    assert not {'random_numbers', 'repeatable'} & set(segment.to_dict())
     assert isinstance(segment([image(), image(1)]), LogitMaps)
 
 
@@ -262,8 +262,8 @@ def test_where_a_device_does_not_repeat_itself_the_certificate_says_so(monkeypat
     repeats.check((labels, margin), lambda: pytest.fail('compared before'))
     assert len(said) == 1
     assert 'averaged over its own randomness' in said[0]
-    assert repeats.statement()['repeatable'] is False
-    assert 'independent from draw to draw' in repeats.statement()['certified_model']
+    assert repeats.to_dict()['repeatable'] is False
+    assert 'independent from draw to draw' in repeats.to_dict()['certified_model']
 
 
 def test_a_margin_that_moves_counts_as_well():
@@ -277,7 +277,7 @@ def test_a_margin_that_moves_counts_as_well():
                 repeats.check((labels, first), lambda margin=margin: (labels, margin))
         else:
             repeats.check((labels, first), lambda margin=margin: (labels, margin))
-            assert repeats.statement() == {}
+            assert repeats.to_dict() == {}
 
 
 def test_seeds_are_put_back_after_an_error():
@@ -309,9 +309,9 @@ def smoothed(base, folder, processes=None, **settings):
     config = SmoothingConfig.from_cfg(
         {'sigma': 0.25, 'n0': 4, 'alpha': 0.01, 'tau': 0.5, 'save_seconds': 0, **settings}
     )
-    plan, names = config.plan(), [str(index) for index in range(CLASSES)]
-    store = VotesStore(folder, plan.sampling_spec(), {})
-    return SmoothedSegmentor(base, plan, names, store, processes=processes)
+    plan = config.plan([str(index) for index in range(CLASSES)])
+    store = VotesStore(folder, plan.spec(), {})
+    return SmoothedSegmentor(base, plan, store, processes=processes)
 
 
 def certified(base, folder, seed=0, **settings):
@@ -346,7 +346,7 @@ def test_a_run_of_a_model_that_draws_continues_to_the_same_files(
     assert contents(tmp_path / 'whole') == contents(tmp_path / 'stopped')
     assert whole.certificate == continued.certificate
     if source != 'sometimes':
-        assert 'seeded by the content' in whole.certificate['numerics']['random_numbers']
+        assert 'seeded by the content' in whole.certificate['precision']['random_numbers']
 
 
 MEMBER = """

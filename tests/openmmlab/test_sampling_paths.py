@@ -1,4 +1,4 @@
-"""From logits to labels, numerics, and the head's own grid: the ways to sample a model faster."""
+"""From logits to labels, precision, and the head's own grid: the ways to sample a model faster."""
 
 import os
 import signal
@@ -15,9 +15,10 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from mmcert.certifier import certifier
 from mmcert.certify import CertifySettings
 from mmcert.engine import SmoothingConfig
-from mmcert.models import ImageSegmentor, Numerics, SmoothedSegmentor, smoothed_segmentor
+from mmcert.models import ImageSegmentor, PrecisionSettings, SmoothedSegmentor
 from mmcert.sampling import LogitMaps, passes
 from mmcert.sampling.draws import ESTIMATION
 from mmcert.votes import FingerprintError, VotesStore, read_folder
@@ -142,8 +143,8 @@ def test_the_model_sees_what_its_own_preprocessor_makes_of_the_pipelines_units(s
 
 def test_autocast_of_the_test_loop_is_named():
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        assert Numerics().statement(torch.device('cpu'))['precision'] == 'bfloat16'
-    assert Numerics().statement(torch.device('cpu'))['precision'] == 'fp32'
+        assert PrecisionSettings().to_dict(torch.device('cpu'))['precision'] == 'bfloat16'
+    assert PrecisionSettings().to_dict(torch.device('cpu'))['precision'] == 'fp32'
 
 
 def test_the_model_is_left_as_it_was():
@@ -234,7 +235,7 @@ def test_the_heads_grid_needs_one_pass_of_the_whole_image(options):
 def smoothed(base, classes=5, **smoothing):
     settings = {'sigma': 0.25, 'n': 40, 'n0': 10, 'alpha': 0.01, 'tau': 0.6, **smoothing}
     plan = SmoothingConfig.from_cfg(settings).plan([str(i) for i in range(classes)])
-    return SmoothedSegmentor(base, plan, [str(i) for i in range(classes)])
+    return SmoothedSegmentor(base, plan)
 
 
 def test_on_the_heads_grid_a_cell_is_one_hypothesis():
@@ -304,20 +305,20 @@ def test_other_arithmetic_is_another_base_model_and_says_so():
 
     def run(**smoothing):
         model = smoothed(base, **smoothing)
-        with model.plan.numerics.applied_to(base):
+        with model.plan.precision.applied_to(base):
             data = {'inputs': [image], 'data_samples': [sample_for()]}
             return model, model.test_step(data)[0]
 
     _, plain = run()
-    assert plain.certificate['numerics']['precision'] == 'fp32'
-    assert plain.certificate['numerics']['logits_resized'] == 'in fp32'
+    assert plain.certificate['precision']['precision'] == 'fp32'
+    assert plain.certificate['precision']['logits_resized'] == 'in fp32'
     _, mirrored = run(flip=True)
-    assert mirrored.certificate['numerics']['logits_resized'].startswith('by the model')
-    assert 'numerics' not in smoothed(base).plan.sampling_spec()
+    assert mirrored.certificate['precision']['logits_resized'].startswith('by the model')
+    assert 'precision' not in smoothed(base).plan.spec()
     for options in ({'precision': 'bf16'}, {'channels_last': True}):
         model, result = run(**options)
-        assert model.plan.sampling_spec()['numerics'] == options
-        assert result.certificate['numerics'].items() >= options.items()
+        assert model.plan.spec()['precision'] == options
+        assert result.certificate['precision'].items() >= options.items()
         agree = result.pred_sem_seg.data == plain.pred_sem_seg.data
         assert agree.float().mean() > 0.9
     assert all(p.is_contiguous() for p in base.parameters())
@@ -344,15 +345,15 @@ def test_kernels_are_deterministic_while_a_model_is_certified():
     # A run that is continued, or shared by processes, must compute the same bits.
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic
-    with Numerics().applied_to(small_model()):
+    with PrecisionSettings().applied_to(small_model()):
         assert (cudnn.benchmark, cudnn.deterministic) == (False, True)
     assert (cudnn.benchmark, cudnn.deterministic) == before
 
 
 def test_cuda_graphs_need_a_cuda_device():
     base = small_model()
-    numerics = Numerics(cuda_graphs=True).applied_to(base)
-    with pytest.raises(ValueError, match='cuda_graphs=True needs a CUDA device'), numerics:
+    precision = PrecisionSettings(cuda_graphs=True).applied_to(base)
+    with pytest.raises(ValueError, match='cuda_graphs=True needs a CUDA device'), precision:
         pass
 
 
@@ -361,10 +362,10 @@ def test_a_compiled_model_is_sampled_and_put_back():
     base = small_model()
     images = noisy_images()
     expected = predicted(base, images)
-    numerics = Numerics(compile=True)
-    with torch.no_grad(), numerics.applied_to(base):
+    precision = PrecisionSettings(compile=True)
+    with torch.no_grad(), precision.applied_to(base):
         assert base.backbone._compiled_call_impl is not None
-        labels = ImageSegmentor(base, sample_for(), numerics=numerics).labels(images)
+        labels = ImageSegmentor(base, sample_for(), precision=precision).labels(images)
     assert base.backbone._compiled_call_impl is None
     assert (labels.long() == expected).float().mean() > 0.99
 
@@ -401,11 +402,11 @@ def test_a_run_continues_inside_a_later_look(make_config, tmp_path):
     assert list((folders[0] / 'votes').glob('*.part'))
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        real_keeper = smoothed_segmentor.Checkpointer
+        real = certifier.Checkpointer
         patch.setattr(
-            smoothed_segmentor,
+            certifier,
             'Checkpointer',
-            lambda save, seconds, part: found.append(part) or real_keeper(save, seconds, part),
+            lambda save, seconds, part: found.append(part) or real(save, seconds, part),
         )
         continued = run_test(configs[0])
     assert found[0] is not None and found[0].start == first and found[0].done == 8

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.special import ndtr, ndtri
 
+from mmcert.certifier import certifier
 from mmcert.certify import CertifySettings, InfeasiblePlanError
-from mmcert.engine import SmoothingConfig, smoothing_hook
-from mmcert.models import SmoothedSegmentor
+from mmcert.engine import SmoothingConfig
 from mmcert.perturbations import SurrogateTransform
 from mmcert.sampling import SegmentorOutputError
 from mmcert.surrogates import Surrogate, load_surrogate, save_surrogate
@@ -61,7 +61,7 @@ def log(tmp_path):
 
 
 def no_more_draws(monkeypatch):
-    monkeypatch.setitem(smoothing_hook.SmoothedSegmentor._record.__globals__, 'collect_votes', None)
+    monkeypatch.setattr(certifier, 'collect_votes', None)
 
 
 def test_certificates_state_the_attack_and_what_it_takes_on_each_image(
@@ -337,15 +337,16 @@ def test_offline_answers_need_no_surrogate(make_config, tmp_path, smoothing):
 def test_a_requirement_is_asked_of_the_perturbed_part(make_config, smoothing, monkeypatch):
     # In [0, 1] units: of a 0-255 image the displacement would be refused.
     asked = []
-    record = SmoothedSegmentor._record
+    certify = certifier.Certifier.certify
 
-    def look(self, raw, sample, input_threshold):
-        asked.append((float(raw.max()), input_threshold.tau))
-        return record(self, raw, sample, input_threshold)
+    def look(self, segment, inputs, **options):
+        found = certify(self, segment, inputs, **options)
+        asked.append((float(inputs.max()), found.input_threshold.tau))
+        return found
 
-    monkeypatch.setattr(SmoothedSegmentor, '_record', look)
+    monkeypatch.setattr(certifier.Certifier, 'certify', look)
     run_test(make_config(smoothing=smoothing()))
-    assert len(asked) == 2 and all(top > 1 and tau < 0.75 for top, tau in asked)
+    assert len(asked) == 2 and all(top <= 1 and tau < 0.75 for top, tau in asked)
 
 
 def test_slices_of_a_rotation_have_thresholds_of_their_own_as_well(make_config, tmp_path):

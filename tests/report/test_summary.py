@@ -7,8 +7,8 @@ from mmcert.metrics import count_certificate
 from mmcert.report.summary import InputResult, Summary, write_summary
 
 ENTRIES = {
-    'alpha': 0.01, 'n0': 10, 'n': 100, 'kind': 'certificate', 'input_kind': 'image',
-    'component_kind': 'pixel', 'certified_space': 'the original image', 'words': 'words',
+    'alpha': 0.01, 'n0': 10, 'n': 100, 'kind': 'certificate', 'input_type': 'image',
+    'component_type': 'pixel', 'certified_space': 'the original image', 'words': 'words',
     'tested_tau': 0.5449,
 }  # fmt: skip
 

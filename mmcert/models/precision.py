@@ -18,7 +18,7 @@ COMPILE_MODES = ('default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-
 
 
 @dataclass(frozen=True)
-class Numerics:
+class PrecisionSettings:
     """How the base model computes.
 
     A model in half precision, or compiled, gives other labels than the same weights in single
@@ -56,10 +56,10 @@ class Numerics:
 
     def spec(self) -> dict[str, Any]:
         """What differs from plain single precision, as JSON values, for fingerprints."""
-        plain = Numerics()
+        plain = PrecisionSettings()
         return {name: value for name, value in vars(self).items() if value != getattr(plain, name)}
 
-    def statement(self, device: torch.device) -> dict[str, Any]:
+    def to_dict(self, device: torch.device) -> dict[str, Any]:
         """What a certificate says of the arithmetic, as JSON values."""
         found = {**vars(self), 'device': device.type}
         outer = _autocast_dtype(device.type)

@@ -1,0 +1,15 @@
+"""Certification of any PyTorch model, input by input: no OpenMMLab package is needed."""
+
+from mmcert.certifier.certifier import Certifier
+from mmcert.certifier.plan import CertificationPlan, selections_of
+from mmcert.certifier.result import CertifiedInput
+from mmcert.certifier.segmentor import PlainSegmentor, Segmentor
+
+__all__ = [
+    'CertificationPlan',
+    'CertifiedInput',
+    'Certifier',
+    'PlainSegmentor',
+    'Segmentor',
+    'selections_of',
+]

@@ -1,0 +1,291 @@
+"""Certifies one input after the other, with votes that are stored, found again and shared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmcert.certifier.plan import CertificationPlan
+from mmcert.certifier.result import CertifiedInput
+from mmcert.certifier.segmentor import PlainSegmentor, Segmentor
+from mmcert.certify import ABSTAIN_LABEL, InfeasiblePlanError, min_draws
+from mmcert.perturbations import InputThreshold
+from mmcert.sampling import (
+    BatchSize,
+    Checkpoint,
+    Checkpointer,
+    ProcessGroup,
+    collect_looks,
+    collect_votes,
+    input_digest,
+)
+from mmcert.sampling.passes import Segment
+from mmcert.votes import VotesFileError, VotesRecord, VotesStore
+
+
+class Certifier:
+    """Certifies the labels that a base model gives to inputs, each input by itself.
+
+    Votes that lie in the store are found again, and an input that was broken off goes on where it
+    stopped. Before an input is sampled, the plan is checked: the first input that cannot be
+    certified with so few draws is an error, later ones are warned of.
+
+    Args:
+        plan (CertificationPlan): What to sample and test.
+        store (VotesStore | None): Where votes are kept and found again. Its fingerprint must cover
+            ``plan.spec()`` and the base model.
+        identity (Mapping | None): What the certificates say of the base model, as JSON values.
+        on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
+        logger (logging.Logger | None): Gets the warnings.
+        processes (ProcessGroup | None): Processes that share the draws of every input: each calls
+            ``certify`` with the same inputs in the same order.
+
+    Raises:
+        ValueError: If there are more classes than a label map with abstentions can tell apart.
+
+    Examples:
+        >>> import tempfile
+        >>> from mmcert.certify import CertifySettings
+        >>> from mmcert.perturbations import GaussianNoise
+        >>> from mmcert.sampling import SamplingSettings
+        >>> def segment(images):  # Class 1 where a pixel is brighter than 1/2.
+        ...     return (torch.stack(images)[:, 0] > 0.5).long()
+        >>> sampling = SamplingSettings(n0=10, n=100, num_classes=2)
+        >>> plan = CertificationPlan(GaussianNoise(0.25), CertifySettings(0.75, 0.001), sampling)
+        >>> store = VotesStore(tempfile.mkdtemp(), {**plan.spec(), 'model': 'threshold'}, {})
+        >>> image = torch.linspace(0, 1, 8).reshape(1, 1, 8)
+        >>> label = np.array([[0, 0, 0, 0, 1, 1, 1, 1]])
+        >>> result = Certifier(plan, store=store).certify(segment, image, label=label)
+        >>> result.maps['cert'].tolist()  # 254 where it abstains.
+        [[0, 0, 254, 254, 254, 254, 1, 1]]
+        >>> result.counts().rates()['certAcc'], round(result.to_dict()['radius'], 3)
+        (0.5, 0.169)
+    """
+
+    def __init__(
+        self,
+        plan: CertificationPlan,
+        *,
+        store: VotesStore | None = None,
+        identity: Mapping[str, Any] | None = None,
+        on_draws: Callable[[str, int], None] | None = None,
+        logger: logging.Logger | None = None,
+        processes: ProcessGroup | None = None,
+    ) -> None:
+        if plan.sampling.num_classes > ABSTAIN_LABEL:
+            raise ValueError(
+                f'{plan.sampling.num_classes} classes: label maps carry "abstain" as '
+                f'{ABSTAIN_LABEL}, so at most {ABSTAIN_LABEL} classes can be certified'
+            )
+        self.plan, self.store = plan, store
+        self.identity = dict(identity or {})
+        self.on_draws = on_draws
+        self.logger = logger or logging.getLogger('mmcert')
+        self.processes = processes or ProcessGroup()
+        self._feasible = False
+        self._batch_sizes: dict[torch.Size, BatchSize] = {}
+
+    @torch.no_grad()
+    def certify(
+        self,
+        segment: Segment | Segmentor,
+        inputs: torch.Tensor,
+        *,
+        label: NDArray[np.integer] | None = None,
+        name: str | None = None,
+        digest: bytes | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> CertifiedInput:
+        """Certifies one input.
+
+        Args:
+            segment (Callable | Segmentor): The base model for this input: a function as in
+                ``collect_votes``, or an object that also knows how clear its labels are.
+            inputs (torch.Tensor): The input, in the units of the perturbation; images in [0, 1].
+            label (np.ndarray | None): Its ground truth, in the shape of the label maps.
+            name (str | None): Its name in the store, a legal file name; by default one that its
+                content decides.
+            digest (bytes | None): Its address among all inputs; by default that of its content.
+            shape (tuple[int, ...] | None): Shape of its label maps, if known: votes of another
+                shape under this name are refused before anything runs.
+
+        Returns:
+            CertifiedInput: The votes, and what they certify.
+
+        Raises:
+            ValueError: If the input is not one of the perturbation.
+            InfeasiblePlanError: If the draws are too few for the first input, before it is sampled.
+            VotesFileError: If the store holds votes of another input under this name.
+        """
+        plan, processes = self.plan, self.processes
+        model: Segmentor = (
+            segment  # type: ignore[assignment]
+            if hasattr(segment, 'with_margin')
+            else PlainSegmentor(segment, plan.sampling.num_classes)
+        )
+        digest = digest or input_digest(inputs)
+        name = name or f'{plan.input_word}-{digest.hex()[:8]}'
+        plan.perturbation.check(inputs)
+        threshold = plan.perturbation.input_threshold(inputs)
+        # The first process has the store; the others hear what it finds.
+        found = processes.broadcast(lambda: self._stored(name, digest, label, shape))
+        if found is not None:
+            components = found.votes.num_components
+            self._require_feasible(name, components, threshold)
+            if plan.stopping is None:
+                return CertifiedInput(found, plan, threshold, self.identity)
+            record_of = partial(replace, found)
+        else:
+            base, margin = map(_array, model.with_margin(inputs))
+            base, margin = processes.broadcast(lambda: (base, margin))
+            assert base is not None
+            components = base.size
+            self._require_feasible(name, components, threshold)
+            meta = {
+                'name': name,
+                'digest': digest.hex(),
+                # Sorted as in files: a run that finds them must write the same certificate.
+                'precision': dict(sorted(processes.broadcast(model.to_dict).items())),
+            }
+            record_of = partial(
+                VotesRecord, meta=meta, label=label, base=base, margin=margin, grid=model.grid
+            )
+        settings = replace(
+            plan.sampling,
+            batch_size=self._batch_size(inputs.shape),
+            groups=() if plan.hierarchy is None else plan.hierarchy.groups,
+        )
+        on_draws = self.on_draws
+        options: dict[str, Any] = {
+            'digest': digest,
+            'on_draws': None if on_draws is None else lambda done: on_draws(name, done),
+            'checkpointer': self._checkpointer(name, digest, found),
+            'processes': processes,
+        }
+        if plan.stopping is None:
+            votes = collect_votes(model, inputs, plan.perturbation, settings, **options)
+            processes.broadcast(lambda: self._put(record_of(votes=votes)))
+        else:
+            votes = collect_looks(
+                model,
+                inputs,
+                plan.perturbation,
+                settings,
+                first=min(plan.first_look(components), plan.stopping.budget),
+                next_look=lambda votes: self._next_look(record_of(votes=votes), found),
+                start=None if found is None else found.votes,
+                **options,
+            )
+        return CertifiedInput(record_of(votes=votes), plan, threshold, self.identity)
+
+    def _next_look(self, record: VotesRecord, found: VotesRecord | None) -> int | None:
+        """Stores the votes of a look, and decides about the next one."""
+        assert self.plan.stopping is not None
+        if found is None or record.votes is not found.votes:
+            self._put(record)
+        certificate = record.certify(self.plan.settings, self.plan.hierarchy)
+        return self.plan.stopping.decide(record.votes, certificate).next_look
+
+    def _batch_size(self, shape: torch.Size) -> BatchSize:
+        """What was found for inputs of this size."""
+        if shape not in self._batch_sizes:
+            size = self.plan.sampling.batch_size
+            self._batch_sizes[shape] = BatchSize.of(size, self.logger)
+        return self._batch_sizes[shape]
+
+    def _put(self, record: VotesRecord) -> None:
+        if self.store is not None:
+            self.store.put(record.meta['name'], record)
+
+    def _stored(
+        self,
+        name: str,
+        digest: bytes,
+        label: NDArray[np.integer] | None,
+        shape: tuple[int, ...] | None,
+    ) -> VotesRecord | None:
+        """The input's votes in the store, beside today's label: annotations may change."""
+        if self.store is None or (found := self.store.get(name)) is None:
+            return None
+        theirs = found.spread(found.votes.guess).shape
+        if found.meta.get('digest') != digest.hex() or shape not in (None, theirs):
+            raise VotesFileError(
+                f'the votes stored as {name} are of another {self.plan.input_word}; delete that '
+                'file and run again'
+            )
+        if self.plan.stopping is None:
+            # Left by a run that was killed between the two files.
+            self.store.drop_checkpoint(name)
+        same = found.label is not None and label is not None and np.array_equal(found.label, label)
+        if label is not None and not same:
+            found = replace(found, label=label)
+            self._put(found)
+        return found
+
+    def _checkpointer(
+        self, name: str, digest: bytes, found: VotesRecord | None
+    ) -> Checkpointer | None:
+        """What stores the counts of an input that is under way, and gives back earlier ones."""
+        store, processes = self.store, self.processes
+        arrays = processes.broadcast(
+            lambda: store.get_checkpoint(name) if store is not None else None
+        )
+        if store is None and processes.size == 1:
+            return None
+        mark = np.frombuffer(digest, dtype=np.uint8)
+        checkpoint = None
+        if arrays is not None and np.array_equal(arrays.pop('_input', mark[:0]), mark):
+            checkpoint = Checkpoint.from_arrays(arrays)
+            if found is not None and checkpoint.start < found.votes.n:
+                # Of an earlier look, left in the same way.
+                checkpoint = None
+        if checkpoint is not None and processes.rank == 0:
+            self.logger.info('%s: %d draws were sampled before', name, checkpoint.done)
+
+        def save(current: Checkpoint) -> None:
+            if store is not None:
+                store.put_checkpoint(name, {**current.to_arrays(), '_input': mark})
+
+        return Checkpointer(save, self.plan.save_seconds, checkpoint)
+
+    def _require_feasible(
+        self, name: str, num_components: int, input_threshold: InputThreshold | None
+    ) -> None:
+        """Refuses a plan that can certify nothing, or warns if it served earlier inputs."""
+        plan = self.plan
+        try:
+            plan.require_feasible(num_components, input_threshold)
+        except InfeasiblePlanError as error:
+            # Later inputs may be larger: those abstain everywhere, and nothing done is lost. And
+            # where an attack moves an input too far, its votes may answer for smaller attacks.
+            if not self._feasible:
+                if input_threshold is None:
+                    raise
+                plan.require_feasible(num_components)
+            # mmengine's logger shows a message once, and compares them before they are formatted.
+            self.logger.warning(
+                f'{name}: this {plan.input_word} will be abstained from everywhere: {error}'
+            )
+            return
+        if not self._feasible and input_threshold is None and plan.is_scarce(num_components):
+            plain = plan.settings.without_order()
+            self.logger.warning(
+                'n=%s is too small for more than what %s can certify one after the other: %s needs '
+                'at least %d draws to begin',
+                plan.sampling.n,
+                plan.settings.procedure,
+                plain.procedure,
+                min_draws(plain, num_components, plan.sampling.n0),
+            )
+        self._feasible = True
+
+
+def _array(values: torch.Tensor | None) -> NDArray[Any] | None:
+    return None if values is None else values.cpu().numpy()

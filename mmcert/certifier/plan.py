@@ -1,0 +1,130 @@
+"""What to sample and what to test."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from mmcert.certify import CertifySettings, Hierarchy, require_feasible
+from mmcert.certify.binomial import SELECTIONS
+from mmcert.certify.planning import StoppingRule, can_certify, first_look
+from mmcert.perturbations import InputThreshold, Perturbation
+from mmcert.sampling import SamplingSettings
+
+
+@dataclass(frozen=True)
+class CertificationPlan:
+    """What is fixed before any input is seen.
+
+    Attributes:
+        perturbation (Perturbation): What the draws are of.
+        settings (CertifySettings): What to certify under.
+        sampling (SamplingSettings): How to sample. Its ``groups`` follow from the hierarchy.
+        hierarchy (Hierarchy | None): Levels of groups to certify where the class cannot be.
+        stopping (StoppingRule | None): With ``sampling.n = None``: when looks end.
+        save_seconds (float): How often the votes of an input that takes long are stored.
+
+    Raises:
+        ValueError: If neither n nor a stopping rule is given, or both.
+    """
+
+    perturbation: Perturbation
+    settings: CertifySettings
+    sampling: SamplingSettings
+    hierarchy: Hierarchy | None = None
+    stopping: StoppingRule | None = None
+    save_seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        """Checks that something decides the number of draws."""
+        if (self.sampling.n is None) == (self.stopping is None):
+            raise ValueError(
+                'give either the number of estimation draws n, or n=None and a stopping rule, got '
+                f'n={self.sampling.n} and stopping={self.stopping}'
+            )
+
+    @property
+    def input_word(self) -> str:
+        """What an input is called."""
+        return 'input'
+
+    def input_to_dict(self) -> dict[str, Any]:
+        """What certificates say of inputs and components, as JSON values."""
+        return {'input_type': self.input_word, 'component_type': 'component'}
+
+    @property
+    def most_draws(self) -> int:
+        """Most draws that an input can take."""
+        n = self.stopping.budget if self.stopping else self.sampling.n
+        assert n is not None
+        return self.sampling.n0 + n * self.perturbation.num_cells
+
+    def spec(self) -> dict[str, Any]:
+        """What determines the votes of a given base model, as JSON values.
+
+        Returns:
+            dict: For the fingerprint of a ``VotesStore``, beside a digest of the base model.
+        """
+        spec: dict[str, Any] = {
+            'perturbation': self.perturbation.spec(),
+            'n0': self.sampling.n0,
+            'n': 'auto' if self.sampling.n is None else self.sampling.n,
+            'seed': self.sampling.seed,
+            'hierarchy': None if self.hierarchy is None else self.hierarchy.spec(),
+        }
+        if self.stopping is not None:
+            # The looks follow from the settings; the budget only says how many of them are taken.
+            spec['looks_for'] = asdict(self.settings)
+        return spec
+
+    def settings_for(self, input_threshold: InputThreshold | None) -> CertifySettings:
+        """The settings for an input: its own threshold, where it has one and that is larger."""
+        if input_threshold is None:
+            return self.settings
+        return replace(self.settings, tau=max(self.settings.tau, input_threshold.tau))
+
+    def first_look(self, num_components: int) -> int:
+        """Estimation draws of the first look; with n fixed, all of them."""
+        if self.sampling.n is not None:
+            return self.sampling.n
+        return first_look(self.settings, num_components, self.sampling.n0)
+
+    def require_feasible(
+        self, num_components: int, input_threshold: InputThreshold | None = None
+    ) -> None:
+        """Refuses a plan that cannot certify anything.
+
+        Args:
+            num_components (int): Components of one input, K.
+            input_threshold (InputThreshold | None): What the perturbation says of that input.
+
+        Raises:
+            InfeasiblePlanError: If nothing can be certified; the message says what could.
+        """
+        n = self.first_look(num_components)
+        if self.stopping is not None:
+            self.stopping.require_look(n)
+        else:
+            settings = self.settings_for(input_threshold)
+            require_feasible(n, settings, num_components, self.sampling.n0)
+
+    def is_scarce(self, num_components: int) -> bool:
+        """Whether only the components that an order puts first can be certified."""
+        n, plain = self.sampling.n, self.settings.without_order()
+        return n is not None and not can_certify(n, plain, num_components, self.sampling.n0)
+
+    def describe(self) -> str:
+        """The draws, for a log."""
+        n0, word = self.sampling.n0, self.input_word
+        if self.stopping is not None:
+            return f'{n0} + up to {self.stopping.budget} draws per {word}, in looks'
+        cells = f'{self.perturbation.num_cells} x ' * (self.perturbation.num_cells > 1)
+        return f'{n0} + {cells}{self.sampling.n} draws per {word}'
+
+
+def selections_of(perturbation: Perturbation, n0: int) -> tuple[str, ...]:
+    """The selections that a perturbation and the number of selection draws leave open."""
+    legal = SELECTIONS if n0 != 0 else ('same_draws',)
+    if not perturbation.selection_counts and (n0 != 0 or perturbation.num_cells > 1):
+        return tuple(selection for selection in legal if selection == 'holdout')
+    return legal

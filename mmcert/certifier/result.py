@@ -1,0 +1,192 @@
+"""What was certified of one input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmcert.certifier.plan import CertificationPlan
+from mmcert.certify import Certificate, CertifySettings, Votes, joint_radii
+from mmcert.certify.selection import settle_joint
+from mmcert.certify.sequential import GROWTH
+from mmcert.metrics.confusion import IGNORE_INDEX, ConfusionCounts
+from mmcert.perturbations import InputThreshold
+from mmcert.votes import VotesRecord
+from mmcert.votes.recertify import Task, evaluate
+
+ARITHMETIC = (
+    'draws are rounded to a fixed grid before the base model sees them, and what the base model '
+    'computes is part of it; the law of the random numbers is taken as ideal, and so are '
+    'transformations, which are computed in double precision'
+)
+"""What certificates say of arithmetic."""
+
+
+@dataclass(frozen=True, eq=False)
+class CertifiedInput:
+    """The votes of one input and what they certify, computed when it is asked for.
+
+    Attributes:
+        record (VotesRecord): The votes, with the label, the base prediction and its margin.
+        plan (CertificationPlan): What was sampled and is tested.
+        input_threshold (InputThreshold | None): The threshold that the attack set takes on this
+            input, where the perturbation has one for each.
+        identity (Mapping): What the certificate says of the base model, as JSON values.
+    """
+
+    record: VotesRecord
+    plan: CertificationPlan
+    input_threshold: InputThreshold | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def votes(self) -> Votes:
+        """The votes."""
+        return self.record.votes
+
+    @property
+    def settings(self) -> CertifySettings:
+        """The settings, with this input's own threshold."""
+        return self.plan.settings_for(self.input_threshold)
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """Which components are certified; see there for the theorem."""
+        return self.record.certify(self.settings, self.plan.hierarchy)
+
+    @property
+    def joint_selection(self) -> str:
+        """The draws that the joint radii count: settled for all thresholds, not for this one."""
+        return settle_joint(self.votes, self.settings.alpha, self.settings.selection)
+
+    @cached_property
+    def joint_radii(self) -> NDArray[np.float32]:
+        """The certified radius of each component, all of them jointly valid."""
+        return joint_radii(
+            self.votes,
+            alpha=self.settings.alpha,
+            radius=self.plan.perturbation.radius,
+            selection=self.joint_selection,
+        )
+
+    @cached_property
+    def maps(self) -> dict[str, NDArray[Any]]:
+        """The maps of the input, each in the shape of its label.
+
+        ``pred`` is the smoothed model's majority class, ``cert`` the same with 254 where it
+        abstains, ``base`` the base model's prediction on the clean input (int64), and ``radius``
+        the joint radius (float32). With a ground truth there is ``label``. With a hierarchy
+        ``levels`` holds the certified level and then the group at each level, shape (1 + L, ...).
+        """
+        record, certificate = self.record, self.certificate
+        maps: dict[str, NDArray[Any]] = {
+            'pred': np.asarray(self.votes.guess, dtype=np.int64),
+            'cert': np.asarray(certificate.label_map(), dtype=np.int64),
+            'base': np.asarray(record.base, dtype=np.int64),
+            'radius': self.joint_radii,
+        }
+        if certificate.level is not None:
+            levels = np.stack([certificate.level, *certificate.groups])
+            maps['levels'] = levels.astype(np.int64)
+        maps = {name: record.spread(values) for name, values in maps.items()}
+        if record.label is not None:
+            maps['label'] = np.asarray(record.label)
+        return maps
+
+    def counts(self, ignore_index: int = IGNORE_INDEX) -> ConfusionCounts:
+        """Counts certificates against the label; counts of several inputs add up.
+
+        Args:
+            ignore_index (int): Label of components without ground truth.
+
+        Returns:
+            ConfusionCounts: Its ``rates()`` are certified accuracy, mIoU and so on.
+        """
+        task = Task(self.plan.sampling.num_classes, ignore_index, self.plan.hierarchy)
+        return evaluate([self.record], [self.settings], task)[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is certified, of what, and under which assumptions, as JSON values."""
+        plan, certificate, record = self.plan, self.certificate, self.record
+        values = {
+            **certificate.to_dict(),
+            'joint_radius': self._joint_radius_to_dict(),
+            **self._hierarchy_to_dict(),
+            **self._looks_to_dict(),
+            **plan.input_to_dict(),
+            # The perturbation has the last word on the stage, where it names one.
+            **plan.perturbation.guarantee(self.settings.tau),
+            'wrong_pixels': (certificate.k - 1) * record.pixels_per_component,
+            'seed': plan.sampling.seed,
+            'arithmetic': ARITHMETIC,
+            'precision': record.meta.get('precision', 'not recorded'),
+            'input': record.meta['digest'],
+            'model': dict(self.identity),
+        }
+        if plan.perturbation.num_cells > 1:
+            # n estimation draws were taken of each.
+            values['num_cells'] = plan.perturbation.num_cells
+        if self.input_threshold is not None:
+            threshold = self.input_threshold
+            values['attack_on_this_input'] = {'tau': threshold.tau, **threshold.statement}
+            if threshold.kind == 'estimate':
+                values['kind'] = 'estimate'
+                values['promise'] = 'none: the threshold was not proven to suffice'
+                del values['confidence']
+        return values
+
+    def _joint_radius_to_dict(self) -> dict[str, Any]:
+        radii = self.joint_radii
+        return {
+            'description': (
+                'the radius map holds at all its pixels at once, by itself with probability '
+                f'{1 - self.settings.alpha:g}; together with the certificate above, alpha counts '
+                'twice'
+            ),
+            'selection': self.joint_selection,
+            'median': float(np.median(radii)) if radii.size else 0.0,
+            'max': float(radii.max(initial=0.0)),
+        }
+
+    def _hierarchy_to_dict(self) -> dict[str, Any]:
+        hierarchy, tau, radius = (
+            self.plan.hierarchy,
+            self.settings.tau,
+            self.plan.perturbation.radius,
+        )
+        if hierarchy is None:
+            return {}
+        levels = [
+            {
+                name: {
+                    'classes': members,
+                    'radius': radius(tau),
+                    'argmax_radius': radius(tau, len(members) / (len(members) + 1)),
+                }
+                for name, members in hierarchy.members(level).items()
+            }
+            for level in range(1, hierarchy.num_levels + 1)
+        ]
+        description = (
+            'radius keeps the class of the smoothed model within a group, where classes are merged '
+            'before they are counted; argmax_radius keeps the most frequent single class within it'
+        )
+        return {'hierarchy': {'description': description, 'levels': levels}}
+
+    def _looks_to_dict(self) -> dict[str, Any]:
+        if self.plan.stopping is None:
+            return {}
+        decision = self.plan.stopping.decide(self.votes, self.certificate)
+        return {
+            'stopped': decision.reason,
+            'next_look_would_certify': {
+                'kind': 'estimate',
+                'share_of_components': decision.gain,
+                'draws': self.votes.n * GROWTH,
+            },
+        }

@@ -1,0 +1,85 @@
+"""What a base model looks like to the certifier."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+
+from mmcert.sampling import LogitMaps
+from mmcert.sampling.logit_maps import resized_scores
+from mmcert.sampling.outputs import Output, checked_labels, label_maps, require_finite
+from mmcert.sampling.passes import Segment
+from mmcert.votes import Grid
+
+
+class Segmentor(Protocol):
+    """The function that is smoothed, for one input: perturbed inputs to labels."""
+
+    def __call__(self, inputs: list[torch.Tensor], /) -> Output:
+        """Label maps of a batch, or the scores that give them."""
+
+    def with_margin(self, inputs: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Labels of one input, and how clear each of them is, uint8, in the same shape."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What certificates say of the arithmetic, once an input was labelled, as JSON values."""
+
+    @property
+    def grid(self) -> Grid | None:
+        """Which component each pixel shows, where components are blocks of pixels."""
+
+
+class PlainSegmentor:
+    """A plain function as a ``Segmentor``.
+
+    Args:
+        segment (Callable): Takes a list of B inputs and returns B label maps or ``LogitMaps``.
+        num_classes (int): Labels lie in [0, num_classes).
+    """
+
+    grid = None
+
+    def __init__(self, segment: Segment, num_classes: int) -> None:
+        self.segment, self.num_classes = segment, num_classes
+        self.device = ''
+
+    def __call__(self, inputs: list[torch.Tensor]) -> Output:
+        """Label maps of a batch, or the scores that give them."""
+        return self.segment(inputs)
+
+    def with_margin(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Labels of one input, and how clear each of them is if the function returns scores."""
+        self.device, output = inputs.device.type, self.segment([inputs])
+        if not isinstance(output, LogitMaps):
+            return checked_labels(output, 1, self.num_classes)[0], None
+        require_finite(output.scores)
+        labels, scores = label_maps(output, self.num_classes)[0].long(), resized_scores(output)
+        probabilities = scores.softmax(dim=1) if output.threshold is None else scores.sigmoid()
+        return labels, margins(probabilities[0], output.threshold)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The device; a function says no more of its arithmetic."""
+        return {'device': self.device}
+
+
+def margins(probabilities: torch.Tensor, threshold: float | None = None) -> torch.Tensor:
+    """How clear the label of each component is.
+
+    Args:
+        probabilities (torch.Tensor): Class probabilities, shape (C, ...).
+        threshold (float | None): For one foreground class, C = 1: the threshold.
+
+    Returns:
+        torch.Tensor: The difference between the probabilities of the first and the second class (of
+        the foreground's to its threshold for C = 1) in steps of 1/255, rounded down; uint8, shape
+        (...).
+    """
+    if threshold is not None:
+        margin = (probabilities[0] - threshold).abs()
+    else:
+        first = probabilities.amax(dim=0)
+        best = probabilities == first
+        second = probabilities.masked_fill(best, -1.0).amax(dim=0)
+        margin = torch.where(best.sum(dim=0, dtype=torch.uint8) == 1, first - second, 0.0)
+    return (margin.clamp(0, 1) * 255).to(torch.uint8)
