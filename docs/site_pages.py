@@ -27,38 +27,41 @@ def setup(app) -> None:
     app.connect('env-check-consistency', check_complete)
 
 
-def modules() -> Iterator[str]:
-    """Names of all public modules of the package, with docstrings to show."""
+def modules() -> dict[str, bool]:
+    """All public modules of the package, and whether each is itself a package."""
+    found = {}
     for path in sorted(PACKAGE.rglob('*.py')):
-        name = '.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts)
-        name = name.removesuffix('.__init__')
-        if not any(part.startswith('_') for part in name.split('.')) and '.mim' not in path.parts:
-            yield name
+        parts = path.relative_to(PACKAGE.parent).with_suffix('').parts
+        package = parts[-1] == '__init__'
+        parts = parts[:-1] if package else parts
+        if len(parts) > 1 and not any(part.startswith(('_', '.')) for part in parts):
+            found['.'.join(parts)] = package
+    return found
 
 
 def write_api_pages() -> None:
     """One page for each part of the package, with all of its modules."""
     pages: dict[str, list[str]] = {}
-    for module in modules():
-        if '.' in module:
-            pages.setdefault(module.split('.')[1], []).append(module)
-    for old in set(API.glob('*.md')) - {API / f'{name}.md' for name in pages} - {API / 'index.md'}:
-        old.unlink()
-    for name, found in pages.items():
-        lines = [f'# mmcert.{name}', '']
-        for module in found:
-            package = module == f'mmcert.{name}' and len(found) > 1
-            if module != f'mmcert.{name}':
-                lines += [f'## {module}', '']
-            # A package shows what its modules define: each name has one place.
-            options = ['   :ignore-module-all:'] if package else []
-            lines += ['```{eval-rst}', f'.. automodule:: {module}', *options, '```', '']
-        _write(API / f'{name}.md', '\n'.join(lines))
-    entries = '\n'.join(sorted(pages))
+    for module, package in modules().items():
+        name = module.split('.')[1]
+        heading = '#' if module == f'mmcert.{name}' else '##'
+        # A package shows what it defines itself: each name has one place.
+        options = ['   :ignore-module-all:'] if package else []
+        pages.setdefault(name, []).extend(
+            [
+                f'{heading} {module}', '',
+                '```{eval-rst}', f'.. automodule:: {module}', *options, '```', '',
+            ]
+        )  # fmt: skip
+    names = sorted(pages)
+    for old in {path.stem for path in API.glob('*.md')} - {*names, 'index'}:
+        (API / f'{old}.md').unlink()
+    for name in names:
+        _write(API / f'{name}.md', '\n'.join(pages[name]))
     _write(
         API / 'index.md',
         '# The package\n\nEvery public module, class and function, from its docstring.\n\n'
-        f'```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n',
+        '```{toctree}\n:maxdepth: 1\n\n' + '\n'.join(names) + '\n```\n',
     )
 
 
