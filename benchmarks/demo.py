@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ WORK_DIR = WORK_DIRS / 'demo'
 
 def main() -> int:
     """Runs the demo's certification and stores the end of its output."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     command = [
         sys.executable, 'tools/test.py', CONFIG, WORK_DIR / 'iter_400.pth', '--work-dir', WORK_DIR
     ]  # fmt: skip

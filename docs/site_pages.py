@@ -23,6 +23,7 @@ def setup(app) -> None:
     """Writes pages before they are read, and checks afterwards that nothing is missing."""
     write_api_pages()
     write_smoothing_keys()
+    write_procedures()
     app.connect('autodoc-process-docstring', escape_signs, priority=900)
     app.connect('env-check-consistency', check_complete)
 
@@ -78,6 +79,14 @@ def write_smoothing_keys() -> None:
             cells = (f'`{field.name}`', kind.replace('|', 'or'), _markdown(text), default)
             rows.append('| ' + ' | '.join(cells) + ' |')
     _write(PARTS / 'smoothing_keys.md', '\n'.join(rows) + '\n')
+
+
+def write_procedures() -> None:
+    """The table of all procedures, from their registry, with links to the pages of this site."""
+    from mmcert.certify.procedures import table
+
+    linked = re.sub(r'docs/theory/([\w-]+)\.md', r'[proof](../theory/\1.md)', table())
+    _write(PARTS / 'procedures.md', linked + '\n')
 
 
 def attributes(docstring: str) -> dict[str, tuple[str, str]]:

@@ -1,7 +1,7 @@
 """From integer counts to claims: statistics of votes, on NumPy and SciPy alone.
 
 Start with ``Votes``, ``CertifySettings`` and ``certify``, whose docstrings state what is promised;
-the proofs are in docs/proofs.md. ``binomial``, ``multiple_testing`` and ``procedures`` hold the
+the proofs are in docs/theory. ``binomial``, ``multiple_testing`` and ``procedures`` hold the
 tests, ``selection`` says which draws they count, ``sequential`` handles the looks at votes that
 still come in, ``simultaneous`` radii that hold at all thresholds together, ``hierarchy`` coarser
 claims. ``planning`` says what a number of draws can certify, ``dataset`` what holds for many

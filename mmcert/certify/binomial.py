@@ -51,7 +51,7 @@ def same_draws_table(n: int, tau: float, num_components: int = 1) -> NDArray[np.
 
     It holds for any way of choosing the class, on these draws or on some of them. S(tau) +
     S(1 - tau) would do for a single component; the factor K is for procedures that go step by step,
-    where the choice makes the set of true nulls random. See docs/proofs.md, "Same draws".
+    where the choice makes the set of true nulls random. See docs/theory/same-draws.md.
 
     The second term is far below the first where tau is well above 1/2, and K times as large at
     tau = 1/2. Tests are therefore made at ``balanced_tau``, which is larger than tau there.

@@ -8,7 +8,7 @@ a component implies the false claim about its coarsest group of probability at m
 whole chain costs no more than testing the class, with one cut-off for all levels.
 Where the counted draws choose the chain as well ('same_draws'), the coarsest groups of probability
 at most tau are disjoint, and ``binomial.same_draws_table`` bounds their sum. The proof is in
-docs/proofs.md, "Hierarchies".
+docs/theory/further-claims.md, "Hierarchies".
 
 Built in are the categories of Cityscapes (Cordts et al., CVPR 2016) and the same categories for
 CamVid. Each has a second level above: what moves by itself, and what does not.

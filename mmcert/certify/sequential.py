@@ -5,8 +5,8 @@ to go on may depend on the votes, not how far. At look l the procedure is applie
 uncertified components at level alpha_l, where the alpha_l add up to alpha; then one may stop or go
 on, by any rule (Bartroff and Song, "Sequential tests of multiple hypotheses controlling type I and
 II familywise error rates", Journal of Statistical Planning and Inference 2014). The first false
-certificate falls to look l with probability at most alpha_l; the proof is in docs/proofs.md,
-"Looks".
+certificate falls to look l with probability at most alpha_l; the proof is in
+docs/theory/further-claims.md.
 
 With the levels alpha / (l (l + 1)), which add up to alpha over infinitely many looks, the budget of
 draws may be raised later, and the votes sampled so far stay good.

@@ -8,7 +8,7 @@ whole.
 
 With 'holdout' the bound is Clopper and Pearson's. With 'same_draws' the class is chosen by counts
 that are bounded, so the bound is taken at half the level, alpha / (2 K), and is used where it
-exceeds 1/2. The proof is in docs/proofs.md, "All thresholds at once".
+exceeds 1/2. The proof is in docs/theory/further-claims.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/proofs.md, held against the worst of all dependences between components.
+"""The proofs of docs/theory, held against the worst of all dependences between components.
 
 Each component's counts have their exact law; how the components depend is left to a linear
 programme, which finds the largest probability of a broken promise.

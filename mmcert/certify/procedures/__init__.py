@@ -3,7 +3,7 @@
 All of them bound the probability of a wrong certificate (or of k) under any dependence between the
 components. All reject step by step: what is rejected leaves the family, and the others are tested
 anew. They may therefore be continued on further draws at a level of their own (see
-``sequential``). The proofs are in docs/proofs.md.
+``sequential``). The proofs are in docs/theory.
 
 Example:
     >>> import numpy as np

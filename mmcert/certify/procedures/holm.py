@@ -15,7 +15,7 @@ class Holm(Procedure):
     """
 
     name = 'holm'
-    promise = 'the same; never fewer certificates than `bonferroni`'
+    promise = 'no certificate is wrong; never fewer certificates than `bonferroni`'
     source = 'Holm 1979; what SegCertify uses'
 
     def run(self, family: Family) -> Rejections:

@@ -17,16 +17,13 @@ class OrderedHolm(Procedure):
     the smallest k with m * t_k <= alpha (n + 1 if there is none, with t = 0). What that leaves of
     alpha pays for testing the first m1 = floor((alpha - m * t_k*) / (t_{k*-1} - t_k*)) components
     of I, in an order fixed in advance, at k* - 1 hits. The rejected ones leave I, and so on until
-    nothing changes. It rejects all that Holm's procedure rejects. The proof is in docs/proofs.md,
-    "Ordered Holm".
+    nothing changes. It rejects all that Holm's procedure rejects. This procedure is
+    mmcert's own; docs/theory/ordered-holm.md has the proof, and what it is closest to.
     """
 
     name = 'ordered_holm'
-    promise = 'the same; never fewer certificates than `holm`'
-    source = (
-        '[proofs.md](proofs.md#ordered-holm): spends what Holm leaves of alpha between two '
-        'attainable p-values on components that looked clear beforehand'
-    )
+    promise = 'no certificate is wrong; never fewer certificates than `holm`'
+    source = "mmcert's own: docs/theory/ordered-holm.md"
     takes_order = True
     planning_note = (
         'All figures of ordered_holm are for the component that it tests first; the others need at '
