@@ -43,15 +43,16 @@ def certified_maps(sample: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     if 'cert_pts_seg' in sample:
         for name, (field, key) in CLOUD_FIELDS.items():
             if field in sample:
-                array = _array(sample[field][key])
+                array = as_array(sample[field][key])
                 maps[name] = array.T if name == 'levels' else array
         return maps
     for name, field in IMAGE_FIELDS.items():
         if field in sample:
-            array = _array(sample[field]['data'])
+            array = as_array(sample[field]['data'])
             maps[name] = array if name == 'levels' else array[0]
     return maps
 
 
-def _array(value: Any) -> NDArray[Any]:
+def as_array(value: Any) -> NDArray[Any]:
+    """A tensor or an array, as an array."""
     return value.cpu().numpy() if hasattr(value, 'cpu') else np.asarray(value)

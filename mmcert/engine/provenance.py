@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from mmcert.engine.base_model import unwrap
@@ -31,64 +28,38 @@ PACKAGES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
 class RunInfo:
-    """What certification needs to know of a runner that is about to test.
+    """What certification reads of a runner that is about to test.
+
+    Args:
+        runner (Runner): The runner.
 
     Attributes:
         base (BaseModel): The base model, unwrapped.
+        device (torch.device): Where it runs.
         dataset (Any): The test data set.
+        metainfo (dict): The data set's metainfo: classes, palette.
+        classes (list[str]): Names of the classes; their numbers where the data set has no names.
+        ignore_index (int): Label of components without ground truth.
         batches (int): Batches of the test data loader.
         cfg (Mapping): The runner's config.
-        file (str): Name of the config file.
         work_dir (str): The runner's work folder.
         fp16 (bool): Whether the test loop runs under autocast.
+
+    Raises:
+        TypeError: If the model cannot be smoothed.
     """
 
-    base: BaseModel
-    dataset: Any
-    batches: int
-    cfg: Mapping[str, Any]
-    file: str
-    work_dir: str
-    fp16: bool
-
-    @classmethod
-    def of(cls, runner: Runner) -> RunInfo:
-        """Reads a runner.
-
-        Raises:
-            TypeError: If its model cannot be smoothed.
-        """
-        return cls(
-            base=unwrap(runner.model),
-            dataset=runner.test_dataloader.dataset,
-            batches=len(runner.test_dataloader),
-            cfg=runner.cfg,
-            file=Path(runner.cfg.filename or '').name,
-            work_dir=runner.work_dir,
-            fp16=bool(getattr(runner.test_loop, 'fp16', False)),
-        )
-
-    @property
-    def device(self) -> torch.device:
-        """Where the base model runs."""
-        return next(self.base.parameters()).device
-
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """The data set's metainfo: classes, palette."""
-        return dict(getattr(self.dataset, 'metainfo', {}))
-
-    @property
-    def classes(self) -> list[str]:
-        """Names of the classes; their numbers where the data set has no names."""
-        return list(self.metainfo.get('classes') or map(str, range(self.base.num_classes)))
-
-    @property
-    def ignore_index(self) -> int:
-        """Label of components without ground truth."""
-        return getattr(self.dataset, 'ignore_index', IGNORE_INDEX)
+    def __init__(self, runner: Runner) -> None:
+        self.base = unwrap(runner.model)
+        self.device = next(self.base.parameters()).device
+        self.dataset = runner.test_dataloader.dataset
+        self.metainfo = dict(getattr(self.dataset, 'metainfo', {}))
+        self.classes = list(self.metainfo.get('classes') or map(str, range(self.base.num_classes)))
+        self.ignore_index = getattr(self.dataset, 'ignore_index', IGNORE_INDEX)
+        self.batches = len(runner.test_dataloader)
+        self.cfg, self.work_dir = runner.cfg, runner.work_dir
+        self.fp16 = bool(getattr(runner.test_loop, 'fp16', False))
 
     def sampling(self, plan: SmoothingPlan) -> dict[str, Any]:
         """All that determines the votes of an input, as JSON values."""
@@ -111,7 +82,7 @@ class RunInfo:
         return {
             'weights': sampling['weights'],
             'model': sampling['model'],
-            'config': self.file,
+            'config': Path(self.cfg.filename or '').name,
             'checkpoint': Path(str(self.cfg.get('load_from') or '')).name,
             'device': self.device.type,
             'versions': versions(),

@@ -17,7 +17,7 @@ from mmcert.engine.base_model import inner, modality_of, prepare_for_clouds
 from mmcert.engine.pipeline import require_unaltered_images
 from mmcert.engine.progress import Progress
 from mmcert.engine.provenance import RunInfo
-from mmcert.engine.results import CertificateWriter, PictureWriter
+from mmcert.engine.results import ResultsWriter
 from mmcert.engine.smoothing_config import SmoothingConfig
 from mmcert.engine.weights import mismatches, require_loaded
 from mmcert.evaluation import CertifiedMetric
@@ -67,7 +67,7 @@ class SmoothingHook(Hook):
     def before_test_epoch(self, runner: Runner) -> None:
         """Puts the smoothed model in place of the base model, and the metric beside the others."""
         self._undo.close()  # What a test that was broken off has left.
-        config, run, processes = self.config, RunInfo.of(runner), ProcessGroup()
+        config, run, processes = self.config, RunInfo(runner), ProcessGroup()
         if config.strict_weights:
             trained = self._mismatches is None and _iteration(runner) > 0
             require_loaded([] if trained else self._mismatches)
@@ -86,8 +86,8 @@ class SmoothingHook(Hook):
         asked = {key: value for key, value in guarantee.items() if key == 'attack'}
         name = fingerprint({**sampling, **asked, 'settings': asdict(plan.settings)})
         self.out_dir = Path(config.out_dir or Path(run.work_dir) / 'certified')
-        self._certificates = CertificateWriter(self.out_dir / f'certificates-{name}')
-        self._pictures = PictureWriter(
+        self._writer = ResultsWriter(
+            self.out_dir / f'certificates-{name}',
             Path(config.show_dir or self.out_dir / f'vis-{name}'),
             _visualizer(runner, plan, run),
             config.draw_every,
@@ -135,8 +135,7 @@ class SmoothingHook(Hook):
             return
         inputs = runner.model.plan.adapter.inputs(data_batch)
         for sample, (raw, _) in zip(outputs, inputs, strict=True):
-            self._certificates.write(sample)
-            self._pictures.write(sample, raw)
+            self._writer.write(sample, raw)
         kinds = {sample.metainfo['certificate']['kind'] for sample in outputs}
         word = 'estimated' if 'estimate' in kinds else 'certified'
         rates = self._metric.running.rates()

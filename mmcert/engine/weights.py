@@ -33,15 +33,15 @@ def mismatches(model: torch.nn.Module, checkpoint: Mapping[str, Any]) -> list[st
         if isinstance(value, torch.Tensor)
     }
     ours = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    return (
-        [f'missing {key}' for key in sorted(ours.keys() - theirs.keys())]
-        + [f'unexpected {key}' for key in sorted(theirs.keys() - ours.keys())]
-        + [
+    return [
+        *(f'missing {key}' for key in sorted(ours.keys() - theirs.keys())),
+        *(f'unexpected {key}' for key in sorted(theirs.keys() - ours.keys())),
+        *(
             f'{key} has shape {theirs[key]}, the model {ours[key]}'
             for key in sorted(ours.keys() & theirs.keys())
             if ours[key] != theirs[key]
-        ]
-    )
+        ),
+    ]
 
 
 def require_loaded(found: list[str] | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from mmengine.logging import MMLogger, print_log
 from numpy.typing import ArrayLike, NDArray
 from prettytable import PrettyTable
 
+from mmcert.fields import as_array
+from mmcert.metrics.counts import iou
 from mmcert.registry import METRICS
 
 
@@ -48,9 +50,8 @@ def part_ious(prediction: ArrayLike, label: ArrayLike, parts: Sequence[int]) -> 
         raise ValueError(f'label {true[foreign][0]} is not one of the parts {list(parts)}')
     of_predicted = predicted[:, None] == np.asarray(parts)
     of_true = true[:, None] == np.asarray(parts)
-    union = (of_predicted | of_true).sum(axis=0)
-    shared = (of_predicted & of_true).sum(axis=0)
-    return np.where(union > 0, shared / np.maximum(union, 1), 1.0)
+    shared, union = (of_predicted & of_true).sum(axis=0), (of_predicted | of_true).sum(axis=0)
+    return np.where(union > 0, iou(shared, union), 1.0)
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class _ShapeResult:
     """What the metric keeps of one shape."""
 
     category: str
-    miou: float
     correct: int
     points: int
-    certified_miou: float | None = None
+    miou: float
+    certified: float | None = None
 
 
 @METRICS.register_module()
@@ -103,51 +104,44 @@ class PartIoUMetric(BaseMetric):
                     f'a sample has the category {category!r}, which category_parts has not; '
                     "Pack3DDetInputs must keep it: meta_keys=(..., 'category')"
                 )
-            predicted = _as_array(sample['pred_pts_seg']['pts_semantic_mask'])
-            true = _as_array(_ground_truth(sample))
-            ious = part_ious(predicted, true, parts)
-            correct = int((predicted == true).sum())
-            certified = None
+            true = as_array(_ground_truth(sample))
+            predicted = as_array(sample['pred_pts_seg']['pts_semantic_mask'])
+            mious = [float(part_ious(predicted, true, parts).mean())]
             if 'cert_pts_seg' in sample:
-                labels = _as_array(sample['cert_pts_seg']['pts_semantic_mask'])
-                certified = float(part_ious(labels, true, parts).mean())
-            mean = float(ious.mean())
-            self.results.append(_ShapeResult(category, mean, correct, true.size, certified))
+                labels = as_array(sample['cert_pts_seg']['pts_semantic_mask'])
+                mious.append(float(part_ious(labels, true, parts).mean()))
+            correct = int((predicted == true).sum())
+            self.results.append(_ShapeResult(category, correct, true.size, *mious))
 
     def compute_metrics(self, results: list[_ShapeResult]) -> dict[str, float]:
         """Averages the shapes and prints a table of the categories."""
         if not results:
             return {}
-        means = _by_category([(r.category, r.miou) for r in results])
-        averages = {
-            'accuracy': sum(r.correct for r in results) / sum(r.points for r in results),
-            'instance_mIoU': float(np.mean([r.miou for r in results])),
-            'class_mIoU': float(np.mean(list(means.values()))),
-        }
-        certified = [
-            (r.category, r.certified_miou) for r in results if r.certified_miou is not None
-        ]
-        of_certified = _by_category(certified)
-        if certified:
-            averages |= {
-                'certified_instance_mIoU': float(np.mean([miou for _, miou in certified])),
-                'certified_class_mIoU': float(np.mean(list(of_certified.values()))),
-            }
-        counts = Counter(result.category for result in results)
+        averages, means = _averages([(r.category, r.miou) for r in results])
+        certified, of_certified = _averages(
+            [(r.category, r.certified) for r in results if r.certified is not None]
+        )
+        shapes = Counter(result.category for result in results)
         table = PrettyTable(['category', 'shapes', 'mIoU', *(['certified'] if certified else [])])
         for name, mean in means.items():
             further = [f'{of_certified[name]:.4f}'] if certified else []
-            table.add_row([name, counts[name], f'{mean:.4f}', *further])
+            table.add_row([name, shapes[name], f'{mean:.4f}', *further])
         print_log(f'part segmentation\n{table}', logger=MMLogger.get_current_instance())
-        return averages | means
+        accuracy = sum(r.correct for r in results) / sum(r.points for r in results)
+        certified = {f'certified_{name}': value for name, value in certified.items()}
+        return {'accuracy': accuracy, **averages, **certified, **means}
 
 
-def _by_category(values: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """The mean of each category, by name."""
+def _averages(values: Sequence[tuple[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+    """The mean over shapes and that over categories, and the mean of each category by name."""
     found: dict[str, list[float]] = {}
     for category, value in values:
         found.setdefault(category, []).append(value)
-    return {name: float(np.mean(found[name])) for name in sorted(found)}
+    means = {name: float(np.mean(found[name])) for name in sorted(found)}
+    if not means:
+        return {}, {}
+    instances = float(np.mean([value for _, value in values]))
+    return {'instance_mIoU': instances, 'class_mIoU': float(np.mean(list(means.values())))}, means
 
 
 def _ground_truth(sample: dict) -> Any:
@@ -159,7 +153,3 @@ def _ground_truth(sample: dict) -> Any:
         'a sample has no ground truth: Pack3DDetInputs must keep pts_semantic_mask, or the data '
         'set be in test mode'
     )
-
-
-def _as_array(labels: Any) -> NDArray[np.integer]:
-    return labels.cpu().numpy() if hasattr(labels, 'cpu') else np.asarray(labels)

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmcert.certify.binomial import histogram
 from mmcert.certify.hierarchy import Hierarchy
+from mmcert.metrics.counts import Counts, intersection_and_union, iou, mean_of_present, ratio
 from mmcert.metrics.information_gain import HierarchyCounts, count_levels
-from mmcert.metrics.iou import intersection_and_union, iou, mean_of_present, ratio
 from mmcert.metrics.worst_case import worst_iou, worst_mean_iou
 
 IGNORE_INDEX = 255
@@ -28,7 +28,7 @@ BOUNDARY_DISTANCE = 5
 
 
 @dataclass(frozen=True, eq=False)
-class ConfusionCounts:
+class ConfusionCounts(Counts):
     """Counts over some images; those of different images add up.
 
     >>> one = count_certificate([0, 0, 1, 1], [0, 0, 1, 0], [True, True, False, True], 2)
@@ -71,19 +71,7 @@ class ConfusionCounts:
             )
         if self.images == 0 or other.images == 0:
             return other if self.images == 0 else self
-        return ConfusionCounts(
-            certified=self.certified + other.certified,
-            smoothed=self.smoothed + other.smoothed,
-            base=None if self.base is None or other.base is None else self.base + other.base,
-            components=self.components + other.components,
-            abstained=self.abstained + other.abstained,
-            images=self.images + other.images,
-            allowance=self.allowance + other.allowance,
-            near=None if self.near is None or other.near is None else self.near + other.near,
-            levels=(
-                None if self.levels is None or other.levels is None else self.levels + other.levels
-            ),
-        )
+        return super().__add__(other)
 
     @property
     def num_classes(self) -> int:
@@ -149,10 +137,6 @@ class ConfusionCounts:
             }
         return regions
 
-    def certified_iou(self) -> NDArray[np.float64]:
-        """Certified IoU of each class, shape (C,); NaN for a class absent from both sides."""
-        return iou(*intersection_and_union(self.certified))
-
     def per_class(self) -> dict[str, list[float]]:
         """Rates of each class, by their names.
 
@@ -163,7 +147,7 @@ class ConfusionCounts:
         with np.errstate(invalid='ignore'):
             labelled = self.certified.sum(axis=1)
             rates = {
-                'certIoU': self.certified_iou().tolist(),
+                'certIoU': iou(*intersection_and_union(self.certified)).tolist(),
                 'certAcc': (np.diagonal(self.certified) / labelled).tolist(),
             }
             if self.num_classes > 1:
@@ -364,23 +348,18 @@ def near_boundary(
         np.ndarray: bool, shape (H, W).
     """
     near = np.zeros(label.shape, dtype=bool)
-    sides: list[tuple[Any, Any]] = [(np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])]
-    for after, before in sides:
-        edge = label[after] != label[before]
-        near[after] |= edge
-        near[before] |= edge
-    for rows in (True, False):
+    for marks, labels in ((near, label), (near.T, label.T)):
+        edge = labels[1:] != labels[:-1]
+        marks[1:] |= edge
+        marks[:-1] |= edge
+    for marks in (near, near.T):
         reach = 0
         while reach < distance - 1:
             # Moved by more, a window that the border has clipped would leave a gap.
             step = min(reach + 1, distance - 1 - reach)
-            later, earlier = slice(step, None), slice(None, -step)
-            everything = slice(None)
-            after = (later,) if rows else (everything, later)
-            before = (earlier,) if rows else (everything, earlier)
-            marks = near.copy()
-            near[after] |= marks[before]
-            near[before] |= marks[after]
+            before = marks.copy(order='K')
+            marks[step:] |= before[:-step]
+            marks[:-step] |= before[step:]
             reach += step
     return near
 
@@ -397,10 +376,7 @@ def total(counts: Iterable[ConfusionCounts], num_classes: int) -> ConfusionCount
     """
     square = np.zeros((num_classes, num_classes), dtype=np.int64)
     padded = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
-    result = ConfusionCounts(padded, square, square, components=0, abstained=0, images=0)
-    for item in counts:
-        result = result + item
-    return result
+    return sum(counts, ConfusionCounts(padded, square, square, 0, 0, images=0))
 
 
 def check_classes(classes: NDArray[Any], num_classes: int, what: str) -> None:

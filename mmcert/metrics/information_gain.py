@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcert.certify.hierarchy import Hierarchy
-from mmcert.metrics.iou import mean_of_present, ratio
+from mmcert.metrics.counts import Counts, mean_of_present, ratio
 
 
 @dataclass(frozen=True, eq=False)
-class HierarchyCounts:
+class HierarchyCounts(Counts):
     """Counts over some images of what a hierarchy's levels certify.
 
     Attributes:
@@ -29,14 +29,6 @@ class HierarchyCounts:
     levels: NDArray[np.int64]
     components: NDArray[np.int64]
     information: NDArray[np.float64]
-
-    def __add__(self, other: HierarchyCounts) -> HierarchyCounts:
-        """Adds the counts of other images."""
-        return HierarchyCounts(
-            levels=self.levels + other.levels,
-            components=self.components + other.components,
-            information=self.information + other.information,
-        )
 
     def rates(self, allowance: int = 0) -> dict[str, float]:
         """The metrics, fractions in [0, 1]; NaN where there is nothing to divide by.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmcert.metrics.confusion import IGNORE_INDEX
-from mmcert.metrics.iou import iou, mean_of_present
+from mmcert.metrics.counts import SHARED, Counts, iou, mean_of_present
 
 
 @dataclass(frozen=True, eq=False)
-class RadiusCurve:
+class RadiusCurve(Counts):
     """Counts over some images of the components that keep their class up to each radius.
 
     If the radii of an image's components hold jointly with probability at least 1 - alpha (see
@@ -31,25 +31,13 @@ class RadiusCurve:
             different sizes may differ in what 'auto' takes.
     """
 
-    radii: NDArray[np.float64]
+    radii: NDArray[np.float64] = field(metadata=SHARED)
     correct: NDArray[np.int64]
     decided: NDArray[np.int64]
     labelled: NDArray[np.int64]
     kept: NDArray[np.int64]
     components: int
     selections: frozenset[str] = frozenset()
-
-    def __add__(self, other: RadiusCurve) -> RadiusCurve:
-        """Adds the counts of other images."""
-        return RadiusCurve(
-            radii=self.radii,
-            correct=self.correct + other.correct,
-            decided=self.decided + other.decided,
-            labelled=self.labelled + other.labelled,
-            kept=self.kept + other.kept,
-            components=self.components + other.components,
-            selections=self.selections | other.selections,
-        )
 
     def rows(self) -> list[dict[str, float]]:
         """``radius``, ``certAcc``, ``mIoU`` and ``abstain`` at each radius."""

@@ -15,7 +15,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.metrics.iou import intersection_and_union, iou
+from mmcert.metrics.counts import intersection_and_union, iou
 
 
 def worst_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:

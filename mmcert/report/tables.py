@@ -35,19 +35,26 @@ def result_table(rows: Iterable[Mapping[str, Any]]) -> str:
     Returns:
         str: The table.
     """
-    table = PrettyTable(list(COLUMNS.values()))
-    for row in rows:
-        table.add_row([_format(row.get(key)) for key in COLUMNS])
-    return table.get_string()
+    return _table(COLUMNS.values(), ([row.get(key) for key in COLUMNS] for row in rows))
 
 
 def reference_table(rates: Mapping[str, float]) -> str:
-    """Accuracy and mIoU without certification, which the certified numbers are to be read by."""
-    table = PrettyTable(['without certification', 'accuracy', 'mIoU'])
-    for name, key in (('base model, clean image', 'base'), ('smoothed model', 'smoothed')):
-        if f'{key}_aAcc' in rates:
-            table.add_row([name, _format(rates[f'{key}_aAcc']), _format(rates[f'{key}_mIoU'])])
-    return table.get_string()
+    """Accuracy and mIoU without certification, to compare the certified ones with.
+
+    >>> print(reference_table({'smoothed_aAcc': 0.93, 'smoothed_mIoU': 0.7}))
+    +-----------------------+----------+------+
+    | without certification | accuracy | mIoU |
+    +-----------------------+----------+------+
+    |     smoothed model    |   0.93   | 0.7  |
+    +-----------------------+----------+------+
+    """
+    names = {'base': 'base model, clean image', 'smoothed': 'smoothed model'}
+    rows = [
+        [name, rates[f'{key}_aAcc'], rates[f'{key}_mIoU']]
+        for key, name in names.items()
+        if f'{key}_aAcc' in rates
+    ]
+    return _table(['without certification', 'accuracy', 'mIoU'], rows)
 
 
 def class_table(counts: ConfusionCounts, classes: Sequence[str]) -> str:
@@ -67,13 +74,11 @@ def class_table(counts: ConfusionCounts, classes: Sequence[str]) -> str:
         'abstain': 'abstain',
     }
     rates = counts.per_class()
-    table = PrettyTable(['class', *(headings[key] for key in rates)])
-    for index, name in enumerate(classes):
-        table.add_row([name, *(_format(values[index]) for values in rates.values())])
+    rows = zip(classes, *rates.values(), strict=True)
     note = ''
     if counts.allowance:
         note = f'\nup to {counts.allowance} certificates may be wrong, of whatever class'
-    return table.get_string() + note
+    return _table(['class', *(headings[key] for key in rates)], rows) + note
 
 
 def region_table(counts: ConfusionCounts) -> str:
@@ -81,11 +86,9 @@ def region_table(counts: ConfusionCounts) -> str:
     regions = counts.by_region()
     if not regions:
         return ''
-    headings = ('share', 'cert. acc.', 'worst mIoU', 'abstain')
-    table = PrettyTable([f'label boundary within {BOUNDARY_DISTANCE} pixels', *headings])
-    for name, rates in regions.items():
-        table.add_row([name, *map(_format, rates.values())])
-    return table.get_string()
+    first = f'label boundary within {BOUNDARY_DISTANCE} pixels'
+    rows = ([name, *rates.values()] for name, rates in regions.items())
+    return _table([first, 'share', 'cert. acc.', 'worst mIoU', 'abstain'], rows)
 
 
 def level_table(counts: ConfusionCounts) -> str:
@@ -93,20 +96,23 @@ def level_table(counts: ConfusionCounts) -> str:
     if counts.levels is None:
         return ''
     rates = counts.levels.rates(counts.allowance)
-    table = PrettyTable(['certified at this level or a finer one', 'cert. acc.', 'abstain'])
-    for level in range(counts.levels.levels.shape[1] - 1):
-        name = 'class' if level == 0 else f'level {level}'
-        accuracy, abstain = rates[f'certAcc_level{level}'], rates[f'abstain_level{level}']
-        table.add_row([name, _format(accuracy), _format(abstain)])
-    gain = (
-        f'certified information gain {_format(rates["CIG"])}, class mean {_format(rates["cCIG"])}'
+    names = ['class', *(f'level {level}' for level in range(1, counts.levels.levels.shape[1] - 1))]
+    rows = (
+        [name, rates[f'certAcc_level{level}'], rates[f'abstain_level{level}']]
+        for level, name in enumerate(names)
     )
-    return f'{table.get_string()}\n{gain}'
+    table = _table(['certified at this level or a finer one', 'cert. acc.', 'abstain'], rows)
+    gain, by_class = _format(rates['CIG']), _format(rates['cCIG'])
+    return f'{table}\ncertified information gain {gain}, class mean {by_class}'
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    table = PrettyTable(list(headings))
+    table.add_rows([[_format(value) for value in row] for row in rows])
+    return table.get_string()
 
 
 def _format(value: Any) -> str:
-    if value is None:
-        return '-'
     if not isinstance(value, float):
-        return str(value)
+        return '-' if value is None else str(value)
     return '-' if math.isnan(value) else f'{value:.4g}'
