@@ -1,7 +1,7 @@
 """Certification of any PyTorch model, input by input: no OpenMMLab package is needed."""
 
 from mmcert.certifier.certifier import Certifier
-from mmcert.certifier.plan import CertificationPlan, selections_of
+from mmcert.certifier.plan import CertificationPlan, selections_of, weights_digest
 from mmcert.certifier.result import CertifiedInput
 from mmcert.certifier.segmentor import PlainSegmentor, Segmentor
 
@@ -12,4 +12,5 @@ __all__ = [
     'PlainSegmentor',
     'Segmentor',
     'selections_of',
+    'weights_digest',
 ]

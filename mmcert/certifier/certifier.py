@@ -39,8 +39,8 @@ class Certifier:
 
     Args:
         plan (CertificationPlan): What to sample and test.
-        store (VotesStore | None): Where votes are kept and found again. Its fingerprint must cover
-            ``plan.spec()`` and the base model.
+        store (VotesStore | None): Where votes are kept and found again, see ``plan.open_store``.
+            Its fingerprint must cover ``plan.spec()`` and the base model.
         identity (Mapping | None): What the certificates say of the base model, as JSON values.
         on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
         logger (logging.Logger | None): Gets the warnings.
@@ -59,7 +59,7 @@ class Certifier:
         ...     return (torch.stack(images)[:, 0] > 0.5).long()
         >>> sampling = SamplingSettings(n0=10, n=100, num_classes=2)
         >>> plan = CertificationPlan(GaussianNoise(0.25), CertifySettings(0.75, 0.001), sampling)
-        >>> store = VotesStore(tempfile.mkdtemp(), {**plan.spec(), 'model': 'threshold'}, {})
+        >>> store = plan.open_store(tempfile.mkdtemp(), weights='threshold at 1/2')
         >>> image = torch.linspace(0, 1, 8).reshape(1, 1, 8)
         >>> label = np.array([[0, 0, 0, 0, 1, 1, 1, 1]])
         >>> result = Certifier(plan, store=store).certify(segment, image, label=label)

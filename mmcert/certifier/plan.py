@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import torch
 
 from mmcert.certify import CertifySettings, Hierarchy, require_feasible
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import StoppingRule, can_certify, first_look
+from mmcert.metrics.confusion import IGNORE_INDEX
 from mmcert.perturbations import InputThreshold, Perturbation
 from mmcert.sampling import SamplingSettings
+from mmcert.sampling.draws import DRAW_SCHEME
+from mmcert.votes import VotesStore
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,11 @@ class CertificationPlan:
 
     def input_to_dict(self) -> dict[str, Any]:
         """What certificates say of inputs and components, as JSON values."""
-        return {'input_type': self.input_word, 'component_type': 'component'}
+        return {
+            'input_type': self.input_word,
+            'component_type': 'component',
+            'certified_space': 'the input as it is handed to the base model',
+        }
 
     @property
     def most_draws(self) -> int:
@@ -71,11 +82,33 @@ class CertificationPlan:
             'n': 'auto' if self.sampling.n is None else self.sampling.n,
             'seed': self.sampling.seed,
             'hierarchy': None if self.hierarchy is None else self.hierarchy.spec(),
+            'scheme': DRAW_SCHEME,
         }
         if self.stopping is not None:
             # The looks follow from the settings; the budget only says how many of them are taken.
             spec['looks_for'] = asdict(self.settings)
         return spec
+
+    def open_store(
+        self, folder: str | os.PathLike[str], weights: str, ignore_index: int = IGNORE_INDEX
+    ) -> VotesStore:
+        """Opens a folder for the votes of one base model, which ``tools/certify.py`` can answer.
+
+        Args:
+            folder (str | os.PathLike): Where the votes files go; made if missing. Votes of another
+                plan or model in it are refused.
+            weights (str): What tells the base model from others, as ``weights_digest`` does.
+            ignore_index (int): Label of components without ground truth.
+
+        Returns:
+            VotesStore: For a ``Certifier``.
+        """
+        provenance = {
+            **self.input_to_dict(),
+            'num_classes': self.sampling.num_classes,
+            'ignore_index': ignore_index,
+        }
+        return VotesStore(folder, {**self.spec(), 'weights': weights}, provenance)
 
     def settings_for(self, input_threshold: InputThreshold | None) -> CertifySettings:
         """The settings for an input: its own threshold, where it has one and that is larger."""
@@ -128,3 +161,22 @@ def selections_of(perturbation: Perturbation, n0: int) -> tuple[str, ...]:
     if not perturbation.selection_counts and (n0 != 0 or perturbation.num_cells > 1):
         return tuple(selection for selection in legal if selection == 'holdout')
     return legal
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Digest of all parameters and buffers, whatever file they came from.
+
+    Args:
+        model (torch.nn.Module): Any model.
+
+    Returns:
+        str: 16 hexadecimal digits.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    # Buffers outside the state dict, such as the preprocessor's mean, change the output too.
+    tensors = dict(model.named_buffers()) | dict(model.state_dict())
+    for key, value in sorted(tensors.items()):
+        tensor = value.detach().contiguous().cpu()
+        digest.update(f'{key}{tensor.dtype}{tuple(tensor.shape)}'.encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -11,11 +11,10 @@ from typing import Any
 
 from mmengine.runner import Runner
 
+from mmcert.certifier import weights_digest
 from mmcert.engine.base_model import unwrap
-from mmcert.engine.weights import weights_digest
 from mmcert.metrics.confusion import IGNORE_INDEX
 from mmcert.models.smoothed_segmentor import SmoothingPlan
-from mmcert.sampling.draws import DRAW_SCHEME
 from mmcert.version import __version__
 from mmcert.votes.store import fingerprint
 
@@ -70,7 +69,6 @@ class RunInfo:
         return {
             **other,
             **plan.spec(),
-            'scheme': DRAW_SCHEME,
             'fp16': self.fp16,
             'weights': weights_digest(self.base),
             'model': fingerprint(_plain({key: self.cfg.get(key) for key in MODEL_KEYS})),

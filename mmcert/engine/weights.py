@@ -1,8 +1,7 @@
-"""Checks that a checkpoint holds the weights of the model, and names them by a digest."""
+"""Checks that a checkpoint holds the weights of the model."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -67,22 +66,3 @@ def require_loaded(found: list[str] | None) -> None:
             'about another model. Check that config and checkpoint belong together, or set '
             'smoothing.strict_weights=False if the difference does not matter'
         )
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """Digest of all parameters and buffers, whatever file they came from.
-
-    Args:
-        model (torch.nn.Module): Any model.
-
-    Returns:
-        str: 16 hexadecimal digits.
-    """
-    digest = hashlib.blake2b(digest_size=8)
-    # Buffers outside the state dict, such as the preprocessor's mean, change the output too.
-    tensors = dict(model.named_buffers()) | dict(model.state_dict())
-    for key, value in sorted(tensors.items()):
-        tensor = value.detach().contiguous().cpu()
-        digest.update(f'{key}{tensor.dtype}{tuple(tensor.shape)}'.encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -1,0 +1,155 @@
+"""Certification of a plain PyTorch model, without any framework."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmcert.certifier import CertificationPlan, Certifier, weights_digest
+from mmcert.certify import CertifySettings, Hierarchy, InfeasiblePlanError
+from mmcert.certify.planning import StoppingRule
+from mmcert.perturbations import GaussianNoise
+from mmcert.report.pictures import certificate_picture
+from mmcert.sampling import LogitMaps, SamplingSettings, collect_votes
+from mmcert.votes import FingerprintError, VotesFileError, read_folder
+from mmcert.votes.recertify import Task, evaluate
+
+NOISE = GaussianNoise(0.25)
+LEVELS = Hierarchy([{'both': ['one', 'two']}], ['one', 'two', 'three'])
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(3, 3, 3, padding=1)
+
+
+@pytest.fixture
+def image():
+    return torch.rand(3, 12, 16, generator=torch.Generator().manual_seed(1))
+
+
+def plan_of(n=100, procedure='ordered_holm', **options):
+    sampling = SamplingSettings(n0=8, n=n, num_classes=3, batch_size=7)
+    return CertificationPlan(NOISE, CertifySettings(0.6, 0.01, procedure), sampling, **options)
+
+
+def segment_of(model, log=None):
+    def segment(images):
+        if log is not None:
+            log.append(len(images))
+        return model(torch.stack(list(images))).argmax(1)
+
+    return segment
+
+
+def test_votes_certificate_and_maps_are_those_of_the_parts(model, image):
+    plan, segment = plan_of(), segment_of(model)
+    label = segment([image])[0].numpy()
+    result = Certifier(plan).certify(segment, image, label=label)
+    with torch.no_grad():
+        votes = collect_votes(segment, image, NOISE, plan.sampling)
+    assert (result.votes.hits == votes.hits).all() and (result.votes.guess == votes.guess).all()
+    certified = result.certificate.certified
+    assert 0 < certified.mean() < 1
+    assert (result.maps['cert'] == np.where(certified, votes.guess, 254)).all()
+    assert (result.maps['base'] == label).all() and (result.maps['label'] == label).all()
+    assert (result.maps['radius'][result.maps['radius'] > 0] <= NOISE.radius(0.99999)).all()
+    rates = result.counts().rates()
+    assert rates['certAcc'] == pytest.approx((result.maps['cert'] == label).mean())
+    described = result.to_dict()
+    assert described['certified'] == certified.sum() and described['radius'] == NOISE.radius(0.6)
+    assert described['kind'] == 'certificate' and described['precision'] == {'device': 'cpu'}
+
+
+def test_scores_give_an_order_that_no_draw_had_a_part_in(model, image):
+    def scores(images):
+        return LogitMaps(model(torch.stack(list(images))), (12, 16))
+
+    result = Certifier(plan_of()).certify(scores, image)
+    probabilities = model(image[None])[0].softmax(0).topk(2, dim=0).values
+    expected = ((probabilities[0] - probabilities[1]) * 255).to(torch.uint8).numpy()
+    assert (result.record.margin == expected).all()
+    assert 'margin' in result.to_dict()['order']
+    # The same votes as of labels, which have no margin.
+    labels = Certifier(plan_of()).certify(segment_of(model), image)
+    assert (result.votes.hits == labels.votes.hits).all() and labels.record.margin is None
+
+
+def test_stored_votes_are_found_and_other_models_and_plans_refused(model, image, tmp_path):
+    plan, log = plan_of(), []
+    store = plan.open_store(tmp_path, weights_digest(model))
+    first = Certifier(plan, store=store).certify(segment_of(model, log), image, name='a')
+    assert sum(log) == 1 + 108
+    again = Certifier(plan, store=store)
+    found = again.certify(segment_of(model, log), image, name='a', label=first.maps['pred'])
+    assert sum(log) == 1 + 108, 'nothing was sampled'
+    assert (found.maps['cert'] == first.maps['cert']).all()
+    # Another label, the same votes; they answer other settings without the model.
+    [record] = read_folder(tmp_path)
+    assert (record.label == first.maps['pred']).all()
+    [counts] = evaluate([record], [CertifySettings(0.9, 0.01)], Task(3))
+    assert counts.rates()['certAcc'] <= found.counts().rates()['certAcc']
+    with pytest.raises(VotesFileError, match='of another input'):
+        again.certify(segment_of(model), image + 0.01, name='a')
+    for other in (plan.open_store(tmp_path, 'x'), plan_of(n=99).open_store(tmp_path, 'x')):
+        with pytest.raises(FingerprintError):
+            Certifier(plan, store=other).certify(segment_of(model), image, name='a')
+
+
+@pytest.mark.parametrize('looks', [False, True])
+def test_an_input_that_was_broken_off_goes_on(model, image, tmp_path, looks):
+    options = dict(n=None, stopping=StoppingRule(300, 0.0)) if looks else {}
+    plan = plan_of(**options, save_seconds=0)
+    whole = Certifier(plan).certify(segment_of(model), image)
+    log = []
+
+    def broken(images):
+        if sum(log) > 50:
+            raise KeyboardInterrupt
+        return segment_of(model, log)(images)
+
+    store = plan.open_store(tmp_path, weights_digest(model))
+    with pytest.raises(KeyboardInterrupt):
+        Certifier(plan, store=store).certify(broken, image)
+    log.clear()
+    rest = Certifier(plan, store=store).certify(segment_of(model, log), image)
+    assert sum(log) < whole.votes.n + 8 - 40
+    assert rest.votes.looks == whole.votes.looks
+    assert (rest.votes.hits == whole.votes.hits).all()
+    assert ('stopped' in rest.to_dict()) == looks
+
+
+def test_groups_are_counted_where_there_is_a_hierarchy(model, image):
+    result = Certifier(plan_of(hierarchy=LEVELS)).certify(segment_of(model), image)
+    level, groups = result.maps['levels']
+    assert set(np.unique(level)) <= {0, 1, 2} and (groups <= 1).all()
+    assert ((level == 0) == result.certificate.certified).all()
+    assert result.to_dict()['hierarchy']['levels'][0]['both']['classes'] == ['one', 'two']
+    drawn = certificate_picture(
+        (image * 255).byte().permute(1, 2, 0).numpy(), result.maps, [(9, 9, 9)] * 3,
+        hierarchy=LEVELS,
+    )  # fmt: skip
+    assert drawn.dtype == np.uint8
+
+
+def test_a_plan_that_can_certify_nothing_is_refused_before_it_costs(model, image, caplog):
+    log, plan = [], plan_of(n=5, procedure='holm')
+    with pytest.raises(InfeasiblePlanError, match='smallest n'):
+        Certifier(plan).certify(segment_of(model, log), image)
+    assert log == [1], "the base model's own prediction alone"
+    small = torch.rand(3, 1, 1)
+    certifier = Certifier(plan_of(n=9, procedure='holm'))
+    certifier.certify(segment_of(model), small)
+    large = certifier.certify(segment_of(model), torch.rand(3, 40, 40))
+    assert not large.certificate.certified.any()
+    assert 'abstained from everywhere' in caplog.text
+
+
+def test_plans_and_class_numbers_are_checked():
+    with pytest.raises(ValueError, match='either the number of estimation draws'):
+        plan_of(n=None)
+    with pytest.raises(ValueError, match='either the number of estimation draws'):
+        plan_of(stopping=StoppingRule(100))
+    many = SamplingSettings(n0=1, n=1, num_classes=255)
+    with pytest.raises(ValueError, match='255 classes'):
+        Certifier(CertificationPlan(NOISE, CertifySettings(0.6, 0.01), many))
