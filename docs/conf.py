@@ -15,6 +15,7 @@ enable_mmcv_lite()
 
 project = 'mmcert'
 author = 'the mmcert authors'
+copyright = f'2026, {author}'
 release = version = __version__
 
 extensions = [

@@ -24,6 +24,7 @@ def setup(app) -> None:
     write_api_pages()
     write_smoothing_keys()
     write_procedures()
+    app.connect('autodoc-process-docstring', keep_colons, priority=100)
     app.connect('autodoc-process-docstring', escape_signs, priority=900)
     app.connect('env-check-consistency', check_complete)
 
@@ -100,6 +101,12 @@ def attributes(docstring: str) -> dict[str, tuple[str, str]]:
 def _markdown(text: str) -> str:
     """A docstring's literals as those of Markdown, in a cell of a table."""
     return text.replace('``', '`').replace('|', r'\|')
+
+
+def keep_colons(app, what, name, obj, options, lines: list[str]) -> None:
+    """A colon in what describes a constant is no type: napoleon looks at the first line alone."""
+    if what in ('data', 'attribute'):
+        lines.insert(0, '')
 
 
 def escape_signs(app, what, name, obj, options, lines: list[str]) -> None:
