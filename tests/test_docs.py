@@ -2,7 +2,9 @@
 
 import ast
 import importlib.util
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ PAGES = sorted(
 LINKING = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(ROOT.glob('configs/*/README.md'))]
 GUIDES = sorted(DOCS.glob('tutorials/*.md')) + sorted(DOCS.glob('how-to/*.md'))
 
+DIFF = re.compile(r'^```diff\n--- a/[^\n]+\n\+\+\+ b/([^\n]+)\n@@\n(.*?)^```', re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r'^```python\n(.*?)^```', re.MULTILINE | re.DOTALL)
 
 
@@ -43,16 +46,34 @@ def test_python_blocks_of_pages_are_python(page):
 
 @pytest.mark.parametrize('page', [page for page in GUIDES if runnable(page)], ids=name)
 def test_programs_of_guides_run(page, tmp_path):
-    # The blocks of a page are one program: a reader types them one after the other.
+    """The blocks of a page are one program, and run after its edits of the package, if any."""
+    edits = DIFF.findall(page.read_text())
+    if edits:
+        shutil.copytree(ROOT / 'mmcert', tmp_path / 'mmcert')
+    for path, edit in edits:
+        apply(tmp_path / path, edit)
     program = '\n'.join(runnable(page))
     done = subprocess.run(
-        [sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, '-c', program],
+        cwd=tmp_path,
+        env=os.environ | {'PYTHONPATH': str(tmp_path if edits else ROOT)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     # A print followed by a comment says what it shows.
     said = re.findall(r'^\s*print\(.*\)  # (.+)$', program, re.MULTILINE)
     shown = done.stdout.splitlines()
     assert [line for line in said if line not in shown] == []
+
+
+def apply(path, edit):
+    """Applies a hunk of a diff, wherever in the file its lines are: there must be one place."""
+    lines = edit.splitlines(keepends=True)
+    old, new = (''.join(x[1:] for x in lines if x[0] in signs) for signs in (' -', ' +'))
+    text = path.read_text()
+    assert text.count(old) == 1, f'{path} has changed; the guide shows\n{old}'
+    path.write_text(text.replace(old, new))
 
 
 def anchors(text):
