@@ -21,7 +21,10 @@ PAGES = sorted(
 LINKING = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(ROOT.glob('configs/*/README.md'))]
 GUIDES = sorted(DOCS.glob('tutorials/*.md')) + sorted(DOCS.glob('how-to/*.md'))
 
-DIFF = re.compile(r'^```diff\n--- a/[^\n]+\n\+\+\+ b/([^\n]+)\n@@\n(.*?)^```', re.MULTILINE | re.DOTALL)
+DIFF = re.compile(
+    r'^```diff\n--- a/[^\n]+\n\+\+\+ b/([^\n]+)\n@@\n(.*?)^```', re.MULTILINE | re.DOTALL
+)
+RUN_BLOCK = re.compile(r'(?<!<!-- not run -->\n)^```python\n(.*?)^```', re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r'^```python\n(.*?)^```', re.MULTILINE | re.DOTALL)
 
 
@@ -30,8 +33,8 @@ def blocks(path):
 
 
 def runnable(path):
-    """The blocks of a page that are programs: those that import something."""
-    return [code for code in blocks(path) if re.search(r'^(from|import) ', code, re.MULTILINE)]
+    """The blocks of a page that are programs; a comment marks those of configs."""
+    return RUN_BLOCK.findall(path.read_text())
 
 
 def name(path):
