@@ -28,7 +28,7 @@ def build(cfg: Mapping[str, Any]) -> Perturbation:
         raise ValueError(
             f'{name}.spec() says that its type is {said!r}, so that its votes would be taken for '
             f"those of {said}: return {{**super().spec(), 'type': '{name}'}}, with all arguments "
-            'that the law depends on'
+            'that the draws depend on'
         )
     return perturbation
 

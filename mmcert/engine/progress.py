@@ -13,22 +13,22 @@ SECONDS = 30.0
 
 @dataclass
 class _Draws:
-    """The draws of one input: how many there are, and when they were reported."""
+    """Draws of one input: those of the first call, all of them, and when calls came."""
 
-    started: float
     first: int
+    started: float
     done: int
     last: float
     reported: float
 
-    def seconds_per_draw(self) -> float | None:
-        """Of the draws after the first report: that may be of what an earlier run had done."""
-        later = self.done - self.first
-        return (self.last - self.started) / later if later else None
+    @property
+    def seconds_per_draw(self) -> float:
+        """Of the draws after the first call, which may be about those of an earlier run."""
+        return (self.last - self.started) / max(self.done - self.first, 1)
 
 
 class Progress:
-    """Times the inputs that are sampled; those whose votes were found in the store cost nothing.
+    """Times the inputs that are sampled; those whose votes are found in the store cost nothing.
 
     Args:
         batches (int): Batches of the data loader.
@@ -56,32 +56,21 @@ class Progress:
         self._current: dict[str, _Draws] = {}
 
     def on_draws(self, name: str, done: int) -> None:
-        """Counts draws of an input.
-
-        Args:
-            name (str): The input.
-            done (int): Draws since the last call; in the first call of an input that an earlier
-                run has begun, those of the earlier run.
-        """
-        now = self.clock()
-        draws = self._current.get(name)
+        """Counts draws of an input: those since the last call, or those of an earlier run."""
+        now, draws = self.clock(), self._current.get(name)
         if draws is None or draws.done >= self.draws:
-            self._current[name] = _Draws(now, done, done, now, now)
+            self._current[name] = _Draws(done, now, done, now, now)
             return
         draws.done, draws.last = draws.done + done, now
-        rate = draws.seconds_per_draw()
-        if now - draws.reported >= SECONDS and draws.done < self.draws and rate:
-            draws.reported = now
+        if now - draws.reported >= SECONDS and draws.done < self.draws:
+            draws.reported, each = now, draws.seconds_per_draw
             self.logger.info(
-                f'{name}: {draws.done}/{self.draws} draws, {1 / rate:.1f} per second, about '
-                f'{_duration((self.draws - draws.done) * rate)} left for this one'
+                f'{name}: {draws.done}/{self.draws} draws, {1 / each:.1f} per second, about '
+                f'{_duration((self.draws - draws.done) * each)} left for this one'
             )
 
     def batch_done(self, inputs: int) -> str:
-        """Counts a batch.
-
-        Args:
-            inputs (int): Inputs of the batch.
+        """Counts a batch of so many inputs.
 
         Returns:
             str: Batches done, seconds per input and remaining time, for a log.
@@ -91,8 +80,8 @@ class Progress:
         self._inputs_done += inputs * self.processes
         for draws in self._current.values():
             # An input that goes on from an earlier run takes less time here than a whole one.
-            whole = draws.done * (draws.seconds_per_draw() or 0.0)
-            self._seconds += max(whole, (now - self._batch_started) / len(self._current))
+            here = (now - self._batch_started) / len(self._current)
+            self._seconds += max(here, draws.done * draws.seconds_per_draw)
             self._sampled += 1
         self._batch_started = now
         self._current.clear()

@@ -61,8 +61,8 @@ class SmoothingConfig:
         k (int | float | None): For 'kfwer': fewer than k certificates of an image may be wrong; a
             number, or a share of the pixels.
         order (str): For 'ordered_holm': 'auto', 'margin' or 'selection'.
-        hierarchy (str | Sequence | None): Nodes to certify where the class cannot be: 'cityscapes',
-            'camvid', or a list of levels, each a dict from node names to class names.
+        hierarchy (str | Sequence | None): Groups to certify where the class cannot be:
+            'cityscapes', 'camvid', or a list of levels, each a dict from group names to classes.
         batch_size (int | str): Draws per forward pass; 'auto' finds it while sampling.
         seed (int): Seed of the draws.
         scales (float | Sequence[float]): Input scales inside the smoothed function.
@@ -208,8 +208,8 @@ class SmoothingConfig:
             tau = 0.5 if perturbation.per_input_threshold else 0.75
         if perturbation.num_cells > 1 and self.hierarchy is not None:
             raise ValueError(
-                f'{perturbation!r} has {perturbation.num_cells} cells, for which nodes are not '
-                'counted: leave hierarchy out'
+                f'{perturbation!r} has {perturbation.num_cells} cells, for which groups are '
+                'not counted: leave hierarchy out'
             )
         if 'same_draws' not in selections_of(perturbation, self.n0):
             if selection == 'same_draws':

@@ -128,12 +128,12 @@ class ConfusionCounts(Counts):
             return {}
         whole = self.certified.sum()
         regions = {}
-        for name, part in (('near', self.near), ('away', self.certified - self.near)):
+        for name, region in (('near', self.near), ('away', self.certified - self.near)):
             regions[name] = {
-                'share': ratio(part.sum(), whole),
-                'certAcc': ratio(self._correct(part), part.sum()),
-                'worst_mIoU': self._worst(part),
-                'abstain_valid': ratio(self._abstained(part), part.sum()),
+                'share': ratio(region.sum(), whole),
+                'certAcc': ratio(self._correct(region), region.sum()),
+                'worst_mIoU': self._worst(region),
+                'abstain_valid': ratio(self._abstained(region), region.sum()),
             }
         return regions
 

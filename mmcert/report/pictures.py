@@ -19,6 +19,7 @@ UNLABELLED_COLOR = (0, 0, 0)
 BACKGROUND = 32
 TITLE_HEIGHT = 22
 LEGEND_HEIGHT = 20
+FONT = 0.45
 GAP = 4
 
 CLOUD_SIZE = 360
@@ -94,7 +95,7 @@ def certificate_picture(
             entries['abstained'] = abstain_color
         if 'label' in maps and (maps['label'] >= len(palette)).any():
             entries['no ground truth'] = UNLABELLED_COLOR
-    return _with_legend(_arranged([_titled(*item) for item in panels.items()]), entries)
+    return _with_legend(_arranged([titled(*item) for item in panels.items()]), entries)
 
 
 def certificate_title(certificate: Mapping[str, Any]) -> str:
@@ -213,16 +214,17 @@ def _arranged(panels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 
 
-def _titled(title: str, panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def titled(title: str, panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A panel below its title, which is made to fit, with a gap to its right."""
     bar = np.full((TITLE_HEIGHT, panel.shape[1], 3), BACKGROUND, dtype=np.uint8)
-    _write(bar, title, (5, 16))
+    _write(bar, title, (5, 16), min(FONT, max(0.3, FONT * (bar.shape[1] - 8) / _width(title))))
     return _padded(np.concatenate([bar, panel]), right=GAP)
 
 
 def _with_legend(picture: NDArray[np.uint8], entries: Mapping[str, Color]) -> NDArray[np.uint8]:
     """The picture above names and colours, in as many rows as they need."""
     box = LEGEND_HEIGHT - 8
-    widths = {name: _text_width(name) + box + 20 for name in entries}
+    widths = {name: _width(name) + box + 20 for name in entries}
     width = max(picture.shape[1], *widths.values(), 0)
     rows: list[NDArray[np.uint8]] = []
     left = width
@@ -243,12 +245,13 @@ def _padded(picture: NDArray[np.uint8], right: int) -> NDArray[np.uint8]:
     return np.pad(picture, ((0, 0), (0, right), (0, 0)), constant_values=BACKGROUND)
 
 
-def _write(picture: NDArray[np.uint8], text: str, place: tuple[int, int]) -> None:
-    cv2.putText(
-        picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA
-    )
+def _write(
+    picture: NDArray[np.uint8], text: str, place: tuple[int, int], scale: float = FONT
+) -> None:
+    white = (255, 255, 255)
+    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, white, 1, cv2.LINE_AA)
 
 
-def _text_width(text: str) -> int:
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
+def _width(text: str) -> int:
+    (width, _), _ = cv2.getTextSize(text or ' ', cv2.FONT_HERSHEY_SIMPLEX, FONT, 1)
     return width

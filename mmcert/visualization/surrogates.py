@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmcert.report.pictures import BACKGROUND, GAP, titled
 from mmcert.surrogates import Surrogate
-
-TITLE_HEIGHT = 18
-GAP = 4
 
 
 @torch.no_grad()
@@ -54,16 +51,12 @@ def compare_surrogate(
 
 
 def panel(image: torch.Tensor, title: str) -> NDArray[np.uint8]:
-    """An image (3, H, W) in [0, 1] under its title, BGR."""
+    """An image (3, H, W) in [0, 1] under its title."""
     pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    picture = np.full((TITLE_HEIGHT + pixels.shape[0], pixels.shape[1], 3), 255, dtype=np.uint8)
-    picture[TITLE_HEIGHT:] = pixels
-    font, black = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
-    cv2.putText(picture, title, (2, TITLE_HEIGHT - 5), font, 0.36, black, 1, cv2.LINE_AA)
-    return picture
+    return titled(title, pixels)
 
 
 def beside(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Panels of one height in a row."""
-    padded = [np.pad(p, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for p in panels]
-    return np.concatenate(padded, axis=1)
+    row = np.concatenate(panels, axis=1)
+    return np.pad(row, ((0, GAP), (0, 0), (0, 0)), constant_values=BACKGROUND)

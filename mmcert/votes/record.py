@@ -122,9 +122,9 @@ def save_votes(path: str | os.PathLike[str], record: VotesRecord) -> None:
         'levels': np.int64(len(votes.group_votes)),
         'meta': np.frombuffer(json.dumps(record.meta, sort_keys=True).encode(), dtype=np.uint8),
     }
-    for level, part in enumerate((votes, *votes.group_votes)):
-        counts = {'guess': part.guess, 'hits': part.hits, 'selection_hits': part.selection_hits}
-        counts |= {f'hits-look{index}': hits for index, hits in enumerate(part.history)}
+    for level, of in enumerate((votes, *votes.group_votes)):
+        counts = {'guess': of.guess, 'hits': of.hits, 'selection_hits': of.selection_hits}
+        counts |= {f'hits-look{index}': hits for index, hits in enumerate(of.history)}
         arrays |= {
             f'{key}-level{level}': _narrow(array)
             for key, array in counts.items()

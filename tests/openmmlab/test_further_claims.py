@@ -84,7 +84,7 @@ def test_a_radius_map_counts_what_the_joint_curve_counts(make_config, tmp_path):
     np.testing.assert_array_equal(curve.kept, [(radii > reach).sum() for reach in grid])
 
 
-def test_a_hierarchy_certifies_nodes_where_classes_cannot_be(make_config, tmp_path):
+def test_a_hierarchy_certifies_groups_where_classes_cannot_be(make_config, tmp_path):
     metrics = run_test(make_config(smoothing=dict(hierarchy=LEVELS, draw_every=1, sigma=0.1)))
     assert metrics['certified/abstain_level2'] <= metrics['certified/abstain_level1']
     assert metrics['certified/abstain_level1'] <= metrics['certified/abstain']

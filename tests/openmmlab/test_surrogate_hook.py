@@ -248,7 +248,7 @@ def test_without_an_attack_set_the_latent_is_certified(make_config, tmp_path, sm
     assert 'threshold tau that the attack set takes' not in log(tmp_path)
 
 
-def test_nodes_of_a_hierarchy_have_the_radius_of_the_image(make_config, tmp_path, smoothing):
+def test_groups_of_a_hierarchy_have_the_radius_of_the_image(make_config, tmp_path, smoothing):
     levels = [{'flat': ['road', 'sidewalk']}]
     run_test(make_config(smoothing=smoothing(hierarchy=levels)))
     for statement in statements(tmp_path).values():

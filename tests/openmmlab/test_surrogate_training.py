@@ -20,8 +20,9 @@ from mmcert.datasets.street_scenes import draw_scene
 from mmcert.evaluation.surrogate_metric import SurrogateMetric
 from mmcert.models import SurrogateModel
 from mmcert.perturbations import GaussianNoise, SurrogateTransform
+from mmcert.report.pictures import GAP, TITLE_HEIGHT
 from mmcert.surrogates import Displacement, Surrogate, load_surrogate, save_surrogate
-from mmcert.visualization.surrogates import GAP, TITLE_HEIGHT, compare_surrogate
+from mmcert.visualization.surrogates import compare_surrogate
 
 from .conftest import ROOT, run_tool
 
