@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +36,31 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Makes a folder beside ``path`` that takes its name when it is complete.
+
+    Several processes may do this at once: each fills its own, one wins, and the others are removed.
+
+    Args:
+        path (str | os.PathLike): Folder that will exist afterwards.
+
+    Yields:
+        Path: The folder to fill.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}-'))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.rename(path)
+    except BaseException as error:
+        shutil.rmtree(temporary)
+        if not (isinstance(error, OSError) and path.exists()):
+            raise
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:

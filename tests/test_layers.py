@@ -28,7 +28,7 @@ ALLOWED = {
     'fields': set(),
     'version': set(),
     'registry': {'compat'},
-    'datasets': {'perturbations', 'registry', 'transformations'},
+    'datasets': {'files', 'perturbations', 'registry', 'transformations'},
     'models': {
         'certifier', 'certify', 'metrics', 'votes', 'perturbations', 'sampling', 'surrogates',
         'transformations', 'registry', 'fields',

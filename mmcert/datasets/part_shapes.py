@@ -1,16 +1,15 @@
-"""Objects put together from primitives, with labelled parts: a data set that needs no download.
+"""Objects put together from primitives, with labelled parts: a data set without a download.
 
-Synthetic: results on it show that the machinery works, and say nothing about real objects. The
-files have the layout of ShapeNetPart with normals and are read as such.
+Synthetic: results on it show that the method works, and say nothing about real objects. The files
+have the layout of ShapeNetPart with normals and are read as such.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +18,13 @@ from mmengine.logging import print_log
 from numpy.typing import ArrayLike, NDArray
 
 from mmcert.datasets.shapenet_part import CATEGORIES, CATEGORY_PARTS, ShapeNetPartDataset
+from mmcert.files import atomic_folder
 from mmcert.registry import DATASETS
 
 Array = NDArray[np.float64]
 
 SPLITS = {'train': 0, 'val': 1, 'test': 2}
-"""Splits and their part of the shapes' seeds."""
+"""The splits, and their number in the shapes' seeds."""
 
 NOTE = (
     'Synthetic shapes put together from primitives by mmcert.PartShapesDataset, in the file layout '
@@ -35,10 +35,8 @@ NOTE = (
 class Surface(NamedTuple):
     """A surface that can be sampled.
 
-    Attributes:
-        area (float): Its area.
-        sample (Callable): ``sample(n, rng)`` draws n points, uniformly by area, and gives them and
-            the unit normals that point outwards, both of shape (n, 3).
+    ``sample(n, rng)`` draws n points, uniformly by area, and returns them with the unit normals
+    that point outwards, both of shape (n, 3).
     """
 
     area: float
@@ -74,11 +72,10 @@ def box(
     faces = edges.prod() / edges
 
     def sample(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        axis = rng.choice(3, size=n, p=faces / faces.sum())
+        rows, axis = np.arange(n), rng.choice(3, size=n, p=faces / faces.sum())
         sign = rng.choice([-1.0, 1.0], size=n)
         points = rng.uniform(-0.5, 0.5, (n, 3)) * edges
         normals = np.zeros((n, 3))
-        rows = np.arange(n)
         normals[rows, axis] = sign
         points[rows, axis] = sign * edges[axis] / 2
         return points, normals
@@ -93,7 +90,7 @@ def tube(
     end_radius: float | None = None,
     caps: bool = True,
 ) -> Surface:
-    """A cylinder, cone or frustum between two points; with caps, the discs at its ends too."""
+    """A cylinder, cone or frustum between two points, with the discs at its ends or without."""
     origin, axis = np.asarray(start, dtype=float), np.asarray(end, dtype=float)
     length = float(np.linalg.norm(axis - origin))
     axis = (axis - origin) / length
@@ -191,7 +188,7 @@ def arc(
     return _placed(Surface(2 * math.pi * radius * ring_radius * span, sample), centre, rotation)
 
 
-Parts = list[tuple[int, Surface]]
+Parts = Iterator[tuple[int, Surface]]
 """Surfaces with the rank of their part within the category."""
 
 
@@ -202,33 +199,28 @@ def _airplane(rng: np.random.Generator) -> Parts:
     span, chord = rng.uniform(0.7, 1.1), rng.uniform(0.16, 0.26)
     sweep = rng.uniform(0, 35)
     engines: list[float] = [[], [0.45], [0.3, 0.6]][rng.integers(3)]
-    parts: Parts = [
-        (body, tube((back, 0, 0), (front, 0, 0), radius, caps=False)),
-        (body, ellipsoid((0.15, radius, radius), (front, 0, 0))),
-        (body, tube((back, 0, 0), (back - 0.25, 0.03, 0), radius, 0.02)),
-    ]
+    yield body, tube((back, 0, 0), (front, 0, 0), radius, caps=False)
+    yield body, ellipsoid((0.15, radius, radius), (front, 0, 0))
+    yield body, tube((back, 0, 0), (back - 0.25, 0.03, 0), radius, 0.02)
     for side in (-1, 1):
         rotation = turn(1, side * sweep)
         middle = (-0.25 * sweep / 90, 0, side * (radius + span / 4))
-        parts.append((wing, box((chord, 0.02, span / 2), middle, rotation)))
-        fin = (back - 0.2, 0.03, side * 0.13)
-        parts.append((tail, box((0.12, 0.015, 0.24), fin, rotation)))
+        yield wing, box((chord, 0.02, span / 2), middle, rotation)
+        yield tail, box((0.12, 0.015, 0.24), (back - 0.2, 0.03, side * 0.13), rotation)
         for place in engines:
             x, z = 0.05 - 0.2 * sweep / 90, side * (radius + place * span / 2)
-            parts.append((engine, tube((x, -0.06, z), (x + 0.16, -0.06, z), 0.035)))
+            yield engine, tube((x, -0.06, z), (x + 0.16, -0.06, z), 0.035)
     height = rng.uniform(0.15, 0.25)
-    parts.append((tail, box((0.12, height, 0.015), (back - 0.18, 0.03 + height / 2, 0))))
-    return parts
+    yield tail, box((0.12, height, 0.015), (back - 0.18, 0.03 + height / 2, 0))
 
 
 def _bag(rng: np.random.Generator) -> Parts:
     handle, body = range(2)
     width, height, depth = rng.uniform((0.6, 0.4, 0.2), (1.0, 0.7, 0.4))
     ring = width * rng.uniform(0.2, 0.35)
-    parts: Parts = [(body, box((width, height, depth)))]
+    yield body, box((width, height, depth))
     for z in (-depth / 2, depth / 2) if rng.random() < 0.5 else (0,):
-        parts.append((handle, arc(ring, rng.uniform(0.02, 0.04), 0, 180, (0, height / 2, z))))
-    return parts
+        yield handle, arc(ring, rng.uniform(0.02, 0.04), 0, 180, (0, height / 2, z))
 
 
 def _cap(rng: np.random.Generator) -> Parts:
@@ -236,10 +228,8 @@ def _cap(rng: np.random.Generator) -> Parts:
     radii = rng.uniform((0.45, 0.3, 0.4), (0.6, 0.5, 0.5)).tolist()
     reach = rng.uniform(0.3, 0.5)
     tilt = turn(2, -rng.uniform(0, 20))
-    return [
-        (panels, ellipsoid(radii, upper=True)),
-        (peak, box((reach, 0.02, radii[2] * 1.2), (radii[0] + reach / 2, -0.03, 0), tilt)),
-    ]
+    yield panels, ellipsoid(radii, upper=True)
+    yield peak, box((reach, 0.02, radii[2] * 1.2), (radii[0] + reach / 2, -0.03, 0), tilt)
 
 
 def _car(rng: np.random.Generator) -> Parts:
@@ -249,20 +239,13 @@ def _car(rng: np.random.Generator) -> Parts:
     shift = -length * rng.uniform(0.02, 0.1)
     bonnet = length / 2 - (shift + cabin / 2)
     radius = rng.uniform(0.09, 0.13)
-    parts: Parts = [
-        (body, box((length, height, width))),
-        (body, box((cabin, rise, width * 0.9), (shift, (height + rise) / 2, 0))),
-        (roof, box((cabin * 0.95, 0.03, width * 0.88), (shift, height / 2 + rise + 0.015, 0))),
-        (
-            hood,
-            box((bonnet, 0.03, width * 0.95), ((length - bonnet) / 2, height / 2 + 0.015, 0)),
-        ),
-    ]
-    for x in (-0.32 * length, 0.32 * length):
-        for side in (-1, 1):
-            inner = (x, -height / 2, side * width * 0.42)
-            parts.append((wheel, tube(inner, np.add(inner, (0, 0, side * 0.1)), radius)))
-    return parts
+    yield body, box((length, height, width))
+    yield body, box((cabin, rise, width * 0.9), (shift, (height + rise) / 2, 0))
+    yield roof, box((cabin * 0.95, 0.03, width * 0.88), (shift, height / 2 + rise + 0.015, 0))
+    yield hood, box((bonnet, 0.03, width * 0.95), ((length - bonnet) / 2, height / 2 + 0.015, 0))
+    for x, side in product((-0.32 * length, 0.32 * length), (-1, 1)):
+        inner = (x, -height / 2, side * width * 0.42)
+        yield wheel, tube(inner, np.add(inner, (0, 0, side * 0.1)), radius)
 
 
 def _chair(rng: np.random.Generator) -> Parts:
@@ -270,44 +253,39 @@ def _chair(rng: np.random.Generator) -> Parts:
     width, depth, rise = rng.uniform((0.45, 0.42, 0.4), (0.6, 0.55, 0.65))
     low = rng.uniform(0.38, 0.5)
     lean = turn(2, rng.uniform(0, 12))
-    parts: Parts = [(seat, box((depth, 0.06, width)))]
-    behind = -depth / 2
+    behind, middle = -depth / 2, 0.03 + rise / 2
+    yield seat, box((depth, 0.06, width))
     if rng.random() < 0.6:
-        parts.append((back, box((0.05, rise, width), (behind, 0.03 + rise / 2, 0), lean)))
+        yield back, box((0.05, rise, width), (behind, middle, 0), lean)
     else:
         for z in np.linspace(-width / 2, width / 2, rng.integers(3, 6)):
-            bar = (behind, 0.03 + rise / 2, 0.92 * z)
-            parts.append((back, box((0.035, rise, 0.05), bar, lean)))
-        rail = (behind - rise * lean[1, 0], rise, 0)
-        parts.append((back, box((0.04, 0.1, width), rail, lean)))
+            yield back, box((0.035, rise, 0.05), (behind, middle, 0.92 * z), lean)
+        yield back, box((0.04, 0.1, width), (behind - rise * lean[1, 0], rise, 0), lean)
     if rng.random() < 0.75:
         thick = rng.uniform(0.02, 0.035)
-        for x in (-0.42 * depth, 0.42 * depth):
-            for z in (-0.42 * width, 0.42 * width):
-                parts.append((leg, tube((x, -0.03, z), (x * 1.1, -low, z * 1.1), thick)))
+        for x, z in product((-0.42 * depth, 0.42 * depth), (-0.42 * width, 0.42 * width)):
+            yield leg, tube((x, -0.03, z), (x * 1.1, -low, z * 1.1), thick)
     else:
-        parts.append((leg, tube((0, -0.03, 0), (0, -low, 0), 0.04)))
-        parts.append((leg, tube((0, -low, 0), (0, -low - 0.04, 0), 0.2, 0.24)))
+        yield leg, tube((0, -0.03, 0), (0, -low, 0), 0.04)
+        yield leg, tube((0, -low, 0), (0, -low - 0.04, 0), 0.2, 0.24)
     if rng.random() < 0.5:
         height = rng.uniform(0.18, 0.26)
         for z in (-width / 2, width / 2):
-            parts.append((arm, box((depth * 0.85, 0.04, 0.05), (0, height, z))))
-            parts.append((arm, box((0.04, height - 0.05, 0.04), (depth * 0.35, height / 2, z))))
-    return parts
+            yield arm, box((depth * 0.85, 0.04, 0.05), (0, height, z))
+            yield arm, box((0.04, height - 0.05, 0.04), (depth * 0.35, height / 2, z))
 
 
 def _earphone(rng: np.random.Generator) -> Parts:
     earpiece, headband, wire = range(3)
     ring, radius = rng.uniform(0.4, 0.55), rng.uniform(0.16, 0.24)
     thick = rng.uniform(0.1, 0.2)
-    parts: Parts = [(headband, arc(ring, rng.uniform(0.025, 0.05), 0, 180))]
+    yield headband, arc(ring, rng.uniform(0.025, 0.05), 0, 180)
     for side in (-1, 1):
         inner = (side * (ring - thick / 2), -radius * 0.7, 0)
-        parts.append((earpiece, tube(inner, np.add(inner, (side * thick, 0, 0)), radius)))
+        yield earpiece, tube(inner, np.add(inner, (side * thick, 0, 0)), radius)
     if rng.random() < 0.6:
         top, drop = -radius * 1.7, rng.uniform(0.4, 0.8)
-        parts.append((wire, tube((-ring, top, 0), (0.1 - ring, top - drop, 0), 0.018)))
-    return parts
+        yield wire, tube((-ring, top, 0), (0.1 - ring, top - drop, 0), 0.018)
 
 
 def _guitar(rng: np.random.Generator) -> Parts:
@@ -316,15 +294,11 @@ def _guitar(rng: np.random.Generator) -> Parts:
     deep = rng.uniform(0.04, 0.09)
     lower, upper = rng.uniform(0.26, 0.34), rng.uniform(0.18, 0.25)
     top = 0.2 + length
-    return [
-        (body, tube((0, 0, -deep / 2), (0, 0, deep / 2), lower)),
-        (body, tube((0, lower * 1.05, -deep / 2), (0, lower * 1.05, deep / 2), upper)),
-        (neck, box((wide, length, 0.04), (0, 0.2 + length / 2, deep / 2 + 0.02))),
-        (
-            head,
-            box((wide * 2.2, 0.18, 0.035), (0, top + 0.09, deep / 2), turn(0, -rng.uniform(0, 15))),
-        ),
-    ]
+    yield body, tube((0, 0, -deep / 2), (0, 0, deep / 2), lower)
+    yield body, tube((0, lower * 1.05, -deep / 2), (0, lower * 1.05, deep / 2), upper)
+    yield neck, box((wide, length, 0.04), (0, 0.2 + length / 2, deep / 2 + 0.02))
+    tilt = turn(0, -rng.uniform(0, 15))
+    yield head, box((wide * 2.2, 0.18, 0.035), (0, top + 0.09, deep / 2), tilt)
 
 
 def _knife(rng: np.random.Generator) -> Parts:
@@ -332,15 +306,12 @@ def _knife(rng: np.random.Generator) -> Parts:
     length, wide = rng.uniform(0.45, 0.8), rng.uniform(0.08, 0.16)
     grip, thick = rng.uniform(0.3, 0.45), rng.uniform(0.03, 0.05)
     point = wide * 1.2
-    parts: Parts = [
-        (blade, box((length, wide, 0.012), (length / 2, 0, 0))),
-        (blade, box((point, wide * 0.5, 0.012), (length + point / 2, wide * 0.25, 0))),
-    ]
+    yield blade, box((length, wide, 0.012), (length / 2, 0, 0))
+    yield blade, box((point, wide * 0.5, 0.012), (length + point / 2, wide * 0.25, 0))
     if rng.random() < 0.5:
-        parts.append((handle, tube((-grip, 0, 0), (0, 0, 0), thick * 1.2, thick)))
+        yield handle, tube((-grip, 0, 0), (0, 0, 0), thick * 1.2, thick)
     else:
-        parts.append((handle, box((grip, wide * 0.8, thick * 1.2), (-grip / 2, 0, 0))))
-    return parts
+        yield handle, box((grip, wide * 0.8, thick * 1.2), (-grip / 2, 0, 0))
 
 
 def _lamp(rng: np.random.Generator) -> Parts:
@@ -348,17 +319,14 @@ def _lamp(rng: np.random.Generator) -> Parts:
     tall, top = rng.uniform(0.6, 1.1), rng.uniform(0.08, 0.2)
     wide, deep = rng.uniform(0.24, 0.36), rng.uniform(0.22, 0.35)
     if rng.random() < 0.35:  # hangs from the ceiling
-        return [
-            (canopy, tube((0, tall, 0), (0, tall + 0.05, 0), rng.uniform(0.1, 0.16))),
-            (post, tube((0, 0, 0), (0, tall, 0), 0.02)),
-            (shade, tube((0, -deep, 0), (0, 0, 0), wide, top, caps=False)),
-        ]
+        yield canopy, tube((0, tall, 0), (0, tall + 0.05, 0), rng.uniform(0.1, 0.16))
+        yield post, tube((0, 0, 0), (0, tall, 0), 0.02)
+        yield shade, tube((0, -deep, 0), (0, 0, 0), wide, top, caps=False)
+        return
     foot = rng.uniform(0.16, 0.28)
-    return [
-        (base, tube((0, 0, 0), (0, rng.uniform(0.03, 0.08), 0), foot, foot * 0.9)),
-        (post, tube((0, 0.05, 0), (0, tall, 0), rng.uniform(0.015, 0.035))),
-        (shade, tube((0, tall - 0.05, 0), (0, tall - 0.05 + deep, 0), wide, top, caps=False)),
-    ]
+    yield base, tube((0, 0, 0), (0, rng.uniform(0.03, 0.08), 0), foot, foot * 0.9)
+    yield post, tube((0, 0.05, 0), (0, tall, 0), rng.uniform(0.015, 0.035))
+    yield shade, tube((0, tall - 0.05, 0), (0, tall - 0.05 + deep, 0), wide, top, caps=False)
 
 
 def _laptop(rng: np.random.Generator) -> Parts:
@@ -366,10 +334,8 @@ def _laptop(rng: np.random.Generator) -> Parts:
     width, depth = rng.uniform(0.75, 1.0), rng.uniform(0.5, 0.65)
     rotation = turn(0, -rng.uniform(5, 40))
     middle = np.array([0, 0.02, -depth / 2]) + rotation @ np.array([0, depth / 2, 0])
-    return [
-        (keyboard, box((width, 0.04, depth))),
-        (screen, box((width, depth, 0.025), middle, rotation)),
-    ]
+    yield keyboard, box((width, 0.04, depth))
+    yield screen, box((width, depth, 0.025), middle, rotation)
 
 
 def _motorbike(rng: np.random.Generator) -> Parts:
@@ -377,17 +343,14 @@ def _motorbike(rng: np.random.Generator) -> Parts:
     radius, base = rng.uniform(0.22, 0.28), rng.uniform(0.75, 0.95)
     thick, half = rng.uniform(0.04, 0.07), rng.uniform(0.18, 0.28)
     front, rise = base / 2, rng.uniform(0.4, 0.5)
-    parts: Parts = [(wheel, arc(radius, thick, 0, 360, (x, 0, 0))) for x in (-base / 2, base / 2)]
     bar = (front - 0.16, rise + 0.12)
-    return [
-        *parts,
-        (body, box((base * 0.45, 0.24, 0.16), (0, 0.08, 0))),
-        (body, tube((front, 0, 0), (*bar, 0), 0.03)),
-        (tank, ellipsoid((0.17, 0.1, 0.11), (0.12, rise - 0.1, 0))),
-        (seat, box((rng.uniform(0.3, 0.42), 0.06, 0.16), (-0.22, rise - 0.16, 0))),
-        (handlebar, tube((*bar, -half), (*bar, half), 0.022)),
-        (light, ellipsoid((0.06, 0.07, 0.07), (front - 0.03, rise, 0))),
-    ]
+    yield from ((wheel, arc(radius, thick, 0, 360, (x, 0, 0))) for x in (-base / 2, base / 2))
+    yield body, box((base * 0.45, 0.24, 0.16), (0, 0.08, 0))
+    yield body, tube((front, 0, 0), (*bar, 0), 0.03)
+    yield tank, ellipsoid((0.17, 0.1, 0.11), (0.12, rise - 0.1, 0))
+    yield seat, box((rng.uniform(0.3, 0.42), 0.06, 0.16), (-0.22, rise - 0.16, 0))
+    yield handlebar, tube((*bar, -half), (*bar, half), 0.022)
+    yield light, ellipsoid((0.06, 0.07, 0.07), (front - 0.03, rise, 0))
 
 
 def _mug(rng: np.random.Generator) -> Parts:
@@ -395,12 +358,9 @@ def _mug(rng: np.random.Generator) -> Parts:
     radius, height = rng.uniform(0.28, 0.38), rng.uniform(0.6, 0.9)
     ring = height * rng.uniform(0.2, 0.32)
     end = radius * rng.uniform(0.85, 1.15)
-    side = (radius + end) / 2
-    return [
-        (cup, tube((0, -height / 2, 0), (0, height / 2, 0), radius, end, caps=False)),
-        (cup, tube((0, -height / 2 - 0.03, 0), (0, -height / 2, 0), radius)),
-        (handle, arc(ring, rng.uniform(0.03, 0.05), -90, 90, (side, 0, 0))),
-    ]
+    yield cup, tube((0, -height / 2, 0), (0, height / 2, 0), radius, end, caps=False)
+    yield cup, tube((0, -height / 2 - 0.03, 0), (0, -height / 2, 0), radius)
+    yield handle, arc(ring, rng.uniform(0.03, 0.05), -90, 90, ((radius + end) / 2, 0, 0))
 
 
 def _pistol(rng: np.random.Generator) -> Parts:
@@ -409,45 +369,39 @@ def _pistol(rng: np.random.Generator) -> Parts:
     grip, wide = rng.uniform(0.3, 0.42), rng.uniform(0.07, 0.1)
     rotation = turn(2, rng.uniform(5, 25))
     middle = np.array([0.08, -high / 2, 0]) + rotation @ np.array([0, -grip / 2, 0])
-    return [
-        (barrel, box((length, high, wide), (length / 2 - 0.05, 0, 0))),
-        (handle, box((0.15, grip, wide), middle, rotation)),
-        (trigger, arc(0.08, 0.015, 180, 360, (0.26, -high / 2, 0))),
-        (trigger, box((0.02, 0.07, 0.02), (0.26, -high / 2 - 0.035, 0))),
-    ]
+    yield barrel, box((length, high, wide), (length / 2 - 0.05, 0, 0))
+    yield handle, box((0.15, grip, wide), middle, rotation)
+    yield trigger, arc(0.08, 0.015, 180, 360, (0.26, -high / 2, 0))
+    yield trigger, box((0.02, 0.07, 0.02), (0.26, -high / 2 - 0.035, 0))
 
 
 def _rocket(rng: np.random.Generator) -> Parts:
     body, fin, nose = range(3)
     radius, length = rng.uniform(0.09, 0.16), rng.uniform(0.7, 1.0)
     high, wide = rng.uniform(0.18, 0.3), rng.uniform(0.12, 0.22)
-    parts: Parts = [
-        (body, tube((0, 0, 0), (0, length, 0), radius)),
-        (nose, tube((0, length, 0), (0, length + rng.uniform(0.2, 0.35), 0), radius, 0.0)),
-    ]
+    yield body, tube((0, 0, 0), (0, length, 0), radius)
+    yield nose, tube((0, length, 0), (0, length + rng.uniform(0.2, 0.35), 0), radius, 0.0)
     count = int(rng.integers(3, 5))
     for index in range(count):
         rotation = turn(1, 360 * index / count)
         middle = rotation @ np.array([radius + wide / 2, high / 2, 0])
-        parts.append((fin, box((wide, high, 0.02), middle, rotation)))
-    return parts
+        yield fin, box((wide, high, 0.02), middle, rotation)
 
 
 def _skateboard(rng: np.random.Generator) -> Parts:
     wheel, deck, truck = range(3)
     length, width = rng.uniform(0.9, 1.2), rng.uniform(0.24, 0.32)
     tail, tilt, radius = rng.uniform(0.12, 0.2), rng.uniform(10, 30), rng.uniform(0.05, 0.075)
-    parts: Parts = [(deck, box((length, 0.025, width)))]
+    yield deck, box((length, 0.025, width))
     for side in (-1, 1):
         rotation = turn(2, side * tilt)
         middle = [side * length / 2, 0, 0] + rotation @ np.array([side * tail / 2, 0, 0])
-        parts.append((deck, box((tail, 0.025, width * 0.9), middle, rotation)))
+        yield deck, box((tail, 0.025, width * 0.9), middle, rotation)
         x = side * length * 0.36
-        parts.append((truck, box((0.1, 0.07, 0.07), (x, -0.05, 0))))
-        parts.append((truck, tube((x, -0.1, -width / 2), (x, -0.1, width / 2), 0.02)))
+        yield truck, box((0.1, 0.07, 0.07), (x, -0.05, 0))
+        yield truck, tube((x, -0.1, -width / 2), (x, -0.1, width / 2), 0.02)
         for z in (-width / 2, width / 2):
-            parts.append((wheel, tube((x, -0.1, z - 0.03), (x, -0.1, z + 0.03), radius)))
-    return parts
+            yield wheel, tube((x, -0.1, z - 0.03), (x, -0.1, z + 0.03), radius)
 
 
 def _table(rng: np.random.Generator) -> Parts:
@@ -456,40 +410,25 @@ def _table(rng: np.random.Generator) -> Parts:
     thick = rng.uniform(0.03, 0.045)
     if rng.random() < 0.3:
         radius = depth * 0.65
-        return [
-            (top, tube((0, 0, 0), (0, 0.05, 0), radius)),
-            (leg, tube((0, -tall, 0), (0, 0, 0), 0.05)),
-            (leg, tube((0, -tall - 0.04, 0), (0, -tall, 0), radius * 0.55, radius * 0.5)),
-        ]
-    parts: Parts = [(top, box((width, 0.05, depth)))]
-    for x in (-0.45 * width, 0.45 * width):
-        for z in (-0.43 * depth, 0.43 * depth):
-            parts.append((leg, tube((x, -tall, z), (x, -0.025, z), thick)))
+        yield top, tube((0, 0, 0), (0, 0.05, 0), radius)
+        yield leg, tube((0, -tall, 0), (0, 0, 0), 0.05)
+        yield leg, tube((0, -tall - 0.04, 0), (0, -tall, 0), radius * 0.55, radius * 0.5)
+        return
+    yield top, box((width, 0.05, depth))
+    for x, z in product((-0.45 * width, 0.45 * width), (-0.43 * depth, 0.43 * depth)):
+        yield leg, tube((x, -tall, z), (x, -0.025, z), thick)
     if rng.random() < 0.5:
         size = np.array([width * 0.35, tall * rng.uniform(0.25, 0.4), depth * 0.75])
         place = (rng.choice([-1, 0, 1]) * width * 0.2, -0.025 - size[1] / 2, 0)
-        parts.append((drawer, box(size.tolist(), place)))
-    return parts
+        yield drawer, box(size.tolist(), place)
 
 
-BUILDERS: dict[str, Callable[[np.random.Generator], Parts]] = {
-    'Airplane': _airplane,
-    'Bag': _bag,
-    'Cap': _cap,
-    'Car': _car,
-    'Chair': _chair,
-    'Earphone': _earphone,
-    'Guitar': _guitar,
-    'Knife': _knife,
-    'Lamp': _lamp,
-    'Laptop': _laptop,
-    'Motorbike': _motorbike,
-    'Mug': _mug,
-    'Pistol': _pistol,
-    'Rocket': _rocket,
-    'Skateboard': _skateboard,
-    'Table': _table,
-}
+_BUILDERS: tuple[Callable[[np.random.Generator], Parts], ...] = (
+    _airplane, _bag, _cap, _car, _chair, _earphone, _guitar, _knife, _lamp, _laptop, _motorbike,
+    _mug, _pistol, _rocket, _skateboard, _table,
+)  # fmt: skip
+BUILDERS = dict(zip(CATEGORIES, _BUILDERS, strict=True))
+"""What puts a shape of each category together."""
 
 
 def draw_shape(
@@ -501,7 +440,7 @@ def draw_shape(
     length 1. Points may lie inside the shape, where one part reaches into another.
 
     Args:
-        category (str): One of the 16 categories.
+        category (str): One of the 16 categories, such as 'Mug'.
         points (int): Number of points N, at least 1.
         seed (tuple[int, ...]): The same seed gives the same shape.
 
@@ -511,13 +450,17 @@ def draw_shape(
 
     Raises:
         ValueError: If the category is unknown or ``points`` is not positive.
+
+    >>> values, labels = draw_shape('Mug', points=100, seed=(0, 1))
+    >>> values.shape, sorted(set(labels.tolist()))
+    ((100, 6), [36, 37])
     """
     if category not in BUILDERS or points < 1:
         raise ValueError(
             f'needs at least 1 point of one of {", ".join(BUILDERS)}, got {points} of {category!r}'
         )
     rng = np.random.default_rng(seed)
-    parts = BUILDERS[category](rng)
+    parts = list(BUILDERS[category](rng))
     areas = np.array([surface.area for _, surface in parts])
     counts = rng.multinomial(points, areas / areas.sum())
     sampled = [
@@ -541,7 +484,7 @@ def write_part_shapes(
 ) -> None:
     """Writes a data set of synthetic shapes in ShapeNetPart's layout, unless it is there already.
 
-    Several processes may call this at once: each writes beside and one wins. ``README.txt`` says
+    Several processes may call this at once: each writes its own, and one wins. ``README.txt`` says
     that the shapes are synthetic.
 
     Args:
@@ -552,7 +495,7 @@ def write_part_shapes(
         seed (int): The same seed gives the same files.
 
     Raises:
-        ValueError: If the splits are others than these three, or a number is not positive.
+        ValueError: If the splits are not these three, or a number is not positive.
     """
     if set(shapes_per_category) != set(SPLITS):
         raise ValueError(
@@ -569,20 +512,12 @@ def write_part_shapes(
         return
     total = len(BUILDERS) * sum(shapes_per_category.values())
     print_log(f'writing {total} synthetic part-labelled shapes into {root}', logger='current')
-    root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f'.{root.name}-'))
-    for split, number in shapes_per_category.items():
-        _write_split(temporary, split, number, points, seed)
-    synsets = [f'{category}\t{synset}\n' for category, (synset, _) in CATEGORIES.items()]
-    (temporary / 'synsetoffset2category.txt').write_text(''.join(synsets))
-    (temporary / 'README.txt').write_text(NOTE)
-    temporary.chmod(0o755)
-    try:
-        temporary.rename(root)
-    except OSError:
-        shutil.rmtree(temporary)
-        if not root.exists():
-            raise
+    with atomic_folder(root) as folder:
+        for split, number in shapes_per_category.items():
+            _write_split(folder, split, number, points, seed)
+        synsets = [f'{category}\t{synset}\n' for category, (synset, _) in CATEGORIES.items()]
+        (folder / 'synsetoffset2category.txt').write_text(''.join(synsets))
+        (folder / 'README.txt').write_text(NOTE)
 
 
 def _write_split(root: Path, split: str, number: int, points: int, seed: int) -> None:
@@ -610,11 +545,10 @@ class PartShapesDataset(ShapeNetPartDataset):
     Args:
         split (str): 'train', 'val', 'trainval' or 'test'; their shapes differ.
         shapes_per_category (Mapping[str, int] | None): Number of shapes of each category in each
-            split; None stands for 80, 4 and 10.
+            split; by default 80, 4 and 10.
         points (int): Number of points of each shape in the files.
         seed (int): Seed of all shapes.
-        data_root (str): Folder for the files; each number of shapes and points and each seed has
-            its own in it.
+        data_root (str): Folder for the files, with a folder for each choice of the last three.
         **kwargs: Passed to ``ShapeNetPartDataset``.
     """
 

@@ -1,9 +1,9 @@
-"""ShapeNetPart: point clouds of single objects with their parts labelled, and its pipeline.
+"""ShapeNetPart: point clouds of single objects with labelled parts, and its pipeline.
 
 The data set is Yi et al., "A scalable active framework for region annotation in 3D shape
 collections", 2016, in the public layout with normals
 (``shapenetcore_partanno_segmentation_benchmark_v0_normal``): ``synsetoffset2category.txt``,
-``train_test_split/shuffled_{train,val,test}_file_list.json`` and ``<synset>/<id>.txt`` with a
+``train_test_split/shuffled_{train,val,test}_file_list.json``, and ``<synset>/<id>.txt`` with a
 point in each line, ``x y z nx ny nz label``. The y axis points up.
 
 mmdetection3d is imported only when a shape is loaded.
@@ -44,38 +44,23 @@ CATEGORIES: dict[str, tuple[str, tuple[str, ...]]] = {
     'Skateboard': ('04225987', ('wheel', 'deck', 'truck')),
     'Table': ('04379243', ('top', 'leg', 'drawer')),
 }
-"""Each category's WordNet synset and the names of its parts, in the order of the category ids.
+"""WordNet synset and part names of each category, in the order of the category ids.
 
-The files number the parts and do not name them; these names describe what the numbers mean.
+The files only number the parts; these names say what the numbers mean.
 """
-
-
-def _number_parts() -> dict[str, tuple[int, ...]]:
-    """Part labels, counted through all categories."""
-    parts, first = {}, 0
-    for category, (_, names) in CATEGORIES.items():
-        parts[category] = tuple(range(first, first + len(names)))
-        first += len(names)
-    return parts
-
-
-CATEGORY_PARTS = _number_parts()
+CLASSES = tuple(f'{name} {part}' for name, (_, parts) in CATEGORIES.items() for part in parts)
+CATEGORY_PARTS = {
+    name: tuple(i for i, label in enumerate(CLASSES) if label.startswith(f'{name} '))
+    for name in CATEGORIES
+}
 """The part labels of each category, 0 to 49."""
 
-CLASSES = tuple(
-    f'{category} {part}' for category, (_, names) in CATEGORIES.items() for part in names
-)
 
-
-def _palette() -> list[list[int]]:
+def _colour(category: int, rank: int, count: int) -> list[int]:
     """Colours that differ most within a category, none of them white."""
-    colours = []
-    for index, parts in enumerate(CATEGORY_PARTS.values()):
-        for rank in range(len(parts)):
-            hue = rank / len(parts) + 0.045 * index
-            colour = colorsys.hsv_to_rgb(hue % 1, 0.8, (0.95, 0.75)[rank % 2])
-            colours.append([round(255 * channel) for channel in colour])
-    return colours
+    hue = rank / count + 0.045 * category
+    colour = colorsys.hsv_to_rgb(hue % 1, 0.8, (0.95, 0.75)[rank % 2])
+    return [round(255 * channel) for channel in colour]
 
 
 SPLITS = {'train': ['train'], 'val': ['val'], 'trainval': ['train', 'val'], 'test': ['test']}
@@ -88,25 +73,32 @@ class ShapeNetPartDataset(BaseDataset):
 
     A sample starts its pipeline with ``lidar_path`` (the shape's file), ``shape_id``
     ('<synset>/<id>'), ``category`` (name), ``category_id`` (0 to 15), ``sample_idx`` (its number in
-    the split) and, in test mode, ``eval_ann_info``. How many points are used, and whether with
-    normals, is set in the pipeline: ``LoadShape``, ``CentreAndScale``, ``SampleShapePoints``,
+    the split) and, in test mode, ``eval_ann_info``. The pipeline sets how many points are used, and
+    whether with normals: ``LoadShape``, ``CentreAndScale``, ``SampleShapePoints``,
     ``AppendCategory``.
 
     Args:
         data_root (str): Folder in the public layout; see the module's docstring.
         split (str): 'train', 'val', 'trainval' or 'test'.
-        categories (Sequence[str] | None): Keeps these categories only; labels and category ids
-            stay as they are.
+        categories (Sequence[str] | None): Keeps these categories only, with the same labels and
+            category ids.
         **kwargs: Passed to ``mmengine.dataset.BaseDataset``.
 
     Raises:
-        ValueError: If the split or a category is unknown, or a file list is not as it should be.
+        ValueError: If the split or a category is unknown, or a file list is malformed.
         FileNotFoundError: If the folder or one of its lists is missing.
+
+    >>> ShapeNetPartDataset.METAINFO['category_parts']['Mug']
+    (36, 37)
     """
 
     METAINFO = {
         'classes': CLASSES,
-        'palette': _palette(),
+        'palette': [
+            _colour(category, rank, len(parts))
+            for category, parts in enumerate(CATEGORY_PARTS.values())
+            for rank in range(len(parts))
+        ],
         'categories': tuple(CATEGORIES),
         'category_parts': CATEGORY_PARTS,
         'label2cat': dict(enumerate(CLASSES)),
@@ -134,18 +126,14 @@ class ShapeNetPartDataset(BaseDataset):
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Reads the file lists of the split.
-
-        Returns:
-            list[dict]: For each shape what the class docstring names.
-        """
+        """One sample for each shape of the split; see the class."""
         root = Path(self.data_root)
         if not root.is_dir():
             raise FileNotFoundError(
-                f'there is no folder {root}. It should hold ShapeNetPart with normals '
+                f'there is no folder {root}. Put ShapeNetPart with normals there '
                 '(shapenetcore_partanno_segmentation_benchmark_v0_normal, from '
-                'https://shapenet.cs.stanford.edu); mmcert.PartShapesDataset makes synthetic '
-                'shapes in the same layout.'
+                'https://shapenet.cs.stanford.edu), or take mmcert.PartShapesDataset, which makes '
+                'synthetic shapes in the same layout.'
             )
         names = _read_synsets(root)
         kept = []
@@ -160,20 +148,16 @@ class ShapeNetPartDataset(BaseDataset):
                         f'{path}: {entry!r} is not shape_data/<synset>/<id> with a synset of '
                         'synsetoffset2category.txt'
                     )
-                if names[synset] in self.categories:
-                    kept.append(self._describe(root, synset, shape, names[synset]))
+                if (category := names[synset]) not in self.categories:
+                    continue
+                sample: dict[str, Any] = dict(
+                    lidar_path=str(root / synset / f'{shape}.txt'),
+                    shape_id=f'{synset}/{shape}',
+                    category=category,
+                    category_id=list(CATEGORIES).index(category),
+                )
+                kept.append(sample | ({'eval_ann_info': {}} if self.test_mode else {}))
         return kept
-
-    def _describe(self, root: Path, synset: str, shape: str, category: str) -> dict[str, Any]:
-        sample: dict[str, Any] = dict(
-            lidar_path=str(root / synset / f'{shape}.txt'),
-            shape_id=f'{synset}/{shape}',
-            category=category,
-            category_id=list(CATEGORIES).index(category),
-        )
-        if self.test_mode:
-            sample['eval_ann_info'] = {}
-        return sample
 
 
 def _read_synsets(root: Path) -> dict[str, str]:
@@ -183,9 +167,8 @@ def _read_synsets(root: Path) -> dict[str, str]:
         raise FileNotFoundError(f'the list of categories is missing: {path}')
     names = {}
     for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip():
+        if not (fields := line.split()):
             continue
-        fields = line.split()
         if len(fields) != 2 or fields[0] not in CATEGORIES:
             raise ValueError(
                 f'{path}, line {number}: {line!r} is not a category and its synset; '
@@ -196,34 +179,34 @@ def _read_synsets(root: Path) -> dict[str, str]:
 
 
 def read_shape(path: str | Path, category: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Reads a shape's file and checks it.
+    """Reads and checks a shape's file.
 
     Args:
         path (str | Path): Text file with lines ``x y z nx ny nz label``.
-        category (str): The shape's category, which says what labels are possible.
+        category (str): The shape's category, which fixes the possible labels.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: Coordinates and normals (N, 6), and part labels (N,).
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the category is unknown, a line is malformed, a coordinate is not finite,
-            or a label is not one of the category's parts; the message names the file.
+        FileNotFoundError: If the file is missing.
+        ValueError: If the category is unknown, or the file has a malformed line, a coordinate that
+            is not finite, or a label of another category; the message names the file.
     """
     if category not in CATEGORY_PARTS:
         raise ValueError(f'unknown category {category!r}; known: {", ".join(CATEGORY_PARTS)}')
     if not Path(path).is_file():
-        raise FileNotFoundError(f'the shape {path} is on the list and not on the disk')
+        raise FileNotFoundError(f'the list names the shape {path}, which is missing')
     lines = Path(path).read_text().splitlines()
     if not lines:
-        raise ValueError(f'{path} holds no points')
+        raise ValueError(f'{path} has no points')
     try:
         values = np.loadtxt(lines, dtype=np.float64, ndmin=2, comments=None)
     except ValueError as error:
         raise ValueError(f'{path} has a malformed line: {error}') from error
     if values.shape[1] != 7:
         raise ValueError(
-            f'{path} must have 7 columns, x y z nx ny nz label, and has {values.shape[1]}'
+            f'{path} must have 7 columns, x y z nx ny nz label, but has {values.shape[1]}'
         )
     broken = np.flatnonzero(~np.isfinite(values[:, :3]).all(axis=1))
     if len(broken):
@@ -238,8 +221,16 @@ def read_shape(path: str | Path, category: str) -> tuple[NDArray[np.float32], ND
     return values[:, :6].astype(np.float32), values[:, 6].astype(np.int64)
 
 
+class _ShapeTransform(BaseTransform):
+    """A transform that prints its arguments."""
+
+    def __repr__(self) -> str:
+        arguments = ', '.join(f'{name}={value!r}' for name, value in vars(self).items())
+        return f'{type(self).__name__}({arguments})'
+
+
 @TRANSFORMS.register_module()
-class LoadShape(BaseTransform):
+class LoadShape(_ShapeTransform):
     """Loads a shape's points and part labels.
 
     Required keys: ``lidar_path``, ``category``. Adds ``points`` (``CameraPoints``, whose rotation
@@ -267,9 +258,6 @@ class LoadShape(BaseTransform):
             results['points'] = CameraPoints(values[:, :3], 3)
         return _with_labels(results, labels)
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(use_normals={self.use_normals})'
-
 
 def _with_labels(results: dict, labels: NDArray[np.int64]) -> dict:
     results['pts_semantic_mask'] = labels
@@ -279,12 +267,12 @@ def _with_labels(results: dict, labels: NDArray[np.int64]) -> dict:
 
 
 @TRANSFORMS.register_module()
-class CentreAndScale(BaseTransform):
+class CentreAndScale(_ShapeTransform):
     """Moves the mean of the points to the origin and scales the farthest one to distance 1.
 
-    Afterwards the cloud lies in the unit ball, which gives noise levels and radii their unit.
-    Normals and other attributes stay as they are. Place it before ``SampleShapePoints`` for the
-    whole shape's frame, as the public PointNet++ training does.
+    The cloud then lies in the unit ball, whose radius is the unit of noise levels and radii.
+    Normals and other attributes do not change. As in the public PointNet++ training, place it
+    before ``SampleShapePoints``, so that all points of the shape count.
 
     Modified key: ``points``.
 
@@ -305,24 +293,21 @@ class CentreAndScale(BaseTransform):
         points.tensor[:, :3] = centred / size
         return results
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
-
 
 @TRANSFORMS.register_module()
-class SampleShapePoints(BaseTransform):
+class SampleShapePoints(_ShapeTransform):
     """Keeps a random subset of a shape's points, the same number for every shape.
 
-    A shape with fewer points keeps all of them, and points drawn anew with replacement fill it up
-    (many of ShapeNetPart's shapes have fewer than 2048).
+    A shape with fewer points (many of ShapeNetPart's have fewer than 2048) keeps all of them, and
+    is filled up with points drawn again with replacement.
 
     Required and modified keys: ``points``, ``pts_semantic_mask``, also in ``eval_ann_info``.
     ``shape_id`` is required with a seed.
 
     Args:
         num_points (int): Number of points kept.
-        seed (int | None): With a seed every shape has one fixed subset, whatever the order or the
-            process it is loaded in; without, each loading draws a new one.
+        seed (int | None): With a seed every shape has one fixed subset, in any order and process of
+            loading; without, each loading draws a new one.
 
     Raises:
         ValueError: If ``num_points`` is not positive.
@@ -349,17 +334,13 @@ class SampleShapePoints(BaseTransform):
         results['points'] = results['points'][torch.from_numpy(chosen)]
         return _with_labels(results, results['pts_semantic_mask'][chosen])
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(num_points={self.num_points}, seed={self.seed})'
-
 
 @TRANSFORMS.register_module()
-class AppendCategory(BaseTransform):
+class AppendCategory(_ShapeTransform):
     """Appends the shape's category as one-hot columns to every point.
 
-    So the category travels with the points through mmdetection3d's preprocessor and segmentor.
-    These are the last columns; ``mmcert.PartSegmentor`` reads them. Place it after all transforms
-    that look at the points.
+    The category thus travels with the points through mmdetection3d to ``mmcert.PartSegmentor``,
+    which reads the last columns. Place it after all transforms that look at the points.
 
     Required key: ``category_id``. Modified key: ``points``, with 'category' in ``attribute_dims``.
 
@@ -392,6 +373,3 @@ class AppendCategory(BaseTransform):
             attribute_dims={**(points.attribute_dims or {}), 'category': columns},
         )
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(num_categories={self.num_categories})'

@@ -5,8 +5,7 @@ Synthetic: results on it show that the machinery works, and say nothing about re
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,25 @@ from mmengine.logging import print_log
 from mmseg.datasets import BaseSegDataset
 from numpy.typing import NDArray
 
+from mmcert.files import atomic_folder
 from mmcert.registry import DATASETS
 
-CLASSES = ('sky', 'building', 'road', 'sidewalk', 'tree', 'car', 'person', 'sign')
+CLASSES = {
+    'sky': [70, 130, 180],
+    'building': [90, 90, 90],
+    'road': [128, 64, 128],
+    'sidewalk': [244, 35, 232],
+    'tree': [107, 142, 35],
+    'car': [0, 0, 142],
+    'person': [220, 20, 60],
+    'sign': [220, 220, 0],
+}
+"""Classes, in the order of their indices, with their colours."""
 SKY, BUILDING, ROAD, SIDEWALK, TREE, CAR, PERSON, SIGN = range(len(CLASSES))
 UNLABELLED = 255
 
 SPLITS = {'train': 0, 'val': 1, 'test': 2}
-"""Splits and the first part of their images' seeds."""
+"""The splits, and the first number of their images' seeds."""
 
 
 def draw_scene(
@@ -39,6 +49,10 @@ def draw_scene(
     Returns:
         tuple[np.ndarray, np.ndarray]: BGR image (H, W, 3), uint8, and classes (H, W), uint8, with
         255 for pixels on the edge between two classes, which have no label.
+
+    >>> image, labels = draw_scene(32, 48, seed=(0, 1))
+    >>> image.shape, labels.shape
+    ((32, 48, 3), (32, 48))
     """
     scene = _Scene(height, width, np.random.default_rng(seed))
     scene.sky()
@@ -82,6 +96,28 @@ class _Scene:
         """Mask of an upright rectangle."""
         return self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)])
 
+    def trapezoid(
+        self, x: float, top: float, half_top: float, bottom: float, half_bottom: float
+    ) -> NDArray[np.bool_]:
+        """Mask of a trapezoid about a vertical line, by half of its widths."""
+        upper = [(x - half_top, top), (x + half_top, top)]
+        return self.polygon([*upper, (x + half_bottom, bottom), (x - half_bottom, bottom)])
+
+    def places(
+        self, counts: tuple[int, int], nearness: tuple[float, float]
+    ) -> Iterator[tuple[float, float, float]]:
+        """Places on the sidewalk: nearness, from 0 (horizon) to 1, and the point (x, y) there."""
+        for _ in range(self.rng.integers(*counts)):
+            near = self.rng.uniform(*nearness)
+            away = (
+                self.rng.choice([-1, 1]) * self.width * (near * 0.5 + self.rng.uniform(0.08, 0.3))
+            )
+            yield near, float(self.vanishing + away), self.depth(near)
+
+    def depth(self, near: float) -> float:
+        """The row of the ground at a nearness."""
+        return self.horizon + near * (self.height - self.horizon)
+
     def sky(self) -> None:
         top = np.array([self.rng.uniform(190, 250), self.rng.uniform(150, 190), 120])
         shade = np.linspace(0, 1, self.height)[:, None, None]
@@ -112,34 +148,18 @@ class _Scene:
         tone = self.rng.uniform(150, 180)
         self.paint(below, SIDEWALK, (tone - 8, tone, tone + 8), grain=9)
         spread = self.width * self.rng.uniform(0.38, 0.55)
-        road = self.polygon(
-            [
-                (self.vanishing - 4, self.horizon),
-                (self.vanishing + 4, self.horizon),
-                (self.vanishing + spread, self.height),
-                (self.vanishing - spread, self.height),
-            ]
-        )
+        road = self.trapezoid(self.vanishing, self.horizon, 4, self.height, spread)
         grey = self.rng.uniform(70, 100)
         self.paint(road, ROAD, (grey, grey, grey), grain=7)
         for start in np.arange(0.15, 1, 0.25):
             near, far = start + 0.1, start
-            depth = self.height - self.horizon
-            dash = self.polygon(
-                [
-                    (self.vanishing - 3 * far, self.horizon + depth * far),
-                    (self.vanishing + 3 * far, self.horizon + depth * far),
-                    (self.vanishing + 3 * near, self.horizon + depth * near),
-                    (self.vanishing - 3 * near, self.horizon + depth * near),
-                ]
+            dash = self.trapezoid(
+                self.vanishing, self.depth(far), 3 * far, self.depth(near), 3 * near
             )
             self.paint(dash, ROAD, (215, 225, 225), grain=5)
 
     def trees(self) -> None:
-        for _ in range(self.rng.integers(1, 4)):
-            near = self.rng.uniform(0.05, 0.3)
-            foot = self.horizon + near * (self.height - self.horizon)
-            x = self._beside_road(near)
+        for near, x, foot in self.places((1, 4), (0.05, 0.3)):
             size = self.height * (0.10 + 0.25 * near) * self.rng.uniform(0.8, 1.2)
             trunk = self.box(x - size * 0.1, foot - size * 1.2, x + size * 0.1, foot)
             self.paint(trunk, TREE, (40, 60, 80))
@@ -151,10 +171,7 @@ class _Scene:
                 self.paint(leaves, TREE, green * self.rng.uniform(0.8, 1.2), grain=16)
 
     def signs(self) -> None:
-        for _ in range(self.rng.integers(1, 3)):
-            near = self.rng.uniform(0.1, 0.5)
-            foot = self.horizon + near * (self.height - self.horizon)
-            x = self._beside_road(near)
+        for near, x, foot in self.places((1, 3), (0.1, 0.5)):
             size = self.height * (0.07 + 0.07 * near)
             self.paint(self.box(x - 1.2, foot - size * 3, x + 1.2, foot), SIGN, (150, 150, 150))
             blue, red = (200, 90, 30), (40, 40, 210)
@@ -165,20 +182,15 @@ class _Scene:
 
     def cars(self) -> None:
         for near in sorted(self.rng.uniform(0.12, 0.6, self.rng.integers(1, 4))):
-            foot = self.horizon + near * (self.height - self.horizon)
+            foot = self.depth(near)
             half = self.width * (0.03 + 0.13 * near)
             x = self.vanishing + self.rng.choice([-1, 1]) * near * self.width * 0.27
             tall = half * self.rng.uniform(0.75, 0.95)
             colour = self.rng.uniform(20, 220, 3)
             body = self.box(x - half, foot - tall, x + half, foot - tall * 0.15)
             self.paint(body, CAR, colour, grain=5)
-            roof = [
-                (x - half * 0.75, foot - tall),
-                (x - half * 0.5, foot - tall * 1.6),
-                (x + half * 0.5, foot - tall * 1.6),
-                (x + half * 0.75, foot - tall),
-            ]
-            self.paint(self.polygon(roof), CAR, colour * 0.9, grain=5)
+            roof = self.trapezoid(x, foot - tall * 1.6, half * 0.5, foot - tall, half * 0.75)
+            self.paint(roof, CAR, colour * 0.9, grain=5)
             glass = self.box(
                 x - half * 0.45, foot - tall * 1.45, x + half * 0.45, foot - tall * 1.05
             )
@@ -188,10 +200,7 @@ class _Scene:
                 self.paint(wheel, CAR, (20, 20, 20), grain=4)
 
     def people(self) -> None:
-        for _ in range(self.rng.integers(1, 5)):
-            near = self.rng.uniform(0.15, 0.7)
-            foot = self.horizon + near * (self.height - self.horizon)
-            x = self._beside_road(near)
+        for near, x, foot in self.places((1, 5), (0.15, 0.7)):
             size = self.height * (0.10 + 0.20 * near)
             shirt, legs = self.rng.uniform(30, 230, 3), self.rng.uniform(20, 110, 3)
             torso = self.ellipse(x, foot - size * 0.6, size * 0.16, size * 0.26)
@@ -200,13 +209,6 @@ class _Scene:
             self.paint(torso, PERSON, shirt)
             head = self.ellipse(x, foot - size * 0.92, size * 0.09, size * 0.11)
             self.paint(head, PERSON, (130, 160, 205), grain=4)
-
-    def _beside_road(self, near: float) -> float:
-        """A place on the sidewalk at a depth from 0 (horizon) to 1 (the picture's lower edge)."""
-        side = self.rng.choice([-1, 1])
-        return float(
-            self.vanishing + side * self.width * (near * 0.5 + self.rng.uniform(0.08, 0.3))
-        )
 
     def finish(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Lights the scene, softens it as a lens does, and leaves class edges unlabelled."""
@@ -224,7 +226,7 @@ class _Scene:
 def write_split(folder: Path, split: str, num_images: int, height: int, width: int) -> None:
     """Draws a split of the data set into a folder, unless it is there already.
 
-    Several processes may call this at once: each draws beside and one wins.
+    Several processes may call this at once: each draws its own, and one wins.
 
     Args:
         folder (Path): Gets ``images`` and ``annotations``, with PNG files.
@@ -236,21 +238,13 @@ def write_split(folder: Path, split: str, num_images: int, height: int, width: i
     if folder.exists():
         return
     print_log(f'drawing {num_images} {split} scenes into {folder}', logger='current')
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f'.{folder.name}-'))
-    for part in ('images', 'annotations'):
-        (temporary / part).mkdir()
-    for index in range(num_images):
-        image, labels = draw_scene(height, width, (SPLITS[split], index))
-        cv2.imwrite(str(temporary / 'images' / f'{index:04d}.png'), image)
-        cv2.imwrite(str(temporary / 'annotations' / f'{index:04d}.png'), labels)
-    temporary.chmod(0o755)
-    try:
-        temporary.rename(folder)
-    except OSError:
-        shutil.rmtree(temporary)
-        if not folder.exists():
-            raise
+    with atomic_folder(folder) as temporary:
+        for name in ('images', 'annotations'):
+            (temporary / name).mkdir()
+        for index in range(num_images):
+            drawn = draw_scene(height, width, (SPLITS[split], index))
+            for name, picture in zip(('images', 'annotations'), drawn, strict=True):
+                cv2.imwrite(str(temporary / name / f'{index:04d}.png'), picture)
 
 
 @DATASETS.register_module()
@@ -268,19 +262,7 @@ class StreetScenesDataset(BaseSegDataset):
         ValueError: If the split is unknown or a size is out of range.
     """
 
-    METAINFO = {
-        'classes': CLASSES,
-        'palette': [
-            [70, 130, 180],
-            [90, 90, 90],
-            [128, 64, 128],
-            [244, 35, 232],
-            [107, 142, 35],
-            [0, 0, 142],
-            [220, 20, 60],
-            [220, 220, 0],
-        ],
-    }
+    METAINFO = {'classes': tuple(CLASSES), 'palette': list(CLASSES.values())}
 
     def __init__(
         self,

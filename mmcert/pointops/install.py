@@ -1,4 +1,4 @@
-"""Puts the CPU kernels under mmcv's point operators, and says what else needs CUDA."""
+"""Puts the CPU kernels under mmcv's point operators, and finds what else needs CUDA."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from torch import nn
 
 from mmcert.pointops import kernels
 
-# Whose modules compute on CUDA only, by the package (or module) of their class.
 CUDA_PACKAGES = ('spconv', 'torchsparse', 'MinkowskiEngine', 'mmcv.ops.sparse_', 'cumm')
-# The same, by the name of their class: scattering to voxels, and pooling in boxes.
+"""Packages (or modules) whose layers compute on CUDA only."""
 CUDA_CLASSES = frozenset({'DynamicScatter', 'RoIAwarePool3d', 'RoIPointPool3d'})
-# Containers of sparse layers compute nothing themselves.
+"""Further layers of that kind: scattering to voxels, and pooling in boxes."""
 CONTAINERS = frozenset({'SparseModule', 'SparseSequential'})
+"""Containers of sparse layers, which compute nothing themselves."""
 
 
 def install_cpu_point_ops() -> None:
-    """Lets mmcv's point operators run on CPU tensors; those on other devices are as before.
+    """Lets mmcv's point operators, which have CUDA kernels only, run on CPU tensors.
 
-    mmcv has them for CUDA only. What is replaced are the ``forward`` and ``backward`` of its
-    autograd functions, which ``Function.apply`` looks up when it is called: names bound at import,
-    such as ``furthest_point_sample`` in mmdet3d, are covered whenever they were imported. Works
-    with mmcv and, after ``mmcert.compat.enable_mmcv_lite()``, with mmcv-lite. Further calls do
-    nothing. Stacked inputs (clouds of different sizes in one tensor) still need CUDA.
+    Tensors on other devices are treated as before. Replaced are the ``forward`` and ``backward`` of
+    mmcv's autograd functions, which ``Function.apply`` looks up at each call, so names bound at
+    import (``furthest_point_sample`` in mmdet3d) are covered, whenever that was. Works with mmcv
+    and, after ``mmcert.compat.enable_mmcv_lite()``, with mmcv-lite. Further calls do nothing.
+    Stacked inputs (clouds of different sizes in one tensor) still need CUDA.
     """
+    fps = 'furthest_point_sample'
     for path, forward, backward in (
-        ('furthest_point_sample.FurthestPointSampling', _furthest, None),
-        ('furthest_point_sample.FurthestPointSamplingWithDist', _furthest_with_dist, None),
-        ('ball_query.BallQuery', _ball_query, None),
-        ('group_points.GroupingOperation', _group, _group_grad),
-        ('gather_points.GatherPoints', _gather, _gather_grad),
+        (f'{fps}.FurthestPointSampling', _indices(fps), None),
+        (f'{fps}.FurthestPointSamplingWithDist', _indices(f'{fps}_with_dist'), None),
+        ('ball_query.BallQuery', _indices('ball_query'), None),
+        ('knn.KNN', _indices('knn'), None),
         ('three_nn.ThreeNN', _three_nn, None),
-        ('three_interpolate.ThreeInterpolate', _interpolate, _interpolate_grad),
-        ('knn.KNN', _knn, None),
+        ('group_points.GroupingOperation', _features('group_points'), _features_grad),
+        ('gather_points.GatherPoints', _features('gather_points'), _features_grad),
+        ('three_interpolate.ThreeInterpolate', _features('three_interpolate'), _features_grad),
         ('assign_score_withk.AssignScoreWithK', _assign, _assign_grad),
     ):
         module, name = path.split('.')
@@ -49,17 +50,20 @@ def install_cpu_point_ops() -> None:
 
 
 def needs_cuda(model: nn.Module) -> list[str]:
-    """The parts of a model that compute on CUDA only, whatever point operators are installed.
+    """The children of a model that compute on CUDA only, whatever operators are installed.
 
-    These are sparse convolutions (mmcv's, spconv's, torchsparse's, MinkowskiEngine's), the
-    scattering of points to voxels, and MinkUNet's voxelization, which asks for CUDA by name.
+    These are sparse convolutions (mmcv's, spconv's, torchsparse's, MinkowskiEngine's), scattering
+    of points to voxels, and MinkUNet's voxelization, which asks for CUDA by name.
 
     Args:
         model (nn.Module): Any model, with its data preprocessor if it has one.
 
     Returns:
-        list[str]: Children of the model and in parentheses why, such as
-        ``'backbone (SparseConv3d, SubMConv3d)'``; empty if all of it can run on the CPU.
+        list[str]: Names of children, with the reason in parentheses, such as
+        ``'backbone (SparseConv3d, SubMConv3d)'``; empty if all of the model can run on the CPU.
+
+    >>> needs_cuda(nn.Sequential(nn.Linear(3, 2)))
+    []
     """
     found: dict[str, set[str]] = {}
     for name, module in model.named_modules():
@@ -73,17 +77,14 @@ def needs_cuda(model: nn.Module) -> list[str]:
     return [f'{part or type(model).__name__} ({", ".join(sorted(found[part]))})' for part in found]
 
 
-def _dispatch_forward(
-    on_cpu: Callable[..., Any], original: Callable[..., Any]
-) -> Callable[..., Any]:
+def _dispatch_forward(on_cpu: Callable[..., Any], original: Callable[..., Any]) -> Callable:
     """Calls ``on_cpu`` where all tensors are on the CPU and not stacked, else mmcv's own."""
-    # The operators take fewer arguments than this unless their inputs are stacked.
-    limit = 5
 
     @functools.wraps(original)
     def forward(ctx: Any, *args: Any) -> Any:
         tensors = [value for value in args if isinstance(value, torch.Tensor)]
-        stacked = any(t.dim() == 1 for t in tensors) or len(args) > limit
+        # Only operators on stacked inputs take more than 5 arguments.
+        stacked = len(args) > 5 or any(t.dim() == 1 for t in tensors)
         if stacked or any(t.device.type != 'cpu' for t in tensors):
             return original(ctx, *args)
         ctx.mmcert_cpu = True
@@ -93,9 +94,7 @@ def _dispatch_forward(
     return forward
 
 
-def _dispatch_backward(
-    on_cpu: Callable[..., Any], original: Callable[..., Any]
-) -> Callable[..., Any]:
+def _dispatch_backward(on_cpu: Callable[..., Any], original: Callable[..., Any]) -> Callable:
     """Goes the way that the forward pass went."""
 
     @functools.wraps(original)
@@ -105,67 +104,45 @@ def _dispatch_backward(
     return backward
 
 
-def _indices(ctx: Any, indices: torch.Tensor) -> torch.Tensor:
-    ctx.mark_non_differentiable(indices)
-    return indices
+def _indices(kernel: str) -> Callable[..., torch.Tensor]:
+    """The forward pass of a kernel that returns indices."""
 
+    def forward(ctx: Any, *args: Any) -> torch.Tensor:
+        indices = getattr(kernels, kernel)(*args)
+        ctx.mark_non_differentiable(indices)
+        return indices
 
-def _furthest(ctx: Any, points_xyz: torch.Tensor, num_points: int) -> torch.Tensor:
-    return _indices(ctx, kernels.furthest_point_sample(points_xyz, num_points))
-
-
-def _furthest_with_dist(ctx: Any, points_dist: torch.Tensor, num_points: int) -> torch.Tensor:
-    return _indices(ctx, kernels.furthest_point_sample_with_dist(points_dist, num_points))
-
-
-def _ball_query(ctx: Any, *args: Any) -> torch.Tensor:
-    return _indices(ctx, kernels.ball_query(*args[:5]))
-
-
-def _knn(ctx: Any, *args: Any) -> torch.Tensor:
-    return _indices(ctx, kernels.knn(*args))
+    return forward
 
 
 def _three_nn(
     ctx: Any, target: torch.Tensor, source: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     distance, indices = kernels.three_nn(target, source)
-    return distance, _indices(ctx, indices)
+    ctx.mark_non_differentiable(indices)
+    return distance, indices
 
 
-def _group(ctx: Any, features: torch.Tensor, indices: torch.Tensor, *_: None) -> torch.Tensor:
-    ctx.save_for_backward(indices)
-    ctx.number = features.shape[2]
-    return kernels.group_points(features, indices)
+def _features(kernel: str) -> Callable[..., torch.Tensor]:
+    """The forward pass of a kernel on features, indices and possibly weights."""
+
+    def forward(ctx: Any, features: torch.Tensor, *args: Any) -> torch.Tensor:
+        tensors = [value for value in args if value is not None]
+        ctx.save_for_backward(*tensors)
+        ctx.number, ctx.given = features.shape[2], len(args)
+        return getattr(kernels, kernel)(features, *tensors)
+
+    return forward
 
 
-def _group_grad(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-    (indices,) = ctx.saved_tensors
-    return kernels.group_points_grad(grad, indices, ctx.number), None
-
-
-def _gather(ctx: Any, features: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    ctx.save_for_backward(indices)
-    ctx.number = features.shape[2]
-    return kernels.gather_points(features, indices)
-
-
-def _gather_grad(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-    (indices,) = ctx.saved_tensors
-    return kernels.gather_points_grad(grad, indices, ctx.number), None
-
-
-def _interpolate(
-    ctx: Any, features: torch.Tensor, indices: torch.Tensor, weight: torch.Tensor
-) -> torch.Tensor:
-    ctx.save_for_backward(indices, weight)
-    ctx.number = features.shape[2]
-    return kernels.three_interpolate(features, indices, weight)
-
-
-def _interpolate_grad(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-    indices, weight = ctx.saved_tensors
-    return kernels.three_interpolate_grad(grad, indices, weight, ctx.number), None, None
+def _features_grad(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    """The gradient in the features; mmcv gives none in the weights."""
+    indices, *weight = ctx.saved_tensors
+    if weight:
+        grad = grad[..., None] * weight[0][:, None]
+    elif indices.dim() == 2:
+        grad, indices = grad[..., None], indices[..., None]
+    return (kernels.group_points_grad(grad, indices, ctx.number), *[None] * ctx.given)
 
 
 def _assign(ctx: Any, *args: Any) -> torch.Tensor:

@@ -1,22 +1,19 @@
 """Point operators on the CPU, in plain PyTorch.
 
-They compute what mmcv's CUDA kernels of the same names compute, for coordinates that are finite:
+They compute what mmcv's CUDA kernels of the same names compute, for finite coordinates:
 
-* Distances that decide something are sums of squared differences, ``(dx*dx + dy*dy) + dz*dz`` in
-  this order, never the expanded form ``|a|^2 + |b|^2 - 2ab``, which loses all digits where points
-  are close. Products and sums are rounded one by one, so that every processor gets the same bits.
-  CUDA's compiler fuses some: where two distances agree but for the last bits, the devices may
-  decide differently.
-* Equal distances go to the lowest index, as in a scan from the first point to the last. That is
-  what CUDA does in ``ball_query`` and ``three_nn``. Its ``furthest_point_sample`` compares the best
-  points of its threads in a tree, and its ``knn`` keeps a heap: which of several points at equal
-  distances these take depends on the number of threads and on the heap's history. Where
-  coordinates carry noise there are no ties but between copies of a point.
-* Each cloud of a batch is treated alone: results do not depend on the other clouds, nor on the
-  size of the batch.
+* A distance that decides something is a sum of squared differences, ``(dx*dx + dy*dy) + dz*dz`` in
+  this order. The expanded form ``|a|^2 + |b|^2 - 2ab`` loses all digits where points are close.
+  Every product and sum is rounded by itself, so every processor gets the same bits. CUDA's compiler
+  fuses some: where two distances differ in the last bits only, the devices may decide differently.
+* Among equal distances the lowest index wins, as in a scan from the first point to the last. CUDA
+  does so in ``ball_query`` and ``three_nn``. Its ``furthest_point_sample`` compares in a tree of
+  threads and its ``knn`` keeps a heap, so there the winner depends on the number of threads and the
+  heap's history. Under noise only copies of a point have equal distances.
+* Each cloud of a batch is treated alone. Neither the other clouds nor the batch size matter.
 
-Indices are int32 as mmcv's are. All functions take any floating type; 16-bit coordinates are
-compared in float32. Gradients flow through the functions that carry features.
+Indices are int32 as mmcv's are. All functions take any floating type and compare 16-bit coordinates
+in float32. Gradients flow through the functions that carry features.
 """
 
 from __future__ import annotations
@@ -28,26 +25,21 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-# Elements of a block of distances: a few such buffers stay in a core's cache.
-BLOCK = 1 << 17
-# Largest matrix of distances that is kept whole.
-LARGEST = 1 << 19
-# Elements of a step of sampling.
-STEP = 1 << 15
-# So many smallest elements are found faster one by one than all together.
-FEW = 16
-# mmcv's kernels take this for the largest squared distance.
-FAR = 1e10
+BLOCK = 1 << 17  # elements of a block of distances: a few such buffers stay in a core's cache
+LARGEST = 1 << 19  # elements of the largest matrix of distances that is kept whole
+STEP = 1 << 15  # elements of a step of sampling
+FEW = 16  # up to so many smallest elements are found faster one by one than all together
+FAR = 1e10  # mmcv's kernels take this for the largest squared distance
 
 Neighbourhood = tuple[int, slice, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Runs on one thread: thousands of short operations, one after the other.
+    """Runs thousands of short operations on one thread.
 
-    To share each of them among threads gains nothing (two idle cores were as fast as one), and took
-    10 times as long where other processes kept the cores busy: each waits for the slowest.
+    Two idle cores were as fast as one. On busy cores, sharing each operation among threads took 10
+    times as long, because each waits for the slowest.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -61,9 +53,9 @@ def _one_thread() -> Iterator[None]:
 def furthest_point_sample(points_xyz: torch.Tensor, num_points: int) -> torch.Tensor:
     """Samples points one by one, each the furthest from all that are sampled already.
 
-    The first is point 0. Squared distances are capped at 1e10. Once every point is sampled (or a
-    copy of it is), all distances are 0 and point 0 is taken again. Unlike some older versions of
-    this operator, points near the origin are not passed over.
+    The first is point 0. Squared distances are capped at 1e10. Once every point or a copy of it is
+    sampled, all distances are 0 and point 0 comes again. Some older versions of this operator pass
+    over points near the origin; this one does not.
 
     Args:
         points_xyz (torch.Tensor): Coordinates, shape (B, N, 3), N at least 1.
@@ -71,6 +63,9 @@ def furthest_point_sample(points_xyz: torch.Tensor, num_points: int) -> torch.Te
 
     Returns:
         torch.Tensor: Indices, shape (B, num_points), int32.
+
+    >>> furthest_point_sample(torch.tensor([[[0.0, 0, 0], [1, 0, 0], [5, 0, 0]]]), 2)
+    tensor([[0, 2]], dtype=torch.int32)
     """
     _check(points_xyz, 'points_xyz')
     batch, number, _ = points_xyz.shape
@@ -91,8 +86,7 @@ def _sample(xyz: torch.Tensor, num_points: int) -> torch.Tensor:
     centre = xyz.new_empty((3, batch, 1))
     furthest = xyz.new_empty((batch, 1))
     (x, y, z), (cx, cy, cz) = xyz.unbind(), centre.unbind()
-    rows = result.unbind()
-    for last, row in itertools.pairwise(rows):
+    for last, row in itertools.pairwise(result.unbind()):
         torch.gather(xyz, 2, last.expand(3, -1, -1), out=centre)
         torch.sub(x, cx, out=step)
         torch.mul(step, step, out=distance)
@@ -138,7 +132,7 @@ def ball_query(
     """Finds the first points, by index, in a shell around each centre.
 
     A point counts where min_radius^2 <= d^2 < max_radius^2 or d = 0, with the radii squared in
-    float32. Places that are left over repeat the first point; where no point counts, all are 0.
+    float32. Places left over repeat the first point, or are 0 where no point counts.
 
     Args:
         min_radius (float): Inner radius of the shell.
@@ -192,14 +186,11 @@ def knn(
 ) -> torch.Tensor:
     """Finds the k nearest points of each centre, nearest first.
 
-    Where there are fewer than k points (or some are 1e5 away and further), the places that are
-    left over are 0.
+    Places left over are 0: where there are fewer than k points, or points 1e5 away or further.
 
-    The points may have any number of coordinates. mmcv's CUDA kernel takes it for 3 whatever it
-    is, and so misreads the features that DGCNN's later layers (``F-KNN``) hand it: it regards the
-    first 3 B N numbers of the whole batch as the points, which makes the neighbours in one cloud
-    depend on another cloud. Here the distance is over all coordinates of a point, as documented
-    there.
+    Points may have any number of coordinates, and all of them count, as mmcv documents. Its CUDA
+    kernel always takes 3. It misreads the features of DGCNN's later layers (``F-KNN``): it reads
+    the first 3 B N numbers of the batch as the points, so neighbours in one cloud depend on others.
 
     Args:
         k (int): Number of neighbours, 1 to 99.
@@ -227,12 +218,11 @@ def knn(
 def three_nn(target: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Finds the three nearest source points of each target point, nearest first.
 
-    Where there are fewer than three, the distances that are left over are infinite and the indices
-    0.
+    Where there are fewer than three, the distances left over are infinite and the indices 0.
 
     Args:
-        target (torch.Tensor): Points that look for neighbours, shape (B, N, 3).
-        source (torch.Tensor): Points among which they look, shape (B, M, 3).
+        target (torch.Tensor): Points whose neighbours are sought, shape (B, N, 3).
+        source (torch.Tensor): Points among which they are sought, shape (B, M, 3).
 
     Returns:
         tuple[torch.Tensor, torch.Tensor]: Euclidean distances in the type of ``target`` and
@@ -252,8 +242,8 @@ def group_points(features: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         indices (torch.Tensor): Integers, shape (B, M, K).
 
     Returns:
-        torch.Tensor: Shape (B, C, M, K), in memory with channels last, unlike mmcv's: a point's
-        features are copied at once, and convolutions that follow are faster so.
+        torch.Tensor: Shape (B, C, M, K). Unlike mmcv's it has channels last in memory, so a point's
+        features are copied at once and later convolutions are faster.
     """
     batch, channels, _ = features.shape
     groups = indices.shape[1:]
@@ -264,9 +254,12 @@ def group_points(features: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 def group_points_grad(grad: torch.Tensor, indices: torch.Tensor, number: int) -> torch.Tensor:
     """The gradient of ``group_points`` in the features: sums, in the order of the groups.
 
+    With ``grad[..., None]`` and ``indices[..., None]`` it is that of ``gather_points``; with
+    ``grad[..., None] * weight[:, None]``, that of ``three_interpolate``.
+
     Args:
         grad (torch.Tensor): Gradient in the grouped features, shape (B, C, M, K).
-        indices (torch.Tensor): As for ``group_points``.
+        indices (torch.Tensor): Integers, shape (B, M, K).
         number (int): Number of points N.
 
     Returns:
@@ -293,20 +286,6 @@ def gather_points(features: torch.Tensor, indices: torch.Tensor) -> torch.Tensor
     return features.gather(2, index)
 
 
-def gather_points_grad(grad: torch.Tensor, indices: torch.Tensor, number: int) -> torch.Tensor:
-    """The gradient of ``gather_points`` in the features.
-
-    Args:
-        grad (torch.Tensor): Gradient in the chosen features, shape (B, C, M).
-        indices (torch.Tensor): As for ``gather_points``.
-        number (int): Number of points N.
-
-    Returns:
-        torch.Tensor: Shape (B, C, N).
-    """
-    return group_points_grad(grad[..., None], indices[..., None], number)
-
-
 def three_interpolate(
     features: torch.Tensor, indices: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
@@ -330,23 +309,6 @@ def three_interpolate(
     return sums.view(batch, -1, channels).transpose(1, 2).contiguous()
 
 
-def three_interpolate_grad(
-    grad: torch.Tensor, indices: torch.Tensor, weight: torch.Tensor, number: int
-) -> torch.Tensor:
-    """The gradient of ``three_interpolate`` in the features; mmcv gives none in the weights.
-
-    Args:
-        grad (torch.Tensor): Gradient in the sums, shape (B, C, N).
-        indices (torch.Tensor): As for ``three_interpolate``.
-        weight (torch.Tensor): As for ``three_interpolate``.
-        number (int): Number of points M that have features.
-
-    Returns:
-        torch.Tensor: Shape (B, C, M).
-    """
-    return group_points_grad(grad[..., None] * weight[:, None], indices, number)
-
-
 def assign_score_withk(
     scores: torch.Tensor,
     point_features: torch.Tensor,
@@ -355,8 +317,8 @@ def assign_score_withk(
 ) -> torch.Tensor:
     """Sums over PAConv's weight bank: sum_m s_m (p_m - c_m) for each pair of centre and neighbour.
 
-    The first neighbour is the centre. mmcv's kernel sums whatever ``aggregate`` says, and so does
-    this. Pairs whose neighbour is not a point (index out of [0, N)) give 0.
+    The first neighbour is the centre. Like mmcv's kernel it sums, whatever ``aggregate`` says. A
+    pair whose neighbour is no point (index out of [0, N)) gives 0.
 
     Args:
         scores (torch.Tensor): Shape (B, M, K, W).
@@ -384,18 +346,10 @@ def assign_score_withk_grad(
     center_features: torch.Tensor,
     knn_idx: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The gradients of ``assign_score_withk``.
+    """The gradients of ``assign_score_withk`` in scores, point features and centre features.
 
-    Args:
-        grad (torch.Tensor): Gradient in the sums, shape (B, D, M, K).
-        scores (torch.Tensor): As for ``assign_score_withk``.
-        point_features (torch.Tensor): As for ``assign_score_withk``.
-        center_features (torch.Tensor): As for ``assign_score_withk``.
-        knn_idx (torch.Tensor): As for ``assign_score_withk``.
-
-    Returns:
-        tuple[torch.Tensor, torch.Tensor, torch.Tensor]: In scores, point features and centre
-        features, each in their shape.
+    Takes the gradient in the sums, shape (B, D, M, K), then the arguments of
+    ``assign_score_withk``.
     """
     k, bank = scores.shape[2:]
     grad = grad.permute(0, 2, 3, 1)
@@ -414,7 +368,7 @@ def assign_score_withk_grad(
 
 
 def _neighbourhoods(knn_idx: torch.Tensor, features: torch.Tensor) -> Iterator[Neighbourhood]:
-    """Cloud, slice of centres, which neighbours count, neighbours, first neighbours, by parts."""
+    """By blocks of centres: cloud, slice, which neighbours count, neighbours, first neighbours."""
     number, bank, out = features.shape[1:]
     centres, k = knn_idx.shape[1:]
     size = max(1, 8 * BLOCK // max(1, k * bank * out))
@@ -440,16 +394,9 @@ def _pairs(
 def _nearest(
     queries: torch.Tensor, points: torch.Tensor, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k points nearest to each query, by distance and then by index.
+    """The k points (B, N, C) nearest to each query (B, M, C), by distance and then by index.
 
-    Args:
-        queries (torch.Tensor): Shape (B, M, C).
-        points (torch.Tensor): Shape (B, N, C).
-        k (int): At least 1; where it exceeds N, places are left over.
-
-    Returns:
-        tuple[torch.Tensor, torch.Tensor]: Squared distances, infinite where left over, and
-        indices, int32, 0 where left over, both of shape (B, M, k).
+    Returns squared distances, infinite where k exceeds N, and int32 indices, 0 there; (B, M, k).
     """
     queries, points = _comparable(queries).detach(), _comparable(points).detach()
     batch, number, _ = points.shape
@@ -480,24 +427,16 @@ def _nearest(
 def _smallest_of_groups(
     distance: torch.Tensor, k: int, group: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k smallest of each column, by value and then by row, and their rows, shapes (k, M).
+    """The k smallest of each column (N, M), by value and then by row, and their rows; (k, M).
 
-    Groups of rows that follow one another are searched first: as each is as good as its smallest
-    element, the k smallest are in the k groups with the smallest minima, among equal ones the
-    upper.
-
-    Args:
-        distance (torch.Tensor): Shape (N, M), N a multiple of ``group``.
-        k (int): At most N.
-        group (int): Rows in a group; N is at least k groups unless it is 1.
-
-    Returns:
-        tuple[torch.Tensor, torch.Tensor]: Values and rows.
+    Searches groups of consecutive rows first. A group is as good as its smallest element, so the k
+    smallest are in the k groups with the smallest minima, the upper ones among equals. N is a
+    multiple of ``group``, and at least k groups unless that is 1.
     """
     if group == 1:
         return _smallest(distance, k)
     lowest = distance.view(-1, group, distance.shape[1]).amin(dim=1)
-    # In order of their rows, that among equal candidates the first is the upper one.
+    # In order of their rows, so that among equal candidates the first is the upper one.
     chosen = _smallest(lowest, k)[1].sort(dim=0).values
     rows = (chosen[:, None] * group + torch.arange(group)[:, None]).flatten(0, 1)
     values, place = _smallest(distance.gather(0, rows), k)
@@ -505,13 +444,13 @@ def _smallest_of_groups(
 
 
 def _smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k smallest of each column, by value and then by row, and their rows, shapes (k, M).
+    """The k smallest of each column (N, M), by value and then by row, and their rows; (k, M).
 
-    A few are taken one after the other, each by passes that run over whole rows at once, which is
-    faster than sorting columns. Overwrites ``values``, which must not be negative.
+    Takes a few one by one, with passes over whole rows, which is faster than sorting columns.
+    Overwrites ``values``, which must not be negative.
     """
     if k > FEW and values.dtype == torch.float32:
-        # The bits of such numbers order them as integers; with the row below no two are equal.
+        # As integers their bits have the same order; with the row below, no two are equal.
         keys = values.t().contiguous().view(torch.int32).long().bitwise_left_shift_(32)
         keys = keys.add_(torch.arange(len(values))).topk(k, dim=1, largest=False).values.t()
         return (keys >> 32).int().view(torch.float32), keys & 0xFFFFFFFF
@@ -543,18 +482,13 @@ def _hits(distance: torch.Tensor, inner: float, outer: float, spare: torch.Tenso
 
 
 class _Distances:
-    """Squared distances between two sets of points, in buffers that are used again.
-
-    Args:
-        size (int): Largest number of pairs.
-        dtype (torch.dtype): Type of the coordinates.
-    """
+    """Squared distances of up to ``size`` pairs of points, in buffers that are used again."""
 
     def __init__(self, size: int, dtype: torch.dtype) -> None:
         self.total, self.step = torch.empty(size, dtype=dtype), torch.empty(size, dtype=dtype)
 
     def __call__(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Distances of rows (R, C) and columns (C, N), shape (R, N), valid until the next call."""
+        """Of rows (R, C) and columns (C, N), shape (R, N), valid until the next call."""
         number, width = len(rows), columns.shape[1]
         total = self.total[: number * width].view(number, width)
         block = max(1, BLOCK // width)
@@ -575,7 +509,7 @@ class _Distances:
 
 
 def _comparable(points: torch.Tensor) -> torch.Tensor:
-    """The coordinates in a type whose differences can be compared."""
+    """Coordinates in a type whose differences can be compared."""
     return points if points.dtype in (torch.float32, torch.float64) else points.float()
 
 

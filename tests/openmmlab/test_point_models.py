@@ -110,7 +110,7 @@ def test_other_devices_and_stacked_clouds_go_to_mmcv(stacked, monkeypatch):
 
     from mmcert.pointops import install
 
-    forward = install._dispatch_forward(install._ball_query, original)
+    forward = install._dispatch_forward(install._indices('ball_query'), original)
     monkeypatch.setattr(BallQuery, 'forward', staticmethod(forward))
     if stacked:
         counts = torch.tensor([4], dtype=torch.int32)

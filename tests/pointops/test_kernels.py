@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcert import pointops
 from mmcert.pointops import kernels
 
 
@@ -89,12 +88,12 @@ quick = settings(max_examples=60, deadline=None)
 @cases
 def test_furthest_point_sampling_scans_from_point_0(batch, number, centres, kind, count, seed):
     points = clouds(batch, number, kind, seed)
-    found = pointops.furthest_point_sample(points, count)
+    found = kernels.furthest_point_sample(points, count)
     assert found.dtype == torch.int32 and found.shape == (batch, count)
     distances = [squared(p, p) for p in points.numpy()]
     expected = [scan_furthest(d, count) for d in distances]
     assert found.tolist() == expected
-    by_distance = pointops.furthest_point_sample_with_dist(
+    by_distance = kernels.furthest_point_sample_with_dist(
         torch.from_numpy(np.stack(distances)), count
     )
     assert by_distance.dtype == torch.int32
@@ -110,7 +109,7 @@ def test_ball_query_takes_the_first_points_in_order(batch, number, centres, kind
     for inner, outer in ((0.0, 0.5), (0.5, 1.0), (0.25, 1e-3 if kind == 'far' else 1.5)):
         if inner >= outer:
             inner = 0.0
-        found = pointops.ball_query(inner, outer, count, points, around)
+        found = kernels.ball_query(inner, outer, count, points, around)
         assert found.dtype == torch.int32 and found.shape == (batch, centres, count)
         for index, p, c in zip(found.numpy(), points.numpy(), around.numpy(), strict=True):
             np.testing.assert_array_equal(index, scan_ball(squared(c, p), inner, outer, count))
@@ -121,11 +120,11 @@ def test_ball_query_takes_the_first_points_in_order(batch, number, centres, kind
 def test_neighbours_come_by_distance_and_then_by_index(batch, number, centres, kind, count, seed):
     points = clouds(batch, number, kind, seed)
     around = clouds(batch, centres, kind, seed)
-    found = pointops.knn(count, points, around)
-    distance, three = pointops.three_nn(around, points)
+    found = kernels.knn(count, points, around)
+    distance, three = kernels.three_nn(around, points)
     assert found.dtype == three.dtype == torch.int32 and found.shape == (batch, count, centres)
     turned = [t.transpose(1, 2).contiguous() for t in (points, around)]
-    torch.testing.assert_close(pointops.knn(count, *turned, True), found, rtol=0, atol=0)
+    torch.testing.assert_close(kernels.knn(count, *turned, True), found, rtol=0, atol=0)
     for b in range(batch):
         d = squared(around[b].numpy(), points[b].numpy())
         np.testing.assert_array_equal(found[b].t().numpy(), scan_nearest(d, count)[1])
@@ -140,7 +139,7 @@ def test_neighbours_come_by_distance_and_then_by_index(batch, number, centres, k
 def test_neighbours_among_many_points(kind, k):
     points = clouds(2, 1501, kind, 5)
     around = clouds(2, 777, kind, 6)
-    found = pointops.knn(k, points, around)
+    found = kernels.knn(k, points, around)
     for b in range(2):
         d = squared(around[b].numpy(), points[b].numpy())
         order = np.argsort(d, axis=1, kind='stable')[:, :k]
@@ -149,9 +148,9 @@ def test_neighbours_among_many_points(kind, k):
 
 def test_many_clouds_of_many_points_in_blocks():
     points = clouds(2, 3001, 'copies', 7)
-    found = pointops.ball_query(0.0, 0.3, 16, points, points[:, :120])
+    found = kernels.ball_query(0.0, 0.3, 16, points, points[:, :120])
     many = clouds(21, 1900, 'random', 8)
-    sampled = pointops.furthest_point_sample(many, 5)
+    sampled = kernels.furthest_point_sample(many, 5)
     for b in range(2):
         d = squared(points[b, :120].numpy(), points[b].numpy())
         np.testing.assert_array_equal(found[b].numpy(), scan_ball(d, 0.0, 0.3, 16))
@@ -163,10 +162,10 @@ def test_many_clouds_of_many_points_in_blocks():
 def test_other_types_of_coordinates(dtype):
     points = clouds(2, 50, 'random', 3).to(dtype)
     exact = (points if dtype == torch.float64 else points.float()).numpy()
-    distance, index = pointops.three_nn(points[:, :20], points)
+    distance, index = kernels.three_nn(points[:, :20], points)
     assert distance.dtype == dtype
-    ball = pointops.ball_query(0.0, 0.8, 8, points, points)
-    sampled = pointops.furthest_point_sample(points, 9)
+    ball = kernels.ball_query(0.0, 0.8, 8, points, points)
+    sampled = kernels.furthest_point_sample(points, 9)
     for b in range(2):
         d = squared(exact[b], exact[b])
         np.testing.assert_array_equal(index[b].numpy(), scan_nearest(d[:20], 3)[1])
@@ -176,49 +175,49 @@ def test_other_types_of_coordinates(dtype):
 
 def test_neighbours_in_feature_space_are_of_all_channels_and_of_the_own_cloud():
     features = clouds(3, 40, 'random', 11, channels=17)
-    found = pointops.knn(6, features)
+    found = kernels.knn(6, features)
     for b in range(3):
         d = squared(features[b].numpy(), features[b].numpy())
         np.testing.assert_array_equal(found[b].t().numpy(), scan_nearest(d, 6)[1])
-    torch.testing.assert_close(pointops.knn(6, features[1:2]), found[1:2], rtol=0, atol=0)
+    torch.testing.assert_close(kernels.knn(6, features[1:2]), found[1:2], rtol=0, atol=0)
 
 
 def test_all_copies_of_one_point_sample_point_0_again():
-    assert pointops.furthest_point_sample(torch.ones(1, 9, 3), 4).tolist() == [[0, 0, 0, 0]]
+    assert kernels.furthest_point_sample(torch.ones(1, 9, 3), 4).tolist() == [[0, 0, 0, 0]]
 
 
 def test_points_near_the_origin_are_not_passed_over():
     points = torch.tensor([[[1.0, 0, 0], [0, 0, 0], [0.6, 0, 0]]])
-    assert pointops.furthest_point_sample(points, 2).tolist() == [[0, 1]]
+    assert kernels.furthest_point_sample(points, 2).tolist() == [[0, 1]]
 
 
 def test_an_empty_ball_gives_0_and_an_inner_radius_keeps_the_centre():
     points = torch.tensor([[[5.0, 0, 0], [0, 0, 0], [0.5, 0, 0], [0.1, 0, 0]]])
     nobody = torch.tensor([[[50.0, 0, 0]]])
-    assert pointops.ball_query(0.0, 1.0, 3, points, nobody).tolist() == [[[0, 0, 0]]]
+    assert kernels.ball_query(0.0, 1.0, 3, points, nobody).tolist() == [[[0, 0, 0]]]
     centre = torch.zeros(1, 1, 3)
-    assert pointops.ball_query(0.2, 1.0, 3, points, centre).tolist() == [[[1, 2, 1]]]
-    assert pointops.ball_query(0.0, 0.5, 4, points, centre).tolist() == [[[1, 3, 1, 1]]]
+    assert kernels.ball_query(0.2, 1.0, 3, points, centre).tolist() == [[[1, 2, 1]]]
+    assert kernels.ball_query(0.0, 0.5, 4, points, centre).tolist() == [[[1, 3, 1, 1]]]
 
 
 def test_places_left_over_are_0():
     points = torch.tensor([[[1.0, 0, 0], [2.0, 0, 0]]])
-    assert pointops.knn(4, points, points[:, 1:])[0, :, 0].tolist() == [1, 0, 0, 0]
-    distance, index = pointops.three_nn(points[:, 1:], points)
+    assert kernels.knn(4, points, points[:, 1:])[0, :, 0].tolist() == [1, 0, 0, 0]
+    distance, index = kernels.three_nn(points[:, 1:], points)
     assert index.tolist() == [[[1, 0, 0]]] and distance.tolist() == [[[0.0, 1.0, torch.inf]]]
     far = torch.tensor([[[0.0, 0, 0], [0.0, 0, 3e5], [1.0, 0, 0]]])
-    assert pointops.knn(3, far, far[:, 2:])[0, :, 0].tolist() == [2, 0, 0]
+    assert kernels.knn(3, far, far[:, 2:])[0, :, 0].tolist() == [2, 0, 0]
 
 
 def test_a_wrong_shape_is_refused_with_the_shape():
     with pytest.raises(
         ValueError, match=r'points_xyz must have shape \(B, N, 3\), has \(2, 5, 4\)'
     ):
-        pointops.furthest_point_sample(torch.zeros(2, 5, 4), 2)
+        kernels.furthest_point_sample(torch.zeros(2, 5, 4), 2)
     with pytest.raises(ValueError, match='k must be 1 to 99, is 100'):
-        pointops.knn(100, torch.zeros(1, 200, 3))
+        kernels.knn(100, torch.zeros(1, 200, 3))
     with pytest.raises(ValueError, match='min_radius 1.0 must be less than max_radius 0.5'):
-        pointops.ball_query(1.0, 0.5, 2, torch.zeros(1, 2, 3), torch.zeros(1, 2, 3))
+        kernels.ball_query(1.0, 0.5, 2, torch.zeros(1, 2, 3), torch.zeros(1, 2, 3))
 
 
 @quick
@@ -239,19 +238,19 @@ def test_features_are_gathered_grouped_and_interpolated(batch, channels, number,
 
     for result, expected, gradient in (
         (
-            pointops.group_points(features, index),
+            kernels.group_points(features, index),
             brute(index),
-            lambda g: pointops.group_points_grad(g, index, number),
+            lambda g: kernels.group_points_grad(g, index, number),
         ),
         (
-            pointops.gather_points(features, index[..., 0]),
+            kernels.gather_points(features, index[..., 0]),
             brute(index[..., :1])[..., 0],
-            lambda g: pointops.gather_points_grad(g, index[..., 0], number),
+            lambda g: kernels.group_points_grad(g[..., None], index[..., :1], number),
         ),
         (
-            pointops.three_interpolate(features, three, weight),
+            kernels.three_interpolate(features, three, weight),
             (brute(three) * weight[:, None]).sum(dim=-1),
-            lambda g: pointops.three_interpolate_grad(g, three, weight, number),
+            lambda g: kernels.group_points_grad(g[..., None] * weight[:, None], three, number),
         ),
     ):
         torch.testing.assert_close(result, expected)
@@ -276,10 +275,10 @@ def test_scores_are_assigned_to_differences_from_the_centre(block, monkeypatch):
     pairs = points[cloud, safe] - centers[cloud, safe[..., :1]]
     expected = torch.einsum('bnkm,bnkmo->bonk', scores * kept, pairs)
     inputs = (scores, points, centers)
-    torch.testing.assert_close(pointops.assign_score_withk(*inputs, index), expected)
+    torch.testing.assert_close(kernels.assign_score_withk(*inputs, index), expected)
     upstream = torch.randn_like(expected)
     wanted = torch.autograd.grad(expected, inputs, upstream)
-    found = pointops.assign_score_withk_grad(upstream, *(t.detach() for t in inputs), index)
+    found = kernels.assign_score_withk_grad(upstream, *(t.detach() for t in inputs), index)
     for gradient, reference in zip(found, wanted, strict=True):
         torch.testing.assert_close(gradient, reference)
 
@@ -287,5 +286,5 @@ def test_scores_are_assigned_to_differences_from_the_centre(block, monkeypatch):
 def test_gradients_are_the_same_every_time():
     index = torch.randint(50, (4, 200, 16))
     grad = torch.randn(4, 32, 200, 16)
-    once = pointops.group_points_grad(grad, index, 50)
-    assert all(torch.equal(pointops.group_points_grad(grad, index, 50), once) for _ in range(5))
+    once = kernels.group_points_grad(grad, index, 50)
+    assert all(torch.equal(kernels.group_points_grad(grad, index, 50), once) for _ in range(5))
