@@ -20,7 +20,8 @@ from mmcert.certifier.segmentor import margins
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
 from mmcert.models.overrides import is_untouched
 from mmcert.models.precision import PrecisionSettings
-from mmcert.models.randomness import Labelled, RandomNumbers, Repeatability, joined
+from mmcert.models.randomness import Labelled, joined
+from mmcert.models.segmentor import RepeatableSegmentor
 from mmcert.sampling import LogitMaps
 from mmcert.sampling.label_decoding import decode_labels
 from mmcert.sampling.logit_maps import resized_scores
@@ -73,20 +74,17 @@ def to_unit_range(image: torch.Tensor) -> torch.Tensor:
     return raw / PIXEL_RANGE
 
 
-class ImageSegmentor:
+class ImageSegmentor(RepeatableSegmentor):
     """The function that is smoothed: an image at its certified size to its label map.
 
-    Everything between the noisy image and the labels belongs to it: resizing to the input scales,
+    Everything between the noisy image in [0, 1] units, shape (C, H, W), and the labels at the
+    original size of the image (or on the head's grid) belongs to it: resizing to the input scales,
     mirroring, normalisation, padding, whole or slide inference, resizing of the logits.
 
     Where the model's own code between logits and labels is mmsegmentation's (whole inference, one
-    scale), the logits are handed on as they leave the head, with how the labels follow from them;
-    they are the labels that the model's own ``predict`` gives, except that logits in half precision
-    are resized and compared in single precision. Anything else goes through ``predict``.
-
-    A model that draws random numbers in testing gets its images one by one, with the global
-    generators seeded by each of them (see ``RandomNumbers``), and before its first image is
-    sampled, two passes must agree (see ``Repeatability``).
+    scale), it returns the logits as they leave the head, and how the labels follow from them. These
+    are the labels of the model's own ``predict``, except that logits in half precision are resized
+    and compared in single precision. Anything else goes through ``predict``.
 
     Args:
         base (BaseModel): A trained mmsegmentation model.
@@ -94,8 +92,12 @@ class ImageSegmentor:
         scales (Sequence[float]): Factors of the input size; with several, or with ``flip``, the
             class probabilities are averaged.
         flip (bool): Whether to add the mirrored image at each scale.
-        precision (PrecisionSettings): How the model computes.
+        precision (PrecisionSettings | None): How the model computes.
         resolution (str): 'image', or 'logits' for label maps on the head's own grid.
+
+    Attributes:
+        grid (Grid | None): With 'logits', which grid point each pixel of the image belongs to, once
+            an image was labelled.
 
     Raises:
         ValueError: If ``resolution='logits'`` does not go with this model or these scales.
@@ -110,12 +112,9 @@ class ImageSegmentor:
         precision: PrecisionSettings | None = None,
         resolution: Resolution = 'image',
     ) -> None:
-        self.base = base
         self.metainfo = data_sample.metainfo
-        self.scales = tuple(scales)
-        self.flip = flip
-        self.precision = precision or PrecisionSettings()
-        self.resolution = resolution
+        self.scales, self.flip, self.resolution = tuple(scales), flip, resolution
+        super().__init__(base, precision, True, self.scales, flip, resolution)
         single = len(self.scales) == 1 and not flip
         self._hands_on_logits = single and not self.metainfo.get('flip') and _is_plain(base)
         if resolution == 'logits' and not self._hands_on_logits:
@@ -124,30 +123,8 @@ class ImageSegmentor:
                 "that mmsegmentation's own code takes from logits to labels; use "
                 "resolution='image'"
             )
-        self._grid: Grid | None = None
-        self._random = RandomNumbers()
-        self._repeats = Repeatability(base, self.precision, self.scales, flip, resolution)
-
-    def __call__(self, images: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
-        """Labels a batch.
-
-        Args:
-            images (list[torch.Tensor]): B images in [0, 1] units, shape (C, H, W), on any range.
-
-        Returns:
-            LogitMaps | torch.Tensor: Label maps at the original size of the image (or on the head's
-            grid), shape (B, H', W'), integers; or the logits that give these label maps.
-
-        Raises:
-            SegmentorOutputError: If a score is NaN or infinite.
-            UnrepeatableModelError: If two passes over the first image ever seen differ.
-        """
-        if not self._repeats.known:
-            self.with_margin(images[0])
-        return self._output(images)
 
     def _output(self, images: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
-        """Labels a batch; see ``__call__``."""
         batch = _stacked(images)
         with self.precision.autocast(batch.device):
             if self._hands_on_logits:
@@ -166,28 +143,7 @@ class ImageSegmentor:
         require_finite(output.scores)
         return decode_labels(output)
 
-    def with_margin(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels one image and says how clear each label is.
-
-        Args:
-            image (torch.Tensor): In [0, 1] units, shape (C, H, W).
-
-        Returns:
-            tuple[torch.Tensor, torch.Tensor]: The label map, integers, and the difference between
-            the probabilities of the first and the second class (of the foreground's to its
-            threshold for a binary head) in steps of 1/255, rounded down, uint8; both of shape
-            (H', W').
-
-        Raises:
-            SegmentorOutputError: If a score is NaN or infinite.
-            UnrepeatableModelError: If it is the first image, and another pass over it differs.
-        """
-        found = self._with_margin(image)
-        self._repeats.check(found, lambda: self._with_margin(image))
-        return found
-
     def _with_margin(self, image: torch.Tensor) -> Labelled:
-        """Labels and margins by one pass."""
         output = self._output([image])
         if isinstance(output, LogitMaps):
             require_finite(output.scores)
@@ -207,21 +163,7 @@ class ImageSegmentor:
     def to_dict(self) -> dict[str, Any]:
         """What certificates say of the arithmetic, once an image was labelled, as JSON values."""
         resized = 'in fp32' if self._hands_on_logits else 'by the model, in its own precision'
-        device = next(self.base.parameters()).device
-        return {
-            **self.precision.to_dict(device),
-            'logits_resized': resized,
-            **self._random.to_dict(),
-            **self._repeats.to_dict(),
-        }
-
-    @property
-    def grid(self) -> Grid | None:
-        """Which cell each pixel of the image lies in, once an image was labelled.
-
-        None if the label maps are the image's own.
-        """
-        return self._grid
+        return {**super().to_dict(), 'logits_resized': resized}
 
     def _logit_maps(self, batch: torch.Tensor) -> LogitMaps | None:
         """The logits of a batch in [0, 1] units and how to read them, if they can be had."""
@@ -261,7 +203,7 @@ class ImageSegmentor:
         threshold = head.threshold if logits.shape[1] == 1 else None
         original = tuple(self.metainfo['ori_shape'][:2])
         if self.resolution == 'logits':
-            self._grid = nearest_grid(tuple(logits.shape[-2:]), size, window, original)
+            self.grid = nearest_grid(tuple(logits.shape[-2:]), size, window, original)
             return LogitMaps(logits, tuple(logits.shape[-2:]), threshold=threshold)
         maps = LogitMaps(logits, size, align_corners, window, threshold)
         if window[2:] == original:

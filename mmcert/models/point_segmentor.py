@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmdet3d.models.data_preprocessors import Det3DDataPreprocessor
@@ -11,27 +10,20 @@ from mmdet3d.models.segmentors import EncoderDecoder3D
 from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModel
 
+from mmcert.certifier.segmentor import margins
 from mmcert.models.overrides import is_untouched
 from mmcert.models.precision import PrecisionSettings
-from mmcert.models.randomness import (
-    Labelled,
-    RandomNumbers,
-    Repeatability,
-    content_number,
-    joined,
-)
+from mmcert.models.randomness import Labelled, content_number, joined
+from mmcert.models.segmentor import RepeatableSegmentor
 from mmcert.sampling.outputs import require_finite
 
 
-class PointSegmentor:
+class PointSegmentor(RepeatableSegmentor):
     """The function that is smoothed: the perturbed columns of a cloud to a label for each point.
 
-    Everything behind the perturbed coordinates belongs to it: voxelisation, sliding blocks, random
-    sampling inside the model, averaged runs. Random numbers that the model draws from the global
-    generators (see ``RandomNumbers``), and the orders of the points in averaged runs, are seeded by
-    the perturbed cloud itself. So the base model is a deterministic function of its input, as
-    smoothing assumes, and gives the same labels in any batch; before the first cloud is sampled,
-    two passes must agree (see ``Repeatability``).
+    Everything behind the perturbed columns, shape (N, k), belongs to it: voxelisation, sliding
+    blocks, random sampling inside the model, averaged runs. The orders of the points in averaged
+    runs are seeded by the perturbed cloud itself, as are the model's own random numbers.
 
     Args:
         base (BaseModel): A trained mmdetection3d segmentor.
@@ -44,8 +36,6 @@ class PointSegmentor:
         precision (PrecisionSettings | None): How the model computes.
     """
 
-    grid = None
-
     def __init__(
         self,
         base: BaseModel,
@@ -55,68 +45,21 @@ class PointSegmentor:
         runs: int = 1,
         precision: PrecisionSettings | None = None,
     ) -> None:
-        self.base, self.cloud = base, cloud
-        self.metainfo = data_sample.metainfo
+        self.cloud, self.metainfo = cloud, data_sample.metainfo
         self.columns, self.runs = list(columns), runs
-        self.precision = precision or PrecisionSettings()
         self._batched = _takes_batches(base)
-        self._random = RandomNumbers(together=self._batched)
-        self._repeats = Repeatability(base, self.precision, runs, *self.columns)
+        super().__init__(base, precision, self._batched, runs, *self.columns)
 
-    def __call__(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Labels a batch.
-
-        Args:
-            inputs (list[torch.Tensor]): B times the perturbed columns, shape (N, k).
-
-        Returns:
-            torch.Tensor: Labels, shape (B, N), int64.
-
-        Raises:
-            SegmentorOutputError: If a score is NaN or infinite.
-            UnrepeatableModelError: If two passes over the first cloud ever seen differ.
-        """
-        if not self._repeats.known:
-            self.with_margin(inputs[0])
+    def _output(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         scores = self._scores(inputs)
         require_finite(scores)
         return scores.argmax(dim=1)
 
-    def with_margin(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels one cloud and says how clear each label is.
-
-        Args:
-            tensor (torch.Tensor): The perturbed columns, shape (N, k).
-
-        Returns:
-            tuple[torch.Tensor, torch.Tensor]: The labels, int64, and the difference between the
-            probabilities of the first and the second class in steps of 1/255, rounded down, uint8;
-            both of shape (N,).
-
-        Raises:
-            SegmentorOutputError: If a score is NaN or infinite.
-            UnrepeatableModelError: If it is the first cloud, and another pass over it differs.
-        """
-        found = self._with_margin(tensor)
-        self._repeats.check(found, lambda: self._with_margin(tensor))
-        return found
-
     def _with_margin(self, tensor: torch.Tensor) -> Labelled:
-        """Labels and margins by one pass."""
         scores = self._scores([tensor])
         require_finite(scores)
         probabilities = scores[0] if self.runs > 1 else scores[0].softmax(dim=0)
-        best = probabilities.topk(2, dim=0).values
-        margin = ((best[0] - best[1]).clamp(0, 1) * 255).to(torch.uint8)
-        return scores[0].argmax(dim=0), margin
-
-    def to_dict(self) -> dict[str, Any]:
-        """What certificates say of the arithmetic, as JSON values."""
-        return {
-            **self.precision.to_dict(self.cloud.device),
-            **self._random.to_dict(),
-            **self._repeats.to_dict(),
-        }
+        return scores[0].argmax(dim=0), margins(probabilities)
 
     def _scores(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         """Scores of all classes, (B, C, N): logits, or mean probabilities of several runs."""

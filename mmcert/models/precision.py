@@ -1,4 +1,4 @@
-"""The arithmetic that a model is run in: part of what the base model is."""
+"""The precision that a model computes in: part of what the base model is."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class PrecisionSettings:
 
     def spec(self) -> dict[str, Any]:
         """What differs from plain single precision, as JSON values, for fingerprints."""
-        plain = PrecisionSettings()
-        return {name: value for name, value in vars(self).items() if value != getattr(plain, name)}
+        plain = vars(PrecisionSettings())
+        return {name: value for name, value in vars(self).items() if value != plain[name]}
 
     def to_dict(self, device: torch.device) -> dict[str, Any]:
-        """What a certificate says of the arithmetic, as JSON values."""
+        """What a certificate says of the precision, as JSON values."""
         found = {**vars(self), 'device': device.type}
         outer = _autocast_dtype(device.type)
         if self.precision == 'fp32' and outer is not None:

@@ -1,9 +1,9 @@
-"""Base models that draw random numbers, and how they are made functions of their input.
+"""Makes base models that draw random numbers functions of their input.
 
-Smoothing certifies a function: the labels of a perturbed input must depend on that input alone, or
-its votes change with the batch, the process and the restart. A model that draws from the global
-generators (torch's on the CPU and on the input's CUDA device, NumPy's, Python's) becomes such a
-function when these are seeded by the input's content before it is labelled.
+Smoothing certifies a function: the labels of a perturbed input must depend on that input alone.
+Otherwise votes change with the batch, the process and the restart. A model that draws from the
+global generators (torch's on the CPU and on the input's CUDA device, NumPy's, Python's) becomes
+such a function when the content of each input seeds these generators.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Result = TypeVar('Result')
 Labelled = tuple[torch.Tensor, torch.Tensor]
 """Labels and margins of one input, as ``with_margin`` gives them."""
 
-SEEDED_WORDS = (
+SEEDED = (
     "the base model draws random numbers; the global generators (torch's, NumPy's, Python's) are "
     'seeded by the content of each perturbed input, which goes through the model by itself: what '
     'is certified is the model with these numbers, a function of its input'
 )
 """What certificates say of a model that draws random numbers."""
 
-UNREPEATABLE_WORDS = (
+UNREPEATABLE = (
     'two passes over the same input differ although the global generators were seeded alike, as '
     "with a CUDA device's kernels that add in no fixed order: what is certified is the model "
     'averaged over its own randomness, provided that this is independent from draw to draw; votes '
@@ -48,7 +48,7 @@ class UnrepeatableModelError(ValueError):
 
 
 class GeneratorStates:
-    """The states of the global generators that a model may draw from, at one moment.
+    """The present states of the global generators that a model may draw from.
 
     Args:
         device (torch.device): Of the model's input: on a CUDA device its generator counts as well.
@@ -63,17 +63,16 @@ class GeneratorStates:
         self._python = random.getstate()
 
     def advanced(self) -> bool:
-        """Whether any of the generators is in another state by now."""
+        """Whether any of the generators has changed its state since."""
         now = GeneratorStates(self.device)
-        same = (
+        return not (
             torch.equal(self._torch, now._torch)
             and (self._cuda is None or torch.equal(self._cuda, now._cuda))  # type: ignore[arg-type]
             and _values(self._numpy) == _values(now._numpy)
             and self._python == now._python
         )
-        return not same
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Gives the generators these states again."""
         torch.set_rng_state(self._torch)
         if self._cuda is not None:
@@ -90,15 +89,10 @@ def _values(state: dict[str, Any]) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def seeded(number: int, device: torch.device) -> Iterator[GeneratorStates]:
-    """Seeds the global generators, and puts them back at the end.
+    """Seeds the global generators with a number in [0, 2^32), and restores them at the end.
 
-    Args:
-        number (int): The seed, in [0, 2^32).
-        device (torch.device): On a CUDA device its generator is seeded as well; those of other
-            devices are left alone.
-
-    Yields:
-        GeneratorStates: The states after seeding.
+    On a CUDA device its generator is seeded as well; those of other devices are left alone. Yields
+    the states after seeding.
     """
     states = GeneratorStates(device)
     try:
@@ -110,7 +104,7 @@ def seeded(number: int, device: torch.device) -> Iterator[GeneratorStates]:
         random.seed(number)
         yield GeneratorStates(device)
     finally:
-        states.put_back()
+        states.restore()
 
 
 def content_number(tensor: torch.Tensor) -> int:
@@ -121,17 +115,16 @@ def content_number(tensor: torch.Tensor) -> int:
 class RandomNumbers:
     """Runs a model so that what it makes of an input depends on that input alone.
 
-    A pass over a batch counts only if it left the global generators as they were. Where it advanced
-    them, the inputs of the batch go through the model again, one by one, each under generators that
-    its own content seeds; and so do later ones at once. So it does not matter for the result which
-    pass it was, what else was in its batch, or whether it is a run that was continued.
+    A pass over a batch counts only if it left the global generators as they were. Otherwise the
+    inputs go through the model again, one by one, each under generators that its own content seeds,
+    and so do all later ones at once. So the result does not depend on the pass, on the other inputs
+    of the batch, or on where a run was resumed.
 
     Passes over a batch begin from one fixed state of the generators. A model that draws numbers in
-    its first pass and keeps them (as bases that are made when they are first needed) keeps the same
-    ones in every process.
+    its first pass and keeps them keeps the same ones in every process.
 
     Args:
-        together (bool): Whether a batch may go through the model at once; without, every input is
+        together (bool): Whether a batch may go through the model at once. If not, every input is
             by itself and seeded from the beginning.
 
     Attributes:
@@ -159,8 +152,7 @@ class RandomNumbers:
                 drawn = before.advanced()
             if not drawn:
                 return [result]
-            # Its memory is not needed any more.
-            del result
+            del result  # Its memory is needed.
         results = []
         for one in batch:
             with seeded(content_number(one), batch.device) as before:
@@ -168,10 +160,6 @@ class RandomNumbers:
                 self.drawn |= before.advanced()
         self.together &= not self.drawn
         return results
-
-    def to_dict(self) -> dict[str, Any]:
-        """What certificates say of it, as JSON values."""
-        return {'random_numbers': SEEDED_WORDS} if self.drawn else {}
 
 
 def joined(parts: list[torch.Tensor]) -> torch.Tensor:
@@ -184,11 +172,11 @@ _DIFFERING: WeakKeyDictionary[BaseModel, dict[Hashable, int]] = WeakKeyDictionar
 
 
 class Repeatability:
-    """Whether a model gives the same labels again: found out once for a model and its settings.
+    """Whether a model gives the same labels again: tested once for a model and its settings.
 
     Args:
         base (BaseModel): The base model.
-        settings (Hashable): What of its use may change what it does.
+        settings (Hashable): Everything about its use that may change its output.
     """
 
     def __init__(self, base: BaseModel, *settings: Hashable) -> None:
@@ -196,9 +184,9 @@ class Repeatability:
         self.settings = (next(base.parameters()).device, *settings)
 
     @property
-    def known(self) -> bool:
-        """Whether two passes were compared."""
-        return self.settings in _DIFFERING.get(self.base, {})
+    def differing(self) -> int | None:
+        """Components at which two passes differed; None before the test."""
+        return _DIFFERING.get(self.base, {}).get(self.settings)
 
     def check(self, first: Labelled, again: Callable[[], Labelled]) -> None:
         """Compares a pass with another one over the same input, unless that was done before.
@@ -212,20 +200,20 @@ class Repeatability:
             UnrepeatableModelError: If labels, or margins by more than a step, differ and the model
                 is on the CPU.
         """
-        if self.known:
+        if self.differing is not None:
             return
         second = again()
         moved = (first[1].int() - second[1].int()).abs() > 1
         differing = int(((first[0] != second[0]) | moved).sum())
         if differing:
-            words = (
+            found = (
                 f'two passes of {type(self.base).__name__} over the same input differ at '
                 f'{differing} of {first[0].numel()} components, although the global generators '
                 "(torch's, NumPy's, Python's) were in the same state: "
             )
             if first[0].device.type == 'cpu':
                 raise UnrepeatableModelError(
-                    f'{words}the model has a random generator or a state of its own, so it is no '
+                    f'{found}the model has a random generator or a state of its own, so it is no '
                     'function of its input, and votes would change from run to run. Let it draw '
                     'from the global generators, which mmcert seeds by the input, make its '
                     'generator anew in every pass, or keep it from changing its state in testing. '
@@ -233,17 +221,11 @@ class Repeatability:
                     'OMP_NUM_THREADS=1'
                 )
             print_log(
-                f'{words}the certificates are of the model averaged over its own randomness, '
+                f'{found}the certificates are of the model averaged over its own randomness, '
                 'provided that this is independent from draw to draw, and votes of another run may '
-                'differ. Where kernels of the device are to blame, '
+                'differ. If kernels of the device are the cause, '
                 'torch.use_deterministic_algorithms(True) may help',
                 logger='current',
                 level=logging.WARNING,
             )
         _DIFFERING.setdefault(self.base, {})[self.settings] = differing
-
-    def to_dict(self) -> dict[str, Any]:
-        """What certificates say of it, as JSON values."""
-        if not _DIFFERING.get(self.base, {}).get(self.settings):
-            return {}
-        return {'repeatable': False, 'certified_model': UNREPEATABLE_WORDS}

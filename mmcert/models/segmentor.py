@@ -1,0 +1,102 @@
+"""What segmentors of images and of clouds share: a model that is a function of its input."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+
+from mmcert.models.precision import PrecisionSettings
+from mmcert.models.randomness import (
+    SEEDED,
+    UNREPEATABLE,
+    Labelled,
+    RandomNumbers,
+    Repeatability,
+)
+from mmcert.sampling import LogitMaps
+from mmcert.votes import Grid
+
+
+class RepeatableSegmentor(ABC):
+    """A model of OpenMMLab that gives an input the same labels in every batch, run and process.
+
+    Random numbers that the model draws are seeded by the input (see ``RandomNumbers``). Before the
+    first input is sampled, two passes over it must agree (see ``Repeatability``).
+
+    Args:
+        base (BaseModel): A trained segmentor.
+        precision (PrecisionSettings | None): How the model computes.
+        together (bool): Whether a batch may go through the model at once.
+        settings (Hashable): What else may change the model's output.
+    """
+
+    grid: Grid | None = None
+
+    def __init__(
+        self,
+        base: BaseModel,
+        precision: PrecisionSettings | None,
+        together: bool,
+        *settings: Hashable,
+    ) -> None:
+        self.base = base
+        self.precision = precision or PrecisionSettings()
+        self._random = RandomNumbers(together)
+        self._repeats = Repeatability(base, self.precision, *settings)
+
+    def __call__(self, inputs: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
+        """Labels a batch.
+
+        Args:
+            inputs (list[torch.Tensor]): B perturbed inputs, in the units of the perturbation.
+
+        Returns:
+            LogitMaps | torch.Tensor: Label maps (B, ...), integers, or the logits that give them.
+
+        Raises:
+            SegmentorOutputError: If a score is NaN or infinite.
+            UnrepeatableModelError: If two passes over the first input ever seen differ.
+        """
+        if self._repeats.differing is None:
+            self.with_margin(inputs[0])
+        return self._output(inputs)
+
+    def with_margin(self, inputs: torch.Tensor) -> Labelled:
+        """Labels one input and says how clear each label is.
+
+        Args:
+            inputs (torch.Tensor): One input, in the units of the perturbation.
+
+        Returns:
+            tuple[torch.Tensor, torch.Tensor]: The labels, integers, and the difference between the
+            probabilities of the first and the second class (of the foreground's to its threshold
+            for a binary head) in steps of 1/255, rounded down, uint8; both of one shape.
+
+        Raises:
+            SegmentorOutputError: If a score is NaN or infinite.
+            UnrepeatableModelError: If it is the first input, and another pass over it differs.
+        """
+        found = self._with_margin(inputs)
+        self._repeats.check(found, lambda: self._with_margin(inputs))
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """What certificates say of the arithmetic, once an input was labelled, as JSON values."""
+        values = self.precision.to_dict(next(self.base.parameters()).device)
+        if self._random.drawn:
+            values['random_numbers'] = SEEDED
+        if self._repeats.differing:
+            values |= {'repeatable': False, 'certified_model': UNREPEATABLE}
+        return values
+
+    @abstractmethod
+    def _output(self, inputs: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
+        """Labels a batch; see ``__call__``."""
+
+    @abstractmethod
+    def _with_margin(self, inputs: torch.Tensor) -> Labelled:
+        """Labels and margins by one pass."""
