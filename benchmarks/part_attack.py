@@ -72,7 +72,7 @@ def main() -> int:
     for item in (known[index] for index in chosen):
         raw, record = item['inputs']['points'], records[digest_of(item)]
         segment = adapter.segmentor(base, raw, item['data_samples'], PrecisionSettings())
-        rows += attacked(segment, adapter.perturbed_part(raw), record, settings, noise, args)
+        rows += attacked(segment, adapter.clean_input(raw), record, settings, noise, args)
         print(rows[-3]['shape'], [(r['attack'], r['changed'], r['broken']) for r in rows[-3:]])
     broken = sum(row['broken'] for row in rows)
     content = {

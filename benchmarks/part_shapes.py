@@ -172,7 +172,7 @@ def measure_ratio(work_dirs: Path) -> None:
     item = dataset[0]
     raw, adapter = item['inputs']['points'], CloudAdapter()
     segment = adapter.segmentor(base, raw, item['data_samples'], PrecisionSettings())
-    clean, noise = adapter.perturbed_part(raw), CoordinateNoise(model.sigma)
+    clean, noise = adapter.clean_input(raw), CoordinateNoise(model.sigma)
     clouds = raw.expand(BATCH, -1, -1) + torch.zeros(BATCH, 1, 1)
     batches, rounds = 20, []
     for _ in range(8):

@@ -438,7 +438,7 @@ class Model:
             data = self.dataset[index]
             raw, sample = data['inputs'], data['data_samples']
             yield Item(
-                self.adapter.perturbed_part(raw),
+                self.adapter.clean_input(raw),
                 sample.gt_sem_seg.data[0].long(),
                 sample,
                 self.adapter.digest(raw).hex(),

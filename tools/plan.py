@@ -59,7 +59,7 @@ def main() -> int:
         timing, thresholds = None, ()
         if args.size:
             plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
-        if args.size and plan.adapter.certifies_cells:
+        if args.size and plan.adapter.certifies_grid_points:
             raise ValueError("resolution='logits' needs the model: leave --size out")
         if args.size:
             height, width = args.size

@@ -316,7 +316,7 @@ def sampled_thresholds(runner: Runner, plan: SmoothingPlan) -> tuple[float, ...]
     for index in track_iter_progress(indices):
         ((raw, sample),) = plan.adapter.inputs(pseudo_collate([dataset[index]]))
         plan.adapter.check(raw, sample)
-        asked = plan.perturbation.input_threshold(plan.adapter.perturbed_part(raw.to(device)))
+        asked = plan.perturbation.input_threshold(plan.adapter.clean_input(raw.to(device)))
         assert asked is not None, 'the attack set gives each input its own threshold'
         found.append(asked.tau)
     return tuple(found)
@@ -336,7 +336,7 @@ def time_draws(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> Timing
     """
     base = runner.model
     base.eval()
-    clean = plan.adapter.perturbed_part(first.raw)
+    clean = plan.adapter.clean_input(first.raw)
     segment = plan.segmentor(base, first.raw, first.sample)
     batch = BatchSize.of(plan.sampling.batch_size)
     with plan.precision.applied_to(base):
@@ -355,7 +355,7 @@ def time_draws(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> Timing
 
 @torch.no_grad()
 def count_components(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> int:
-    """Components of the first input: its pixels or points, or the cells of the head's grid.
+    """Components of the first input: its pixels or points, or the points of the head's grid.
 
     Args:
         runner (Runner): With the model to certify.
@@ -365,10 +365,10 @@ def count_components(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> 
     Returns:
         int: K.
     """
-    if not plan.adapter.certifies_cells:
+    if not plan.adapter.certifies_grid_points:
         return math.prod(plan.adapter.shape(first.raw, first.sample))
     base = runner.model
     base.eval()
     segment = plan.segmentor(base, first.raw, first.sample)
-    labels, _ = segment.with_margin(plan.adapter.perturbed_part(first.raw))
+    labels, _ = segment.with_margin(plan.adapter.clean_input(first.raw))
     return labels.numel()

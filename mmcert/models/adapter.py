@@ -37,8 +37,8 @@ class Adapter(ABC, Generic[Sample]):
     domain: ClassVar[str]
 
     @property
-    def certifies_cells(self) -> bool:
-        """Whether the components are cells that only the model knows the number of."""
+    def certifies_grid_points(self) -> bool:
+        """Whether the components are grid points, which only the model can count."""
         return False
 
     @abstractmethod
@@ -58,7 +58,7 @@ class Adapter(ABC, Generic[Sample]):
         """
 
     @abstractmethod
-    def perturbed_part(self, raw: torch.Tensor) -> torch.Tensor:
+    def clean_input(self, raw: torch.Tensor) -> torch.Tensor:
         """The tensor that draws are made of, in the units of the perturbation."""
 
     @abstractmethod

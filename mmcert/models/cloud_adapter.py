@@ -80,7 +80,7 @@ class CloudAdapter(Adapter[Det3DDataSample]):
                 'must select points and labels alike'
             )
 
-    def perturbed_part(self, raw: torch.Tensor) -> torch.Tensor:
+    def clean_input(self, raw: torch.Tensor) -> torch.Tensor:
         """The perturbed columns, shape (N, k)."""
         return raw[:, list(self.columns)].float()
 

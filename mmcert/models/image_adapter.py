@@ -55,8 +55,8 @@ class ImageAdapter(Adapter[SegDataSample]):
     resolution: Resolution = 'image'
 
     @property
-    def certifies_cells(self) -> bool:
-        """Whether the components are the cells of the head's grid."""
+    def certifies_grid_points(self) -> bool:
+        """Whether the components are the points of the head's grid."""
         return self.resolution == 'logits'
 
     def spec(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class ImageAdapter(Adapter[SegDataSample]):
                 "`smoothing.space='model'` to certify the resized image, which the result then says"
             )
 
-    def perturbed_part(self, raw: torch.Tensor) -> torch.Tensor:
+    def clean_input(self, raw: torch.Tensor) -> torch.Tensor:
         """The image in [0, 1] units."""
         return to_unit_range(raw)
 

@@ -39,8 +39,8 @@ Resolution = Literal['image', 'logits']
 RESOLUTION_WORDS = {
     'image': "the smoothed model labels the image's pixels",
     'logits': (
-        "the smoothed model labels the cells of the head's grid, and every pixel gets the label of "
-        'its cell (nearest neighbour): another model than the one that labels pixels'
+        "the smoothed model labels the points of the head's grid, and every pixel gets the label "
+        'of its nearest grid point: another model than the one that labels pixels'
     ),
 }
 """What the smoothed function ends with, as every result says it."""
@@ -325,15 +325,15 @@ def _normalised(
 
 
 def nearest_grid(
-    cells: tuple[int, int],
+    points: tuple[int, int],
     size: tuple[int, int],
     window: tuple[int, int, int, int],
     pixels: tuple[int, int],
 ) -> Grid:
-    """The cell of a head's grid that the centre of each pixel lies in.
+    """The point of a head's grid that is nearest to the centre of each pixel.
 
     Args:
-        cells (tuple[int, int]): Rows and columns of the grid.
+        points (tuple[int, int]): Rows and columns of the grid.
         size (tuple[int, int]): Height and width that the grid spans.
         window (tuple[int, int, int, int]): Top, left, height and width of the image in it.
         pixels (tuple[int, int]): Height and width of the image in pixels of its own.
@@ -344,8 +344,8 @@ def nearest_grid(
     axes = []
     for axis in (0, 1):
         centres = (np.arange(pixels[axis]) + 0.5) * window[2 + axis] / pixels[axis]
-        cell = np.floor((centres + window[axis]) * cells[axis] / size[axis])
-        axes.append(cell.clip(0, cells[axis] - 1).astype(np.int32))
+        point = np.floor((centres + window[axis]) * points[axis] / size[axis])
+        axes.append(point.clip(0, points[axis] - 1).astype(np.int32))
     return Grid(*axes)
 
 

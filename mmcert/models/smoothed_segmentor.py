@@ -135,7 +135,7 @@ class SmoothedSegmentor(BaseModel):
         def checked() -> list[tuple[torch.Tensor, BaseDataElement]]:
             for raw, sample in mine:
                 adapter.check(raw, sample)
-                self.plan.perturbation.check(adapter.perturbed_part(raw))
+                self.plan.perturbation.check(adapter.clean_input(raw))
             return mine
 
         # All processes of a group sample the inputs of each of them in turn.
@@ -146,7 +146,7 @@ class SmoothedSegmentor(BaseModel):
                 digest = adapter.digest(raw)
                 certified = self.certifier.certify(
                     self.plan.segmentor(self.base, raw, sample),
-                    adapter.perturbed_part(raw),
+                    adapter.clean_input(raw),
                     label=adapter.label(sample),
                     name=adapter.name(sample, digest),
                     digest=digest,

@@ -39,14 +39,14 @@ class LogitMaps:
         return len(self.scores)
 
     @property
-    def part(self) -> tuple[int, int, int, int]:
+    def region(self) -> tuple[int, int, int, int]:
         """The window, also where it is all."""
         return self.window or (0, 0, *self.size)
 
     @property
     def shape(self) -> torch.Size:
         """Shape of one label map."""
-        return torch.Size(self.part[2:])
+        return torch.Size(self.region[2:])
 
     def with_scores(self, scores: torch.Tensor) -> LogitMaps:
         """Other scores, read in the same way."""
@@ -54,7 +54,7 @@ class LogitMaps:
 
     def cut(self, resized: torch.Tensor) -> torch.Tensor:
         """The window of resized maps (..., H, W)."""
-        top, left, height, width = self.part
+        top, left, height, width = self.region
         return resized[..., top : top + height, left : left + width]
 
 

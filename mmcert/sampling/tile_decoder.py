@@ -21,14 +21,14 @@ CHUNK = 1 << 19
 """Interpolated scores that are held at once: few enough for the caches."""
 
 FEW = 4
-"""Classes that are interpolated in cells where no more of them can win: nearly all cells."""
+"""Classes that are interpolated in tiles where no more of them can win: nearly all tiles."""
 
 
 class TileDecoder:
     """Reads label maps on the CPU without resizing the scores.
 
     Bilinear interpolation is monotone: a class whose score is the largest at the four corners of a
-    cell of the grid is the largest in the whole cell, in floating point as well. So only cells
+    tile of the grid is the largest in the whole tile, in floating point as well. So only tiles
     whose corners disagree are interpolated, and there only the classes that can win. Scores that
     lie closer together than rounding can explain are compared again as ``eager_labels`` does, so
     the labels are the same, bit for bit.
@@ -42,7 +42,7 @@ class TileDecoder:
         scores = maps.scores.contiguous()
         self.maps, self.scores = maps, scores
         self.slack, self.low = ROUNDING[scores.dtype] * peak, -4 * peak - 1
-        (height, width), (top, left, rows, columns) = scores.shape[-2:], maps.part
+        (height, width), (top, left, rows, columns) = scores.shape[-2:], maps.region
         self.rows = axis(height, maps.size[0], maps.align_corners, top, rows, scores.dtype)
         self.columns = axis(width, maps.size[1], maps.align_corners, left, columns, scores.dtype)
         self._by_channel = resizes_by_channel(
@@ -76,9 +76,9 @@ class TileDecoder:
         for there in (np.s_[:, 1:, :-1], np.s_[:, :-1, 1:], np.s_[:, 1:, 1:]):
             pure &= sole[there]
             pure &= top[there] == corner
-        result = corner.index_select(1, self.rows.cell).index_select(2, self.columns.cell)
-        blocks = pure.index_select(1, self.rows.block_cell)
-        blocks = blocks.index_select(2, self.columns.block_cell)
+        result = corner.index_select(1, self.rows.tile).index_select(2, self.columns.tile)
+        blocks = pure.index_select(1, self.rows.block_tile)
+        blocks = blocks.index_select(2, self.columns.block_tile)
         self._label_mixed(result, torch.stack((~blocks).nonzero().unbind(1)))
         return result
 
@@ -87,12 +87,12 @@ class TileDecoder:
         classes, width = self.scores.shape[1], self.scores.shape[3]
         draw, row, column = place
         flat = self.scores.transpose(0, 1).flatten(1)
-        node = self.rows.block_cell[row] * width + self.columns.block_cell[column]
-        node += draw * self.scores[0, 0].numel()
+        point = self.rows.block_tile[row] * width + self.columns.block_tile[column]
+        point += draw * self.scores[0, 0].numel()
         corners = torch.stack(
-            [flat.index_select(1, node + step) for step in (0, 1, width, width + 1)]
+            [flat.index_select(1, point + step) for step in (0, 1, width, width + 1)]
         )
-        # A class below what another one has at all corners cannot win anywhere in the cell.
+        # A class below what another one has at all corners cannot win anywhere in the tile.
         lowest = corners.amin(dim=0).amax(dim=0) - self.slack
         possible = corners.amax(dim=0) >= lowest
         many = possible.sum(dim=0) > FEW
@@ -184,31 +184,31 @@ class TileDecoder:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """Positions of pixels along one axis, in blocks of neighbours between the same two nodes.
+    """Positions of pixels along one axis, in blocks of neighbours between the same two points.
 
     Blocks are padded to the longest one by repeating positions of theirs.
 
     Attributes:
-        cell (torch.Tensor): Lower node of each position, shape (H,), int64.
+        tile (torch.Tensor): Lower point of each position, shape (H,), int64.
         positions (torch.Tensor): Positions of each block, shape (P, G), int64.
-        block_cell (torch.Tensor): Lower node of each block, shape (G,), int64.
-        weights (tuple): Weights of the lower and the upper node there, each of shape (P, G).
+        block_tile (torch.Tensor): Lower point of each block, shape (G,), int64.
+        weights (tuple): Weights of the lower and the upper point there, each of shape (P, G).
     """
 
-    cell: torch.Tensor
+    tile: torch.Tensor
     positions: torch.Tensor
-    block_cell: torch.Tensor
+    block_tile: torch.Tensor
     weights: tuple[torch.Tensor, torch.Tensor]
 
 
 @lru_cache(maxsize=64)
 def axis(
-    nodes: int, size: int, align_corners: bool, first: int, count: int, dtype: torch.dtype
+    points: int, size: int, align_corners: bool, first: int, count: int, dtype: torch.dtype
 ) -> Axis:
     """One axis of an enlargement by ``torch.nn.functional.interpolate``, on the CPU.
 
     Args:
-        nodes (int): Nodes of the coarse grid, at least 2.
+        points (int): Points of the coarse grid, at least 2.
         size (int): Positions after resizing.
         align_corners (bool): As for ``interpolate``.
         first (int): First position that is wanted.
@@ -218,23 +218,23 @@ def axis(
     Returns:
         Axis: Of the wanted positions.
     """
-    # The weights as the library itself has them: those of each node are the resized unit vector.
-    unit = torch.eye(nodes, dtype=dtype)[None, :, :, None]
+    # The weights as the library itself has them: those of each point are the resized unit vector.
+    unit = torch.eye(points, dtype=dtype)[None, :, :, None]
     resized = F.interpolate(unit, size=(size, 1), mode='bilinear', align_corners=align_corners)
     weights = resized[0, :, first : first + count, 0].t()
-    cell = (weights > 0).to(torch.uint8).argmax(dim=1).clamp(max=nodes - 2)
-    # Cells at the ends are longer, where positions outside the grid are drawn to its border.
-    longest = math.ceil((size - 1) / (nodes - 1)) if align_corners else math.ceil(size / nodes)
+    tile = (weights > 0).to(torch.uint8).argmax(dim=1).clamp(max=points - 2)
+    # Tiles at the ends are longer, where positions outside the grid are drawn to its border.
+    longest = math.ceil((size - 1) / (points - 1)) if align_corners else math.ceil(size / points)
     starts, ends = [], []
-    for start, stop in _runs(cell.tolist()):
+    for start, stop in _runs(tile.tolist()):
         cuts = [*range(start, stop, longest), stop]
         starts += cuts[:-1]
         ends += cuts[1:]
     steps = torch.arange(max(b - a for a, b in zip(starts, ends, strict=True)))[:, None]
     positions = torch.minimum(torch.tensor(starts) + steps, torch.tensor(ends) - 1)
     every = torch.arange(count)
-    lower, upper = weights[every, cell], weights[every, cell + 1]
-    return Axis(cell, positions, cell[starts], (lower[positions], upper[positions]))
+    lower, upper = weights[every, tile], weights[every, tile + 1]
+    return Axis(tile, positions, tile[starts], (lower[positions], upper[positions]))
 
 
 @lru_cache(maxsize=64)

@@ -17,14 +17,14 @@ BLOCK = 256
 
 
 @triton.jit
-def _source(position, scale, nodes, align_corners: tl.constexpr):
-    """Lower node, step to the upper one and its weight, of positions after resizing."""
+def _source(position, scale, points, align_corners: tl.constexpr):
+    """Lower point, step to the upper one and its weight, of positions after resizing."""
     if align_corners:
         source = position.to(tl.float32) * scale
     else:
         source = tl.maximum((position.to(tl.float32) + 0.5) * scale - 0.5, 0.0)
-    lower = tl.minimum(source.to(tl.int32), nodes - 1)
-    step = tl.where(lower < nodes - 1, 1, 0)
+    lower = tl.minimum(source.to(tl.int32), points - 1)
+    step = tl.where(lower < points - 1, 1, 0)
     return lower, step, source - lower.to(tl.float32)
 
 
@@ -110,7 +110,7 @@ def add_hits(hits: torch.Tensor, maps: LogitMaps, guess: torch.Tensor) -> None:
 def _launch(maps: LogitMaps, guess: torch.Tensor, out: torch.Tensor, *, count: bool) -> None:
     scores = maps.scores.contiguous()
     batch, classes, grid_height, grid_width = scores.shape
-    top, left, height, width = maps.part
+    top, left, height, width = maps.region
     _read[(triton.cdiv(height * width, BLOCK),)](
         scores, guess, out, batch, classes, grid_height, grid_width, height, width, top, left,
         _scale(grid_height, maps.size[0], maps.align_corners),
@@ -121,10 +121,10 @@ def _launch(maps: LogitMaps, guess: torch.Tensor, out: torch.Tensor, *, count: b
     )  # fmt: skip
 
 
-def _scale(nodes: int, size: int, align_corners: bool) -> float:
-    """Nodes per position; a Python number that float32 holds exactly, as torch's kernel does."""
+def _scale(points: int, size: int, align_corners: bool) -> float:
+    """Points per position; a Python number that float32 holds exactly, as torch's kernel does."""
     if align_corners:
-        ratio = torch.tensor(float(nodes - 1)) / max(size - 1, 1)
+        ratio = torch.tensor(float(points - 1)) / max(size - 1, 1)
     else:
-        ratio = torch.tensor(float(nodes)) / size
+        ratio = torch.tensor(float(points)) / size
     return float(ratio)

@@ -31,19 +31,19 @@ class NotVotesError(VotesFileError):
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Which component each pixel shows, where components are the cells of a coarser grid.
+    """Which component each pixel shows, where components are the points of a coarser grid.
 
     Attributes:
-        rows (np.ndarray): Row of cells of each row of pixels, shape (H,), integers.
+        rows (np.ndarray): Row of grid points of each row of pixels, shape (H,), integers.
         columns (np.ndarray): The same of columns, shape (W,).
     """
 
     rows: NDArray[np.integer]
     columns: NDArray[np.integer]
 
-    def spread(self, cells: NDArray[Any]) -> NDArray[Any]:
-        """Values of cells, shape (..., h, w), at the pixels, shape (..., H, W)."""
-        return cells[..., self.rows[:, None], self.columns]
+    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values of grid points, shape (..., h, w), at the pixels, shape (..., H, W)."""
+        return values[..., self.rows[:, None], self.columns]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +57,8 @@ class VotesRecord:
         base (np.ndarray | None): Prediction of the base model without noise, if stored.
         margin (np.ndarray | None): How clear that prediction was, integers in [0, 255], if stored:
             it orders the components without looking at a draw.
-        grid (Grid | None): Where the votes are for the cells of a grid and the label is for
-            pixels: which cell each pixel shows.
+        grid (Grid | None): Where the votes are for the points of a grid and the label is for
+            pixels: which grid point each pixel shows.
     """
 
     votes: Votes

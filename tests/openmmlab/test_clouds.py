@@ -224,7 +224,7 @@ def test_only_the_chosen_columns_are_perturbed(cloud):
     segment = adapter.segmentor(base, cloud, sample, PrecisionSettings())
     collect_votes(
         segment,
-        adapter.perturbed_part(cloud),
+        adapter.clean_input(cloud),
         CoordinateNoise(0.3),
         SamplingSettings(n0=2, n=6, num_classes=2),
     )

@@ -334,7 +334,7 @@ def test_offline_answers_need_no_surrogate(make_config, tmp_path, smoothing):
     assert answer['rows'][0]['abstain'] == pytest.approx(1 - np.stack(certified).mean())
 
 
-def test_a_requirement_is_asked_of_the_perturbed_part(make_config, smoothing, monkeypatch):
+def test_a_requirement_is_asked_of_the_clean_input(make_config, smoothing, monkeypatch):
     # In [0, 1] units: of a 0-255 image the displacement would be refused.
     asked = []
     certify = certifier.Certifier.certify
