@@ -114,7 +114,7 @@ def escape_signs(app, what, name, obj, options, lines: list[str]) -> None:
     for index, line in enumerate(lines):
         pieces = re.split(r'(``.*?``|(?<![\w*])\*\w[^*]*\w\*(?![\w*])|\*\*\w[^*]*\*\*)', line)
         for place in range(0, len(pieces), 2):
-            pieces[place] = re.sub(r'(?<!\\)([|*])', r'\\\1', pieces[place])
+            pieces[place] = re.sub(r'(?<!\\)(\||\*(?! ))', r'\\\1', pieces[place])
         lines[index] = ''.join(pieces)
 
 
