@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mmcert.compat import enable_mmcv_lite
+
 ROOT = Path(__file__).parent.parent
 OPTIONAL = ('mmengine', 'mmcv', 'mmseg', 'mmdet3d', 'triton')
 """Packages without which a module may be impossible to import."""
@@ -19,6 +21,7 @@ def modules_with_examples():
 
 @pytest.mark.parametrize('name', modules_with_examples())
 def test_examples_of_docstrings_show_what_they_say(name):
+    enable_mmcv_lite()
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:

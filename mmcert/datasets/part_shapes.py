@@ -451,9 +451,9 @@ def draw_shape(
     Raises:
         ValueError: If the category is unknown or ``points`` is not positive.
 
-    >>> values, labels = draw_shape('Mug', points=100, seed=(0, 1))
+    >>> values, labels = draw_shape('Mug', points=500, seed=(0, 1))
     >>> values.shape, sorted(set(labels.tolist()))
-    ((100, 6), [36, 37])
+    ((500, 6), [36, 37])
     """
     if category not in BUILDERS or points < 1:
         raise ValueError(
