@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger, print_log
 
 from mmcert.certify import Hierarchy
 from mmcert.fields import certified_maps
-from mmcert.metrics.confusion import IGNORE_INDEX, ConfusionAccumulator, total
+from mmcert.metrics.confusion import IGNORE_INDEX, count_certificate, total
 from mmcert.registry import METRICS
 from mmcert.report.summary import InputResult, Summary, write_summary
 
@@ -62,19 +62,19 @@ class CertifiedMetric(BaseMetric):
         """Counts a batch of certified samples."""
         for sample in data_samples:
             certificate, maps = sample['certificate'], certified_maps(sample)
-            accumulator = ConfusionAccumulator(
+            levels = maps.get('levels')
+            level, *groups = (None,) if levels is None else tuple(levels)
+            counts = count_certificate(
                 maps.get('label'),
                 maps['pred'],
+                maps['cert'] == maps['pred'],
                 self.num_classes,
                 base=maps['base'],
                 ignore_index=self.ignore_index,
-                boundaries=True,
                 hierarchy=self.hierarchy,
-            )
-            levels = maps.get('levels')
-            level, *groups = (None,) if levels is None else tuple(levels)
-            counts = accumulator.count(
-                maps['cert'] == maps['pred'], certificate['wrong_pixels'], level, groups
+                allowance=certificate['wrong_pixels'],
+                level=level,
+                groups=groups,
             )
             self.results.append(InputResult(sample['name'], certificate, counts))
             self.running = self.running + counts

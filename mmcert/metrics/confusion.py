@@ -22,7 +22,6 @@ from mmcert.metrics.worst_case import worst_iou, worst_mean_iou
 IGNORE_INDEX = 255
 """Label of the components that have no ground truth, by the custom of the data sets."""
 
-
 BOUNDARY_DISTANCE = 5
 """Components with a label boundary fewer than so many rows and columns away count as near one."""
 
@@ -49,7 +48,8 @@ class ConfusionCounts(Counts):
         images (int): Number of images.
         allowance (int): How many of the certificates may be wrong by the procedure's guarantee:
             the sum of k - 1.
-        near (np.ndarray | None): ``certified``, over the components near a label boundary only.
+        near (np.ndarray | None): ``certified``, over the components near a label boundary only; of
+            labels on a grid, shape (H, W).
         levels (HierarchyCounts | None): Counts by the levels of a hierarchy.
     """
 
@@ -91,9 +91,8 @@ class ConfusionCounts(Counts):
             ``certified_share`` (of all components), ``smoothed_aAcc``, ``smoothed_mIoU`` (the
             smoothed model without certification), with a base model ``base_aAcc``, ``base_mIoU``,
             and with a hierarchy those of ``HierarchyCounts``. Where the procedure allows k - 1
-            wrong
-            certificates, so many count as abstained, in each rate where it hurts that rate most;
-            ``worst_mIoU`` is not known then.
+            wrong certificates, so many count as abstained, in each rate where it hurts that rate
+            most; ``worst_mIoU`` is not known then.
         """
         labelled = int(self.certified.sum())
         iou_sum, occurring = self._certified_iou_sum()
@@ -193,8 +192,6 @@ class ConfusionAccumulator:
         num_classes (int): Number of classes C.
         base (np.ndarray | None): Prediction of the base model without noise, same shape.
         ignore_index (int): Label of components without ground truth.
-        boundaries (bool): Whether to count the components near a label boundary apart, if the
-            components are on a grid, shape (H, W).
         hierarchy (Hierarchy | None): The hierarchy that certificates are to be counted by.
 
     Raises:
@@ -209,7 +206,6 @@ class ConfusionAccumulator:
         *,
         base: ArrayLike | None = None,
         ignore_index: int = IGNORE_INDEX,
-        boundaries: bool = False,
         hierarchy: Hierarchy | None = None,
     ) -> None:
         self.guess = guess = np.asarray(guess)
@@ -222,7 +218,7 @@ class ConfusionAccumulator:
             )
         self.num_classes = num_classes
         self.near: NDArray[np.bool_] | None = None
-        if boundaries and truth.ndim == 2:
+        if truth.ndim == 2:
             self.near = near_boundary(truth).ravel()
         flat = truth.ravel()
         self.valid = flat != ignore_index
@@ -315,9 +311,14 @@ def count_certificate(
     *,
     base: ArrayLike | None = None,
     ignore_index: int = IGNORE_INDEX,
+    hierarchy: Hierarchy | None = None,
     allowance: int = 0,
+    level: ArrayLike | None = None,
+    groups: Sequence[ArrayLike] = (),
 ) -> ConfusionCounts:
-    """Counts one image under one certificate; the arguments are those of ``ConfusionAccumulator``.
+    """Counts one image under one certificate.
+
+    For the arguments see ``ConfusionAccumulator`` and its ``count``.
 
     >>> counts = count_certificate(label=[0, 1, 1], guess=[0, 1, 0],
     ...                            certified=[True, False, True], num_classes=2)
@@ -330,8 +331,10 @@ def count_certificate(
     Raises:
         ValueError: If shapes differ or a class is out of range.
     """
-    counter = ConfusionAccumulator(label, guess, num_classes, base=base, ignore_index=ignore_index)
-    return counter.count(certified, allowance)
+    accumulator = ConfusionAccumulator(
+        label, guess, num_classes, base=base, ignore_index=ignore_index, hierarchy=hierarchy
+    )
+    return accumulator.count(certified, allowance, level, groups)
 
 
 def near_boundary(

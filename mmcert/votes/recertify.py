@@ -40,7 +40,6 @@ class Task:
             self.num_classes,
             base=None if record.base is None else record.spread(record.base),
             ignore_index=self.ignore_index,
-            boundaries=True,
             hierarchy=self.hierarchy,
         )
 

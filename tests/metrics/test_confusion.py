@@ -117,7 +117,7 @@ def test_regions_add_up_to_the_whole():
     rng = np.random.default_rng(0)
     label = np.repeat(np.repeat(rng.integers(0, CLASSES, (4, 5)), 9, 0), 9, 1)
     guess = np.where(rng.random(label.shape) < 0.9, label, 0)
-    counter = ConfusionAccumulator(label, guess, CLASSES, boundaries=True)
+    counter = ConfusionAccumulator(label, guess, CLASSES)
     counts = counter.count(rng.random(label.shape) < 0.8)
     near = near_boundary(label)
     regions = counts.by_region()
@@ -125,7 +125,8 @@ def test_regions_add_up_to_the_whole():
     for rate in ('certAcc', 'abstain_valid'):
         whole = sum(regions[name]['share'] * regions[name][rate] for name in regions)
         assert whole == pytest.approx(counts.rates()[rate])
-    assert count_certificate(label, guess, label == guess, CLASSES).by_region() == {}
+    flat = [values.ravel() for values in (label, guess, label == guess)]
+    assert count_certificate(*flat, CLASSES).by_region() == {}
 
 
 def test_wrong_certificates_that_are_allowed_are_taken_from_every_rate():
@@ -169,7 +170,7 @@ def test_the_allowance_is_charged_to_each_region_and_level():
     level[0, :10] = 1
     level[1, :10] = 2
     hierarchy = Hierarchy([{'low': ['a', 'b'], 'high': ['c', 'd']}], ['a', 'b', 'c', 'd'])
-    counter = ConfusionAccumulator(label, label, CLASSES, boundaries=True, hierarchy=hierarchy)
+    counter = ConfusionAccumulator(label, label, CLASSES, hierarchy=hierarchy)
     counts = counter.count(level == 0, 7, level, [hierarchy.groups[0][label]])
     rates = counts.rates()
     assert rates['abstain_level0'] == rates['abstain'] == pytest.approx(27 / 160)
