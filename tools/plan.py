@@ -28,8 +28,7 @@ from mmcert.engine.planner import (  # noqa: E402
     sampled_thresholds,
     time_draws,
 )
-from mmcert.engine.smoothing_config import SmoothingConfig  # noqa: E402
-from mmcert.engine.smoothing_hook import smoothing_of  # noqa: E402
+from mmcert.engine.smoothing_config import SmoothingConfig, smoothing_of  # noqa: E402
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

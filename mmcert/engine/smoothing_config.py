@@ -6,13 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from mmengine.runner import Runner
+
 from mmcert.certifier import selections_of
 from mmcert.certify import CertifySettings, Hierarchy
 from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import StoppingRule
 from mmcert.certify.selection import allowed, possible
 from mmcert.certify.settings import PROCEDURE, SELECTION
-from mmcert.engine.base_model import Modality
+from mmcert.engine.base_model import Modality, inner, modality_of, prepare_for_clouds
 from mmcert.engine.perturbations import build
 from mmcert.models.adapter import Adapter
 from mmcert.models.image_adapter import SPACE_WORDS, ImageAdapter, Space
@@ -300,6 +302,31 @@ class SmoothingConfig:
                 f'{perturbation!r} moves points in space: noise_dims must be (0, 1, 2), got {dims}'
             )
         return CloudAdapter(dims, check_draws(self.runs, 'runs'), perturbation.normals)
+
+
+def smoothing_of(runner: Runner) -> SmoothingConfig:
+    """The ``smoothing`` of a runner's config, for what its model takes.
+
+    Args:
+        runner (Runner): With its model built.
+
+    Returns:
+        SmoothingConfig: Checked.
+
+    Raises:
+        ValueError: If there is none, or it is not valid.
+    """
+    smoothing = runner.cfg.get('smoothing')
+    if smoothing is None:
+        raise ValueError(
+            'the config has the hook mmcert.SmoothingHook but no `smoothing`; add for example '
+            'smoothing=dict(sigma=0.25, tau=0.75, n0=10, n=100, alpha=1e-3)'
+        )
+    base = inner(runner.model)
+    modality = modality_of(base)
+    if modality == 'cloud':
+        prepare_for_clouds(base)
+    return SmoothingConfig.from_cfg(dict(smoothing), modality)
 
 
 def _is_number(value: Any) -> bool:

@@ -13,12 +13,12 @@ from mmengine.runner import BaseLoop, Runner
 from mmengine.structures import BaseDataElement
 
 from mmcert.compat import reuse_freed_memory
-from mmcert.engine.base_model import inner, modality_of, prepare_for_clouds
+from mmcert.engine.base_model import inner
 from mmcert.engine.pipeline import require_unaltered_images
 from mmcert.engine.progress import Progress
 from mmcert.engine.provenance import RunInfo
 from mmcert.engine.results import ResultsWriter
-from mmcert.engine.smoothing_config import SmoothingConfig
+from mmcert.engine.smoothing_config import smoothing_of
 from mmcert.engine.weights import mismatches, require_loaded
 from mmcert.evaluation import CertifiedMetric
 from mmcert.models.image_adapter import ImageAdapter
@@ -154,31 +154,6 @@ class SmoothingHook(Hook):
         """Puts the base model back."""
         self._undo.close()
         runner.logger.info(f'certificates, votes and figures: {self.out_dir}')
-
-
-def smoothing_of(runner: Runner) -> SmoothingConfig:
-    """The ``smoothing`` of a runner's config, for what its model takes.
-
-    Args:
-        runner (Runner): With its model built.
-
-    Returns:
-        SmoothingConfig: Checked.
-
-    Raises:
-        ValueError: If there is none, or it is not valid.
-    """
-    smoothing = runner.cfg.get('smoothing')
-    if smoothing is None:
-        raise ValueError(
-            'the config has the hook mmcert.SmoothingHook but no `smoothing`; add for example '
-            'smoothing=dict(sigma=0.25, tau=0.75, n0=10, n=100, alpha=1e-3)'
-        )
-    base = inner(runner.model)
-    modality = modality_of(base)
-    if modality == 'cloud':
-        prepare_for_clouds(base)
-    return SmoothingConfig.from_cfg(dict(smoothing), modality)
 
 
 def _iteration(runner: Runner) -> int:
