@@ -125,14 +125,10 @@ class CertificationPlan:
     def require_feasible(
         self, num_components: int, input_threshold: InputThreshold | None = None
     ) -> None:
-        """Refuses a plan that cannot certify anything.
-
-        Args:
-            num_components (int): Components of one input, K.
-            input_threshold (InputThreshold | None): What the perturbation says of that input.
+        """Refuses a plan that cannot certify anything on an input of so many components.
 
         Raises:
-            InfeasiblePlanError: If nothing can be certified; the message says what could.
+            InfeasiblePlanError: The message says what could.
         """
         n = self.first_look(num_components)
         if self.stopping is not None:
@@ -164,14 +160,7 @@ def selections_of(perturbation: Perturbation, n0: int) -> tuple[str, ...]:
 
 
 def weights_digest(model: torch.nn.Module) -> str:
-    """Digest of all parameters and buffers, whatever file they came from.
-
-    Args:
-        model (torch.nn.Module): Any model.
-
-    Returns:
-        str: 16 hexadecimal digits.
-    """
+    """Digest of all parameters and buffers of a model, 16 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=8)
     # Buffers outside the state dict, such as the preprocessor's mean, change the output too.
     tensors = dict(model.named_buffers()) | dict(model.state_dict())

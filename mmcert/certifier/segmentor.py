@@ -64,16 +64,12 @@ class PlainSegmentor:
 
 
 def margins(probabilities: torch.Tensor, threshold: float | None = None) -> torch.Tensor:
-    """How clear the label of each component is.
-
-    Args:
-        probabilities (torch.Tensor): Class probabilities, shape (C, ...).
-        threshold (float | None): For one foreground class, C = 1: the threshold.
+    """How clear the label of each component is, by class probabilities (C, ...).
 
     Returns:
         torch.Tensor: The difference between the probabilities of the first and the second class (of
-        the foreground's to its threshold for C = 1) in steps of 1/255, rounded down; uint8, shape
-        (...).
+        the foreground's to its ``threshold`` for C = 1) in steps of 1/255, rounded down; uint8,
+        shape (...).
     """
     if threshold is not None:
         margin = (probabilities[0] - threshold).abs()

@@ -47,17 +47,11 @@ RESOLUTION_WORDS = {
 
 
 def to_unit_range(image: torch.Tensor) -> torch.Tensor:
-    """Brings an image from the pipeline into [0, 1] image units.
-
-    Args:
-        image (torch.Tensor): Shape (C, H, W), any real type, values in 0-255; those of an attacked
-            image may lie somewhat outside.
-
-    Returns:
-        torch.Tensor: float32, same shape.
+    """Brings an image (C, H, W) from the pipeline into [0, 1] image units, float32.
 
     Raises:
-        ValueError: If values lie far outside 0-255, or are those of a normalised image.
+        ValueError: If values lie far outside 0-255, or are those of a normalised image. Those of an
+            attacked image may lie somewhat outside.
     """
     raw = image.float()
     low, high = (float(value) for value in raw.aminmax())
@@ -332,14 +326,8 @@ def nearest_grid(
 ) -> Grid:
     """The point of a head's grid that is nearest to the centre of each pixel.
 
-    Args:
-        points (tuple[int, int]): Rows and columns of the grid.
-        size (tuple[int, int]): Height and width that the grid spans.
-        window (tuple[int, int, int, int]): Top, left, height and width of the image in it.
-        pixels (tuple[int, int]): Height and width of the image in pixels of its own.
-
-    Returns:
-        Grid: With ``pixels`` rows and columns.
+    The grid has ``points`` rows and columns and spans ``size``; the image lies in the ``window``
+    (top, left, height, width) of it and has ``pixels`` rows and columns.
     """
     axes = []
     for axis in (0, 1):

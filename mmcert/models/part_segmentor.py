@@ -41,14 +41,10 @@ class PartPointNet2Head(PointNet2Head):
         self.num_categories = num_categories
 
     def forward(self, feat_dict: dict) -> Tensor:
-        """Computes the logits.
+        """Logits (B, num_classes, N) from the backbone's features, finest level first.
 
-        Args:
-            feat_dict (dict): The backbone's ``sa_xyz`` and ``sa_features``, finest level first,
-                and ``category``, shape (B, num_categories).
-
-        Returns:
-            Tensor: Logits, shape (B, num_classes, N).
+        ``feat_dict`` has its ``sa_xyz`` and ``sa_features``, and ``category``, shape
+        (B, num_categories).
 
         Raises:
             ValueError: If the last module is not made for the channels that it gets.
@@ -159,40 +155,18 @@ class PartSegmentor(EncoderDecoder3D):
         return points[:, :, :width].contiguous(), one_hot
 
     def extract_feat(self, batch_inputs: Tensor) -> dict:
-        """Features of a batch of clouds.
-
-        Args:
-            batch_inputs (Tensor): Clouds, shape (B, N, C + num_categories).
-
-        Returns:
-            dict: What the backbone returns, and the one-hots as ``category``.
-        """
+        """Features of clouds (B, N, C + num_categories), and the one-hots as ``category``."""
         points, category = self.split_category(batch_inputs)
         return {**super().extract_feat(points), 'category': category}
 
     def encode_decode(self, batch_inputs: Tensor, batch_input_metas: list[dict]) -> Tensor:
-        """Logits of a batch of clouds, parts of other categories ruled out.
-
-        Args:
-            batch_inputs (Tensor): Clouds, shape (B, N, C + num_categories).
-            batch_input_metas (list[dict]): Meta information, not used by PointNet++'s head.
-
-        Returns:
-            Tensor: Logits, shape (B, num_classes, N).
-        """
+        """Logits (B, num_classes, N) of a batch of clouds, without parts of other categories."""
         logits = super().encode_decode(batch_inputs, batch_input_metas)
         category = batch_inputs[:, 0, -self.num_categories :].argmax(dim=1)
         return logits.masked_fill(~self.allowed[category][:, :, None], FOREIGN_LOGIT)
 
     def loss(self, batch_inputs_dict: dict, batch_data_samples: list) -> dict[str, Tensor]:
-        """Losses of a batch of clouds of one size, over all classes.
-
-        Args:
-            batch_inputs_dict (dict): Has ``points``, a list of B clouds.
-            batch_data_samples (list): B samples with ``gt_pts_seg``.
-
-        Returns:
-            dict[str, Tensor]: Losses by name.
+        """Losses by name of a batch of clouds of one size, over all classes.
 
         Raises:
             ValueError: If the clouds differ in size.

@@ -99,14 +99,7 @@ class PointSegmentor(RepeatableSegmentor):
 
 
 def points_needed(backbone: torch.nn.Module) -> int:
-    """How many points the layers of a backbone pick from a cloud; 0 if it does not say.
-
-    Args:
-        backbone (torch.nn.Module): Backbone of an mmdetection3d segmentor.
-
-    Returns:
-        int: The largest number that a set abstraction layer samples.
-    """
+    """Most points that a layer of a backbone samples from a cloud; 0 if it does not say."""
     counts = [getattr(module, 'num_point', None) for module in backbone.modules()]
     lists = [count if isinstance(count, (list, tuple)) else [count] for count in counts if count]
     return max((int(value) for values in lists for value in values if value), default=0)

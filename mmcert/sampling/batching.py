@@ -142,14 +142,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def memory(device: torch.device) -> tuple[int, int]:
-    """The most that was in use, and what could be, in bytes.
+    """The peak use of memory and its limit, in bytes.
 
-    Args:
-        device (torch.device): On the CPU the process's memory counts, within the limits of its
-            control group; on a CUDA device what torch has allocated.
-
-    Returns:
-        tuple[int, int]: Peak use and limit.
+    On the CPU of the process, within the limits of its control group; on a CUDA device of torch.
     """
     if device.type == 'cuda':
         free, _ = torch.cuda.mem_get_info(device)

@@ -25,17 +25,14 @@ Counts = dict[str, torch.Tensor]
 class Counter(ABC):
     """Integer counts over the draws of a stage. They add up over batches, processes and restarts.
 
-    Args:
+    Attributes:
         stage (int): ``SELECTION`` or ``ESTIMATION``.
         start (int): Number of the first draw.
         draws (int): How many draws are counted in all.
-        settings (SamplingSettings): Classes and groups.
-        device (torch.device): Where counting happens.
-
-    Attributes:
-        counts (dict[str, torch.Tensor]): The counts so far, empty before the first draw if their
-            shape is not known.
-        done (int): Draws that are counted.
+        done (int): How many are counted so far.
+        counts (dict[str, torch.Tensor]): The counts; empty before the first draw if their shape is
+            not known.
+        guess_arrays (dict[str, np.ndarray]): The guess that hits are counted of, by level.
         cell (int | None): The cell of the perturbation that the next draws are of; None for all of
             it.
     """
@@ -45,10 +42,9 @@ class Counter(ABC):
     def __init__(
         self, stage: int, start: int, draws: int, settings: SamplingSettings, device: torch.device
     ) -> None:
-        self.stage, self.start, self.draws = stage, start, draws
+        self.stage, self.start, self.draws, self.done = stage, start, draws, 0
         self.settings, self.device = settings, device
         self.counts: Counts = {}
-        self.done = 0
         self.guess_arrays: Arrays = {}
         # While this is False, counts and number of draws may disagree. A run that breaks off then
         # is not stored, or a draw would count twice.
@@ -102,31 +98,21 @@ class Counter(ABC):
 
     def resume(self, found: Checkpoint) -> bool:
         """Takes over an earlier run, if that counted at most these draws of the same guess."""
-        same = all(
-            np.array_equal(found.arrays.get(name, ()), array)
-            for name, array in self.guess_arrays.items()
-        )
+        guess = self.guess_arrays
+        same = all(np.array_equal(found.arrays.get(name, ()), guess[name]) for name in guess)
         if not same or found.done > self.draws:
             return False
         self.counts = {
             name: torch.from_numpy(array).to(self.device)
             for name, array in found.arrays.items()
-            if name not in self.guess_arrays
+            if name not in guess
         }
         self.done = found.done
         return True
 
 
 class ClassCounts(Counter):
-    """The votes of each class, shape (C, ...): they choose the guess.
-
-    Args:
-        stage (int): ``SELECTION`` or ``ESTIMATION``.
-        draws (int): How many draws are counted.
-        settings (SamplingSettings): Number of classes.
-        device (torch.device): Where counting happens.
-        shared (bool): Whether several processes add up their counts.
-    """
+    """The votes of each class, shape (C, ...): they choose the guess."""
 
     def __init__(
         self,
@@ -164,12 +150,7 @@ class ClassCounts(Counter):
     ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
         """The most frequent class of each component, ties to the lowest, and its votes.
 
-        Args:
-            groups (np.ndarray | None): Group of each class, shape (C,), for the most frequent group
-                instead.
-
-        Returns:
-            tuple[np.ndarray, np.ndarray]: Classes and votes, in the shape of the label maps.
+        With the group of each class, shape (C,), the most frequent group instead.
         """
         votes = self.counts['counts']
         if groups is not None:
@@ -185,15 +166,7 @@ class ClassCounts(Counter):
 
 
 class Hits(Counter):
-    """Estimation draws that agree with the guess, for the classes and each level of groups.
-
-    Args:
-        chosen (Votes): The guess of each level.
-        start (int): Number of the first draw.
-        draws (int): How many draws are counted.
-        settings (SamplingSettings): Classes and groups.
-        device (torch.device): Where counting happens.
-    """
+    """Estimation draws that agree with the guess, for the classes and each level of groups."""
 
     def __init__(
         self,
@@ -231,7 +204,7 @@ class Hits(Counter):
         labels = label_maps(output, self.settings.num_classes)
         add_hits(counts['hits0'], labels, self.guesses[0])
         for level, groups in enumerate(self.groups, 1):
-            # -1 where the label is no class, as where content left the frame.
+            # -1 where the label is no class, as where content left the image.
             inside = (labels >= 0) & (labels < len(groups))
             members = groups[labels.long().clamp(0, len(groups) - 1)]
             add_hits(counts[f'hits{level}'], torch.where(inside, members, -1), self.guesses[level])
@@ -242,14 +215,9 @@ class Hits(Counter):
 
 
 class FewestHits(Hits):
-    """Hits of one cell of a perturbation after the other, and the fewest in the cells done so far.
+    """Hits of one cell of a perturbation after the other, and the fewest of the cells done so far.
 
-    Args:
-        chosen (Votes): The guess.
-        num_cells (int): Number of cells.
-        draws (int): Draws of each cell.
-        settings (SamplingSettings): Classes.
-        device (torch.device): Where counting happens.
+    ``draws`` is the number of draws of each cell.
     """
 
     def __init__(

@@ -18,14 +18,7 @@ DRAWS_PER_STAGE = 2**31
 
 
 def require_current_scheme(scheme: int | None) -> None:
-    """Refuses votes whose draws were made in another way.
-
-    Args:
-        scheme (int | None): What was stored beside them.
-
-    Raises:
-        ValueError: If it is not ``DRAW_SCHEME``.
-    """
+    """Raises ``ValueError`` for votes whose draws followed another scheme."""
     if scheme != DRAW_SCHEME:
         raise ValueError(
             f'these votes are of draw scheme {scheme}, this version makes draws by scheme '
@@ -35,16 +28,10 @@ def require_current_scheme(scheme: int | None) -> None:
 
 
 def input_digest(inputs: torch.Tensor) -> bytes:
-    """Digest of an input's content: its address among all inputs.
+    """Digest of an input's content, 16 bytes: its address among all inputs.
 
     The same image gives the same draws wherever its file lies, and different images give different
     ones (on the CPU, as far as the 2^32 streams of torch's generator reach).
-
-    Args:
-        inputs (torch.Tensor): Any shape and type.
-
-    Returns:
-        bytes: 16 bytes.
     """
     array = inputs.detach().contiguous().cpu().numpy()
     digest = hashlib.blake2b(f'{array.dtype}{array.shape}'.encode(), digest_size=16)
@@ -53,7 +40,7 @@ def input_digest(inputs: torch.Tensor) -> bytes:
 
 
 def draw_seed(seed: int, digest: bytes, stage: int, index: int) -> int:
-    """Seed of one draw, distinct from that of every other draw of the same input.
+    """Seed of one draw in [0, 2^64), distinct from that of every other draw of the same input.
 
     torch's CPU generator keeps the low 32 bits of its seed only, so seeds made by hashing would
     collide after some ten thousand draws, and a repeated draw breaks the binomial test. Here the
@@ -65,9 +52,6 @@ def draw_seed(seed: int, digest: bytes, stage: int, index: int) -> int:
         digest (bytes): ``input_digest`` of the input.
         stage (int): ``SELECTION`` or ``ESTIMATION``.
         index (int): Number of the draw in its stage, in [0, 2^31).
-
-    Returns:
-        int: A seed in [0, 2^64).
 
     Raises:
         ValueError: If the index is out of range.

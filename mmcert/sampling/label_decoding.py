@@ -14,13 +14,9 @@ from mmcert.sampling.tile_decoder import TileDecoder
 
 
 def decode_labels(maps: LogitMaps) -> torch.Tensor:
-    """The label maps of ``eager_labels``, without resized scores of all classes where possible.
+    """Label maps (B, H, W) of B maps of C finite scores, as ``eager_labels`` defines them.
 
-    Args:
-        maps (LogitMaps): B maps of C finite scores.
-
-    Returns:
-        torch.Tensor: Label maps, shape (B, H, W), some integer type.
+    Where possible without the resized scores of all classes. Some integer type.
     """
     kernel = _kernel(maps)
     if kernel is not None:
@@ -41,8 +37,7 @@ def add_hits(hits: torch.Tensor, output: LogitMaps | torch.Tensor, guess: torch.
 
     Args:
         hits (torch.Tensor): Hits of each component so far, int32; changed in place.
-        output (LogitMaps | torch.Tensor): Output of the base model for B draws: scores, or label
-            maps of shape (B, ...).
+        output (LogitMaps | torch.Tensor): Scores of B draws, or label maps (B, ...).
         guess (torch.Tensor): Guess of each component.
     """
     if isinstance(output, LogitMaps):

@@ -59,14 +59,7 @@ class LogitMaps:
 
 
 def resized_scores(maps: LogitMaps) -> torch.Tensor:
-    """The scores at the size of the label maps.
-
-    Args:
-        maps (LogitMaps): B maps of C scores.
-
-    Returns:
-        torch.Tensor: Shape (B, C, H, W).
-    """
+    """The scores at the size of the label maps, shape (B, C, H, W)."""
     # Other memory formats have kernels of their own, which round otherwise.
     scores = maps.scores.contiguous()
     if scores.dtype not in (torch.float32, torch.float64):
@@ -79,14 +72,7 @@ def resized_scores(maps: LogitMaps) -> torch.Tensor:
 
 
 def eager_labels(maps: LogitMaps) -> torch.Tensor:
-    """The label maps by their definition: the reference for every faster way.
-
-    Args:
-        maps (LogitMaps): B maps of C scores.
-
-    Returns:
-        torch.Tensor: Label maps, shape (B, H, W), int64.
-    """
+    """The label maps (B, H, W) by their definition, int64: the reference for every faster way."""
     scores = resized_scores(maps)
     if maps.threshold is None:
         return scores.argmax(dim=1)

@@ -29,11 +29,7 @@ def not_finite(scores: torch.Tensor) -> torch.Tensor:
 
 
 def require_finite(scores: torch.Tensor) -> None:
-    """Refuses scores that cannot be compared or interpolated.
-
-    Raises:
-        SegmentorOutputError: If one is NaN or infinite.
-    """
+    """Raises ``SegmentorOutputError`` for scores that cannot be compared or interpolated."""
     if bool(not_finite(scores)):
         raise SegmentorOutputError(NOT_FINITE)
 
@@ -41,18 +37,10 @@ def require_finite(scores: torch.Tensor) -> None:
 def checked_labels(
     labels: torch.Tensor | Sequence[torch.Tensor], batch: int, num_classes: int
 ) -> torch.Tensor:
-    """The label maps as one integer tensor, once they are known to be such.
-
-    Args:
-        labels (torch.Tensor | Sequence[torch.Tensor]): What the model returned.
-        batch (int): Number of inputs it was given.
-        num_classes (int): Labels lie in [0, num_classes).
-
-    Returns:
-        torch.Tensor: Shape (B, ...), integers.
+    """Label maps of a batch as one integer tensor (B, ...).
 
     Raises:
-        SegmentorOutputError: If these are no such label maps.
+        SegmentorOutputError: If they are not B integer maps of labels in [0, num_classes).
     """
     if not isinstance(labels, torch.Tensor):
         labels = torch.stack([torch.as_tensor(label) for label in labels])
@@ -69,11 +57,7 @@ def checked_labels(
 
 
 def check_range(labels: torch.Tensor, num_classes: int) -> None:
-    """Refuses labels outside [0, num_classes).
-
-    Raises:
-        SegmentorOutputError: If there is one; the message names it.
-    """
+    """Raises ``SegmentorOutputError``, naming one, for labels outside [0, num_classes)."""
     if labels.numel():
         low, high = (int(value) for value in labels.aminmax())
         if low < 0 or high >= num_classes:
@@ -89,17 +73,10 @@ def map_shape(output: torch.Tensor | LogitMaps) -> torch.Size:
 
 
 def label_maps(output: torch.Tensor | LogitMaps, num_classes: int) -> torch.Tensor:
-    """The label maps of a batch, decoded where they are given as scores.
-
-    Args:
-        output (torch.Tensor | LogitMaps): Checked output of the base model for B inputs.
-        num_classes (int): Labels lie in [0, num_classes).
-
-    Returns:
-        torch.Tensor: Shape (B, ...), integers.
+    """The label maps (B, ...) of a batch, decoded where they are given as scores.
 
     Raises:
-        SegmentorOutputError: If there are scores of more classes, and one of these wins.
+        SegmentorOutputError: If there are scores of too many classes, and one of these wins.
     """
     if isinstance(output, torch.Tensor):
         return output

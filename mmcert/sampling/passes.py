@@ -26,14 +26,7 @@ Segment = Callable[[list[torch.Tensor]], Output]
 
 
 class Passes:
-    """The base model's outputs for draws of one input.
-
-    Args:
-        segment (Callable): The base model, see ``Segment``.
-        inputs (torch.Tensor): The input, floating point, in the units of the perturbation.
-        perturbation (Perturbation): What the draws are of.
-        settings (SamplingSettings): Seed, classes and batch size.
-        digest (bytes | None): Address of the input; by default the digest of its content.
+    """The base model's outputs for draws of one input; arguments as of ``collect_votes``.
 
     Raises:
         ValueError: If the input is not one of the perturbation.

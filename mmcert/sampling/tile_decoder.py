@@ -207,16 +207,8 @@ def axis(
 ) -> Axis:
     """One axis of an enlargement by ``torch.nn.functional.interpolate``, on the CPU.
 
-    Args:
-        points (int): Points of the coarse grid, at least 2.
-        size (int): Positions after resizing.
-        align_corners (bool): As for ``interpolate``.
-        first (int): First position that is wanted.
-        count (int): How many are.
-        dtype (torch.dtype): Type of the weights.
-
-    Returns:
-        Axis: Of the wanted positions.
+    From ``points`` (at least 2) of the coarse grid to ``size`` positions, of which ``count`` from
+    ``first`` are wanted; ``dtype`` is that of the weights.
     """
     # The weights as the library itself has them: those of each point are the resized unit vector.
     unit = torch.eye(points, dtype=dtype)[None, :, :, None]
@@ -248,17 +240,8 @@ def resizes_by_channel(
     """Whether ``interpolate`` gives a channel the same bits whichever others are beside it.
 
     It has several kernels, which round otherwise, and may choose between them by the number of
-    channels (torch 2 does where the result is small, or with one thread).
-
-    Args:
-        shape (tuple[int, int, int]): Channels, height and width of the scores.
-        size (tuple[int, int]): Height and width after resizing.
-        align_corners (bool): As for ``interpolate``.
-        dtype (torch.dtype): Type of the scores.
-        threads (int): How many torch has: the answer is kept for these.
-
-    Returns:
-        bool: Tried out, for one, two and three channels.
+    channels (torch 2 does where the result is small, or with one thread). Tried out for one, two
+    and three channels of scores (C, h, w); the answer is kept for each number of ``threads``.
     """
     scores = torch.randn((1, *shape), dtype=dtype, generator=torch.Generator().manual_seed(0))
     every = F.interpolate(scores, size, mode='bilinear', align_corners=align_corners)

@@ -82,14 +82,7 @@ def suits(maps: LogitMaps) -> bool:
 
 
 def decode_labels(maps: LogitMaps) -> torch.Tensor:
-    """Label maps as ``eager_labels`` defines them.
-
-    Args:
-        maps (LogitMaps): B maps of C scores, finite.
-
-    Returns:
-        torch.Tensor: Shape (B, H, W), uint8 for up to 256 classes, else int16.
-    """
+    """Label maps (B, H, W) as of ``eager_labels``: uint8 up to 256 classes, else int16."""
     dtype = torch.uint8 if maps.scores.shape[1] <= 256 else torch.int16
     labels = torch.empty((len(maps), *maps.shape), dtype=dtype, device=maps.scores.device)
     _launch(maps, labels, labels, count=False)
@@ -99,10 +92,7 @@ def decode_labels(maps: LogitMaps) -> torch.Tensor:
 def add_hits(hits: torch.Tensor, maps: LogitMaps, guess: torch.Tensor) -> None:
     """Adds the number of maps whose label is the guess, pixel by pixel.
 
-    Args:
-        hits (torch.Tensor): Shape (H, W), int32, contiguous; changed in place.
-        maps (LogitMaps): B maps of C scores, finite.
-        guess (torch.Tensor): Shape (H, W), integers, contiguous.
+    ``hits`` (H, W), int32, is changed in place; it and ``guess`` (H, W), integers, are contiguous.
     """
     _launch(maps, guess, hits, count=True)
 
