@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import torch
 
 from mmcert.sampling import LogitMaps
+from mmcert.sampling.label_decoding import decode_labels
 from mmcert.sampling.logit_maps import resized_scores
-from mmcert.sampling.outputs import Output, checked_labels, label_maps, require_finite
+from mmcert.sampling.outputs import Output, check_range, checked_labels, require_finite
 from mmcert.sampling.passes import Segment
 from mmcert.votes import Grid
 
@@ -53,14 +54,25 @@ class PlainSegmentor:
         self.device, output = inputs.device.type, self.segment([inputs])
         if not isinstance(output, LogitMaps):
             return checked_labels(output, 1, self.num_classes)[0], None
-        require_finite(output.scores)
-        labels, scores = label_maps(output, self.num_classes)[0].long(), resized_scores(output)
-        probabilities = scores.softmax(dim=1) if output.threshold is None else scores.sigmoid()
-        return labels, margins(probabilities[0], output.threshold)
+        labels, margin = clear_labels(output)
+        check_range(labels, self.num_classes)
+        return labels, margin
 
     def to_dict(self) -> dict[str, Any]:
         """The device; a function says no more of its arithmetic."""
         return {'device': self.device}
+
+
+def clear_labels(output: LogitMaps) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels, int64, and margins, uint8, of one map of scores; both of shape (H, W).
+
+    Raises:
+        SegmentorOutputError: If a score is NaN or infinite.
+    """
+    require_finite(output.scores)
+    scores = resized_scores(output)
+    probabilities = scores.softmax(dim=1) if output.threshold is None else scores.sigmoid()
+    return decode_labels(output)[0].long(), margins(probabilities[0], output.threshold)
 
 
 def margins(probabilities: torch.Tensor, threshold: float | None = None) -> torch.Tensor:

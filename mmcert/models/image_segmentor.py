@@ -16,7 +16,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from mmseg.structures import SegDataSample
 
-from mmcert.certifier.segmentor import margins
+from mmcert.certifier.segmentor import clear_labels, margins
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
 from mmcert.models.overrides import is_untouched
 from mmcert.models.precision import PrecisionSettings
@@ -140,19 +140,14 @@ class ImageSegmentor(RepeatableSegmentor):
     def _with_margin(self, image: torch.Tensor) -> Labelled:
         output = self._output([image])
         if isinstance(output, LogitMaps):
-            require_finite(output.scores)
-            labels = decode_labels(output)[0].long()
-            logits = resized_scores(output)
-            scores = logits.softmax(dim=1) if output.threshold is None else logits.sigmoid()
-        else:
-            with self.precision.autocast(image.device):
-                ((label_maps, probabilities),) = self._random.run(
-                    partial(self._labels, keep_scores=True), image[None]
-                )
-            assert probabilities is not None
-            labels, scores = label_maps[0], probabilities
+            return clear_labels(output)
+        with self.precision.autocast(image.device):
+            ((labels, scores),) = self._random.run(
+                partial(self._labels, keep_scores=True), image[None]
+            )
+        assert scores is not None
         threshold = _last_head(self.base).threshold if scores.shape[1] == 1 else None
-        return labels, margins(scores[0], threshold)
+        return labels[0], margins(scores[0], threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """What certificates say of the arithmetic, once an image was labelled, as JSON values."""
