@@ -8,17 +8,9 @@ itself and also runs on mmcv-lite.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from pathlib import Path
 
-from mmcert.compat import distributed_cpu, enable_mmcv_lite
-from mmcert.pointops import install_cpu_point_ops
-
-enable_mmcv_lite()
-
-from mmengine.config import Config, DictAction  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
+from mmcert.cli import UsageError, add_run_arguments, command, load_run_config
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -26,47 +18,38 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='path of an mmengine config')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='where logs and results go')
     parser.add_argument('--show-dir', help='draw pictures of certified images into this folder')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add_run_arguments(parser)
     return parser.parse_args(argv)
 
 
+@command
 def main() -> int:
     """Tests, and prints and stores the results."""
     args = parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
-    cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    if args.work_dir:
-        cfg.work_dir = args.work_dir
-    elif not cfg.get('work_dir'):
-        cfg.work_dir = str(Path('work_dirs') / Path(args.config).stem)
+    cfg = load_run_config(args)
     cfg.load_from = args.checkpoint
-    if cfg.get('default_scope') == 'mmdet3d':
-        install_cpu_point_ops()
-    if cfg.get('smoothing') is not None:
+    smoothing = cfg.get('smoothing')
+    if smoothing is not None:
         cfg.setdefault('default_hooks', {})
         cfg.default_hooks.setdefault('smoothing', dict(type='mmcert.SmoothingHook'))
         if args.show_dir:
-            cfg.smoothing.show_dir = args.show_dir
-            cfg.smoothing.draw_every = cfg.smoothing.get('draw_every') or 1
+            smoothing.show_dir = args.show_dir
+            smoothing.draw_every = smoothing.get('draw_every') or 1
     elif args.show_dir:
-        print(
-            'error: --show-dir draws certificates, and the config has no `smoothing`; add for '
-            'example --cfg-options smoothing.sigma=0.25',
-            file=sys.stderr,
+        raise UsageError(
+            '--show-dir draws certificates, and the config has no `smoothing`; add for example '
+            '--cfg-options smoothing.sigma=0.25'
         )
-        return 2
+    from mmengine.runner import Runner
+
+    from mmcert.compat import distributed_cpu
+
     try:
         with distributed_cpu(cfg):
             Runner.from_cfg(cfg).test()
     except KeyboardInterrupt:
-        kept = cfg.get('smoothing') is not None and cfg.smoothing.get('votes_dir', '') is not None
+        kept = smoothing is not None and smoothing.get('votes_dir', '') is not None
         advice = '; the same command continues where this one stopped'
         print(f'\ninterrupted{advice if kept else ""}', file=sys.stderr)
         return 130

@@ -7,22 +7,11 @@ errors on the held-out images, and ``surrogate.png`` with the real transformatio
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from mmcert.compat import enable_mmcv_lite, resume_from_work_dir, reuse_freed_memory
-
-enable_mmcv_lite()
-
-import cv2  # noqa: E402
-import torch  # noqa: E402
-from mmengine.config import Config, DictAction  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
-
-from mmcert.models import SurrogateModel  # noqa: E402
-from mmcert.surrogates import save_surrogate  # noqa: E402
-from mmcert.visualization.surrogates import compare_surrogate  # noqa: E402
+from mmcert.cli import UsageError, add_cfg_options, command, load_run_config
 
 SHOWN_PARAMETERS = 3
 
@@ -38,27 +27,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--resume', action='store_true', help='continue from the work folder')
     parser.add_argument('--pictures', type=int, default=2, help='held-out images to draw')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value overrides')
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 
+@command
 def main() -> int:
     """Trains, measures and writes the results."""
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    folder = args.work_dir or cfg.get('work_dir')
-    cfg.work_dir = folder or f'work_dirs/surrogates/{Path(args.config).stem}'
+    cfg = load_run_config(args, 'work_dirs/surrogates')
+    import torch
+
+    from mmcert.compat import resume_from_work_dir, reuse_freed_memory
+
     if args.resume:
         resume_from_work_dir(cfg)
     if not torch.cuda.is_available():
         reuse_freed_memory()
-    try:
-        runner = checked_runner(cfg)
-    except (ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    runner = checked_runner(cfg)
     try:
         report(runner, args.pictures)
     except KeyboardInterrupt:
@@ -67,37 +53,42 @@ def main() -> int:
     return 0
 
 
-def checked_runner(cfg: Config) -> Runner:
+def checked_runner(cfg: Any) -> Any:
     """A runner that trains a surrogate.
 
     Args:
-        cfg (Config): As the user wrote it, with ``work_dir``.
+        cfg (mmengine.config.Config): As the user wrote it, with ``work_dir``.
 
     Returns:
-        Runner: Its model is a SurrogateModel.
+        mmengine.runner.Runner: Its model is a SurrogateModel.
 
     Raises:
-        ValueError: If the model is another one, or an argument out of range.
-        FileNotFoundError: If the weights to start from are not there.
+        UsageError: If the model is another one, or the weights to start from are not there.
     """
+    from mmengine.runner import Runner
+
+    from mmcert.models import SurrogateModel
+
     start = cfg.get('load_from')
     if start and '://' not in start and not Path(start).exists():
-        raise FileNotFoundError(
+        raise UsageError(
             f'the weights to start from, load_from={start}, are not there: train their config '
             'first, or start afresh with --cfg-options load_from=None'
         )
-    cfg.launcher = 'none'
     runner = Runner.from_cfg(cfg)
     if not isinstance(runner.model, SurrogateModel):
-        raise ValueError(
+        raise UsageError(
             f'the model must be an mmcert.SurrogateModel, got {type(runner.model).__name__}: see '
             'configs/surrogates'
         )
     return runner
 
 
-def report(runner: Runner, pictures: int) -> None:
+def report(runner: Any, pictures: int) -> None:
     """Trains, and writes what the tool promises into the work folder."""
+    from mmcert.files import write_json
+    from mmcert.surrogates import save_surrogate
+
     model = runner.model
     runner.train()
     metrics = {key: float(value) for key, value in runner.val().items()}
@@ -112,16 +103,25 @@ def report(runner: Runner, pictures: int) -> None:
         'images': len(runner.val_dataloader.dataset),
         'held_out': metrics,
     }
-    (folder / 'surrogate.json').write_text(json.dumps(answer, indent=1) + '\n')
+    write_json(folder / 'surrogate.json', answer)
     if pictures:
-        dataset = runner.val_dataloader.dataset
-        chosen = [dataset[round(i)] for i in torch.linspace(0, len(dataset) - 1, pictures).tolist()]
-        batch = {key: [item[key] for item in chosen] for key in chosen[0]}
-        images = model.data_preprocessor(batch, False)['inputs']
-        parameters = surrogate.parameters_at(model.evenly_spaced(SHOWN_PARAMETERS))
-        picture = compare_surrogate(surrogate, images, parameters, model.sigma2)
-        cv2.imwrite(str(folder / 'surrogate.png'), picture)
+        draw(runner, surrogate, pictures, folder / 'surrogate.png')
     runner.logger.info(f'wrote {folder / "surrogate.pth"}, surrogate.json and surrogate.png')
+
+
+def draw(runner: Any, surrogate: Any, pictures: int, path: Path) -> None:
+    """Draws held-out images beside what the surrogate makes of them."""
+    import cv2
+    import numpy as np
+
+    from mmcert.visualization.surrogates import compare_surrogate
+
+    model, dataset = runner.model, runner.val_dataloader.dataset
+    chosen = [dataset[round(i)] for i in np.linspace(0, len(dataset) - 1, pictures).tolist()]
+    batch = {key: [item[key] for item in chosen] for key in chosen[0]}
+    images = model.data_preprocessor(batch, False)['inputs']
+    parameters = surrogate.parameters_at(model.evenly_spaced(SHOWN_PARAMETERS))
+    cv2.imwrite(str(path), compare_surrogate(surrogate, images, parameters, model.sigma2))
 
 
 if __name__ == '__main__':

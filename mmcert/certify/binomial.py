@@ -20,6 +20,9 @@ LARGEST_TAU = 1 - 1e-12
 SMALLEST = float(np.finfo(np.float64).tiny)
 """Smaller p-values lose digits or become 0: they are rounded up to this one."""
 
+SMALLEST_LEVEL = 1e-200
+"""Bounds are not asked for at smaller levels: below 1e-240 the inverse is not accurate."""
+
 CHUNK = 1 << 16
 """Components handled at a time where a temporary array would not fit the cache."""
 
@@ -245,12 +248,16 @@ def clopper_pearson_table(n: int, alpha: float) -> NDArray[np.float64]:
         alpha (float): Significance level in (0, 1) of each single bound.
 
     Returns:
-        np.ndarray: Shape (n + 1,), float64, increasing from 0.
+        np.ndarray: Shape (n + 1,), float64, increasing from 0; zeros, which are bounds as well, for
+        alpha below ``SMALLEST_LEVEL``.
 
     Raises:
         ValueError: If a value is out of range.
     """
-    successes = np.arange(1, check_draws(n) + 1)
-    bounds = special.betaincinv(successes, n - successes + 1, check_alpha(alpha))
-    # For a few hits at levels below 1e-150 the inverse may not be found: 0 is a bound, too.
+    n, alpha = check_draws(n), check_alpha(alpha)
+    if alpha < SMALLEST_LEVEL:
+        return np.zeros(n + 1)
+    successes = np.arange(1, n + 1)
+    bounds = special.betaincinv(successes, n - successes + 1, alpha)
+    # For a few hits at a tiny level the inverse may not be found: 0 is a bound, too.
     return np.concatenate([[0.0], np.nan_to_num(bounds)])

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.certify.binomial import SMALLEST, clopper_pearson_table
+from mmcert.certify.binomial import SMALLEST_LEVEL, clopper_pearson_table
 from mmcert.certify.checks import check_alpha
 from mmcert.certify.selection import settle_joint
 from mmcert.certify.sequential import spend
@@ -59,9 +59,8 @@ def joint_radii(
     found = np.zeros(votes.guess.shape, dtype=np.float32)
     for look, (hits, n) in enumerate(votes.stages(selection), start=1):
         level = (spend(alpha, look) if votes.looks else alpha) / shares
-        if level < SMALLEST:
-            # Digits of the level are lost, and might have been rounded up: nothing is certified.
-            continue
+        if level < SMALLEST_LEVEL:
+            continue  # nothing is certified: the level itself may have lost digits
         table = radius_table(clopper_pearson_table(n, level), radius)
         np.maximum(found, table[hits], out=found)
     return found

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 
 import torch
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmengine.utils import track_iter_progress
 from prettytable import PrettyTable
+from torch.utils.data import Dataset
 
 from mmcert.certifier import selections_of
 from mmcert.certify import CertifySettings, InfeasiblePlanError
@@ -29,77 +33,140 @@ from mmcert.certify.planning import (
 )
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.sequential import spend
+from mmcert.engine.smoothing_config import SmoothingConfig, smoothing_of
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.sampling import BatchSize, SamplingSettings, collect_votes
 from mmcert.sampling.batching import LARGEST
 
-COMMON_TAUS = (0.6, 0.75, 0.85, 0.95, 0.99)
 TIMED_BATCHES = 3
 SAMPLED_INPUTS = 8
-"""Inputs that are asked for their thresholds, where the attack set gives each its own."""
+"""Inputs whose thresholds are looked up, where the attack set gives each its own."""
 
 
 @dataclass(frozen=True)
-class Timing:
-    """How long draws take.
+class PlannedRun:
+    """A run that is planned.
 
     Attributes:
-        seconds_per_draw (float): Wall time of one draw, at the configured batch size.
-        device (str): Where the model ran.
-    """
-
-    seconds_per_draw: float
-    device: str
-
-
-def report(
-    plan: SmoothingPlan,
-    num_components: int,
-    images: int,
-    taus: Sequence[float],
-    timing: Timing | None,
-    thresholds: Sequence[float] = (),
-) -> str:
-    """The planner's answer for a reader.
-
-    Args:
         plan (SmoothingPlan): From the config.
         num_components (int): Components of one input, K.
         images (int): Inputs of the data set.
+        thresholds (tuple[float, ...]): The thresholds of some inputs, where inputs have their own.
+        seconds_per_draw (float | None): Wall time of one draw, if it was measured.
+        device (str): Where it was measured.
+    """
+
+    plan: SmoothingPlan
+    num_components: int
+    images: int = 1
+    thresholds: tuple[float, ...] = ()
+    seconds_per_draw: float | None = None
+    device: str = ''
+
+    @classmethod
+    def of_size(cls, cfg: Config, height: int, width: int, images: int) -> PlannedRun:
+        """A run on images of a given size, without a data set.
+
+        Raises:
+            ValueError: If ``smoothing`` is not valid, or the size is not enough to plan by.
+        """
+        plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
+        if plan.adapter.certifies_grid_points:
+            raise ValueError("resolution='logits' needs the model: leave --size out")
+        return cls(plan, height * width, images)
+
+    @classmethod
+    def of_data(cls, cfg: Config, checkpoint: str | None = None) -> PlannedRun:
+        """A run on the test data of a config; with a checkpoint, a few passes are timed.
+
+        Raises:
+            ValueError: If ``smoothing`` is not valid, or the data cannot be certified.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            cfg.work_dir, cfg.load_from = folder, checkpoint
+            if cfg.get('visualizer'):
+                # mmengine keeps one of each name, with the folder that it began in.
+                cfg.visualizer.name = Path(folder).name
+            cfg.log_level = 'WARNING'
+            runner = Runner.from_cfg(cfg)
+            plan = smoothing_of(runner).plan()
+            dataset = runner.build_dataloader(runner.cfg.test_dataloader).dataset
+            raw, sample = _input(runner, plan, dataset, 0)
+            run = cls(
+                plan,
+                _count_components(runner, plan, raw, sample),
+                len(dataset),
+                _sampled_thresholds(runner, plan, dataset),
+            )
+            if checkpoint is None:
+                return run
+            runner.load_or_resume()
+            seconds = _time_draws(runner, plan, raw, sample)
+            return replace(run, seconds_per_draw=seconds, device=raw.device.type)
+
+    def at_threshold(self, tau: float) -> SmoothingPlan:
+        """The plan for an input whose attack set needs this threshold."""
+        settings = self.plan.settings
+        return replace(self.plan, settings=replace(settings, tau=max(settings.tau, tau)))
+
+    def require_feasible(self) -> None:
+        """Refuses a run that can certify nothing, on any of the inputs that were looked at.
+
+        Raises:
+            InfeasiblePlanError: The message says what could.
+        """
+        easiest = min(self.thresholds, default=self.plan.settings.tau)
+        self.at_threshold(easiest).require_feasible(self.num_components)
+
+    def can_certify(self, tau: float) -> bool:
+        """Whether anything can be certified on an input that needs this threshold."""
+        try:
+            self.at_threshold(tau).require_feasible(self.num_components)
+        except InfeasiblePlanError:
+            return False
+        return True
+
+
+def report(run: PlannedRun, taus: Sequence[float]) -> str:
+    """The planner's answer, as tables and sentences.
+
+    It does not say why a run would be refused: ``PlannedRun.require_feasible`` does.
+
+    Args:
+        run (PlannedRun): What is planned. Where inputs have thresholds of their own, the tables are
+            for the median one.
         taus (Sequence[float]): Thresholds to give the smallest n for, beside the configured one.
-        timing (Timing | None): How long draws take, if that was measured.
-        thresholds (Sequence[float]): From ``sampled_thresholds``, where inputs have their own; the
-            tables are for the median one then.
 
     Returns:
-        str: Tables and sentences.
+        str: Several lines.
     """
-    words, verdict = _threshold_words(plan, thresholds), _verdict(plan, num_components)
+    plan, thresholds, word = run.plan, run.thresholds, run.plan.adapter.word
+    threshold = _describe_threshold(run)
     if thresholds:
-        able = sum(_can_certify(at_threshold(plan, tau), num_components) for tau in thresholds)
-        word = plan.adapter.word
+        able = sum(map(run.can_certify, thresholds))
         verdict = f'The plan can certify on {able} of {len(thresholds)} {word}s looked at.'
-        plan = at_threshold(plan, median(thresholds))
-    elif plan.perturbation.per_input_threshold:
-        verdict = f'At tau = {plan.settings.tau:g}: {verdict}'
-    settings = plan.settings
+        plan = run.at_threshold(median(thresholds))
+    else:
+        verdict = _verdict(run)
+        if verdict and plan.perturbation.per_input_threshold:
+            verdict = f'At tau = {plan.settings.tau:g}: {verdict}'
     lines = [
-        f'{images} {plan.adapter.word}s of {num_components} components; {plan.perturbation}; '
-        f'{words}, alpha = {settings.alpha:g}, {plan.describe()}',
-        _procedures(plan, num_components),
-        _smallest(plan, num_components, sorted({settings.tau, *taus})),
+        f'{run.images} {word}s of {run.num_components} components; {plan.perturbation}; '
+        f'{threshold}, alpha = {plan.settings.alpha:g}, {plan.describe()}',
+        _procedures(plan, run.num_components),
+        _smallest(plan, run.num_components, sorted({plan.settings.tau, *taus})),
         verdict,
+        _duration(run),
     ]
-    if timing is not None:
-        lines.append(_hours(plan, num_components, images, timing))
-    return '\n'.join(lines)
+    return '\n'.join(filter(None, lines))
 
 
-def _threshold_words(plan: SmoothingPlan, thresholds: Sequence[float]) -> str:
-    settings, word = plan.settings, plan.adapter.word
+def _describe_threshold(run: PlannedRun) -> str:
+    plan, thresholds, word = run.plan, run.thresholds, run.plan.adapter.word
+    tau = plan.settings.tau
     if not plan.perturbation.per_input_threshold:
-        return f'tau = {settings.tau:g} (radius {plan.perturbation.radius(settings.tau):.4g})'
-    own = f'each {word} has its own tau, that its attack set takes and at least {settings.tau:g}'
+        return f'tau = {tau:g} (radius {plan.perturbation.radius(tau):.4g})'
+    own = f'each {word} has its own tau, that its attack set takes and at least {tau:g}'
     if not thresholds:
         return f'{own} (which the data tells, without --size); the tables start from that'
     return (
@@ -108,24 +175,11 @@ def _threshold_words(plan: SmoothingPlan, thresholds: Sequence[float]) -> str:
     )
 
 
-def at_threshold(plan: SmoothingPlan, tau: float) -> SmoothingPlan:
-    """The plan for an input whose attack set takes this threshold."""
-    return replace(plan, settings=replace(plan.settings, tau=max(plan.settings.tau, tau)))
-
-
-def _can_certify(plan: SmoothingPlan, num_components: int) -> bool:
-    try:
-        plan.require_feasible(num_components)
-    except InfeasiblePlanError:
-        return False
-    return True
-
-
 def _outlook(plan: SmoothingPlan, settings: CertifySettings, num_components: int) -> Outlook:
     """What the plan can reach at best under other settings."""
     if plan.stopping is None:
-        assert plan.sampling.n is not None
-        return outlook(plan.sampling.n, settings, num_components, plan.sampling.n0)
+        n = plan.first_look(num_components)
+        return outlook(n, settings, num_components, plan.sampling.n0)
     return outlook_in_looks(plan.stopping.budget, settings, num_components, plan.sampling.n0)
 
 
@@ -139,32 +193,38 @@ def _procedures(plan: SmoothingPlan, num_components: int) -> str:
         ['procedure', 'selection', 'can certify', *columns, 'largest radius', 'first hits',
          'for p of']
     )  # fmt: skip
-    legal = selections_of(plan.perturbation, plan.sampling.n0)
-    for procedure in PROCEDURES:
+    legal, current = selections_of(plan.perturbation, plan.sampling.n0), plan.settings
+    for procedure, rule in PROCEDURES.items():
+        # A thousandth where no k is configured.
+        k = (current.k or 0.001) if rule.takes_k else None
         for selection in SELECTIONS:
-            settings = _like(plan.settings, procedure, selection)
-            row = [procedure if settings.k is None else f'{procedure}, k={settings.k:g}', selection]
+            row = [procedure if k is None else f'{procedure}, k={k:g}', selection]
             if selection in legal:
+                settings = CertifySettings(current.tau, current.alpha, procedure, selection, k)
                 row += _figures(plan, _outlook(plan, settings, num_components))
             else:
                 row += ['not possible', *['-'] * 5]
             table.add_row(row)
-    words = (
+    notes = [
         '"First hits" are needed while nothing is certified yet; a component whose class has the '
-        'probability beside it gets them half of the time. Holm and its kin need fewer as they go '
-        'on. All figures of ordered_holm are for the component that it tests first; the others '
-        'need at most one hit more, and where holm cannot begin, they wait for those before them.'
-    )
+        'probability beside it gets them half of the time. Procedures that step down need fewer as '
+        'they go on.',
+        *(rule.planning_note for rule in PROCEDURES.values()),
+    ]
     if looks:
-        words += ' With looks, hits are those at the last one in the budget, at its share of alpha.'
-    return f'{table.get_string()}\n{words}{_settled_words(plan, num_components)}'
+        notes.append('With looks, hits are those at the last one in the budget, at its alpha.')
+    notes.append(_settled(plan, num_components))
+    return f'{table.get_string()}\n{" ".join(filter(None, notes))}'
 
 
 def _figures(plan: SmoothingPlan, found: Outlook) -> list[str]:
     """The cells of a row beside its names."""
     tau, draws = found.max_tau, str(found.min_draws)
     if plan.stopping is not None:
-        draws = _looks_words(plan.settings.alpha, found)
+        draws = f'none; the first is {found.min_draws}'
+        if found.looks:
+            alpha = spend(plan.settings.alpha, len(found.looks))
+            draws = f'{", ".join(map(str, found.looks))} (at {alpha:.3g})'
     # Beyond the budget there is no last look to speak of.
     reached = plan.stopping is None or found.looks
     hits, p = (found.first_hits, found.probability) if reached else (None, None)
@@ -178,25 +238,17 @@ def _figures(plan: SmoothingPlan, found: Outlook) -> list[str]:
     ]
 
 
-def _looks_words(alpha: float, found: Outlook) -> str:
-    """The looks of a row, and the level of the last of them."""
-    if not found.looks:
-        return f'none; the first is {found.min_draws}'
-    level = spend(alpha, len(found.looks))
-    return f'{", ".join(map(str, found.looks))} (at {level:.3g})'
-
-
-def _settled_words(plan: SmoothingPlan, num_components: int) -> str:
+def _settled(plan: SmoothingPlan, num_components: int) -> str:
     """What the configured settings count, and at which threshold they test."""
-    settings, found, words = plan.settings, _outlook(plan, plan.settings, num_components), ''
+    settings, found, notes = plan.settings, _outlook(plan, plan.settings, num_components), []
     if settings.selection == 'auto':
-        words = f" selection='auto' is {found.selection} here ({settings.procedure})."
+        notes.append(f"selection='auto' is {found.selection} here ({settings.procedure}).")
     if found.tested_tau > settings.tau:
-        words += (
-            f' {found.selection} is tested at {found.tested_tau:.4f} in place of tau = '
+        notes.append(
+            f'{found.selection} is tested at {found.tested_tau:.4f} in place of tau = '
             f'{settings.tau:g}, where it needs fewer hits.'
         )
-    return words
+    return ' '.join(notes)
 
 
 def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -> str:
@@ -216,159 +268,109 @@ def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -
                 enough(0.98, at_tau, num_components, plan.sampling.n0) or '-',
             ]
         )
-    words = ''
-    if settings.procedure == 'ordered_holm':
-        words = (
-            '\nOf ordered_holm the last column is for the component that it tests first.'
-            if looks
-            else '\nBoth numbers are for the component that ordered_holm tests first.'
-        )
-    return f'{settings.procedure}, {settings.selection}:\n{table.get_string()}{words}'
+    note = ''
+    if settings.rule.takes_order:
+        columns = 'The last column is' if looks else 'Both numbers are'
+        note = f'\n{columns} for the component that {settings.procedure} tests first.'
+    return f'{settings.procedure}, {settings.selection}:\n{table.get_string()}{note}'
 
 
-def _verdict(plan: SmoothingPlan, num_components: int) -> str:
-    try:
-        plan.require_feasible(num_components)
-    except InfeasiblePlanError as error:
-        return f'The plan is refused: {error}'
+def _verdict(run: PlannedRun) -> str:
+    """Whether the plan can certify; nothing where it would be refused."""
+    plan = run.plan
+    if not run.can_certify(plan.settings.tau):
+        return ''
     if plan.stopping is not None:
-        first = first_look(plan.settings, num_components, plan.sampling.n0)
+        first = plan.first_look(run.num_components)
         return f'The plan can certify; the first look comes after {first} draws.'
-    if plan.is_scarce(num_components):
+    if plan.is_scarce(run.num_components):
         return (
-            'The plan can certify, but hardly more than the components that ordered_holm tests '
-            'first: Holm needs the smallest n in its own row to begin.'
+            'The plan can certify, but hardly more than the components that '
+            f'{plan.settings.procedure} tests first: {plan.settings.without_order().procedure} '
+            'needs the smallest n in its own row to begin.'
         )
     return 'The plan can certify.'
 
 
-def _hours(plan: SmoothingPlan, num_components: int, images: int, timing: Timing) -> str:
-    least = plan.first_look(num_components)
+def _duration(run: PlannedRun) -> str:
+    """How long the run takes, if that was measured."""
+    plan, seconds = run.plan, run.seconds_per_draw
+    if seconds is None:
+        return ''
+    least = plan.first_look(run.num_components)
     # One more pass for the base model's prediction on the clean input.
-    counts = sorted(
-        {plan.sampling.n0 + least * plan.perturbation.num_cells + 1, plan.most_draws + 1}
-    )
-    seconds = [count * timing.seconds_per_draw for count in counts]
-    hours = ' to '.join(f'{value * images / 3600:.2f}' for value in seconds)
-    each = ' to '.join(f'{value:.1f}' for value in seconds)
+    first = plan.sampling.n0 + least * plan.perturbation.num_cells
+    counts = sorted({first + 1, plan.most_draws + 1})
+    each = ' to '.join(_time(count * seconds) for count in counts)
+    all_of_them = ' to '.join(_time(count * seconds * run.images) for count in counts)
     return (
-        f'{1000 * timing.seconds_per_draw:.1f} ms per draw on {timing.device} (batches of '
-        f'{plan.sampling.batch_size}): about {each} s per {plan.adapter.word}, {hours} hours '
-        f'for {images} of them in one process'
+        f'{1000 * seconds:.1f} ms per draw on {run.device} (batches of '
+        f'{plan.sampling.batch_size}): about {each} per {plan.adapter.word}, {all_of_them} for '
+        f'{run.images} of them in one process'
     )
 
 
-def _like(settings: CertifySettings, procedure: str, selection: str) -> CertifySettings:
-    """The settings under another procedure; k-FWER gets a thousandth where no k is configured."""
-    k = (settings.k or 0.001) if procedure == 'kfwer' else None
-    return CertifySettings(settings.tau, settings.alpha, procedure, selection, k)
+def _time(seconds: float) -> str:
+    """A duration in the unit that suits it."""
+    for unit, size in (('hours', 3600), ('minutes', 60)):
+        if seconds >= 2 * size:
+            return f'{seconds / size:.1f} {unit}'
+    return f'{seconds:.1f} s'
 
 
-@dataclass(frozen=True)
-class FirstInput:
-    """The first input of the test data.
-
-    Attributes:
-        raw (torch.Tensor): As it reaches the model.
-        sample (BaseDataElement): Its data sample.
-        inputs (int): How many inputs the data set has.
-    """
-
-    raw: torch.Tensor
-    sample: BaseDataElement
-    inputs: int
-
-
-def first_input(runner: Runner, plan: SmoothingPlan) -> FirstInput:
-    """The first input of the test data, on the model's device.
-
-    Args:
-        runner (Runner): With a test data loader.
-        plan (SmoothingPlan): From the config.
-
-    Returns:
-        FirstInput: Checked as a test run checks it.
-    """
-    dataset = runner.build_dataloader(runner.cfg.test_dataloader).dataset
-    ((raw, sample),) = plan.adapter.inputs(pseudo_collate([dataset[0]]))
+def _input(
+    runner: Runner, plan: SmoothingPlan, dataset: Dataset, index: int
+) -> tuple[torch.Tensor, BaseDataElement]:
+    """An input of the test data, checked as a run checks it, on the model's device."""
+    ((raw, sample),) = plan.adapter.inputs(pseudo_collate([dataset[index]]))
     plan.adapter.check(raw, sample)
-    return FirstInput(raw.to(next(runner.model.parameters()).device), sample, len(dataset))
+    return raw.to(next(runner.model.parameters()).device), sample
 
 
-def sampled_thresholds(runner: Runner, plan: SmoothingPlan) -> tuple[float, ...]:
-    """The thresholds that an attack set takes, on some inputs of the test data.
-
-    Args:
-        runner (Runner): With a test data loader.
-        plan (SmoothingPlan): From the config.
-
-    Returns:
-        tuple[float, ...]: Of up to ``SAMPLED_INPUTS`` inputs, evenly spaced; empty where one
-        threshold is for all.
-    """
+def _sampled_thresholds(runner: Runner, plan: SmoothingPlan, dataset: Dataset) -> tuple[float, ...]:
+    """The thresholds of evenly spaced inputs; nothing where one threshold is for all."""
     if not plan.perturbation.per_input_threshold:
         return ()
-    dataset = runner.build_dataloader(runner.cfg.test_dataloader).dataset
-    count = min(SAMPLED_INPUTS, len(dataset))
-    indices = [number * len(dataset) // count for number in range(count)]
-    device = next(runner.model.parameters()).device
+    count = min(SAMPLED_INPUTS, len(dataset))  # type: ignore[arg-type]
     found = []
-    for index in track_iter_progress(indices):
-        ((raw, sample),) = plan.adapter.inputs(pseudo_collate([dataset[index]]))
-        plan.adapter.check(raw, sample)
-        asked = plan.perturbation.input_threshold(plan.adapter.clean_input(raw.to(device)))
+    for number in track_iter_progress(list(range(count))):
+        raw, _ = _input(runner, plan, dataset, number * len(dataset) // count)  # type: ignore[arg-type]
+        asked = plan.perturbation.input_threshold(plan.adapter.clean_input(raw))
         assert asked is not None, 'the attack set gives each input its own threshold'
         found.append(asked.tau)
     return tuple(found)
 
 
 @torch.no_grad()
-def time_draws(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> Timing:
-    """Times the draws of one input with the configured model and batch size.
-
-    Args:
-        runner (Runner): With the model to certify, its checkpoint loaded.
-        plan (SmoothingPlan): From the config.
-        first (FirstInput): From ``first_input``.
-
-    Returns:
-        Timing: The mean over a few batches, after one to warm up.
-    """
+def _time_draws(
+    runner: Runner, plan: SmoothingPlan, raw: torch.Tensor, sample: BaseDataElement
+) -> float:
+    """Seconds per draw with the configured model and batch size, after one batch to warm up."""
     base = runner.model
     base.eval()
-    clean = plan.adapter.clean_input(first.raw)
-    segment = plan.segmentor(base, first.raw, first.sample)
-    batch = BatchSize.of(plan.sampling.batch_size)
+    clean = plan.adapter.clean_input(raw)
+    segment = plan.segmentor(base, raw, sample)
+    batch, cells = BatchSize.of(plan.sampling.batch_size), plan.perturbation.num_cells
     with plan.precision.applied_to(base):
         # 'auto' settles on the way.
         warm_up = 2 * LARGEST if batch.searching else batch.size
         settings = SamplingSettings(warm_up, 1, base.num_classes, batch_size=batch)
         collect_votes(segment, clean, plan.perturbation, settings)
-        # Every part takes n of them, and whole batches say what a draw takes.
-        n0, n = batch.size, max(1, TIMED_BATCHES // plan.perturbation.num_cells) * batch.size
-        settings = replace(settings, n0=n0, n=n)
+        # Every cell takes n of them, and whole batches say what a draw takes.
+        n0, n = batch.size, max(1, TIMED_BATCHES // cells) * batch.size
         started = time.monotonic()
-        collect_votes(segment, clean, plan.perturbation, settings)
-        seconds = time.monotonic() - started
-        return Timing(seconds / (n0 + n * plan.perturbation.num_cells), clean.device.type)
+        collect_votes(segment, clean, plan.perturbation, replace(settings, n0=n0, n=n))
+        return (time.monotonic() - started) / (n0 + n * cells)
 
 
 @torch.no_grad()
-def count_components(runner: Runner, plan: SmoothingPlan, first: FirstInput) -> int:
-    """Components of the first input: its pixels or points, or the points of the head's grid.
-
-    Args:
-        runner (Runner): With the model to certify.
-        plan (SmoothingPlan): From the config.
-        first (FirstInput): From ``first_input``.
-
-    Returns:
-        int: K.
-    """
+def _count_components(
+    runner: Runner, plan: SmoothingPlan, raw: torch.Tensor, sample: BaseDataElement
+) -> int:
+    """Components of an input: its pixels or points, or the points of the head's grid."""
     if not plan.adapter.certifies_grid_points:
-        return math.prod(plan.adapter.shape(first.raw, first.sample))
-    base = runner.model
-    base.eval()
-    segment = plan.segmentor(base, first.raw, first.sample)
-    labels, _ = segment.with_margin(plan.adapter.clean_input(first.raw))
+        return math.prod(plan.adapter.shape(raw, sample))
+    runner.model.eval()
+    segment = plan.segmentor(runner.model, raw, sample)
+    labels, _ = segment.with_margin(plan.adapter.clean_input(raw))
     return labels.numel()

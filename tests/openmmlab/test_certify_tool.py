@@ -2,34 +2,23 @@
 
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 
-from mmcert.certify import Votes
+from mmcert.certify import Votes, certify
 from mmcert.sampling.draws import DRAW_SCHEME
 from mmcert.votes import VotesRecord, VotesStore
-from tests.openmmlab.conftest import ROOT
+from tests.openmmlab.conftest import run_tool
 
 PROVENANCE = {'num_classes': 2, 'ignore_index': 255, 'certified_space': 'the original image'}
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location('certify_tool', ROOT / 'tools/certify.py')
-    module = importlib.util.module_from_spec(spec)
+def tool(monkeypatch):
     monkeypatch.setattr(sys, 'path', [*sys.path])
-    spec.loader.exec_module(module)
-
-    def call(*arguments, expect=0):
-        monkeypatch.setattr(sys, 'argv', ['certify', *map(str, arguments)])
-        assert module.main() == expect
-        printed = capsys.readouterr()
-        return printed.out + printed.err
-
-    return call
+    return partial(run_tool, 'tools/certify.py')
 
 
 def write_votes(folder, digests=('a', 'b', 'c'), perturbation=None):
@@ -47,8 +36,13 @@ def write_votes(folder, digests=('a', 'b', 'c'), perturbation=None):
         store.put(f'{index}', VotesRecord(votes, meta, label=label, margin=first * 20))
 
 
+def answer_of(folder):
+    """What the tool wrote beside a folder of votes."""
+    return json.loads((folder.parent / f'offline-{folder.name}/offline.json').read_text())
+
+
 def rows_of(folder):
-    return json.loads((folder / 'offline.json').read_text())['rows']
+    return answer_of(folder)['rows']
 
 
 def test_the_defaults_are_those_of_a_run(tool, tmp_path):
@@ -71,7 +65,7 @@ def test_several_rows_come_with_a_warning_and_the_tested_tau(tool, tmp_path):
     assert by_terms[0.5, 'auto']['counted'] == 'holdout'
     assert by_terms[0.5, 'same_draws']['tested_tau'] > 0.5
     assert by_terms[0.75, 'same_draws']['tested_tau'] == 0.75
-    curves = json.loads((tmp_path / 'offline.json').read_text())['joint_curve']
+    curves = answer_of(tmp_path)['joint_curve']
     assert {row['selection'] for row in curves} == {'same_draws', 'auto'}
 
 
@@ -80,7 +74,7 @@ def test_a_curve_comes_with_the_warning_and_its_selection(tool, tmp_path):
     printed = tool(tmp_path, '--tau', 0.5, '--selection', 'auto')
     assert 'Choosing a row because of what it shows voids its promise' in printed
     assert 'So does choosing a point of the curve of a procedure' in printed
-    answer = json.loads((tmp_path / 'offline.json').read_text())
+    answer = answer_of(tmp_path)
     # Settled for all thresholds at once, whatever is best at 0.5.
     assert answer['rows'][0]['counted'] == 'holdout'
     assert {row['counted'] for row in answer['joint_curve']} == {'same_draws'}
@@ -91,7 +85,7 @@ def test_a_curve_comes_with_the_warning_and_its_selection(tool, tmp_path):
 def test_copies_are_counted_once(tool, tmp_path):
     write_votes(tmp_path, 'aaab')
     printed = tool(tmp_path, '--no-plot')
-    (everywhere,) = json.loads((tmp_path / 'offline.json').read_text())['all_images']
+    (everywhere,) = answer_of(tmp_path)['all_images']
     assert (everywhere['images'], everywhere['distinct']) == (4, 2)
     assert 'of which 2 differ' in printed
 
@@ -100,7 +94,7 @@ def test_votes_that_do_not_tell_their_image_are_taken_for_different_ones(tool, t
     write_votes(tmp_path, 'aa--')
     printed = tool(tmp_path, '--no-plot')
     assert 'note: 2 of 4 votes files do not tell their image' in printed
-    (everywhere,) = json.loads((tmp_path / 'offline.json').read_text())['all_images']
+    (everywhere,) = answer_of(tmp_path)['all_images']
     assert (everywhere['images'], everywhere['distinct']) == (4, 3)
 
 
@@ -123,6 +117,56 @@ def test_a_perturbation_of_ones_own_is_imported(tool, tmp_path, monkeypatch):
         CLASSES.pop('OwnNoise', None)
         sys.modules.pop('own_noise_module', None)
     assert "No module named 'nowhere'" in tool('votes', '--import', 'nowhere', expect=2)
+
+
+OWN_PROCEDURE = """
+from mmcert.certify.procedures import Bonferroni, register
+
+@register
+class HalfBonferroni(Bonferroni):
+    name = 'half_bonferroni'
+    source = 'valid, and of no use'
+
+    def first_level(self, alpha, num_components, k=1):
+        return super().first_level(alpha / 2, num_components, k)
+"""
+
+
+def test_a_procedure_of_ones_own_is_known_everywhere(tool, tmp_path, monkeypatch):
+    from mmcert.certify.audit import Audit, methods
+    from mmcert.certify.procedures import PROCEDURES, table
+    from mmcert.engine.planner import PlannedRun, report
+    from mmcert.engine.smoothing_config import SmoothingConfig
+
+    monkeypatch.chdir(tmp_path)
+    write_votes(tmp_path / 'votes')
+    refused = tool('votes', '--procedure', 'half_bonferroni', expect=2)
+    assert "unknown procedure 'half_bonferroni'" in refused
+    (tmp_path / 'own_procedure_module.py').write_text(OWN_PROCEDURE)
+    names = ('half_bonferroni', 'bonferroni')
+    try:
+        tool('votes', '--import', 'own_procedure_module', '--alpha', 0.2, 0.1, '--no-plot',
+             '--procedure', *names, '--selection', 'holdout')  # fmt: skip
+        rows = {(row['procedure'], row['alpha']): row for row in rows_of(tmp_path / 'votes')}
+        mine, theirs = rows['half_bonferroni', 0.2], rows['bonferroni', 0.1]
+        assert mine['certified_share'] == theirs['certified_share'] > 0
+        votes = Votes(np.zeros(9, dtype=int), np.arange(21, 30), 30, 10)
+        found, expected = (
+            certify(votes, tau=0.75, alpha=alpha, procedure=name)
+            for name, alpha in zip(names, (0.02, 0.01), strict=True)
+        )
+        np.testing.assert_array_equal(found.certified, expected.certified)
+        assert found.to_dict()['promise'] == 'no certificate of this input is wrong'
+        plan = SmoothingConfig.from_cfg({'sigma': 0.25, 'procedure': 'half_bonferroni'}).plan()
+        printed = report(PlannedRun(plan, 1000), [])
+        assert printed.count('half_bonferroni') == 4 and 'The plan can certify.' in printed
+        audited = tuple(method for method in methods() if 'half_bonferroni' in method.name)
+        assert len(audited) == 9
+        assert not any(finding.violates_level for finding in Audit(50, methods=audited).run())
+        assert '| `half_bonferroni` | no certificate is wrong | valid, and of no use |' in table()
+    finally:
+        PROCEDURES.pop('half_bonferroni', None)
+        sys.modules.pop('own_procedure_module', None)
 
 
 def test_what_is_no_folder_of_votes_is_told_what_it_is(tool, tmp_path):

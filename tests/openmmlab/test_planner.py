@@ -7,7 +7,8 @@ import pytest
 from mmcert.certify.planning import StoppingRule, first_look
 from mmcert.certify.sequential import spend
 from mmcert.certify.settings import PROCEDURE, SELECTION, CertifySettings
-from mmcert.engine.planner import report
+from mmcert.engine.planner import PlannedRun
+from mmcert.engine.planner import report as report_of
 from mmcert.engine.smoothing_config import SmoothingConfig
 
 K = 172_800
@@ -17,24 +18,28 @@ SLICES = dict(
 )  # fmt: skip
 
 
+def report(plan, taus):
+    return report_of(PlannedRun(plan, K), taus)
+
+
 def plan(**smoothing):
     return SmoothingConfig.from_cfg({'sigma': 0.25, 'tau': 0.5} | smoothing).plan()
 
 
 def test_the_report_says_what_is_counted_and_where_it_is_tested():
-    printed = report(plan(), K, 1, [0.6], None)
+    printed = report(plan(), [0.6])
     assert "selection='auto' is holdout here (ordered_holm)" in printed
     assert 'the others need at most one hit more' in printed
-    printed = report(plan(selection='same_draws'), K, 1, [0.6], None)
+    printed = report(plan(selection='same_draws'), [0.6])
     assert 'same_draws is tested at 0.54' in printed
-    printed = report(plan(tau=0.75), K, 1, [0.6], None)
+    printed = report(plan(tau=0.75), [0.6])
     assert "selection='auto' is same_draws here" in printed
     assert '105/110' in printed and '96/100' in printed
     assert ' is tested at ' not in printed
 
 
 def test_the_report_of_looks_is_tested_where_the_first_look_is():
-    printed = report(plan(n='auto', budget=400), K, 1, [0.6], None)
+    printed = report(plan(n='auto', budget=400), [0.6])
     assert 'hits are those at the last one in the budget' in printed
     assert "selection='auto' is " in printed
 
@@ -50,7 +55,7 @@ def cells(printed, table):
 
 def test_the_report_of_looks_speaks_of_looks_that_the_row_has():
     wanted = plan(n='auto', budget=1000, tau=0.9, procedure='holm', selection='holdout')
-    printed = report(wanted, K, 1, [0.95, 0.98], None)
+    printed = report(wanted, [0.95, 0.98])
     assert 'largest tau in 1000 draws' in printed and 'smallest n' not in printed
     for row in cells(printed, 0):
         settings = CertifySettings(
@@ -69,7 +74,7 @@ def test_the_report_of_looks_speaks_of_looks_that_the_row_has():
     by_tau = {row[0]: row[2:] for row in cells(printed, 1)}
     assert by_tau['0.9'] == ['234', '468']
     assert by_tau['0.98'][1] == '-'
-    short = report(replace(wanted, stopping=StoppingRule(200)), K, 1, [], None)
+    short = report(replace(wanted, stopping=StoppingRule(200)), [])
     rows = {(row[0], row[1]): row[2:] for row in cells(short, 0)}
     assert rows['holm', 'holdout'][:2] == ['no', 'none; the first is 234']
     assert rows['holm', 'holdout'][4:] == ['-', '-']
@@ -77,12 +82,12 @@ def test_the_report_of_looks_speaks_of_looks_that_the_row_has():
 
 
 def test_the_report_names_what_is_not_possible():
-    printed = report(plan(n0=0, tau=0.75), K, 1, [], None)
+    printed = report(plan(n0=0, tau=0.75), [])
     possible = {(row[0], row[1]): row[2] for row in cells(printed, 0)}
     assert possible['holm', 'holdout'] == 'not possible'
     assert possible['holm', 'same_draws'] == 'yes'
     sliced = plan(sigma=None, perturbation=SLICES, tau=0.75)
-    possible = {(row[0], row[1]): row[2] for row in cells(report(sliced, K, 1, [], None), 0)}
+    possible = {(row[0], row[1]): row[2] for row in cells(report(sliced, []), 0)}
     assert possible['holm', 'holdout'] == 'yes'
     assert possible['ordered_holm', 'same_draws'] == 'not possible'
     assert 'for the component that ordered_holm tests first' in printed

@@ -252,13 +252,14 @@ def test_certify_answers_offline_as_the_run_did(sliced, tmp_path, monkeypatch, c
     assert call(tool, monkeypatch, *command) == 0
     printed = capsys.readouterr().out
     assert 'SlicedTransformation(' in printed and f'n0={N0}, n={N}' in printed
-    answer = json.loads((votes / 'offline.json').read_text())
+    results = tmp_path / 'offline-votes'
+    answer = json.loads((results / 'offline.json').read_text())
     holm = answer['rows'][0]
     assert (holm['selection'], holm['counted']) == ('auto', 'holdout')
     for name, value in run_rates['rates'].items():
         if name != 'draws':
             assert holm[name] == pytest.approx(value), name
-    assert (votes / 'radius_curve.png').stat().st_size > 10_000
+    assert (results / 'radius_curve.png').stat().st_size > 10_000
     # The selection draws are of one slice.
     command = (votes, '--tau', 0.7, '--selection', 'same_draws')
     assert call(tool, monkeypatch, *command) == 2

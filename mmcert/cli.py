@@ -1,0 +1,144 @@
+"""What the command line tools share; imports nothing heavy, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PACKAGE = str(Path(__file__).parent)
+
+
+class UsageError(ValueError):
+    """Something that the user of a tool can mend; the message says how."""
+
+
+def command(main: Callable[[], int]) -> Callable[[], int]:
+    """Has a tool report what the user can mend in one line on stderr, with exit code 2.
+
+    That is what mmcert refuses (a bad setting, a missing key), a missing file, and ``UsageError``.
+    All other exceptions are bugs and keep their traceback.
+
+    Args:
+        main (Callable): The tool; returns its exit code.
+
+    Returns:
+        Callable: The same, as described.
+    """
+
+    @functools.wraps(main)
+    def run() -> int:
+        try:
+            return main()
+        except Exception as error:
+            if not _is_for_the_user(error):
+                raise
+            print(f'error: {error}', file=sys.stderr)
+            return 2
+
+    return run
+
+
+def _is_for_the_user(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it was raised from, is a refusal and no bug."""
+    while error is not None:
+        if isinstance(error, (UsageError, OSError)):
+            return True
+        raised_at = traceback.extract_tb(error.__traceback__)[-1:]
+        if isinstance(error, (ValueError, RuntimeError)) and any(
+            frame.filename.startswith(PACKAGE) and (frame.line or '').startswith('raise')
+            for frame in raised_at
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class _Options(argparse.Action):
+    """mmengine's ``DictAction``, imported only if it is needed: that takes seconds."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: Any) -> None:
+        from mmengine.config import DictAction
+
+        try:
+            DictAction(self.option_strings, self.dest, nargs='+')(parser, *arguments)
+        except ValueError:
+            parser.error(f'{self.option_strings[0]} takes key=value')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--cfg-options``."""
+    parser.add_argument('--cfg-options', nargs='+', action=_Options, help='key=value overrides')
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what a run of a model takes beside its config."""
+    parser.add_argument('--work-dir', help='where logs and results go')
+    add_cfg_options(parser)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--import``."""
+    parser.add_argument(
+        '--import',
+        nargs='+',
+        default=[],
+        dest='modules',
+        metavar='MODULE',
+        help='modules to import first, which register perturbations or procedures of your own',
+    )
+
+
+def import_modules(args: argparse.Namespace) -> None:
+    """Imports the modules of ``--import``, from the folder that the tool is called in, too.
+
+    Raises:
+        UsageError: If one cannot be imported.
+    """
+    if args.modules:
+        sys.path.insert(0, '')
+    for module in args.modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise UsageError(f'--import {module}: {error}') from error
+
+
+def load_config(args: argparse.Namespace) -> Any:
+    """The config ``args.config`` with its overrides.
+
+    Raises:
+        UsageError: If it cannot be read.
+    """
+    from mmcert.compat import enable_mmcv_lite
+
+    enable_mmcv_lite()
+    from mmengine.config import Config
+
+    try:
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+    except Exception as error:
+        raise UsageError(f'{args.config}: {type(error).__name__}: {error}') from error
+    return cfg
+
+
+def load_run_config(args: argparse.Namespace, folder: str = 'work_dirs') -> Any:
+    """The config of a run, with its work folder (by default ``folder/NAME``) and its launcher."""
+    cfg = load_config(args)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'{folder}/{Path(args.config).stem}'
+    cfg.launcher = getattr(args, 'launcher', 'none')
+    os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
+    if cfg.get('default_scope') == 'mmdet3d':
+        from mmcert.pointops import install_cpu_point_ops
+
+        install_cpu_point_ops()
+    return cfg
