@@ -47,6 +47,8 @@ nitpick_ignore_regex = [
     (r'py:obj', r'.*'),  # type variables
 ]
 
+smartquotes = False  # quotes of values stay as they are typed in configs
+
 html_theme = 'furo'
 html_title = f'mmcert {release}'
 html_copy_source = False

@@ -72,13 +72,12 @@ def write_smoothing_keys() -> None:
     from mmcert.engine.smoothing_config import SmoothingConfig
 
     described = attributes(inspect.getdoc(SmoothingConfig) or '')
-    rows = ['| key | type | meaning | default |', '| --- | --- | --- | --- |']
+    rows = ['| key | meaning | default |', '| --- | --- | --- |']
     for field in fields(SmoothingConfig):
         if field.name in described:
-            kind, text = described[field.name]
-            default = f'`{field.default!r}`'
-            cells = (f'`{field.name}`', kind.replace('|', 'or'), _markdown(text), default)
-            rows.append('| ' + ' | '.join(cells) + ' |')
+            default = '-' if field.default is None else f'`{field.default!r}`'
+            meaning = described[field.name].replace('``', '`').replace('|', r'\|')
+            rows.append(f'| `{field.name}` | {meaning} | {default} |')
     _write(PARTS / 'smoothing_keys.md', '\n'.join(rows) + '\n')
 
 
@@ -90,17 +89,12 @@ def write_procedures() -> None:
     _write(PARTS / 'procedures.md', linked + '\n')
 
 
-def attributes(docstring: str) -> dict[str, tuple[str, str]]:
-    """Type and text of each entry of a docstring's ``Attributes``."""
+def attributes(docstring: str) -> dict[str, str]:
+    """The text of each entry of a docstring's ``Attributes``."""
     section = docstring.partition('Attributes:\n')[2]
     section = re.split(r'\n(?=\S)', section)[0]
-    found = re.findall(r'^ {4}(\w+) \((.+?)\): (.+(?:\n {5,}.+)*)', section, flags=re.MULTILINE)
-    return {name: (kind, ' '.join(text.split())) for name, kind, text in found}
-
-
-def _markdown(text: str) -> str:
-    """A docstring's literals as those of Markdown, in a cell of a table."""
-    return text.replace('``', '`').replace('|', r'\|')
+    found = re.findall(r'^ {4}(\w+) \(.+?\): (.+(?:\n {5,}.+)*)', section, flags=re.MULTILINE)
+    return {name: ' '.join(text.split()) for name, text in found}
 
 
 def keep_colons(app, what, name, obj, options, lines: list[str]) -> None:
