@@ -21,7 +21,7 @@ from mmcert.votes.recertify import Task, evaluate
 
 ARITHMETIC = (
     'draws are rounded to a fixed grid before the base model sees them, and what the base model '
-    'computes is part of it; the law of the random numbers is taken as ideal, and so are '
+    'computes is part of it; the distribution of the random numbers is taken as ideal, and so are '
     'transformations, which are computed in double precision'
 )
 """What certificates say of arithmetic."""

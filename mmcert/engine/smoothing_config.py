@@ -17,8 +17,8 @@ from mmcert.certify.settings import PROCEDURE, SELECTION
 from mmcert.engine.base_model import Modality, inner, modality_of, prepare_for_clouds
 from mmcert.engine.perturbations import build
 from mmcert.models.adapter import Adapter
-from mmcert.models.image_adapter import SPACE_WORDS, ImageAdapter, Space
-from mmcert.models.image_segmentor import RESOLUTION_WORDS, Resolution
+from mmcert.models.image_adapter import SPACES, ImageAdapter, Space
+from mmcert.models.image_segmentor import RESOLUTIONS, Resolution
 from mmcert.models.precision import PrecisionSettings
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.perturbations import Perturbation
@@ -280,8 +280,8 @@ class SmoothingConfig:
         return adapter
 
     def _image_adapter(self) -> ImageAdapter:
-        _check_choice('space', self.space, SPACE_WORDS)
-        _check_choice('resolution', self.resolution, RESOLUTION_WORDS)
+        _check_choice('space', self.space, SPACES)
+        _check_choice('resolution', self.resolution, RESOLUTIONS)
         scales = tuple(self.scales) if isinstance(self.scales, Sequence) else (self.scales,)
         if not scales or not all(_is_number(scale) and 0 < scale <= 4 for scale in scales):
             raise ValueError(f'scales must be numbers in (0, 4], got {self.scales!r}')

@@ -1,4 +1,4 @@
-"""The seam between the certification of any input and the kind of input that a model takes."""
+"""The seam between the certifier and the inputs that a model of OpenMMLab takes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Maps = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Adapter(ABC, Generic[Sample]):
-    """What is particular to a kind of input: how it is fed, smoothed, labelled and handed back.
+    """How a sort of input is fed, smoothed, labelled and handed back.
 
     Attributes:
         word (str): What an input is called.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mmcert.fields import IMAGE_FIELDS
 from mmcert.models.adapter import Adapter, Maps
 from mmcert.models.image_segmentor import (
-    RESOLUTION_WORDS,
+    RESOLUTIONS,
     ImageSegmentor,
     Resolution,
     to_unit_range,
@@ -24,7 +24,7 @@ from mmcert.models.precision import PrecisionSettings
 
 Space = Literal['original', 'model']
 
-SPACE_WORDS = {
+SPACES = {
     'original': 'the original image',
     'model': (
         'the image as the test pipeline delivers it to the model, after its resizing: the radius '
@@ -41,8 +41,8 @@ class ImageAdapter(Adapter[SegDataSample]):
     Attributes:
         scales (tuple[float, ...]): Input scales inside the smoothed function.
         flip (bool): Whether the smoothed function averages with the mirrored image.
-        space (str): 'original' or 'model', see ``SPACE_WORDS``.
-        resolution (str): 'image' or 'logits', see ``RESOLUTION_WORDS``.
+        space (str): 'original' or 'model', see ``SPACES``.
+        resolution (str): 'image' or 'logits', see ``RESOLUTIONS``.
     """
 
     word: ClassVar[str] = 'image'
@@ -127,9 +127,9 @@ class ImageAdapter(Adapter[SegDataSample]):
         """Space, resolution, scales."""
         return {
             'space': self.space,
-            'certified_space': SPACE_WORDS[self.space],
+            'certified_space': SPACES[self.space],
             'resolution': self.resolution,
-            'components_are': RESOLUTION_WORDS[self.resolution],
+            'components_are': RESOLUTIONS[self.resolution],
             'stage': (
                 'added to the image as the test pipeline delivers it, before input scaling, '
                 'normalisation and padding, not clipped'

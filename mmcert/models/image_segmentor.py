@@ -36,7 +36,7 @@ NORMALISED = 16.0
 
 Resolution = Literal['image', 'logits']
 
-RESOLUTION_WORDS = {
+RESOLUTIONS = {
     'image': "the smoothed model labels the image's pixels",
     'logits': (
         "the smoothed model labels the points of the head's grid, and every pixel gets the label "
@@ -337,18 +337,18 @@ def _is_plain(base: BaseModel) -> bool:
     if not isinstance(base, EncoderDecoder) or base.test_cfg.get('mode', 'whole') != 'whole':
         return False
     head = _last_head(base)
-    kind = type(base)
+    cls = type(base)
     names = (
         'forward', 'predict', 'inference', 'whole_inference', 'encode_decode', 'postprocess_result',
     )  # fmt: skip
     return (
         is_untouched(base, names)
         and 'predict_by_feat' not in vars(head)
-        and kind.forward is BaseSegmentor.forward
-        and kind.predict is EncoderDecoder.predict
-        and kind.inference is EncoderDecoder.inference
-        and kind.whole_inference is EncoderDecoder.whole_inference
-        and kind.postprocess_result is BaseSegmentor.postprocess_result
+        and cls.forward is BaseSegmentor.forward
+        and cls.predict is EncoderDecoder.predict
+        and cls.inference is EncoderDecoder.inference
+        and cls.whole_inference is EncoderDecoder.whole_inference
+        and cls.postprocess_result is BaseSegmentor.postprocess_result
         and getattr(type(head), 'predict_by_feat', None) is BaseDecodeHead.predict_by_feat
     )
 

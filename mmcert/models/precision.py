@@ -97,12 +97,12 @@ class PrecisionSettings:
                 'compile=True needs a C++ compiler on a CPU, and none was found (c++, g++, clang++ '
                 'or $CXX)'
             )
-        parts = [part for part in (base.backbone, getattr(base, 'neck', None)) if part is not None]
+        modules = [m for m in (base.backbone, getattr(base, 'neck', None)) if m is not None]
         if self.channels_last:
             base.to(memory_format=torch.channels_last)
         if options := self._compile_options():
-            for part in parts:
-                part.compile(**options)
+            for module in modules:
+                module.compile(**options)
         cudnn = torch.backends.cudnn
         before = cudnn.benchmark, cudnn.deterministic
         # Kernels that are chosen by timing them differ from process to process, and so do the last
@@ -113,8 +113,8 @@ class PrecisionSettings:
         finally:
             cudnn.benchmark, cudnn.deterministic = before
             if options:
-                for part in parts:
-                    part._compiled_call_impl = None
+                for module in modules:
+                    module._compiled_call_impl = None
             if self.channels_last:
                 base.to(memory_format=torch.contiguous_format)
 

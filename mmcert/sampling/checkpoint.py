@@ -1,4 +1,4 @@
-"""A run over one input that is not done yet, as it is kept on disk."""
+"""Checkpoints of a run over one input."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Checkpoint:
     Attributes:
         stage (int): ``draws.SELECTION`` or ``draws.ESTIMATION``.
         start (int): First draw of the count.
-        done (int): Draws that were counted, the next ones after it.
-        arrays (dict): The counts, and what they are counted against.
+        done (int): Draws that were counted.
+        arrays (dict): The counts, and the guess that they belong to.
     """
 
     stage: int
@@ -45,34 +45,34 @@ class Checkpoint:
 
 
 class Checkpointer:
-    """Keeps partial runs, every so often and when one is broken off.
+    """Stores checkpoints of a run every so often, and when it breaks off.
 
     Args:
-        save (Callable): Stores a partial run.
+        store (Callable): Stores a checkpoint.
         seconds (float): How often, at least; 0 stores after every batch.
         found (Checkpoint | None): Where to continue.
     """
 
     def __init__(
-        self, save: Callable[[Checkpoint], None], seconds: float, found: Checkpoint | None = None
+        self, store: Callable[[Checkpoint], None], seconds: float, found: Checkpoint | None = None
     ) -> None:
-        self.save, self.seconds, self.found = save, seconds, found
+        self.store, self.seconds, self.found = store, seconds, found
         self._last = time.monotonic()
 
     def take(self, stage: int, start: int) -> Checkpoint | None:
-        """The stored part of a count, once."""
+        """The checkpoint to continue from, once, if it is of this stage and first draw."""
         found = self.found
         if found is None or (found.stage, found.start) != (stage, start):
             return None
         self.found = None
         return found
 
-    def passed(self, partial: Callable[[], Checkpoint]) -> None:
+    def save(self, current: Callable[[], Checkpoint]) -> None:
+        """Stores the run."""
+        self.store(current())
+        self._last = time.monotonic()
+
+    def save_if_due(self, current: Callable[[], Checkpoint]) -> None:
         """Stores the run if it is time."""
         if time.monotonic() - self._last >= self.seconds:
-            self.now(partial)
-
-    def now(self, partial: Callable[[], Checkpoint]) -> None:
-        """Stores the run."""
-        self.save(partial())
-        self._last = time.monotonic()
+            self.save(current)

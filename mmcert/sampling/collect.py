@@ -234,7 +234,7 @@ class Sampler:
         except BaseException:
             if checkpointer and counter.worth_storing and self.processes.rank == 0:
                 with contextlib.suppress(RuntimeError, OSError):
-                    checkpointer.now(partial(self._checkpoint, counter))
+                    checkpointer.save(partial(self._checkpoint, counter))
             raise
         self.passes.require_finite()
 
@@ -270,7 +270,7 @@ class Sampler:
 
     def _store(self, counter: Counter) -> None:
         if self.checkpointer is not None and counter.done < counter.draws:
-            self.checkpointer.passed(partial(self._checkpoint, counter))
+            self.checkpointer.save_if_due(partial(self._checkpoint, counter))
 
     def _checkpoint(self, counter: Counter) -> Checkpoint:
         self.passes.require_finite()

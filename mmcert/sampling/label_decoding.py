@@ -1,4 +1,4 @@
-"""The fastest way to read labels from scores, by device."""
+"""Label maps from scores, the fastest way on each device."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def add_hits(hits: torch.Tensor, output: LogitMaps | torch.Tensor, guess: torch.
             return
         output = decode_labels(output)
     # Summed as bytes, which is fast and holds for fewer than 256 draws.
-    for part in (output == guess).split(255):
-        hits += part.sum(dim=0, dtype=torch.uint8)
+    for agreed in (output == guess).split(255):
+        hits += agreed.sum(dim=0, dtype=torch.uint8)
 
 
 def has_kernel(maps: LogitMaps) -> bool:
@@ -58,7 +58,7 @@ def has_kernel(maps: LogitMaps) -> bool:
 
 @lru_cache(maxsize=8)
 def _triton(device: str) -> ModuleType | None:
-    """The kernel's module for a kind of device; None, with one log line, where it does not run."""
+    """The kernel's module for a type of device; None, with one log line, where it cannot run."""
     if device == 'cuda' and importlib.util.find_spec('triton') is not None:
         # torch brings it along for CUDA.
         from mmcert.sampling import triton_decoder

@@ -10,12 +10,16 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class LogitMaps:
-    """What a base model may return in place of label maps: scores that are yet to be enlarged.
+    """Class scores on a coarse grid, which a base model may return in place of label maps.
 
-    They stand for the label maps that ``eager_labels`` makes of them: the scores are resized
-    bilinearly, a window is cut out, and each pixel gets the class with the largest score, ties to
+    They stand for the label maps that ``eager_labels`` makes of them: it resizes the scores
+    bilinearly, cuts out a window, and gives each pixel the class with the largest score, ties to
     the lowest (with one score per pixel: class 1 where its sigmoid exceeds the threshold). The
-    sampler reads the labels without ever building the resized scores.
+    sampler finds the same labels without building the resized scores.
+
+    >>> scores = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # One map, 2 classes, 1 x 2 points.
+    >>> eager_labels(LogitMaps(scores, size=(2, 4))).tolist()
+    [[[0, 0, 1, 1], [0, 0, 1, 1]]]
 
     Attributes:
         scores (torch.Tensor): Shape (B, C, h, w), finite floating point numbers (a class is masked
@@ -23,7 +27,7 @@ class LogitMaps:
             and float64 is converted to float32 before it is resized.
         size (tuple[int, int]): Height and width after resizing.
         align_corners (bool): As for ``torch.nn.functional.interpolate``.
-        window (tuple[int, int, int, int] | None): Top, left, height and width of the part that is
+        window (tuple[int, int, int, int] | None): Top, left, height and width of what is
             labelled; None is all of it.
         threshold (float | None): For binary heads, C = 1: the threshold, in (0, 1).
     """

@@ -13,7 +13,7 @@ Value = TypeVar('Value')
 
 
 class ProcessGroupError(RuntimeError):
-    """Another process of the processes failed, so that this one cannot go on."""
+    """Another process of the group failed, so this one cannot go on."""
 
 
 class ProcessGroup:
@@ -46,11 +46,10 @@ class ProcessGroup:
                 dist.all_reduce(tensor)
 
     def broadcast(self, ask: Callable[[], Value], source: int = 0) -> Value:
-        """What a function returns in one process, by default the first one, alone.
+        """Calls a function in one process only, and returns its result in all.
 
         Raises:
-            ProcessGroupError: In the others, if it raises there, so that nobody waits for an
-            answer.
+            ProcessGroupError: In the others, if it raises there, so that nobody waits in vain.
         """
         if self.size == 1:
             return ask()
@@ -59,22 +58,22 @@ class ProcessGroup:
         if self.rank == source:
             try:
                 answer = [(ask(), None)]
-            except Exception as error:
-                failure, answer = error, [(None, f'{type(error).__name__}: {error}')]
+            except Exception as raised:
+                failure, answer = raised, [(None, f'{type(raised).__name__}: {raised}')]
         dist.broadcast_object_list(answer, src=source)
         if failure is not None:
             raise failure
-        value, words = answer[0]
-        if words is not None:
-            raise ProcessGroupError(f'process {source} failed: {words}')
+        value, error = answer[0]
+        if error is not None:
+            raise ProcessGroupError(f'process {source} failed: {error}')
         return value  # type: ignore[return-value]
 
     @contextlib.contextmanager
     def fail_together(self, device: torch.device) -> Iterator[None]:
-        """Work that each process does by itself, at the end of which all meet.
+        """Runs a block of which each process does its own share; all wait at its end.
 
         Args:
-            device (torch.device): One that the processes can talk over.
+            device (torch.device): One that the processes can exchange tensors on.
 
         Raises:
             ProcessGroupError: If it failed in another process.
