@@ -136,36 +136,23 @@ class Certifier:
         threshold = plan.perturbation.input_threshold(inputs)
         # The first process has the store; the others hear what it finds.
         found = processes.broadcast(lambda: self._stored(name, digest, label, shape))
+        record_of: Callable[..., VotesRecord]
         if found is not None:
-            components = found.votes.num_components
-            self._require_feasible(name, components, threshold)
-            if plan.stopping is None:
-                return CertifiedInput(found, plan, threshold, self.identity)
-            record_of = partial(replace, found)
+            record_of, num_components = partial(replace, found), found.votes.num_components
         else:
-            base, margin = map(_array, model.with_margin(inputs))
-            base, margin = processes.broadcast(lambda: (base, margin))
-            assert base is not None
-            components = base.size
-            self._require_feasible(name, components, threshold)
-            meta = {
-                'name': name,
-                'digest': digest.hex(),
-                # Sorted as in files: a run that finds them must write the same certificate.
-                'precision': dict(sorted(processes.broadcast(model.to_dict).items())),
-            }
-            record_of = partial(
-                VotesRecord, meta=meta, label=label, base=base, margin=margin, grid=model.grid
-            )
+            meta = {'name': name, 'digest': digest.hex()}
+            record_of, num_components = self._begin(model, inputs, meta, label)
+        self._require_feasible(name, num_components, threshold)
+        if found is not None and plan.stopping is None:
+            return CertifiedInput(found, plan, threshold, self.identity)
         settings = replace(
             plan.sampling,
             batch_size=self._batch_size(inputs.shape),
             groups=() if plan.hierarchy is None else plan.hierarchy.groups,
         )
-        on_draws = self.on_draws
         options: dict[str, Any] = {
             'digest': digest,
-            'on_draws': None if on_draws is None else lambda done: on_draws(name, done),
+            'on_draws': None if self.on_draws is None else partial(self.on_draws, name),
             'checkpointer': self._checkpointer(name, digest, found),
             'processes': processes,
         }
@@ -178,12 +165,36 @@ class Certifier:
                 inputs,
                 plan.perturbation,
                 settings,
-                first=min(plan.first_look(components), plan.stopping.budget),
+                first=min(plan.first_look(num_components), plan.stopping.budget),
                 next_look=lambda votes: self._next_look(record_of(votes=votes), found),
                 start=None if found is None else found.votes,
                 **options,
             )
         return CertifiedInput(record_of(votes=votes), plan, threshold, self.identity)
+
+    def _begin(
+        self,
+        model: Segmentor,
+        inputs: torch.Tensor,
+        meta: dict[str, Any],
+        label: NDArray[np.integer] | None,
+    ) -> tuple[Callable[..., VotesRecord], int]:
+        """Labels the clean input: makes what completes a record with votes, and counts components."""
+        base, margin = model.with_margin(inputs)
+        labelled = base.cpu().numpy(), None if margin is None else margin.cpu().numpy()
+        # All processes go on with what the first one has.
+        clean, clearness = self.processes.broadcast(lambda: labelled)
+        # Sorted as in files: a run that finds them must write the same certificate.
+        precision = dict(sorted(self.processes.broadcast(model.to_dict).items()))
+        record_of = partial(
+            VotesRecord,
+            meta={**meta, 'precision': precision},
+            label=label,
+            base=clean,
+            margin=clearness,
+            grid=model.grid,
+        )
+        return record_of, clean.size
 
     def _next_look(self, record: VotesRecord, found: VotesRecord | None) -> int | None:
         """Stores the votes of a look, and decides about the next one."""
@@ -285,7 +296,3 @@ class Certifier:
                 min_draws(plain, num_components, plan.sampling.n0),
             )
         self._feasible = True
-
-
-def _array(values: torch.Tensor | None) -> NDArray[Any] | None:
-    return None if values is None else values.cpu().numpy()

@@ -8,7 +8,6 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from scipy.special import ndtr
 
-from mmcert.certify import InfeasiblePlanError
 from mmcert.engine import SmoothingConfig
 from mmcert.models import ImageSegmentor, NoisySegDataPreProcessor, SmoothedSegmentor
 from mmcert.models.image_segmentor import PIXEL_RANGE, to_unit_range
@@ -171,28 +170,9 @@ def test_images_of_different_sizes_in_one_batch_are_certified_one_by_one():
     assert torch.equal(alone.cert_sem_seg.data, together[1].cert_sem_seg.data)
 
 
-def test_a_larger_image_later_on_is_abstained_from_and_not_an_error(caplog):
-    model = smoothed(BrightnessSegmentor(), n=12, tau=0.5, alpha=0.01)
-    small, large = image_of(4, 5), image_of(40, 40)
-    model.test_step({'inputs': [small], 'data_samples': [sample_for(4, 5)]})
-    result = model.test_step({'inputs': [large], 'data_samples': [sample_for(40, 40)]})[0]
-    assert (result.cert_sem_seg.data == 254).all()
-    assert 'abstained from everywhere' in caplog.text
-    with pytest.raises(InfeasiblePlanError):
-        smoothed(BrightnessSegmentor(), n=12, tau=0.5, alpha=0.01).test_step(
-            {'inputs': [large], 'data_samples': [sample_for(40, 40)]}
-        )
-
-
 def test_a_mirrored_test_image_is_not_the_original():
     with pytest.raises(ValueError, match='changed the image'):
         certify(BrightnessSegmentor(), image_of(8, 8), metainfo={'flip': True})
-
-
-def test_more_classes_than_a_label_map_can_carry_are_refused():
-    plan = SmoothingConfig.from_cfg({'sigma': 0.25}).plan([str(i) for i in range(255)])
-    with pytest.raises(ValueError, match='255 classes'):
-        SmoothedSegmentor(BrightnessSegmentor(), plan)
 
 
 def test_training_through_the_wrapper_is_the_base_models():
