@@ -179,7 +179,7 @@ class Certifier:
         meta: dict[str, Any],
         label: NDArray[np.integer] | None,
     ) -> tuple[Callable[..., VotesRecord], int]:
-        """Labels the clean input: makes what completes a record with votes, and counts components."""
+        """Labels the clean input: what makes a record of its votes, and how many components."""
         base, margin = model.with_margin(inputs)
         labelled = base.cpu().numpy(), None if margin is None else margin.cpu().numpy()
         # All processes go on with what the first one has.
