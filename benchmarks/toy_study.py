@@ -111,7 +111,7 @@ def over_gamma(
     gammas: Iterable[float], n: int, repetitions: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Figures 2a and 2c: all methods on whole label maps of 100 components."""
-    from mmcert.certify.baselines import indiv_class, joint_class
+    from baselines import indiv_class, joint_class
 
     components, tau, alpha = 100, 0.75, 0.001
 

@@ -1,11 +1,11 @@
 """From integer counts to claims: statistics of votes, on NumPy and SciPy alone.
 
 Start with ``Votes``, ``CertifySettings`` and ``certify``, whose docstrings state what is promised;
-the proofs are in docs/theory. ``binomial``, ``multiple_testing`` and ``procedures`` hold the
-tests, ``selection`` says which draws they count, ``sequential`` handles the looks at votes that
-still come in, ``simultaneous`` radii that hold at all thresholds together, ``hierarchy`` coarser
-claims. ``planning`` says what a number of draws can certify, ``dataset`` what holds for many
-inputs, and ``baselines`` has the methods to compare with.
+the proofs are in docs/theory. ``binomial`` and ``procedures`` hold the tests,
+``selection`` says which draws they count, ``sequential`` handles looks at votes that still come in,
+``simultaneous`` radii that hold at all thresholds together, ``hierarchy`` coarser claims.
+``planning`` says what a number of draws can certify, ``dataset`` what holds for many inputs
+together, and ``audit`` measures error rates.
 """
 
 from mmcert.certify.certificate import ABSTAIN_LABEL, Certificate, certify, certify_votes

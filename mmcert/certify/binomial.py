@@ -228,7 +228,7 @@ def p_values(hits: ArrayLike, n: int, tau: float) -> NDArray[np.float64]:
     Raises:
         ValueError: If a value is out of range; the message gives the value.
 
-    Example:
+    Examples:
         >>> from mmcert.certify.binomial import p_values
         >>> p_values([0, 1, 2], n=2, tau=0.5)
         array([1.  , 0.75, 0.25])

@@ -63,7 +63,7 @@ class Certificate:
             group of level l is, and the number of levels + 1 where nothing is; uint8.
         groups (tuple[np.ndarray, ...]): With a hierarchy, the groups of each of its levels.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from mmcert.certify import Votes, certify
         >>> votes = Votes(guess=np.array([3, 7]), hits=np.array([100, 80]), n=100, n0=10)
@@ -189,7 +189,7 @@ def certify(
         ValueError: If a value is out of range, the procedure is unknown, ``order`` is not a
             permutation, or the votes lack what the settings need.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from mmcert.certify import Votes, certify
         >>> votes = Votes(guess=np.zeros((1, 3), dtype=int), hits=np.array([[100, 93, 60]]),

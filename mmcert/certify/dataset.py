@@ -90,7 +90,7 @@ def dataset_statement(
     Raises:
         ValueError: If a value is out of range, or there are not M digests.
 
-    Example:
+    Examples:
         >>> from mmcert.certify.dataset import dataset_statement
         >>> found = dataset_statement(233, alpha=0.001)
         >>> found.failures, round(found.all_hold, 3)

@@ -29,7 +29,7 @@ from mmcert.certify.votes import Votes
 class Hierarchy:
     """Levels of groups over C classes.
 
-    Example:
+    Examples:
         >>> from mmcert.certify import Hierarchy
         >>> levels = [{'vehicle': ['car', 'bus'], 'ground': ['road', 'sidewalk']}]
         >>> hierarchy = Hierarchy(levels, ['road', 'sidewalk', 'car', 'bus', 'sky'])

@@ -1,4 +1,10 @@
-"""What a number of draws can certify at all, known before the first one is made."""
+"""What a number of draws can certify at all, known before the first one is made.
+
+Throughout, ``n`` is the number of estimation draws and ``n0`` that of selection draws, which count
+for 'same_draws' and which 'holdout' needs; ``num_components`` is the size of the family, K. All
+functions raise a ``ValueError`` if a value is out of range, and those that look for a number of
+draws an ``InfeasiblePlanError`` if no number is enough.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +32,8 @@ from mmcert.certify.settings import CertifySettings
 from mmcert.certify.votes import Votes
 
 FIRST_LOOK_FACTOR = 1.25
-"""The first look of a group-sequential run takes so many times the draws that can certify at all:
-with just those, a single vote against the guess is too many."""
-
+"""The first look takes so many times the draws that can certify at all: with just those, a single
+vote against the guess is too many."""
 
 MOST_DRAWS = 20_000
 """Where the search for a number of draws gives up."""
@@ -47,21 +52,17 @@ class InfeasiblePlanError(ValueError):
 def can_certify(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> bool:
     """Whether any vote counts could certify a component.
 
-    Every procedure needs a p-value of at most its first level to begin (alpha / K for Bonferroni
-    and Holm, k * alpha / K for k-FWER, alpha for the component that ``ordered_holm`` puts first),
-    and the smallest one attainable is that of unanimous draws.
+    Every procedure needs a p-value of at most its first level to begin, and the smallest one
+    attainable is that of unanimous draws.
 
     Args:
         n (int): Number of estimation draws, at least 1.
         settings (CertifySettings): The settings.
         num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'; 'holdout' needs some.
+        n0 (int): Number of selection draws.
 
     Returns:
         bool: True if unanimous votes are enough.
-
-    Raises:
-        ValueError: If a value is out of range.
     """
     level = _log_level(settings, num_components)
     if level < math.log(SMALLEST):
@@ -84,7 +85,7 @@ def min_draws(settings: CertifySettings, num_components: int, n0: int = 0) -> in
     Args:
         settings (CertifySettings): The settings.
         num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'.
+        n0 (int): Number of selection draws.
 
     Returns:
         int: The number of estimation draws.
@@ -92,7 +93,12 @@ def min_draws(settings: CertifySettings, num_components: int, n0: int = 0) -> in
     Raises:
         InfeasiblePlanError: If no number is enough: the level is smaller than any p-value, or
             'holdout' is asked for without selection draws.
-        ValueError: If a value is out of range.
+
+    Examples:
+        >>> from mmcert.certify import CertifySettings, min_draws
+        >>> settings = CertifySettings(tau=0.75, alpha=0.001, procedure='holm', selection='holdout')
+        >>> min_draws(settings, num_components=360 * 480, n0=10)
+        66
     """
     level, selections = _log_level(settings, num_components), _selections(settings, n0)
     if not selections:
@@ -113,20 +119,47 @@ def min_draws(settings: CertifySettings, num_components: int, n0: int = 0) -> in
     return n
 
 
-def max_tau(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> float | None:
-    """Largest tau at which n draws can certify anything: the radius cannot be larger.
+def require_feasible(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> None:
+    """Refuses a plan that cannot certify anything, before its draws are paid for.
 
     Args:
         n (int): Number of estimation draws, at least 1.
-        settings (CertifySettings): The settings; their tau is not used.
+        settings (CertifySettings): The settings.
         num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'.
-
-    Returns:
-        float | None: The largest tau; None if it would be less than 1/2.
+        n0 (int): Number of selection draws.
 
     Raises:
-        ValueError: If a value is out of range.
+        InfeasiblePlanError: If nothing can be certified; the message gives the smallest n.
+
+    Examples:
+        >>> from mmcert.certify import CertifySettings, require_feasible
+        >>> require_feasible(100, CertifySettings(tau=0.75, alpha=0.001), 360 * 480, n0=10)
+        >>> require_feasible(20, CertifySettings(tau=0.75, alpha=0.001, procedure='holm'), 100)
+        Traceback (most recent call last):
+        ...
+        mmcert.certify.planning.InfeasiblePlanError: n=20 draws cannot certify anything at ...
+    """
+    if can_certify(check_draws(n), settings, num_components, n0):
+        return
+    # Where no n is enough, this says so.
+    least = min_draws(settings, num_components, n0)
+    selection = settle(settings, num_components, n0, n).selection
+    smallest = log_smallest_p_value(
+        _counted(n, selection, n0), settings.tau, selection, num_components
+    )
+    raise InfeasiblePlanError(
+        f'n={n} draws cannot certify anything at tau={settings.tau}, alpha={settings.alpha} with '
+        f'{num_components} components ({settings.procedure}, {settings.selection}): even unanimous '
+        f'votes have p-value {math.exp(smallest):.3g} > '
+        f'{math.exp(_log_level(settings, num_components)):.3g}, the first level of the procedure. '
+        f'The smallest n that can is {least}.'
+    )
+
+
+def max_tau(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> float | None:
+    """Largest tau at which n draws can certify anything; None if it would be less than 1/2.
+
+    The radius cannot be larger than that of this tau. The tau of the settings is not used.
     """
     level = _log_level(settings, num_components)
     found = [
@@ -142,53 +175,21 @@ def max_tau(n: int, settings: CertifySettings, num_components: int, n0: int = 0)
 def _max_tau(counted: int, level: float, selection: str, num_components: int) -> float | None:
     """Largest tau at which unanimous draws attain the level, given by its logarithm."""
 
-    def excess(tau: float) -> float:
-        """By how much the smallest p-value exceeds the level, in logarithms: it may underflow."""
-        return log_smallest_p_value(counted, tau, selection, num_components) - level
+    def attains(tau: float) -> bool:
+        return log_smallest_p_value(counted, tau, selection, num_components) <= level
 
     # The p-value is the same up to here, since same draws are tested at this or more.
-    lowest = 0.5
+    low, high = 0.5, LARGEST_TAU
     if selection == 'same_draws' and counted > 1:
-        lowest = float(best_tau(counted, counted, num_components))
-    if level < math.log(SMALLEST) or excess(lowest) > 0:
+        low = float(best_tau(counted, counted, num_components))
+    if level < math.log(SMALLEST) or not attains(low):
         return None
-    if excess(LARGEST_TAU) <= 0:
-        return LARGEST_TAU
-    low, high = lowest, LARGEST_TAU
+    if attains(high):
+        return high
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if excess(middle) > 0 else (middle, high)
+        low, high = (middle, high) if attains(middle) else (low, middle)
     return low
-
-
-def require_feasible(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> None:
-    """Refuses a plan that cannot certify anything, before its draws are paid for.
-
-    Args:
-        n (int): Number of estimation draws, at least 1.
-        settings (CertifySettings): The settings.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'.
-
-    Raises:
-        InfeasiblePlanError: If nothing can be certified; the message gives the smallest n.
-        ValueError: If a value is out of range.
-    """
-    if can_certify(check_draws(n), settings, num_components, n0):
-        return
-    # Where no n is enough, it is this that says so.
-    least = min_draws(settings, num_components, n0)
-    selection = settle(settings, num_components, n0, n).selection
-    smallest = log_smallest_p_value(
-        _counted(n, selection, n0), settings.tau, selection, num_components
-    )
-    raise InfeasiblePlanError(
-        f'n={n} draws cannot certify anything at tau={settings.tau}, alpha={settings.alpha} with '
-        f'{num_components} components ({settings.procedure}, {settings.selection}): even unanimous '
-        f'votes have p-value {math.exp(smallest):.3g} > '
-        f'{math.exp(_log_level(settings, num_components)):.3g}, the first level of the procedure. '
-        f'The smallest n that can is {least}.'
-    )
 
 
 def first_look(settings: CertifySettings, num_components: int, n0: int = 0) -> int:
@@ -197,45 +198,23 @@ def first_look(settings: CertifySettings, num_components: int, n0: int = 0) -> i
     Args:
         settings (CertifySettings): The settings; alpha is what all looks share.
         num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'.
+        n0 (int): Number of selection draws.
 
     Returns:
-        int: ``FIRST_LOOK_FACTOR`` times the draws with which Holm's procedure (or k-FWER's) can
-        certify anything at the level of the first look, under one of the selections if 'auto'
-        leaves them open.
+        int: ``FIRST_LOOK_FACTOR`` times the draws with which the components that no order puts
+        first can be certified at the level of the first look.
     """
     return math.ceil(FIRST_LOOK_FACTOR * min_draws(_of_first_look(settings), num_components, n0))
 
 
 def _of_first_look(settings: CertifySettings) -> CertifySettings:
-    """The settings that the first look is to be able to certify anything under."""
+    """The settings under which the first look must be able to certify something."""
     at_look = replace(settings, alpha=spend(settings.alpha, 1))
     if not settings.rule.takes_order:
         return at_look
-    open_ = possible(settings)
-    selection = open_[0] if len(open_) == 1 else settings.selection
+    selections = possible(settings)
+    selection = selections[0] if len(selections) == 1 else settings.selection
     return replace(at_look.without_order(), selection=selection)
-
-
-def first_hits(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> int | None:
-    """Counted hits that are needed while no component is certified yet.
-
-    For 'ordered_holm' they are those of the component that the order puts first, as ``certify``
-    takes them: Holm's, or one less where Holm leaves enough of alpha for it.
-
-    Args:
-        n (int): Number of estimation draws, at least 1.
-        settings (CertifySettings): The settings.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'.
-
-    Returns:
-        int | None: The hits; None if n is too small.
-
-    Raises:
-        ValueError: If a value is out of range.
-    """
-    return settle(settings, num_components, n0, n).first_hits if _selections(settings, n0) else None
 
 
 @dataclass(frozen=True)
@@ -244,92 +223,43 @@ class Outlook:
 
     Attributes:
         feasible (bool): Whether anything can be certified.
-        min_draws (int): Smallest n that can.
+        min_draws (int): Smallest n that can; of a group-sequential run, its first look.
         max_tau (float | None): Largest tau that n draws can certify; None if below 1/2.
-        selection (str): What 'auto' takes, or what the settings say.
-        tested_tau (float): The threshold of the tests, tau or more.
-        first_hits (int | None): Counted hits that are needed while no component is certified yet
-            (for 'ordered_holm', by the one that the order puts first); None if n is too small.
-        probability (float | None): The probability that a component's class needs for an even
-            chance of so many hits.
-        counted (int): Draws that are counted: n, or n0 + n.
-        looks (tuple[int, ...]): The looks of a group-sequential run, the last of which the figures
-            of hits are for; empty if n is fixed.
+        counting (Counting): What is counted and tested, and the hits that are needed while no
+            component is certified yet; of a group-sequential run, at the last look.
+        looks (tuple[int, ...]): The looks of a group-sequential run; empty if n is fixed.
     """
 
     feasible: bool
     min_draws: int
     max_tau: float | None
-    selection: str
-    tested_tau: float
-    first_hits: int | None
-    probability: float | None
-    counted: int
+    counting: Counting
     looks: tuple[int, ...] = ()
 
 
 def outlook(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> Outlook:
-    """What a plan can reach at best; see ``Outlook``.
-
-    Args:
-        n (int): Number of estimation draws, at least 1.
-        settings (CertifySettings): The settings.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'.
-
-    Returns:
-        Outlook: The figures.
-
-    Raises:
-        InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
-        ValueError: If a value is out of range.
-    """
+    """What n draws can reach at best."""
     least = min_draws(settings, num_components, n0)
     counting = settle(settings, num_components, n0, n)
     largest = max_tau(n, settings, num_components, n0)
-    return _outlook(counting, counting.first_hits is not None, least, largest)
+    return Outlook(counting.first_hits is not None, least, largest, counting)
 
 
 def outlook_in_looks(
     budget: int, settings: CertifySettings, num_components: int, n0: int = 0
 ) -> Outlook:
-    """What a group-sequential run can reach at best within a budget.
+    """What a group-sequential run can reach at best within a budget of draws.
 
-    Args:
-        budget (int): Most estimation draws, at least 1.
-        settings (CertifySettings): The settings; alpha is what all looks share.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'.
-
-    Returns:
-        Outlook: Feasible if the budget reaches the first look, as ``StoppingRule.require_look``
-        has it; then the hits are those at the last look, at its share of alpha (and at the first
-        look, if that is beyond the budget). ``min_draws`` is the first look, and ``max_tau`` the
-        largest tau at which the budget reaches that.
-
-    Raises:
-        InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
-        ValueError: If a value is out of range.
+    It is feasible if the budget reaches the first look. Its hits are those at the last look, at
+    that look's share of alpha (at the first look, if that is beyond the budget). Its largest tau is
+    the one at which the budget reaches the first look.
     """
     least = first_look(settings, num_components, n0)
     looks = tuple(itertools.takewhile(lambda n: n <= check_draws(budget, 'budget'), _sizes(least)))
     counting = _at_look(settings, num_components, n0, least, max(len(looks), 1))
     able = math.floor(budget / FIRST_LOOK_FACTOR)
     largest = max_tau(able, _of_first_look(settings), num_components, n0) if able else None
-    return replace(_outlook(counting, bool(looks), least, largest), looks=looks)
-
-
-def _outlook(counting: Counting, feasible: bool, least: int, largest: float | None) -> Outlook:
-    return Outlook(
-        feasible=feasible,
-        min_draws=least,
-        max_tau=largest,
-        selection=counting.selection,
-        tested_tau=counting.tau,
-        first_hits=counting.first_hits,
-        probability=counting.probability,
-        counted=counting.counted,
-    )
+    return Outlook(bool(looks), least, largest, counting, looks)
 
 
 def _sizes(first: int) -> Iterator[int]:
@@ -345,66 +275,38 @@ def _at_look(
     counting = settle(at_first, num_components, n0, first)
     if look == 1:
         return counting
-    size = next(itertools.islice(_sizes(first), look - 1, None))
     at_look = replace(settings, alpha=spend(settings.alpha, look))
-    return later_look(counting, at_look, num_components, n0, size)
+    return later_look(counting, at_look, num_components, n0, first * GROWTH ** (look - 1))
 
 
 def look_for_share(
     share: float, settings: CertifySettings, num_components: int, n0: int = 0
 ) -> int | None:
-    """The first look at which a share of hits is enough while nothing is certified yet.
+    """Draws of the first look at which a share of hits certifies, while nothing is certified yet.
 
-    Args:
-        share (float): Of the counted draws, in (0, 1].
-        settings (CertifySettings): The settings; alpha is what all looks share.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'.
-
-    Returns:
-        int | None: Its estimation draws; None if it is not enough at any look of up to
-        ``MOST_DRAWS``.
-
-    Raises:
-        InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
-        ValueError: If a value is out of range.
+    None if that is no look of up to ``MOST_DRAWS``.
     """
     first = first_look(settings, num_components, n0)
-    for look, size in enumerate(_sizes(first), start=1):
-        if size > MOST_DRAWS:
-            return None
+    looks = itertools.takewhile(lambda size: size <= MOST_DRAWS, _sizes(first))
+    for look, size in enumerate(looks, start=1):
         if _is_enough(share, _at_look(settings, num_components, n0, first, look)):
             return size
-    raise AssertionError('there is always a larger look')
+    return None
 
 
 def draws_for_share(
     share: float, settings: CertifySettings, num_components: int, n0: int = 0
 ) -> int | None:
-    """Smallest n at which a share of hits is enough while nothing is certified yet.
+    """Smallest n at which a share of hits certifies, while nothing is certified yet.
 
-    For 'ordered_holm' it is enough for the component that the order puts first. A larger n need not
-    be enough again: the share allows whole votes only.
-
-    Args:
-        share (float): Of the counted draws, in (0, 1].
-        settings (CertifySettings): The settings.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws, which count for 'same_draws'.
-
-    Returns:
-        int | None: The number of estimation draws; None if it is not enough at any number up to
-        ``MOST_DRAWS``.
-
-    Raises:
-        InfeasiblePlanError: If no number of draws is enough, see ``min_draws``.
-        ValueError: If a value is out of range.
+    With an order, the component that is put first. A larger n need not be enough again, since the
+    share allows whole votes only. None if no number up to ``MOST_DRAWS`` is enough.
     """
     least = min_draws(settings, num_components, n0)
     if share <= settings.tau:
         return None
-    # Most numbers are ruled out all at once: the p-value of one hit more (which ordered_holm may
-    # do without) is at least the first term, and has to attain the level of Holm's procedure.
+    # Most numbers are ruled out all at once: the p-value of one hit more (which an order may save)
+    # is at least the first term, and has to attain the level of the others.
     sizes, k = np.arange(least, MOST_DRAWS + 1), settings.k_for(num_components)
     level = settings.rule.without_order.first_level(settings.alpha, num_components, k) * (1 + TIE)
     able = np.zeros(len(sizes), dtype=bool)
@@ -425,8 +327,8 @@ def _is_enough(share: float, counting: Counting) -> bool:
 def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
     """Estimates how many components more draws would certify in addition.
 
-    An estimate, not a bound: each component's probability is taken to be its share of hits so far,
-    and the cut-off to be that of the components which are pending now.
+    It is an estimate, not a bound: each component's probability is taken to be its share of hits so
+    far, and the cut-off to be that of the components that are pending now.
 
     Args:
         votes (Votes): Group-sequential votes.
@@ -450,9 +352,23 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
     )
     cutoff = int(np.count_nonzero(table > level))
     have = np.arange(counted + 1)
-    share = (have + 0.5) / (counted + 1)
-    chance = upper_tail(cutoff - have, n - votes.n, share)
+    chance = upper_tail(cutoff - have, n - votes.n, (have + 0.5) / (counted + 1))
     return float(counts @ chance)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a stopping rule says at a look.
+
+    Attributes:
+        reason (str | None): Why to stop; None to go on.
+        next_look (int | None): Number of estimation draws of the next look, if there is one.
+        gain (float): Share of the components that the next look is expected to certify in addition.
+    """
+
+    reason: str | None
+    next_look: int | None
+    gain: float
 
 
 @dataclass(frozen=True)
@@ -511,21 +427,6 @@ class StoppingRule:
         if gain < self.min_gain:
             return Decision('more draws would add little', None, gain)
         return Decision(None, following, gain)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a stopping rule says at a look.
-
-    Attributes:
-        reason (str | None): Why to stop; None to go on.
-        next_look (int | None): Number of estimation draws of the next look, if there is one.
-        gain (float): Share of the components that the next look is expected to certify in addition.
-    """
-
-    reason: str | None
-    next_look: int | None
-    gain: float
 
 
 def _counted(n: int, selection: str, n0: int) -> int:

@@ -1,9 +1,8 @@
 """Which draws are counted, and the threshold that they are tested at.
 
 Both follow from the plan alone: from n0, n (or the size of the first look), tau, alpha, K,
-procedure and k; from an order that leaves one selection only; and from whether the votes may count
-selection draws. Nothing here may look at what was voted for: what is chosen by that is not covered
-by alpha.
+procedure and k; from an order that leaves only one selection; and from whether selection draws may
+count. Nothing here may look at what was voted for: alpha does not cover a choice by that.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ class Counting:
             shown to have more than this has more than that.
         counted (int): Draws that are counted: n, or n0 + n.
         first_hits (int | None): Counted hits that a component needs while none is certified yet
-            (for 'ordered_holm', the one that the order puts first); None if there are too few
-            draws.
+            (with an order, the one that it puts first); None if there are too few draws.
     """
 
     selection: str
@@ -91,10 +89,10 @@ def settle(
     """Decides what is counted and tested: the one place where 'auto' is resolved.
 
     'auto' is the selection whose first hits need the smaller class probability for an even chance.
-    For 'ordered_holm' they are those of Holm's procedure: what the first component alone needs says
-    nothing of the others. Where unanimous draws are not enough under either, it is the selection
-    under which their p-value is smaller. What can certify so goes before what cannot, and
-    'same_draws' first where nothing else decides.
+    With an order, they are those of the procedure without it: what the first component alone needs
+    says nothing of the others. Where unanimous draws are not enough under either selection, it is
+    the one under which their p-value is smaller. So what can certify goes before what cannot.
+    Where nothing else decides, it is 'same_draws'.
 
     Args:
         settings (CertifySettings): The settings; of a group-sequential run, with the alpha of its

@@ -45,7 +45,7 @@ class CertifySettings:
     Raises:
         ValueError: If a value is out of range or does not go with another.
 
-    Example:
+    Examples:
         >>> from mmcert.certify import CertifySettings
         >>> CertifySettings(tau=0.75, alpha=0.001).procedure
         'ordered_holm'

@@ -1,8 +1,8 @@
 """All thresholds at once: a certified radius for every component, jointly valid.
 
-A certificate at one tau says nothing of another one, and choosing the best-looking tau afterwards
-is not covered by its alpha. Lower confidence bounds at level alpha / K for each component are: with
-probability at least 1 - alpha no bound exceeds its component's probability, so p_i > t holds for
+A certificate at one tau says nothing of another tau, and alpha does not cover choosing the
+best-looking tau afterwards. Lower confidence bounds at level alpha / K for each component do: with
+probability at least 1 - alpha no bound exceeds its component's probability. So p_i > t holds for
 all components i and all t below their bounds together, and every curve made of them is valid as a
 whole.
 
@@ -52,6 +52,14 @@ def joint_radii(
 
     Raises:
         ValueError: If a value is out of range or the votes lack what the selection needs.
+
+    Examples:
+        >>> import numpy as np
+        >>> from scipy.special import ndtri
+        >>> from mmcert.certify import Votes, joint_radii
+        >>> votes = Votes(guess=np.array([3, 7]), hits=np.array([100, 80]), n=100, n0=10)
+        >>> joint_radii(votes, alpha=0.001, radius=lambda tau: 0.25 * ndtri(tau)).round(3)
+        array([0.363, 0.092], dtype=float32)
     """
     alpha = check_alpha(alpha)
     selection = settle_joint(votes, alpha, selection)

@@ -17,9 +17,8 @@ class Votes:
     """Votes of the smoothed model on one input (one family).
 
     The guess must come from the ``n0`` selection draws and the hits from ``n`` further draws, all
-    independent; nothing here can check that. Votes with n0 = 0 have the most frequent class of the
-    ``n`` draws themselves as their guess: they can be certified with ``selection='same_draws'``
-    only.
+    independent: nothing here can check that. With n0 = 0 the guess is the most frequent class of
+    the ``n`` draws themselves, and only ``selection='same_draws'`` can certify it.
 
     Attributes:
         guess (np.ndarray): Guess class of each component, any shape, integers >= 0.
@@ -37,6 +36,17 @@ class Votes:
 
     Raises:
         ValueError: If shapes differ or a value is out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> from mmcert.certify import Votes
+        >>> labels = np.random.default_rng(0).integers(0, 3, (110, 4))  # 110 draws of 4 pixels
+        >>> labels[:, 0] = 2
+        >>> selection, estimation = labels[:10], labels[10:]
+        >>> guess = np.stack([(selection == c).sum(axis=0) for c in range(3)]).argmax(axis=0)
+        >>> votes = Votes(guess, hits=(estimation == guess).sum(axis=0), n=100, n0=10)
+        >>> int(votes.guess[0]), int(votes.hits[0]), votes.num_components
+        (2, 100, 4)
     """
 
     guess: NDArray[np.integer]
@@ -132,25 +142,18 @@ class Votes:
         Raises:
             ValueError: If these votes cannot be counted so; the message says why.
         """
-        all_hits = [*self.history, self.hits]
-        draws = self.looks or (self.n,)
-        if selection == 'holdout':
-            if self.n0 == 0:
-                raise ValueError(
-                    "the votes have no selection draws (n0=0): use selection='same_draws'"
-                )
-            return list(zip(all_hits, draws, strict=True))
-        if self.n0 == 0:
-            return list(zip(all_hits, draws, strict=True))
-        if self.selection_hits is None:
+        if selection == 'holdout' and self.n0 == 0:
+            raise ValueError("the votes have no selection draws (n0=0): use selection='same_draws'")
+        stages = list(zip([*self.history, self.hits], self.looks or (self.n,), strict=True))
+        if selection == 'holdout' or self.n0 == 0:
+            return stages
+        first, n0 = self.selection_hits, self.n0
+        if first is None:
             raise ValueError(
                 "selection='same_draws' counts the selection draws as well, and these votes lack "
                 'selection_hits'
             )
-        return [
-            (_added(hits, self.selection_hits, n + self.n0), n + self.n0)
-            for hits, n in zip(all_hits, draws, strict=True)
-        ]
+        return [(_added(hits, first, n + n0), n + n0) for hits, n in stages]
 
     def merge(self, other: Votes) -> Votes:
         """Adds the estimation votes of further, independent draws under the same guess.

@@ -227,25 +227,27 @@ def _figures(plan: SmoothingPlan, found: Outlook) -> list[str]:
             draws = f'{", ".join(map(str, found.looks))} (at {alpha:.3g})'
     # Beyond the budget there is no last look to speak of.
     reached = plan.stopping is None or found.looks
-    hits, p = (found.first_hits, found.probability) if reached else (None, None)
+    counting = found.counting
+    hits, p = (counting.first_hits, counting.probability) if reached else (None, None)
     return [
         'yes' if found.feasible else 'no',
         draws,
         '-' if tau is None else f'{math.floor(10_000 * tau) / 10_000:.4f}',
         '-' if tau is None else f'{plan.perturbation.radius(tau):.4g}',
-        '-' if hits is None else f'{hits}/{found.counted}',
+        '-' if hits is None else f'{hits}/{counting.counted}',
         '-' if p is None else f'{p:.4f}',
     ]
 
 
 def _settled(plan: SmoothingPlan, num_components: int) -> str:
     """What the configured settings count, and at which threshold they test."""
-    settings, found, notes = plan.settings, _outlook(plan, plan.settings, num_components), []
+    settings, notes = plan.settings, []
+    found = _outlook(plan, settings, num_components).counting
     if settings.selection == 'auto':
         notes.append(f"selection='auto' is {found.selection} here ({settings.procedure}).")
-    if found.tested_tau > settings.tau:
+    if found.tau > settings.tau:
         notes.append(
-            f'{found.selection} is tested at {found.tested_tau:.4f} in place of tau = '
+            f'{found.selection} is tested at {found.tau:.4f} in place of tau = '
             f'{settings.tau:g}, where it needs fewer hits.'
         )
     return ' '.join(notes)

@@ -11,7 +11,6 @@ from mmcert.certify.planning import (
     StoppingRule,
     can_certify,
     draws_for_share,
-    first_hits,
     first_look,
     forecast,
     look_for_share,
@@ -108,19 +107,21 @@ def least_hits(n, n0, components, wanted):
 def test_the_first_hits_are_what_certify_needs(procedure, selection, n, n0, components, tau):
     wanted = settings(procedure, selection=selection, tau=tau)
     found = outlook(n, wanted, components, n0)
-    assert (found.first_hits, found.counted) == least_hits(n, n0, components, wanted)
+    assert (found.counting.first_hits, found.counting.counted) == least_hits(
+        n, n0, components, wanted
+    )
 
 
 def test_the_first_hits_of_a_segmented_image():
     ordered = settings('ordered_holm', selection='same_draws')
     found = outlook(100, ordered, 172800, 10)
-    assert (found.first_hits, found.counted) == (105, 110)
+    assert (found.counting.first_hits, found.counting.counted) == (105, 110)
     found = outlook(100, replace(ordered, selection='holdout'), 172800, 10)
-    assert (found.first_hits, found.counted) == (96, 100)
-    assert first_hits(100, ordered, 172800, 10) == 105
+    assert (found.counting.first_hits, found.counting.counted) == (96, 100)
+    assert settle(ordered, 172800, 10, 100).first_hits == 105
     # Too few draws for Holm: the one that is put first needs all of them.
-    assert first_hits(30, replace(ordered, selection='holdout'), 172800, 10) == 30
-    assert first_hits(30, replace(ordered, procedure='holm'), 172800, 10) is None
+    assert settle(replace(ordered, selection='holdout'), 172800, 10, 30).first_hits == 30
+    assert settle(replace(ordered, procedure='holm'), 172800, 10, 30).first_hits is None
 
 
 def test_how_many_draws_stand_one_vote_in_fifty():
@@ -135,7 +136,7 @@ def test_how_many_draws_stand_one_vote_in_fifty():
     for tau, n in ((0.6, 28), (0.75, 68)):
         assert draws_for_share(0.98, replace(wanted, tau=tau), 172800, 10) == n
         for draws in (n - 1, n):
-            counts = outlook(draws, replace(wanted, tau=tau), 172800, 10)
+            counts = outlook(draws, replace(wanted, tau=tau), 172800, 10).counting
             enough = counts.first_hits is not None and counts.first_hits <= 0.98 * counts.counted
             assert enough == (draws == n)
 
@@ -150,7 +151,6 @@ def test_holdout_without_selection_draws_is_not_feasible(procedure, asked):
     assert can_certify(100, wanted, 1000, 1)
     assert not can_certify(100, wanted, 1000, 0)
     assert max_tau(100, wanted, 1000, 0) is None
-    assert first_hits(100, wanted, 1000, 0) is None
     for refused in (
         lambda: min_draws(wanted, 1000, 0),
         lambda: require_feasible(100, wanted, 1000, 0),
@@ -209,7 +209,7 @@ def test_the_outlook_of_looks_is_that_of_the_last_one_in_the_budget():
     assert found.feasible and found.min_draws == first == 234
     assert found.looks == (234, 468, 936)
     at_last = outlook(936, replace(wanted, alpha=spend(1e-3, 3)), 172800, 10)
-    assert (found.first_hits, found.counted) == (at_last.first_hits, 936)
+    assert (found.counting.first_hits, found.counting.counted) == (at_last.counting.first_hits, 936)
     for tau, able in ((found.max_tau - 1e-6, True), (found.max_tau + 1e-6, False)):
         at_tau = replace(wanted, tau=tau)
         assert (first_look(at_tau, 172800, 10) <= 1000) == able
@@ -220,7 +220,7 @@ def test_the_outlook_of_looks_is_that_of_the_last_one_in_the_budget():
     # With same draws all looks are tested where the first one is.
     same = outlook_in_looks(1000, settings(selection='same_draws', tau=0.5), 172800, 10)
     at_first = replace(settings(selection='same_draws', tau=0.5), alpha=spend(1e-3, 1))
-    assert same.tested_tau == settle(at_first, 172800, 10, same.looks[0]).tau > 0.5
+    assert same.counting.tau == settle(at_first, 172800, 10, same.looks[0]).tau > 0.5
 
 
 def test_the_look_for_a_share_is_the_first_that_is_enough():
@@ -230,7 +230,7 @@ def test_the_look_for_a_share_is_the_first_that_is_enough():
         outlook(first * 2**look, replace(wanted, alpha=spend(1e-3, look + 1)), 172800, 10)
         for look in range(3)
     ]
-    enough = [found.first_hits <= 0.98 * found.counted for found in hits]
+    enough = [o.counting.first_hits <= 0.98 * o.counting.counted for o in hits]
     assert enough == [False, True, True]
     assert look_for_share(0.98, wanted, 172800, 10) == 2 * first
     assert look_for_share(0.9, wanted, 172800, 10) is None
@@ -262,12 +262,12 @@ def test_the_smallest_level_that_can_be_told_is_planned_for():
 
 
 def test_the_outlook_agrees_with_the_tests():
-    found = outlook(100, settings(selection='holdout'), 172800, 5)
+    found = outlook(100, settings(selection='holdout'), 172800, 5).counting
     level = 1e-3 / 172800
     assert stats.binom.sf(found.first_hits - 1, 100, 0.75) <= level
     assert stats.binom.sf(found.first_hits - 2, 100, 0.75) > level
     assert stats.binom.sf(found.first_hits - 1, 100, found.probability) == pytest.approx(0.5)
-    assert outlook(30, settings(), 172800).first_hits is None
+    assert outlook(30, settings(), 172800).counting.first_hits is None
 
 
 def sequential(p, n, rng, components=5000):

@@ -5,7 +5,7 @@ components. All reject step by step: what is rejected leaves the family, and the
 anew. They may therefore be continued on further draws at a level of their own (see
 ``sequential``). The proofs are in docs/theory.
 
-Example:
+Examples:
     >>> import numpy as np
     >>> from mmcert.certify.binomial import p_value_table
     >>> from mmcert.certify.procedures import PROCEDURES, Family, get_procedure

@@ -192,7 +192,7 @@ def register(cls: type[Procedure]) -> type[Procedure]:
     Raises:
         ValueError: If another procedure has the name.
 
-    Example:
+    Examples:
         >>> from mmcert.certify.procedures import Bonferroni, get_procedure, register
         >>> class HalfBonferroni(Bonferroni):
         ...     name = 'half_bonferroni'
