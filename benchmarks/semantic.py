@@ -298,7 +298,7 @@ def _attack_set(row: dict) -> str:
     if 'slices' in settings:
         name = settings['parameters']['transformation']['type']
         return f'{name} from {settings["low"]:g} to {settings["high"]:g} ({settings["unit_of_xi"]})'
-    return str(settings['words']).split(' changes the class')[0].removeprefix('no ')
+    return str(settings['description']).split(' changes the class')[0].removeprefix('no ')
 
 
 TABLES = {

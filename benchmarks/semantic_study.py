@@ -42,7 +42,7 @@ from mmcert.perturbations import (  # noqa: E402
     Perturbation,
     SlicedTransformation,
     SurrogateTransform,
-    build_law,
+    build_distribution,
 )
 from mmcert.report.pictures import paint  # noqa: E402
 from mmcert.transformations import (  # noqa: E402
@@ -275,7 +275,7 @@ class Study:
         }
         for law, arguments in unit.items():
             (key, _), *_ = arguments.items()
-            scale = BLUR_RADIUS / build_law({'type': law, **arguments}).radius(tau)
+            scale = BLUR_RADIUS / build_distribution({'type': law, **arguments}).radius(tau)
             folder = self.work_dirs / 'semantic' / f'{name}-{law}'
             options = {'type': law, **arguments, key: round(scale, 6)}
             few.test(
@@ -467,7 +467,7 @@ class Model:
             attack = {'values': self.attack_values[:count].tolist()}
             part = SurrogateTransform(law.surrogate, law.sigma1, law.sigma2, attack)
             assert part.attack is not None
-            found[part.attack.words(self.transformation)] = part
+            found[part.attack.describe(self.transformation)] = part
         return found
 
     def certified(

@@ -145,7 +145,7 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     rows, points = rows[: len(asked)], rows[len(asked) :]
     space = first.meta['provenance']['certified_space']
     images, word = counts[0].images, 'cloud' if perturbation.domain == 'points' else 'image'
-    claims = {tau: str(perturbation.guarantee(tau)['words']) for tau in args.tau}
+    claims = {tau: perturbation.guarantee(tau).describe() for tau in args.tau}
     print(f'{images} {word}s, {perturbation}, {describe_draws(first)}')
     print(result_table({**row, 'selection': describe_selection(row)} for row in rows))
     for wanted, found in zip(asked, counts, strict=False):
@@ -191,7 +191,7 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
             if key in rows[0]
         }
         guarantee = perturbation.guarantee(asked[0].tau)
-        radius = f'radius ({guarantee["norm"]}), {guarantee["unit"]}'
+        radius = f'radius ({guarantee.norm}), {guarantee.unit}'
         path = out / 'radius_curve.png'
         plot_radius_curve(points + joint, path, references, space, radius, word)
         print(f'wrote {path}')

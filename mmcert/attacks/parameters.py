@@ -70,7 +70,7 @@ def exhaustive(
     ``robust`` is right at each of these parameters, and nothing is said of any other. The majority
     over draws of a smoothed model is random, and this is an attack on it.
 
-    For a transformation that moves labels with the content (``frame='content'``), the labels of
+    For a transformation that moves labels with the content (``moves_labels``), the labels of
     the transformed image are read where each clean pixel's content went, and content that left the
     frame is wrong, as it is for the certificate.
 

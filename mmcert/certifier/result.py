@@ -119,8 +119,7 @@ class CertifiedInput:
             **self._hierarchy_to_dict(),
             **self._looks_to_dict(),
             **plan.input_to_dict(),
-            # The perturbation has the last word on the stage, where it names one.
-            **plan.perturbation.guarantee(self.settings.tau),
+            **plan.perturbation.guarantee(self.settings.tau).to_dict(),
             'wrong_pixels': (certificate.k - 1) * record.pixels_per_component,
             'seed': plan.sampling.seed,
             'arithmetic': ARITHMETIC,
@@ -133,7 +132,7 @@ class CertifiedInput:
             values['num_cells'] = plan.perturbation.num_cells
         if self.input_threshold is not None:
             threshold = self.input_threshold
-            values['attack_on_this_input'] = {'tau': threshold.tau, **threshold.statement}
+            values['attack_on_this_input'] = {'tau': threshold.tau, **threshold.details}
             if threshold.kind == 'estimate':
                 values['kind'] = 'estimate'
                 values['promise'] = 'none: the threshold was not proven to suffice'

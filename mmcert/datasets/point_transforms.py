@@ -39,7 +39,7 @@ class PerturbPoints(Perturb):
         if seed is None:
             return results
         points = results['points']
-        columns = 6 if self.perturbation.normals else 3
+        columns = self.perturbation.num_columns
         self._check(points, columns)
         tensor = points.tensor.clone()
         generator = torch.Generator(tensor.device).manual_seed(seed)

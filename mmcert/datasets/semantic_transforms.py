@@ -24,9 +24,9 @@ class SemanticTransform(BaseTransform):
     normalisation (and before any resizing that the smoothed function does). The result is float32
     and not clipped.
 
-    Required and modified key: ``img`` (uint8 or float array (H, W, C) in 0-255). Also modified by
-    transformations in the 'content' frame: ``gt_seg_map`` and what ``seg_fields`` names; what comes
-    from outside the frame becomes 255, the ignore index.
+    Required and modified key: ``img`` (uint8 or float array (H, W, C) in 0-255). Where labels move,
+    ``gt_seg_map`` and what ``seg_fields`` names are modified as well; what comes from outside the
+    frame becomes 255, the ignore index.
 
     Args:
         transformation (Mapping | str): Config or name of a transformation, as in
@@ -85,7 +85,7 @@ class SemanticTransform(BaseTransform):
         image = torch.from_numpy(scaled(results['img']))[None]
         moved = self.transformation(image, parameters)[0] * 255
         results['img'] = np.ascontiguousarray(moved.permute(1, 2, 0).numpy())
-        if self.transformation.frame == 'content':
+        if self.transformation.moves_labels:
             for key in {'gt_seg_map', *results.get('seg_fields', ())} & results.keys():
                 labels = torch.from_numpy(np.ascontiguousarray(results[key]))[None]
                 results[key] = self.transformation.labels(labels, parameters)[0].numpy()

@@ -301,7 +301,7 @@ class SmoothingConfig:
             raise ValueError(
                 f'{perturbation!r} moves points in space: noise_dims must be (0, 1, 2), got {dims}'
             )
-        return CloudAdapter(dims, check_draws(self.runs, 'runs'), perturbation.normals)
+        return CloudAdapter(dims, check_draws(self.runs, 'runs'), perturbation.num_columns == 6)
 
 
 def smoothing_of(runner: Runner) -> SmoothingConfig:

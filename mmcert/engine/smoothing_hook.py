@@ -83,7 +83,7 @@ class SmoothingHook(Hook):
         identity = run.identity(sampling)
         guarantee = plan.perturbation.guarantee(plan.settings.tau)
         # One set of votes answers several attack sets, each in a folder of its own.
-        asked = {key: value for key, value in guarantee.items() if key == 'attack'}
+        asked = {key: value for key, value in guarantee.extra.items() if key == 'attack'}
         name = fingerprint({**sampling, **asked, 'settings': asdict(plan.settings)})
         self.out_dir = Path(config.out_dir or Path(run.work_dir) / 'certified')
         self._writer = ResultsWriter(
@@ -190,5 +190,5 @@ def _aim(plan: SmoothingPlan) -> str:
     if plan.perturbation.per_input_threshold:
         # The threshold of an input, and whether it is proven, is known once the input is loaded.
         return f'{plan.perturbation}, each {word} at the threshold that this takes'
-    claim = plan.perturbation.guarantee(plan.settings.tau)['words']
+    claim = plan.perturbation.guarantee(plan.settings.tau).describe()
     return f'to be certified with probability {1 - plan.settings.alpha:g} per {word}: {claim}'

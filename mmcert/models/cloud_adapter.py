@@ -136,7 +136,7 @@ class CloudAdapter(Adapter[Det3DDataSample]):
             'space': 'model',
             'certified_space': CERTIFIED_SPACE,
             'components_are': "the smoothed model labels the cloud's points",
-            'stage': (
+            'perturbed': (
                 f'applied to columns {columns} of the cloud as the test pipeline delivers it, '
                 'before voxelisation and everything else inside the model; all other columns '
                 'stay as they are'

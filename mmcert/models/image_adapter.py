@@ -130,10 +130,6 @@ class ImageAdapter(Adapter[SegDataSample]):
             'certified_space': SPACES[self.space],
             'resolution': self.resolution,
             'components_are': RESOLUTIONS[self.resolution],
-            'stage': (
-                'added to the image as the test pipeline delivers it, before input scaling, '
-                'normalisation and padding, not clipped'
-            ),
             'scales': list(self.scales),
             'flip': self.flip,
         }

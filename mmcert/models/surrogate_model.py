@@ -108,7 +108,7 @@ class SurrogateModel(BaseModel):
         made = surrogate.decode(latents + surrogate.shift(u) + noise, images.shape[-2:])  # type: ignore[arg-type]
         moved = surrogate.encode(attacked) - latents
         matrix = surrogate.parameter_encoder.weight
-        if transformation.frame == 'content':
+        if transformation.moves_labels:
             at = surrogate.normalized(attacks)
             displacement = split_norm(moved, at, matrix, self.sigma1, self.sigma2)
         else:

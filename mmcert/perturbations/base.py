@@ -1,11 +1,12 @@
-"""The seam between sampling and certificates."""
+"""The seam between sampling and certificates: what a perturbation is, and the registry of all."""
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -15,24 +16,27 @@ from mmcert.certify.checks import check_tau
 LARGEST_TAU = math.nextafter(1.0, 0.0)
 """Where an attack moves an input so far that the threshold rounds to 1: no draws attain it."""
 
+READ_AT = 'read at the pixel nearest to where its content has moved'
+"""Which class a certificate speaks of where the content moves."""
+
 
 @dataclass(frozen=True)
 class InputThreshold:
-    """What an input asks of a certificate, where that depends on the input.
+    """The threshold that one input needs, where the attack set is given beforehand.
 
     Attributes:
         tau (float): Smallest threshold in [0.5, 1) whose certificates cover the attack set on this
             input; the largest number below 1 where none does.
         kind (str): 'certificate', or 'estimate' where the threshold is not proven to suffice.
-        statement (dict): How it was found, as JSON values.
+        details (dict): How it was found, as JSON values.
 
     Raises:
-        ValueError: If the threshold is none, or the kind not one of these.
+        ValueError: If the threshold is out of range, or the kind not one of these.
     """
 
     tau: float
     kind: str
-    statement: dict[str, Any]
+    details: dict[str, Any]
 
     def __post_init__(self) -> None:
         # NaN would pass through max() and leave the smallest threshold of all.
@@ -41,16 +45,69 @@ class InputThreshold:
             raise ValueError(f"kind must be 'certificate' or 'estimate', got {self.kind!r}")
 
 
+@dataclass(frozen=True)
+class Guarantee:
+    """The attack set that a certificate speaks of.
+
+    Attributes:
+        perturbation (str): Name of the perturbation.
+        distribution (str): What its draws are, as a formula.
+        parameters (Mapping): Its arguments, as JSON values.
+        attack_set (str): The attacks as a formula.
+        norm (str): What ``radius`` measures.
+        radius (float): Largest attack.
+        unit (str): Unit of the radius.
+        stage (str): Where attack and smoothing act.
+        rounding (str): What the smoothed function does first, as part of the theorem.
+        moves_labels (bool): Whether components are positions of the content, which moves.
+        claim (str): What is guaranteed, as a sentence without the stage.
+        extra (Mapping): What only this perturbation has to say, as JSON values.
+
+    Raises:
+        ValueError: If ``extra`` has the name of another field.
+    """
+
+    perturbation: str
+    distribution: str
+    parameters: Mapping[str, Any]
+    attack_set: str
+    norm: str
+    radius: float
+    unit: str
+    stage: str
+    rounding: str
+    moves_labels: bool
+    claim: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if taken := {'description', *(f.name for f in fields(self))} & set(self.extra):
+            raise ValueError(f'extra must not repeat {", ".join(sorted(taken))}')
+
+    def describe(self) -> str:
+        """The guarantee in a sentence for a reader."""
+        return f'{self.claim}; {self.stage}'
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON values: the fields, with ``describe()`` and what ``extra`` holds."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        del values['claim'], values['extra']
+        parameters = dict(self.parameters)
+        return {**values, 'parameters': parameters, 'description': self.describe(), **self.extra}
+
+
 class Perturbation(ABC):
-    """A distribution of random perturbations together with the guarantee it buys.
+    """A distribution of random perturbations together with the guarantee that it buys.
 
     Three verbs make a draw: ``draw`` gives parameters, ``apply`` perturbs the input by them, and
     ``map_labels`` brings the label maps of perturbed inputs back to the positions of the clean one.
+    ``radius`` and ``guarantee`` say what certificates of such draws mean.
+
+    The arguments of a subclass must be attributes of the same names: ``spec`` reads them.
 
     Attributes:
         domain (str): What it perturbs, 'image' or 'points'.
-        normals (bool): Whether it takes the normals of points along, in columns behind the
-            coordinates.
+        num_columns (int): Columns of a cloud that it takes: the coordinates, or 6 with the normals.
         moves_labels (bool): Whether it moves the content of the input, and the labels with it. Then
             a component is a position of the clean input's content, and whoever samples must choose
             the class by the label maps of ``map_labels``, and count hits by ``labels_for_hits``.
@@ -59,19 +116,28 @@ class Perturbation(ABC):
         num_cells (int): Into how many cells the attack set is cut. With several, a certificate is a
             conjunction over them: whoever samples must take the estimation draws of every ``cell``
             and count, for each component, the fewest hits of any, as mmcert's sampler does.
+        distribution (str): What the draws are, for the guarantee; likewise ``norm``, ``unit``,
+            ``stage`` and ``rounding``, see ``Guarantee``.
+        component (str): What the guarantee calls a component.
     """
 
     domain: str = 'image'
-    normals: bool = False
+    num_columns: int = 3
     moves_labels: bool = False
     per_input_threshold: bool = False
     num_cells: int = 1
+    distribution: str
+    norm: str
+    unit: str
+    stage: str
+    rounding: str
+    component: str = 'component'
 
     @property
     def selection_counts(self) -> bool:
         """Whether the draws that choose the class may count as hits beside the others.
 
-        Never where several cells make up the perturbation, or hits ask for more than the label.
+        Never where the attack set has several cells, or hits ask for more than the label.
         """
         strict = type(self).labels_for_hits is not Perturbation.labels_for_hits
         return self.num_cells == 1 and not strict
@@ -87,7 +153,7 @@ class Perturbation(ABC):
         """
         return self
 
-    def check(self, inputs: torch.Tensor) -> None:  # noqa: B027 (most have nothing to refuse)
+    def check(self, inputs: torch.Tensor) -> None:  # noqa: B027 (some have nothing to refuse)
         """Refuses an input that this perturbation is evidently not meant for.
 
         Args:
@@ -169,7 +235,7 @@ class Perturbation(ABC):
         return self.map_labels(labels, parameters)
 
     def input_threshold(self, inputs: torch.Tensor) -> InputThreshold | None:
-        """What a certificate takes on this input, where the attack set is given beforehand.
+        """The threshold that an input needs, where the attack set is given beforehand.
 
         Args:
             inputs (torch.Tensor): The input.
@@ -184,32 +250,141 @@ class Perturbation(ABC):
         return None
 
     @abstractmethod
-    def radius(self, tau: float, floor: float = 0.5) -> float:
-        """Largest attack under which a probability above ``tau`` stays above ``floor``.
+    def radius(self, tau: float, target: float = 0.5) -> float:
+        """Largest attack under which a probability above ``tau`` stays above ``target``.
 
         Args:
             tau (float): Probability threshold in [0.5, 1).
-            floor (float): What is to remain, in [0.5, 1): 1/2 keeps the most frequent class, m /
+            target (float): Target probability in [0.5, 1): 1/2 keeps the most frequent class, m /
                 (m + 1) keeps it within a set of m classes, and a test's threshold keeps that test
                 from abstaining.
 
         Returns:
-            float: The radius, in the unit that ``guarantee`` names; 0 if ``floor`` is not below
-            ``tau``.
+            float: The radius, in ``unit``; 0 if ``target`` is not below ``tau``.
+
+        Raises:
+            ValueError: If a probability is out of range.
         """
 
-    @abstractmethod
-    def guarantee(self, tau: float) -> dict[str, Any]:
-        """The attack set that a certificate at ``tau`` speaks of, as JSON values.
+    def guarantee(self, tau: float) -> Guarantee:
+        """What a certificate at ``tau`` says.
 
         Args:
             tau (float): Probability threshold in [0.5, 1).
 
         Returns:
-            dict: At least ``perturbation``, ``law``, ``attack_set``, ``norm``, ``radius``, ``unit``
-            and ``words``, one sentence for a reader.
+            Guarantee: The attack set and its radius.
         """
+        arguments = self.spec()
+        return Guarantee(
+            perturbation=arguments.pop('type'),
+            distribution=self.distribution,
+            parameters=arguments,
+            attack_set=self._attack_set(tau),
+            norm=self.norm,
+            radius=self.radius(tau),
+            unit=self.unit,
+            stage=self.stage,
+            rounding=self.rounding,
+            moves_labels=self.moves_labels,
+            claim=self._claim(tau),
+            extra=self._extra(tau),
+        )
 
     @abstractmethod
+    def _attack_set(self, tau: float) -> str:
+        """The attack set as a formula."""
+
+    @abstractmethod
+    def _attack(self, tau: float) -> str:
+        """The attack set at ``tau`` in words that follow a 'no'."""
+
+    def _claim(self, tau: float) -> str:
+        """The guarantee as a sentence."""
+        read = f', {READ_AT}' if self.moves_labels else ''
+        return (
+            f'no {self._attack(tau)} changes the class that the smoothed model gives a certified '
+            f'{self.component}{read}'
+        )
+
+    def _extra(self, tau: float) -> dict[str, Any]:
+        """What only this perturbation has to say, as JSON values."""
+        return {}
+
     def spec(self) -> dict[str, Any]:
-        """What determines the law, as JSON values, for fingerprints."""
+        """The name of the class and its arguments, as JSON values.
+
+        It determines the draws and addresses their votes; ``from_spec`` builds an equal
+        perturbation from it.
+
+        Raises:
+            TypeError: If the class takes arguments that have no name.
+        """
+        parameters = inspect.signature(type(self)).parameters.values()
+        if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+            raise TypeError(f'{type(self).__name__} must say in spec() which arguments it has')
+        arguments = {p.name: _plain(getattr(self, p.name)) for p in parameters}
+        return {'type': type(self).__name__, **arguments}
+
+    def __repr__(self) -> str:
+        spec = self.spec()
+        arguments = ', '.join(f'{name}={value!r}' for name, value in spec.items() if name != 'type')
+        return f'{spec["type"]}({arguments})'
+
+
+def _plain(value: Any) -> Any:
+    """An argument as a JSON value."""
+    if hasattr(value, 'spec'):
+        return value.spec()
+    return list(value) if isinstance(value, tuple) else value
+
+
+CLASSES: dict[str, type[Perturbation]] = {}
+"""All perturbations by name: what configs and stored votes may speak of."""
+
+
+def register(cls: type[Perturbation]) -> type[Perturbation]:
+    """Makes a perturbation known by its name, so that stored votes of it can be asked.
+
+    Args:
+        cls (type): A perturbation whose ``spec`` gives its class name as ``type``, and the
+            arguments of the class.
+
+    Returns:
+        type: The same class: use this as a decorator.
+
+    Raises:
+        ValueError: If another class has the name.
+    """
+    if CLASSES.setdefault(cls.__name__, cls) is not cls:
+        raise ValueError(f'there is another perturbation of the name {cls.__name__!r}')
+    return cls
+
+
+def from_spec(spec: Mapping[str, Any]) -> Perturbation:
+    """Builds a perturbation from what its ``spec`` returned, as stored with votes.
+
+    Args:
+        spec (Mapping): ``type`` and the arguments of the class.
+
+    Returns:
+        Perturbation: An equal one.
+
+    Raises:
+        ValueError: If the type is not known.
+    """
+    arguments = dict(spec)
+    name = arguments.pop('type', None)
+    if name not in CLASSES:
+        raise ValueError(
+            f'unknown perturbation {name!r}; known: {", ".join(sorted(CLASSES))}. One of your own '
+            'must be registered (mmcert.perturbations.register) by a module that is imported first'
+        )
+    return CLASSES[name](**arguments)
+
+
+def check_flag(value: bool, name: str) -> bool:
+    """Refuses what is neither True nor False, with a ValueError."""
+    if not isinstance(value, bool):
+        raise ValueError(f'{name} must be True or False, got {value!r}')
+    return value

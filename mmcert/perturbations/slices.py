@@ -11,10 +11,22 @@ import torch
 from scipy.special import ndtr
 
 from mmcert.certify.checks import check_draws
-from mmcert.perturbations.base import LARGEST_TAU, InputThreshold, Perturbation
-from mmcert.perturbations.gaussian import ROUNDING, GaussianNoise
-from mmcert.perturbations.images import NOT_CLIPPED, READ_AT, STAGE, check_image
+from mmcert.perturbations.base import (
+    LARGEST_TAU,
+    READ_AT,
+    InputThreshold,
+    Perturbation,
+    register,
+)
+from mmcert.perturbations.images import check_image
 from mmcert.perturbations.lattice import on_levels
+from mmcert.perturbations.noise import (
+    IMAGE_STAGE,
+    IMAGE_UNIT,
+    LEVELS_ROUNDING,
+    NOT_CLIPPED,
+    GaussianNoise,
+)
 from mmcert.transformations import AboutCentre, build
 
 DISTANCE = 'l2 distance of the moved image to the one at the middle of its slice'
@@ -23,6 +35,7 @@ STEPS = 4
 """Parts of a slice, an even number, in which distances are bounded by those at their ends."""
 
 
+@register
 class SlicedTransformation(Perturbation):
     r"""Gaussian noise on moved images: certificates against rotation or scaling.
 
@@ -64,6 +77,11 @@ class SlicedTransformation(Perturbation):
 
     moves_labels = True
     per_input_threshold = True
+    distribution = 'N(0, sigma^2 I) on the image moved to the middle of each slice'
+    norm = DISTANCE
+    unit = IMAGE_UNIT
+    stage = IMAGE_STAGE
+    rounding = LEVELS_ROUNDING
 
     def __init__(
         self,
@@ -81,7 +99,9 @@ class SlicedTransformation(Perturbation):
         if low >= high:
             raise ValueError(f'slices need low < high, got {low} and {high}')
         self.transformation, self.low, self.high = found, float(low), float(high)
-        self.num_cells, self.noise = check_draws(slices, 'slices'), GaussianNoise(sigma)
+        self.num_cells = self.slices = check_draws(slices, 'slices')
+        self.noise = GaussianNoise(sigma)
+        self.sigma = self.noise.sigma
         assert found.identity is not None
         place = (float(found.identity) - low) / (high - low) * slices
         self.index = min(max(int(place), 0), slices - 1)
@@ -173,10 +193,11 @@ class SlicedTransformation(Perturbation):
         bounds = self.displacements(inputs)
         bound = float(bounds.max()) + margin
         return InputThreshold(
-            tau=min(float(ndtr(bound / self.noise.sigma)) + 2**-52, LARGEST_TAU),
+            tau=min(float(ndtr(bound / self.sigma)) + 2**-52, LARGEST_TAU),
             kind='certificate',
-            statement={
-                **self._attack(),
+            details={
+                'attack_set': self._attack_set(0.5),
+                **self._slices(),
                 'supremum': bound,
                 'supremum_of': DISTANCE,
                 'supremum_by': f'{STEPS} parts of each slice, and a proven Lipschitz constant',
@@ -185,50 +206,40 @@ class SlicedTransformation(Perturbation):
             },
         )
 
-    def radius(self, tau: float, floor: float = 0.5) -> float:
+    def radius(self, tau: float, target: float = 0.5) -> float:
         """The l2 distance that the image may move within a slice, in [0, 1] image units."""
-        return self.noise.radius(tau, floor)
+        return self.noise.radius(tau, target)
 
-    def guarantee(self, tau: float) -> dict[str, Any]:
-        """The moves that a certificate at ``tau`` speaks of; see ``Perturbation``."""
-        radius, attack = self.radius(tau), self._attack()
-        return {
-            'perturbation': 'SlicedTransformation',
-            'law': 'N(0, sigma^2 I) on the image moved to the middle of each slice',
-            'parameters': {name: value for name, value in self.spec().items() if name != 'type'},
-            **attack,
-            'norm': DISTANCE,
-            'radius': radius,
-            'unit': '[0, 1] image units',
-            'rounding': ROUNDING,
-            'moves_labels': True,
-            'stage': STAGE,
-            'padding': self.transformation.options()['padding'],
-            'clipping': NOT_CLIPPED,
-            'words': (
-                f'no {self.transformation.name} from {self.low:g} to {self.high:g} '
-                f'({attack["unit_of_xi"]}) that moves the image by no more than {radius:.4g} (l2, '
-                '[0, 1] image units) within a slice changes the class that the smoothed model '
-                f'gives a certified component, {READ_AT}; {STAGE}'
-            ),
-        }
+    def _attack_set(self, tau: float) -> str:
+        return (
+            '{T_xi x : low <= xi <= high, and T_xi x no farther from the image at the middle of '
+            f'its slice than the radius}}, the class {READ_AT}'
+        )
 
-    def spec(self) -> dict[str, Any]:
-        """Class name and arguments."""
+    def _attack(self, tau: float) -> str:
+        return (
+            f'{self.transformation.name} from {self.low:g} to {self.high:g} ({self._unit_of_xi}) '
+            f'that moves the image by no more than {self.radius(tau):.4g} (l2, {IMAGE_UNIT}) '
+            'within a slice'
+        )
+
+    def _extra(self, tau: float) -> dict[str, Any]:
+        padding = self.transformation.options()['padding']
+        return {**self._slices(), 'padding': padding, 'clipping': NOT_CLIPPED}
+
+    def _slices(self) -> dict[str, Any]:
+        """The attack set and its cells, as JSON values."""
         return {
-            'type': 'SlicedTransformation',
-            'transformation': self.transformation.spec(),
             'low': self.low,
             'high': self.high,
-            'slices': self.num_cells,
-            'sigma': self.noise.sigma,
+            'unit_of_xi': self._unit_of_xi,
+            'operator': self.transformation.operator(),
+            'slices': self.slices,
         }
 
-    def __repr__(self) -> str:
-        """Class name and arguments."""
-        spec = self.spec()
-        arguments = ', '.join(f'{name}={value!r}' for name, value in spec.items() if name != 'type')
-        return f'{spec["type"]}({arguments})'
+    @property
+    def _unit_of_xi(self) -> str:
+        return self.transformation.parameters[0].unit
 
     def _grid(self, steps: int) -> torch.Tensor:
         """Ends of equal parts of the slices, ``steps`` of each, shape (S steps + 1, 1), float64."""
@@ -250,15 +261,3 @@ class SlicedTransformation(Perturbation):
             self._reached = self.transformation.reached(low, high, *labels.shape[-2:])
         self._reached = self._reached.to(labels.device)
         return self._reached
-
-    def _attack(self) -> dict[str, Any]:
-        """The attack set, for statements."""
-        return {
-            'attack_set': '{T_xi x : low <= xi <= high, and T_xi x no farther from the image at '
-            f'the middle of its slice than the radius}}, the class {READ_AT}',
-            'low': self.low,
-            'high': self.high,
-            'unit_of_xi': self.transformation.parameters[0].unit,
-            'operator': self.transformation.operator(),
-            'slices': self.num_cells,
-        }

@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 
-from mmcert.certify.checks import check_tau
-from mmcert.perturbations.base import LARGEST_TAU, InputThreshold, Perturbation
-from mmcert.perturbations.images import OVERSHOOT, READ_AT, check_image
+from mmcert.perturbations.base import LARGEST_TAU, InputThreshold, Perturbation, register
+from mmcert.perturbations.distributions import STANDARD_NORMAL, Gaussian
+from mmcert.perturbations.images import OVERSHOOT, check_image
 from mmcert.perturbations.lattice import on_grid, points_per_unit
 from mmcert.perturbations.noise_level import validate_positive
-from mmcert.perturbations.standard import fill_normal
 from mmcert.surrogates import (
     AttackSet,
     Displacement,
@@ -29,13 +28,13 @@ from mmcert.surrogates import (
 )
 from mmcert.surrogates.displacement import ABSOLUTE_MARGIN, RELATIVE_MARGIN
 from mmcert.transformations import build
-from mmcert.transformations.geometry import AboutCentre, Geometric, Rotation, Translation
+from mmcert.transformations.geometry import AboutCentre, Geometric, Rotation, Shift
 
 PAPER_POINTS = 9
 """Parameters of a range at which the paper's coefficient is looked at."""
 
 NORMS = {
-    False: 'Mahalanobis distance of the latent, under the law of its noise',
+    False: 'Mahalanobis distance of the latent, under the distribution of its noise',
     True: (
         'of content moved by u and a latent moved by Delta: sqrt(|u|^2 / sigma1^2 + '
         '|Delta - A1 u|^2 / sigma2^2)'
@@ -44,10 +43,11 @@ NORMS = {
 """What a radius measures, by ``moves_labels``. Where labels are read at the place to which theta
 moves them, theta does not absorb what moves the latent alone."""
 
-ADDITIVE = (Rotation, Translation)
+ADDITIVE = (Rotation, Shift)
 """Geometric transformations whose parameters add up when one follows the other."""
 
 
+@register
 class SurrogateTransform(Perturbation):
     """Noise in the latent of a surrogate: certificates against the transformation it imitates.
 
@@ -90,6 +90,14 @@ class SurrogateTransform(Perturbation):
             do not extend to both sides of the identity.
     """
 
+    distribution = "theta ~ N(0, sigma1^2 I) and theta' ~ N(0, sigma2^2 I) in the latent layer"
+    unit = 'standard deviations'
+    stage = (
+        'the transformation acts on the image in [0, 1] units as the test pipeline delivers it, '
+        'and the surrogate on what comes of that, unclipped; input scaling, normalisation and '
+        'padding follow'
+    )
+
     def __init__(
         self,
         surrogate: Surrogate | str | os.PathLike[str] | Mapping[str, Any],
@@ -99,11 +107,15 @@ class SurrogateTransform(Perturbation):
     ) -> None:
         self.sigma1 = validate_positive(sigma1, 'sigma1')
         self.sigma2 = validate_positive(sigma2, 'sigma2')
+        self.rounding = (
+            'the smoothed function first rounds the noisy latent to multiples of '
+            f'{1 / points_per_unit(self.sigma2):.4g}'
+        )
         self.surrogate: Surrogate | None = None
         self.attack: AttackSet | None = None
         if isinstance(surrogate, Mapping):
             self._identity = dict(surrogate)
-            self.moves_labels = build(self._identity['transformation']).frame == 'content'
+            self.moves_labels = build(self._identity['transformation']).moves_labels
             if attack is not None:
                 raise ValueError('an attack set needs the surrogate itself, not its description')
             return
@@ -113,7 +125,7 @@ class SurrogateTransform(Perturbation):
         self._identity = {**self.surrogate.spec(), 'digest': self.surrogate.digest()}
         self._displacement = Displacement(self.surrogate, self.sigma1, self.sigma2)
         transformation = self.surrogate.transformation
-        self.moves_labels = transformation.frame == 'content'
+        self.moves_labels = transformation.moves_labels
         if self.moves_labels:
             if not isinstance(transformation, ADDITIVE):
                 raise ValueError(
@@ -144,6 +156,11 @@ class SurrogateTransform(Perturbation):
             )
 
     @property
+    def norm(self) -> str:  # type: ignore[override]
+        """What the radius measures; see ``NORMS``."""
+        return NORMS[self.moves_labels]
+
+    @property
     def selection_counts(self) -> bool:
         """Where labels move, hits ask for more than the label; see ``Perturbation``."""
         return not self.moves_labels
@@ -164,8 +181,8 @@ class SurrogateTransform(Perturbation):
         split = len(surrogate.low)
         shape = (len(generators), split + surrogate.latent_channels * squares)
         values = torch.empty(shape, dtype=torch.float64, device=inputs.device)
-        fill_normal(values[:, :split], generators, self.sigma1)
-        fill_normal(values[:, split:], generators, self.sigma2)
+        Gaussian(self.sigma1).fill_batch(values[:, :split], generators)
+        Gaussian(self.sigma2).fill_batch(values[:, split:], generators)
         return values
 
     @torch.no_grad()
@@ -209,7 +226,7 @@ class SurrogateTransform(Perturbation):
             return None
         surrogate, attack = self._needed(), self.attack
         found = self._displacement.supremum(inputs, attack)
-        statement: dict[str, Any] = {
+        details: dict[str, Any] = {
             'supremum_by': found.by,
             'displacement': found.value,
             'largest_found': found.found,
@@ -218,60 +235,41 @@ class SurrogateTransform(Perturbation):
             'margin': f'{RELATIVE_MARGIN:g} of the supremum and {ABSOLUTE_MARGIN:g}',
         }
         if paper := self._of_the_paper(surrogate, inputs, attack):
-            statement['paper'] = paper
+            details['paper'] = paper
         tau = min(max(float(ndtr(found.value)), 0.5), LARGEST_TAU)
-        return InputThreshold(tau, attack.kind, statement)
+        return InputThreshold(tau, attack.kind, details)
 
-    def radius(self, tau: float, floor: float = 0.5) -> float:
-        """Largest distance of the latent's mean: Phi^{-1}(tau) - Phi^{-1}(floor)."""
-        return max(float(ndtri(check_tau(tau)) - ndtri(check_tau(floor))), 0.0)
+    def radius(self, tau: float, target: float = 0.5) -> float:
+        """Largest distance of the latent's mean: Phi^{-1}(tau) - Phi^{-1}(target)."""
+        return STANDARD_NORMAL.radius(tau, target)
 
-    def guarantee(self, tau: float) -> dict[str, Any]:
-        """What a certificate at ``tau`` speaks of; see ``Perturbation``."""
-        radius = self.radius(tau)
-        moved = f', {READ_AT}' if self.moves_labels else ''
-        guarantee = {
-            'perturbation': 'SurrogateTransform',
-            'law': "theta ~ N(0, sigma1^2 I) and theta' ~ N(0, sigma2^2 I) in the latent layer",
-            'sigma1': self.sigma1,
-            'sigma2': self.sigma2,
-            'surrogate': self._identity,
-            'norm': NORMS[self.moves_labels],
-            'radius': radius,
-            'unit': 'standard deviations',
-            'rounding': (
-                'the smoothed function first rounds the noisy latent to multiples of '
-                f'{1 / points_per_unit(self.sigma2):.4g}'
-            ),
-            'moves_labels': self.moves_labels,
-            'stage': (
-                'the transformation acts on the image in [0, 1] units as the test pipeline '
-                'delivers it, and the surrogate on what comes of that, unclipped; input scaling, '
-                'normalisation and padding follow'
-            ),
-        }
+    def _attack_set(self, tau: float) -> str:
         if self.attack is None:
-            guarantee['attack_set'] = 'whatever moves the latent by less than the radius'
-            guarantee['words'] = (
-                f"no change of the image that moves the surrogate's latent by less than "
-                f'{radius:.4g} ({NORMS[self.moves_labels]}) changes the class that the smoothed '
-                f'model gives a certified component{moved}'
-            )
-            return guarantee
-        transformation = self._needed().transformation
-        words = self.attack.words(transformation)
-        estimate = self.attack.kind == 'estimate'
-        sampled = 'an estimate, from parameters that were sampled: ' if estimate else ''
-        return {
-            **guarantee,
-            'attack_set': words,
-            'attack': self.attack.spec(),
-            **transformation.describe(),
-            'words': (
-                f'{sampled}no {words} changes the class that the smoothed model gives a certified '
-                f'component{moved}, each image being tested at the threshold that this takes on it'
-            ),
-        }
+            return 'whatever moves the latent by less than the radius'
+        return self.attack.describe(self._needed().transformation)
+
+    def _attack(self, tau: float) -> str:
+        if self.attack is not None:
+            return self._attack_set(tau)
+        return (
+            f"change of the image that moves the surrogate's latent by less than "
+            f'{self.radius(tau):.4g} ({self.norm})'
+        )
+
+    def _claim(self, tau: float) -> str:
+        claim = super()._claim(tau)
+        if self.attack is None:
+            return claim
+        sampled = 'an estimate, from parameters that were sampled: '
+        return (
+            f'{sampled * (self.attack.kind == "estimate")}{claim}, each image being tested at the '
+            'threshold that this takes on it'
+        )
+
+    def _extra(self, tau: float) -> dict[str, Any]:
+        if self.attack is None:
+            return {}
+        return {'attack': self.attack.spec(), **self._needed().transformation.to_dict()}
 
     def spec(self) -> dict[str, Any]:
         """Class name, surrogate and scales; the attack does not matter to the draws."""
@@ -283,7 +281,6 @@ class SurrogateTransform(Perturbation):
         }
 
     def __repr__(self) -> str:
-        """Class name, transformation, scales and attack."""
         name = self._identity['transformation']['type']
         attack = '' if self.attack is None else f', attack={self.attack.spec()}'
         return f'SurrogateTransform({name}, sigma1={self.sigma1}, sigma2={self.sigma2}{attack})'
@@ -362,7 +359,7 @@ class SurrogateTransform(Perturbation):
             'coefficient': coefficient,
             'radius_needed': reach,
             'tau': float(ndtr(coefficient * reach)),
-            'words': (
+            'description': (
                 "GSmooth's bound: M* from sampled parameters (those of a finite set), where the "
                 'paper has all up to the radius, and the surrogate taken for the transformation; '
                 'radius z(tau) / M* in units of the range'

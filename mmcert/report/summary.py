@@ -158,7 +158,7 @@ class Summary:
                 f'{1 - shared["alpha"]:g} per {word}{but}'
             )
         # The descriptions differ where each input has a radius of its own.
-        description = shared.get('words') or (
+        description = shared.get('description') or (
             f'the attack that the certificate of each {word} states changes no class that the '
             'smoothed model gives a certified component of it'
         )

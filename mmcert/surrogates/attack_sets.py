@@ -77,7 +77,7 @@ class AttackSet:
             return {'mode': self.mode, 'values': _plain(self.values)}
         return {'mode': self.mode, 'range': _plain(self.values.T), 'points': self.points}
 
-    def words(self, transformation: Transformation) -> str:
+    def describe(self, transformation: Transformation) -> str:
         """The set in words, for example 'defocus_blur with radius (px) in {1, 2, 3}'."""
         names = ', '.join(f'{p.name} ({p.unit})' for p in transformation.parameters)
         if self.mode == 'finite':

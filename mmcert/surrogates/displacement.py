@@ -172,7 +172,7 @@ class Displacement:
 
     def _norm(self, delta: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         matrix = self.matrix.to(delta.device)
-        if self.surrogate.transformation.frame == 'content':
+        if self.surrogate.transformation.moves_labels:
             # The attack's distance from the identity, where an anchor may not be.
             identity = self.surrogate.transformation.identity
             assert identity is not None, 'what moves labels has an identity'
@@ -230,7 +230,7 @@ class Displacement:
         L (b - a)) / 2. That of D is Lip(F2) Lip(T) / sigma2, since S^{-1/2} is at most 1 / sigma2.
         """
         transformation = self.surrogate.transformation
-        if transformation.frame == 'content':
+        if transformation.moves_labels:
             raise ValueError(
                 f"{transformation.name}: mode='lipschitz' is for transformations that leave labels "
                 'in place; give values'

@@ -16,7 +16,7 @@ from mmcert.transformations.base import (
 )
 from mmcert.transformations.blurs import (
     DefocusBlur,
-    GaussianBlur,
+    GaussianFilter,
     KernelBlur,
     MotionBlur,
     RotationalBlur,
@@ -27,7 +27,7 @@ from mmcert.transformations.geometry import (
     Geometric,
     Rotation,
     Scaling,
-    Translation,
+    Shift,
 )
 from mmcert.transformations.photometric import JPEG, Brightness, Contrast, Pixelate
 
@@ -39,7 +39,7 @@ __all__ = [
     'Brightness',
     'Contrast',
     'DefocusBlur',
-    'GaussianBlur',
+    'GaussianFilter',
     'Geometric',
     'KernelBlur',
     'MotionBlur',
@@ -48,8 +48,8 @@ __all__ = [
     'Rotation',
     'RotationalBlur',
     'Scaling',
+    'Shift',
     'Transformation',
-    'Translation',
     'ZoomBlur',
     'build',
     'check_images',
@@ -59,10 +59,10 @@ __all__ = [
 TRANSFORMATIONS: dict[str, type[Transformation]] = {
     cls.name: cls
     for cls in (
-        GaussianBlur,
+        GaussianFilter,
         Brightness,
         Contrast,
-        Translation,
+        Shift,
         Rotation,
         Scaling,
         RotationalBlur,

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ class Transformation(ABC):
     Attributes:
         name (str): Name in ``TRANSFORMATIONS``.
         parameters (tuple[Parameter, ...]): What the P columns of a parameter tensor mean.
-        frame (str): 'output' where labels stay in place, 'content' where they move with the image.
+        moves_labels (bool): Whether labels move with the image's content.
         differentiable (bool): Whether gradients flow to the images.
         differentiable_parameters (bool): Whether gradients flow to the parameters; they exist
             almost everywhere (bilinear interpolation and kernel edges have kinks).
@@ -64,7 +64,7 @@ class Transformation(ABC):
 
     name: ClassVar[str]
     parameters: ClassVar[tuple[Parameter, ...]]
-    frame: ClassVar[Literal['output', 'content']] = 'output'
+    moves_labels: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
     differentiable_parameters: ClassVar[bool] = True
     severities: ClassVar[tuple[tuple[float, ...], ...]]
@@ -327,7 +327,7 @@ class Transformation(ABC):
             ignore_index (int): Label for what comes from outside the frame.
 
         Returns:
-            torch.Tensor: Shape (B, H, W), of the same dtype; the same map in the 'output' frame.
+            torch.Tensor: Shape (B, H, W), of the same dtype; the same map unless ``moves_labels``.
 
         Raises:
             ValueError: If shapes do not fit or a parameter is out of its range.
@@ -348,13 +348,12 @@ class Transformation(ABC):
     def operator(self) -> str:
         """The definition in words: kernel, padding, interpolation, clipping."""
 
-    def describe(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What a certificate has to say about the transformation, as JSON values."""
         return {
             'transformation': self.spec(),
             'operator': self.operator(),
-            'parameters': [asdict(p) for p in self.parameters],
-            'frame': self.frame,
+            'transformation_parameters': [asdict(p) for p in self.parameters],
         }
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ REACH = 0.5
 """How far (in pixels, at most 1) positions move in the parts in which speeds are bounded."""
 
 
-class GaussianBlur(Transformation):
+class GaussianFilter(Transformation):
     """Gaussian blur in its DCT form, by the kernel's variance.
 
     The image's DCT-II coefficient of frequencies (v, w) is multiplied by

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from itertools import pairwise, product
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +89,7 @@ class Geometric(Transformation):
         ValueError: If the padding is not known.
     """
 
-    frame: ClassVar[Literal['output', 'content']] = 'content'
+    moves_labels: ClassVar[bool] = True
     paddings: ClassVar[tuple[str, ...]] = ('reflection', 'zeros')
     turns: ClassVar[bool] = True
 
@@ -216,7 +216,7 @@ class Geometric(Transformation):
         )
 
 
-class Translation(Geometric):
+class Shift(Geometric):
     """Moves the content to the right by dx and down by dy pixels.
 
     With 'cyclic' padding, whole shifts are exactly additive, and the direct certificate of

@@ -19,10 +19,10 @@ from mmcert.perturbations import (
 )
 from mmcert.sampling import BatchSize, Checkpoint, Checkpointer, LogitMaps
 from mmcert.sampling.draws import ESTIMATION, draw_seed, input_digest
+from tests.perturbations.test_surrogate import linear
 from tests.sampling.support import sample_votes
 from tests.sampling.test_long_runs import GROUPS, Stop, assert_same, segment, votes_of
 from tests.sampling.test_long_runs import stopping_after as stopping
-from tests.sampling.test_surrogate_perturbation import linear
 
 from .support import (
     DEVICES,

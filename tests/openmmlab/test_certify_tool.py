@@ -191,6 +191,9 @@ def test_a_perturbation_that_passes_for_another_one_is_refused():
     class Silent(GaussianNoise):
         """No noise at all, under the address of Gaussian noise."""
 
+        def spec(self):
+            return {**super().spec(), 'type': 'GaussianNoise'}
+
     try:
         smoothing = dict(perturbation=dict(type='mmcert.Silent', sigma=0.25))
         with pytest.raises(ValueError, match=r"Silent.spec\(\) says that its type is 'Gauss"):
@@ -198,6 +201,6 @@ def test_a_perturbation_that_passes_for_another_one_is_refused():
         Silent.spec = lambda self: {'type': 'Silent', 'sigma': self.sigma}
         plan = SmoothingConfig.from_cfg(smoothing).plan()
         assert repr(plan.perturbation) == 'Silent(sigma=0.25)'
-        assert plan.perturbation.guarantee(0.75)['perturbation'] == 'Silent'
+        assert plan.perturbation.guarantee(0.75).perturbation == 'Silent'
     finally:
         del CLASSES['Silent']

@@ -367,7 +367,7 @@ def test_a_preprocessor_of_its_own_goes_through_predict(cloud):
     'perturbation',
     [
         dict(type='mmcert.AxisRotation', sigma=0.3),
-        dict(type='mmcert.Translation', sigma=0.3),
+        dict(type='mmcert.PointTranslation', sigma=0.3),
         dict(type='mmcert.LogScale', sigma=0.3),
         dict(type='mmcert.Shear', sigma=0.3),
         dict(type='mmcert.Twist', sigma=0.3),

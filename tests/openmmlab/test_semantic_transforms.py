@@ -45,7 +45,7 @@ def test_every_transformation_is_an_augmentation_by_name(name):
     assert results['img'].flags.c_contiguous
     assert np.abs(results['img'] - before['img']).max() > 2
     moved = (results['gt_seg_map'] != before['gt_seg_map']).any()
-    assert moved == (TRANSFORMATIONS[name].frame == 'content')
+    assert moved == TRANSFORMATIONS[name].moves_labels
     assert results['gt_seg_map'].dtype == before['gt_seg_map'].dtype
 
 

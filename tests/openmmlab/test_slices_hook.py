@@ -92,11 +92,11 @@ def test_certificates_state_what_was_certified(sliced, tmp_path):
         assert statement['radius'] == pytest.approx(moved, rel=1e-6)
         assert statement['radius'] >= float(perturbation.displacements(image).max())
         assert statement['kind'] == 'certificate'
-        for key, value in perturbation.guarantee(input_threshold.tau).items():
+        for key, value in perturbation.guarantee(input_threshold.tau).to_dict().items():
             assert statement[key] == json.loads(json.dumps(value)), key
         assert (statement['low'], statement['high'], statement['slices']) == (LOW, HIGH, SLICES)
         assert (statement['unit_of_xi'], statement['moves_labels']) == ('degrees', True)
-        assert statement['words'].startswith('no rotation from 2.8 to 3.2 (degrees)')
+        assert statement['description'].startswith('no rotation from 2.8 to 3.2 (degrees)')
         assert (statement['n0'], statement['n'], statement['num_cells']) == (N0, N, SLICES)
         assert (labels != 254).sum() == statement['certified'] > 0
         taus.append(statement['tau'])

@@ -298,7 +298,7 @@ def test_semantic_perturbations_are_certified_from_a_config(make_config, tmp_pat
     (file,) = (tmp_path / 'work' / 'certified').glob('certificates-*/*.json')
     statement = json.loads(file.read_text())
     built = SmoothingConfig.from_cfg(dict(perturbation=perturbation)).plan().perturbation
-    for key, value in built.guarantee(0.6).items():
+    for key, value in built.guarantee(0.6).to_dict().items():
         assert statement[key] == json.loads(json.dumps(value)), key
     assert statement['components'] == 32 * 48
 

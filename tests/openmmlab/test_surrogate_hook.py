@@ -84,8 +84,8 @@ def test_certificates_state_the_attack_and_what_it_takes_on_each_image(
         assert of_input['supremum_by'] == 'finite' and of_input['worst_parameter'] == [0.2]
         assert statement['tau'] == of_input['tau'] == ndtr(of_input['displacement'])
         assert statement['radius'] == pytest.approx(of_input['displacement'])
-        assert (statement['sigma1'], statement['sigma2']) == (0.5, 0.25)
-        assert statement['surrogate']['digest'] == surrogate.digest()
+        assert statement['parameters']['sigma1'] == 0.5
+        assert statement['parameters']['surrogate']['digest'] == surrogate.digest()
         assert of_input['paper']['kind'] == 'estimate' and of_input['paper']['tau'] > 0.5
         assert statement['arithmetic'].startswith('draws are rounded to a fixed grid')
         assert str(tmp_path) not in json.dumps(statement)
@@ -131,7 +131,7 @@ def test_a_sampled_supremum_makes_estimates_and_the_log_says_so(make_config, tmp
     for statement in statements(tmp_path).values():
         assert statement['kind'] == 'estimate'
         assert statement['attack_on_this_input']['supremum_by'] == 'sampled'
-        assert statement['words'].startswith('an estimate')
+        assert statement['description'].startswith('an estimate')
         assert statement['promise'].startswith('none') and 'confidence' not in statement
     printed = log(tmp_path)
     assert 'estimated results of 2 images, without proof: an estimate' in printed
@@ -262,7 +262,7 @@ def test_labels_that_move_are_counted_where_the_content_was(make_config, tmp_pat
     run_test(make_config(images=1, smoothing=smoothing(**turned, hierarchy=levels)))
     (statement,) = statements(tmp_path).values()
     assert statement['moves_labels']
-    assert statement['words'].count('the pixel nearest to where its content has moved') == 1
+    assert statement['description'].count('the pixel nearest to where its content has moved') == 1
     assert statement['selection'] == 'holdout'
     assert statement['attack_on_this_input']['displacement'] > 0.1 / 0.5
     (votes,) = votes_of(tmp_path).values()

@@ -490,7 +490,7 @@ def test_the_tool_leaves_a_surrogate_that_smoothing_takes(tiny, tmp_path):
     found = []
     for index in range(3):
         image = torch.from_numpy(draw_scene(*SIZE, (1, index))[0]).permute(2, 0, 1).float() / 255
-        found.append(perturbation.input_threshold(image).statement['displacement'])
+        found.append(perturbation.input_threshold(image).details['displacement'])
     median = answer['held_out']['surrogate/displacement_median']
     assert np.median(found) == pytest.approx(median, rel=1e-5)
 

@@ -8,7 +8,7 @@ from mmcert.report.summary import InputResult, Summary, write_summary
 
 ENTRIES = {
     'alpha': 0.01, 'n0': 10, 'n': 100, 'kind': 'certificate', 'input_type': 'image',
-    'component_type': 'pixel', 'certified_space': 'the original image', 'words': 'words',
+    'component_type': 'pixel', 'certified_space': 'the original image', 'description': 'words',
     'tested_tau': 0.5449,
 }  # fmt: skip
 

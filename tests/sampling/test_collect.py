@@ -327,7 +327,7 @@ def test_inputs_of_another_unit_or_kind_are_refused_before_sampling():
     def ask(image):
         collect_votes(never, image, GaussianNoise(0.25), SamplingSettings(n0=2, n=5, num_classes=2))
 
-    with pytest.raises(ValueError, match=r'image in \[0, 1\].*got values up to 255'):
+    with pytest.raises(ValueError, match=r'image in \[0, 1\].*got values from 255 to 255'):
         ask(torch.full((3, 4, 4), 255.0))
     with pytest.raises(ValueError, match='torch tensor, got ndarray'):
         ask(np.zeros((3, 4, 4), dtype=np.float32))

@@ -527,13 +527,13 @@ def test_attack_sets_cannot_be_changed_from_outside():
 
 def test_attack_sets_in_words_say_the_numbers_in_full():
     exact = build_attack_set(dict(values=[0.123456789, 1 / 4]), Brightness())
-    assert exact.words(Brightness()) == 'brightness with shift (image) in {0.123456789, 0.25}'
+    assert exact.describe(Brightness()) == 'brightness with shift (image) in {0.123456789, 0.25}'
     assert exact.spec() == {'mode': 'finite', 'values': [0.123456789, 0.25]}
     attack = build_attack_set(dict(range=(0, 0.1), mode='sampled'), Brightness())
-    assert attack.words(Brightness()) == 'brightness with shift (image) in [0, 0.1]'
+    assert attack.describe(Brightness()) == 'brightness with shift (image) in [0, 0.1]'
     assert attack.spec() == {'mode': 'sampled', 'range': [[0, 0.1]], 'points': 50}
     both = build_attack_set(dict(values=[(1, 2), (-1, 0)]), build('translation'))
-    assert both.words(build('translation')) == (
+    assert both.describe(build('translation')) == (
         'translation with dx (px), dy (px) in {(1, 2), (-1, 0)}'
     )
     for attack_set, transformation in ((exact, Brightness()), (both, build('translation'))):

@@ -63,7 +63,7 @@ def impulse(size):
 
 def test_the_registry_has_what_the_paper_has():
     assert set(TRANSFORMATIONS) == set(TYPICAL)
-    assert {n for n, cls in TRANSFORMATIONS.items() if cls.frame == 'content'} == set(GEOMETRIC)
+    assert {n for n, cls in TRANSFORMATIONS.items() if cls.moves_labels} == set(GEOMETRIC)
 
 
 # --- every transformation ---
@@ -171,15 +171,15 @@ def test_severities_scale_with_the_shorter_side():
 def test_a_spec_is_json_and_builds_an_equal_transformation(cfg):
     transformation = build(cfg)
     again = build(json.loads(json.dumps(transformation.spec())))
-    assert again.describe() == transformation.describe()
-    assert json.loads(json.dumps(transformation.describe()))['operator']
+    assert again.to_dict() == transformation.to_dict()
+    assert json.loads(json.dumps(transformation.to_dict()))['operator']
     image = rough_image(9, 11)
     parameters = TYPICAL[transformation.name]
     assert torch.equal(again(image, parameters), transformation(image, parameters))
 
 
 @pytest.mark.parametrize('name', sorted(set(TYPICAL) - set(GEOMETRIC)))
-def test_labels_stay_where_the_frame_is_the_output(name):
+def test_labels_stay_unless_they_move(name):
     labels = torch.arange(12).reshape(1, 3, 4)
     assert torch.equal(build(name).labels(labels, TYPICAL[name]), labels)
 

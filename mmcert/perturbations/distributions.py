@@ -1,12 +1,13 @@
-"""Laws of a transformation's parameter, each with its exact radius.
+"""Distributions of random parameters and of noise, each with its exact radius.
 
-Setting: the parameter theta has the law P_0, an attack xi shifts it, and theta + xi has the law
-P_xi. A class whose probability is above tau is given on a set A of parameters with P_0(A) > tau.
-After the attack its probability is P_xi(A), which by Neyman and Pearson is least where A takes
-the parameters in the order of their likelihood ratio dP_xi / dP_0, smallest first. ``radius`` is
-the largest size of xi at which this least value is still above ``floor``, and it is so at all
-smaller attacks too. The docstring of each law derives it. With a base model that is itself random,
-A becomes a function with values in [0, 1], and nothing else changes. Arithmetic is taken as exact.
+Setting: the parameter theta has the distribution P_0, an attack xi shifts it, and theta + xi has
+the distribution P_xi. A class whose probability is above tau is given on a set A of parameters with
+P_0(A) > tau. After the attack its probability is P_xi(A), which by Neyman and Pearson is least
+where A takes the parameters in the order of their likelihood ratio dP_xi / dP_0, smallest first.
+``radius`` is the largest size of xi at which this least value is still above ``target``, and it is
+so at all smaller attacks too. The docstring of each distribution derives it. With a base model that
+is itself random, A becomes a function with values in [0, 1], and nothing else changes. Arithmetic
+is taken as exact.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -22,41 +25,35 @@ from scipy.special import ndtri
 
 from mmcert.certify.checks import check_tau
 from mmcert.perturbations.noise_level import validate_positive
-from mmcert.perturbations.standard import fill_normal
 
 
-class Law(ABC):
-    """A law of independent, identically distributed parameters.
+class Distribution(ABC):
+    """A distribution of independent, identically distributed values.
+
+    A subclass is a frozen dataclass whose first field is its scale: a positive number to which the
+    values are proportional.
 
     Attributes:
+        norm (str | None): Norm of the attack in which the radius holds for any number of entries,
+            such as 'l2'; None if it holds for one entry alone.
         one_sided (bool): Whether neither the parameter nor the attack is ever negative.
     """
 
+    norm: str | None = None
     one_sided: bool = False
 
+    def __post_init__(self) -> None:
+        name = _scale_of(self)
+        object.__setattr__(self, name, validate_positive(getattr(self, name), name))
+
     @property
+    def scale(self) -> float:
+        """The first field."""
+        return getattr(self, _scale_of(self))
+
     @abstractmethod
-    def words(self) -> str:
-        """The law as a formula with its numbers."""
-
-    def draw(
-        self,
-        shape: Sequence[int],
-        generator: torch.Generator,
-        dtype: torch.dtype = torch.float64,
-    ) -> torch.Tensor:
-        """Draws independent values.
-
-        Args:
-            shape (Sequence[int]): Shape of the result.
-            generator (torch.Generator): The only source of randomness.
-            dtype (torch.dtype): A floating point type.
-
-        Returns:
-            torch.Tensor: On the generator's device.
-        """
-        values = torch.empty(tuple(shape), dtype=dtype, device=generator.device)
-        return self.fill(values, generator)
+    def describe(self) -> str:
+        """The distribution as a formula with its numbers."""
 
     @abstractmethod
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -77,55 +74,59 @@ class Law(ABC):
         factor: float = 1.0,
         offset: float = 0.0,
     ) -> torch.Tensor:
-        """Draws independent values into a batch, row j by generator j, in another unit.
+        """Draws independent values into a batch, row j by generator j.
 
         Args:
             values (torch.Tensor): Shape (B, ...), floating point, each row contiguous; changed in
                 place.
             generators (Sequence[torch.Generator]): B of them, on the tensor's device.
-            factor (float): What the drawn values are multiplied by.
+            factor (float): The drawn values are multiplied by it.
             offset (float): What is then added.
 
         Returns:
             torch.Tensor: ``values``.
         """
-        for item, generator in zip(values, generators, strict=True):
-            self.fill(item, generator).mul_(factor).add_(offset)
+        for row, generator in zip(values, generators, strict=True):
+            self.fill(row, generator).mul_(factor).add_(offset)
         return values
 
-    def radius(self, tau: float, floor: float = 0.5) -> float:
-        """Largest attack under which every probability above ``tau`` stays above ``floor``.
+    def radius(self, tau: float, target: float = 0.5) -> float:
+        """Largest attack under which every probability above ``tau`` stays above ``target``.
 
         Args:
             tau (float): Probability threshold in [0.5, 1).
-            floor (float): What is to remain, in [0.5, 1).
+            target (float): Target probability in [0.5, 1).
 
         Returns:
-            float: The radius, in the parameter's unit; 0 if ``floor`` is not below ``tau``.
+            float: The radius, in the parameter's unit; 0 if ``target`` is not below ``tau``.
 
         Raises:
             ValueError: If one of them is out of range.
         """
-        tau, floor = check_tau(tau), check_tau(floor)
-        return max(self._reach(tau, floor), 0.0) if floor < tau else 0.0
+        tau, target = check_tau(tau), check_tau(target)
+        return max(self._reach(tau, target), 0.0) if target < tau else 0.0
 
     @abstractmethod
-    def _reach(self, tau: float, floor: float) -> float:
-        """The radius where floor < tau."""
+    def _reach(self, tau: float, target: float) -> float:
+        """The radius where target < tau."""
 
     def spec(self) -> dict[str, Any]:
         """Class name and arguments, as JSON values."""
         return {'type': type(self).__name__, **asdict(self)}  # type: ignore[call-overload]
 
 
+def _scale_of(distribution: Any) -> str:
+    return fields(distribution)[0].name
+
+
 @dataclass(frozen=True)
-class Gaussian(Law):
+class Gaussian(Distribution):
     """N(0, sigma^2) for each entry; any number of entries, attacks of bounded l2 norm.
 
     The logarithm of the likelihood ratio is <theta, xi> / sigma^2 up to a constant, so the worst
     set is a half-space. Its probability falls from tau to Phi(Phi^{-1}(tau) - ||xi||_2 / sigma),
-    which meets the floor at ||xi||_2 = sigma * (Phi^{-1}(tau) - Phi^{-1}(floor)) (Cohen, Rosenfeld,
-    Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019).
+    which meets the target at ||xi||_2 = sigma * (Phi^{-1}(tau) - Phi^{-1}(target)) (Cohen,
+    Rosenfeld, Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019).
 
     Args:
         sigma (float): Standard deviation.
@@ -135,18 +136,15 @@ class Gaussian(Law):
     """
 
     sigma: float
+    norm = 'l2'
 
-    def __post_init__(self) -> None:
-        _check(self, 'sigma')
-
-    @property
-    def words(self) -> str:
+    def describe(self) -> str:
         """As a formula."""
         return f'N(0, {self.sigma:g}^2)'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws independent values; see ``Law``."""
-        return values.normal_(generator=generator).mul_(self.sigma)
+        """Draws independent values; see ``Distribution``."""
+        return values.normal_(0.0, self.sigma, generator=generator)
 
     def fill_batch(
         self,
@@ -155,23 +153,32 @@ class Gaussian(Law):
         factor: float = 1.0,
         offset: float = 0.0,
     ) -> torch.Tensor:
-        """Draws independent values into a batch, side by side; see ``Law``."""
-        return fill_normal(values, generators, self.sigma * factor, offset)
+        """Draws the rows side by side on a CPU, where torch fills a tensor in one thread."""
+        sigma, threads = self.sigma * factor, torch.get_num_threads()
 
-    def _reach(self, tau: float, floor: float) -> float:
-        return self.sigma * float(ndtri(tau) - ndtri(floor))
+        def fill(pair: tuple[torch.Tensor, torch.Generator]) -> None:
+            row, generator = pair
+            row.normal_(offset, sigma, generator=generator)
+
+        pairs = list(zip(values, generators, strict=True))
+        alone = values.device.type != 'cpu' or threads == 1 or len(pairs) == 1
+        list(map(fill, pairs) if alone else _workers(threads).map(fill, pairs))
+        return values
+
+    def _reach(self, tau: float, target: float) -> float:
+        return self.sigma * float(ndtri(tau) - ndtri(target))
 
 
 @dataclass(frozen=True)
-class Laplace(Law):
+class Laplace(Distribution):
     """Density exp(-|t| / b) / (2 b) for each entry; any number, attacks of bounded l1 norm.
 
     By the triangle inequality the likelihood ratio is at most exp(||xi||_1 / b). Applied to the
-    complement of A, P_xi(A) > 1 - (1 - tau) exp(||xi||_1 / b), which is the floor at ||xi||_1 =
-    b * ln((1 - floor) / (1 - tau)). No radius is larger: for an attack r on one entry alone the
+    complement of A, P_xi(A) > 1 - (1 - tau) exp(||xi||_1 / b), which is the target at ||xi||_1 =
+    b * ln((1 - target) / (1 - tau)). No radius is larger: for an attack r on one entry alone the
     ratio grows with that entry, so the worst set is {theta_1 <= t} with t = -b ln(2 - 2 tau) >= 0,
     and its probability is 1 - (1 - tau) exp(r / b) as long as r <= t, that is, down to 1/2.
-    (Radius for floor 1/2: Teng, Lee, Yuan, "l1 Adversarial Robustness Certificates: a Randomized
+    (Radius for target 1/2: Teng, Lee, Yuan, "l1 Adversarial Robustness Certificates: a Randomized
     Smoothing Approach", 2020.)
 
     Args:
@@ -182,32 +189,29 @@ class Laplace(Law):
     """
 
     b: float
+    norm = 'l1'
 
-    def __post_init__(self) -> None:
-        _check(self, 'b')
-
-    @property
-    def words(self) -> str:
+    def describe(self) -> str:
         """As a formula."""
         return f'Laplace(0, {self.b:g})'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws independent values, differences of two exponential ones; see ``Law``."""
+        """Draws independent values, differences of two exponential ones; see ``Distribution``."""
         values.exponential_(generator=generator)
         other = torch.empty_like(values).exponential_(generator=generator)
         return values.sub_(other).mul_(self.b)
 
-    def _reach(self, tau: float, floor: float) -> float:
-        return self.b * math.log((1 - floor) / (1 - tau))
+    def _reach(self, tau: float, target: float) -> float:
+        return self.b * math.log((1 - target) / (1 - tau))
 
 
 @dataclass(frozen=True)
-class Exponential(Law):
+class Exponential(Distribution):
     """Density exp(-t / mean) / mean on t >= 0; attacks xi >= 0, bounded in their sum.
 
     The likelihood ratio is 0 where theta < xi and exp(xi / mean) elsewhere. The worst set takes the
     first region, of probability 1 - exp(-xi / mean), and what it still lacks from the second:
-    P_xi(A) = 1 - (1 - tau) exp(xi / mean), which is the floor at xi = mean * ln((1 - floor) /
+    P_xi(A) = 1 - (1 - tau) exp(xi / mean), which is the target at xi = mean * ln((1 - target) /
     (1 - tau)). With several entries and xi_k >= 0, the same holds with the sum of xi_k.
 
     Args:
@@ -220,29 +224,25 @@ class Exponential(Law):
     mean: float
     one_sided = True
 
-    def __post_init__(self) -> None:
-        _check(self, 'mean')
-
-    @property
-    def words(self) -> str:
+    def describe(self) -> str:
         """As a formula."""
         return f'Exponential(mean {self.mean:g})'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws independent values; see ``Law``."""
+        """Draws independent values; see ``Distribution``."""
         return values.exponential_(generator=generator).mul_(self.mean)
 
-    def _reach(self, tau: float, floor: float) -> float:
-        return self.mean * math.log((1 - floor) / (1 - tau))
+    def _reach(self, tau: float, target: float) -> float:
+        return self.mean * math.log((1 - target) / (1 - tau))
 
 
 @dataclass(frozen=True)
-class Uniform(Law):
+class Uniform(Distribution):
     """Uniform on an interval of the given width, for one parameter.
 
     The likelihood ratio is 0 on the part of the interval that the shifted one does not cover, a
     share |xi| / width, and 1 on what they share. The worst set takes the first part first: P_xi(A)
-    = tau - |xi| / width, which is the floor at |xi| = width * (tau - floor).
+    = tau - |xi| / width, which is the target at |xi| = width * (tau - target).
 
     Args:
         width (float): Length of the interval.
@@ -257,33 +257,32 @@ class Uniform(Law):
     one_sided: bool = False
 
     def __post_init__(self) -> None:
-        _check(self, 'width')
+        super().__post_init__()
         if not isinstance(self.one_sided, bool):
             raise ValueError(f'one_sided must be True or False, got {self.one_sided!r}')
 
-    @property
-    def words(self) -> str:
+    def describe(self) -> str:
         """As a formula."""
         low = 0.0 if self.one_sided else -self.width / 2
         return f'Uniform[{low:g}, {low + self.width:g}]'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws independent values; see ``Law``."""
+        """Draws independent values; see ``Distribution``."""
         values.uniform_(generator=generator)
         return values.sub_(0.0 if self.one_sided else 0.5).mul_(self.width)
 
-    def _reach(self, tau: float, floor: float) -> float:
-        return self.width * (tau - floor)
+    def _reach(self, tau: float, target: float) -> float:
+        return self.width * (tau - target)
 
 
 @dataclass(frozen=True)
-class FoldedNormal(Law):
+class FoldedNormal(Distribution):
     """The absolute value of N(0, sigma^2), for one parameter and attacks xi >= 0.
 
     The likelihood ratio is 0 where theta < xi and exp((2 theta xi - xi^2) / (2 sigma^2)) elsewhere:
     it grows with theta. The worst set is [0, t) with 2 Phi(t / sigma) - 1 = tau, and P_xi(A) =
-    2 Phi((t - xi) / sigma) - 1 is the floor at
-    xi = sigma * (Phi^{-1}((1 + tau) / 2) - Phi^{-1}((1 + floor) / 2)).
+    2 Phi((t - xi) / sigma) - 1 is the target at
+    xi = sigma * (Phi^{-1}((1 + tau) / 2) - Phi^{-1}((1 + target) / 2)).
 
     Args:
         sigma (float): Standard deviation before folding.
@@ -295,41 +294,40 @@ class FoldedNormal(Law):
     sigma: float
     one_sided = True
 
-    def __post_init__(self) -> None:
-        _check(self, 'sigma')
-
-    @property
-    def words(self) -> str:
+    def describe(self) -> str:
         """As a formula."""
         return f'|N(0, {self.sigma:g}^2)|'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws independent values; see ``Law``."""
+        """Draws independent values; see ``Distribution``."""
         return values.normal_(generator=generator).abs_().mul_(self.sigma)
 
-    def _reach(self, tau: float, floor: float) -> float:
-        return self.sigma * float(ndtri((1 + tau) / 2) - ndtri((1 + floor) / 2))
+    def _reach(self, tau: float, target: float) -> float:
+        return self.sigma * float(ndtri((1 + tau) / 2) - ndtri((1 + target) / 2))
 
 
-LAWS: dict[str, type[Law]] = {
-    law.__name__: law for law in (Gaussian, Laplace, Exponential, Uniform, FoldedNormal)
+STANDARD_NORMAL = Gaussian(1.0)
+
+DISTRIBUTIONS: dict[str, type[Distribution]] = {
+    cls.__name__: cls for cls in (Gaussian, Laplace, Exponential, Uniform, FoldedNormal)
 }
-"""All laws by name: what the configs of perturbations may speak of."""
+"""All distributions by name: what the ``law`` of a perturbation's config may speak of."""
 
 
-def build_law(law: Law | Mapping[str, Any]) -> Law:
-    """Turns a law or its config into a law.
+def build_distribution(law: Distribution | Mapping[str, Any]) -> Distribution:
+    """Builds a distribution from its config.
 
     Args:
-        law (Law | Mapping): A law, or ``type``, its name, and its arguments, as from ``spec``.
+        law (Distribution | Mapping): A distribution, or ``type``, its name, and its arguments, as
+            from ``spec``.
 
     Returns:
-        Law: The law.
+        Distribution: As described.
 
     Raises:
-        ValueError: If it is neither; the message names the known laws.
+        ValueError: If it is neither; the message names the known ones.
     """
-    if isinstance(law, Law):
+    if isinstance(law, Distribution):
         return law
     if not isinstance(law, Mapping):
         raise ValueError(
@@ -337,14 +335,14 @@ def build_law(law: Law | Mapping[str, Any]) -> Law:
         )
     arguments = dict(law)
     name = arguments.pop('type', None)
-    if name not in LAWS:
-        raise ValueError(f'unknown law {name!r}; known: {", ".join(sorted(LAWS))}')
+    if name not in DISTRIBUTIONS:
+        raise ValueError(f'unknown law {name!r}; known: {", ".join(sorted(DISTRIBUTIONS))}')
     try:
-        return LAWS[name](**arguments)
+        return DISTRIBUTIONS[name](**arguments)
     except TypeError as error:
         raise ValueError(f'{name}: {error}') from None
 
 
-def _check(law: Law, name: str) -> None:
-    """Makes one parameter of a law a positive float."""
-    object.__setattr__(law, name, validate_positive(getattr(law, name), name))
+@lru_cache(maxsize=1)
+def _workers(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, 'mmcert-noise')

@@ -1,4 +1,4 @@
-"""Laws of parameters: their draws, and their radii against Neyman-Pearson worst cases."""
+"""Distributions of parameters: their draws, and their radii against Neyman-Pearson worst cases."""
 
 import json
 import math
@@ -9,13 +9,13 @@ import torch
 from scipy import stats
 
 from mmcert.perturbations import (
-    LAWS,
+    DISTRIBUTIONS,
     Exponential,
     FoldedNormal,
     Gaussian,
     Laplace,
     Uniform,
-    build_law,
+    build_distribution,
 )
 
 # Each law with SciPy's own version of it.
@@ -27,10 +27,10 @@ KNOWN = [
     (Uniform(3.0, one_sided=True), stats.uniform(0, 3.0)),
     (FoldedNormal(2.0), stats.halfnorm(0, 2.0)),
 ]
-LAW_IDS = [law.words for law, _ in KNOWN]
+IDS = [law.describe() for law, _ in KNOWN]
 
 
-@pytest.fixture(params=KNOWN, ids=LAW_IDS)
+@pytest.fixture(params=KNOWN, ids=IDS)
 def known(request):
     return request.param
 
@@ -59,23 +59,23 @@ def cells(law, xi, count=20_000):
 
 
 @pytest.mark.parametrize('tau', [0.6, 0.9, 0.99])
-@pytest.mark.parametrize('floor', [0.5, 0.55, 0.8])
-def test_the_least_probability_meets_the_floor_at_the_radius(known, tau, floor):
+@pytest.mark.parametrize('target', [0.5, 0.55, 0.8])
+def test_the_least_probability_meets_the_target_at_the_radius(known, tau, target):
     law, oracle = known
-    radius = law.radius(tau, floor)
-    if tau <= floor:
+    radius = law.radius(tau, target)
+    if tau <= target:
         assert radius == 0
         return
-    assert least_probability(*cells(oracle, radius), tau) == pytest.approx(floor, abs=1e-4)
-    assert least_probability(*cells(oracle, 1.03 * radius), tau) < floor
+    assert least_probability(*cells(oracle, radius), tau) == pytest.approx(target, abs=1e-4)
+    assert least_probability(*cells(oracle, 1.03 * radius), tau) < target
     for part in (0.25, 0.5, 0.97):
-        assert least_probability(*cells(oracle, part * radius), tau) > floor
+        assert least_probability(*cells(oracle, part * radius), tau) > target
     if not law.one_sided:
-        assert least_probability(*cells(oracle, -radius), tau) == pytest.approx(floor, abs=1e-4)
+        assert least_probability(*cells(oracle, -radius), tau) == pytest.approx(target, abs=1e-4)
 
 
 @pytest.mark.parametrize('tau', [0.75, 0.95])
-@pytest.mark.parametrize('floor', [0.5, 0.7])
+@pytest.mark.parametrize('target', [0.5, 0.7])
 @pytest.mark.parametrize(
     ('law', 'oracle', 'order'),
     [
@@ -84,16 +84,16 @@ def test_the_least_probability_meets_the_floor_at_the_radius(known, tau, floor):
         (Exponential(4.0), KNOWN[2][1], 1),
     ],
 )
-def test_several_entries_share_the_radius_in_the_norm_of_the_law(law, oracle, order, tau, floor):
+def test_several_entries_share_the_radius_in_the_norm_of_the_law(law, oracle, order, tau, target):
     # Cells of a grid are sets, so what they give is never below the true least probability.
-    radius = law.radius(tau, floor)
+    radius = law.radius(tau, target)
     for direction in ([1, 0], [0.3, 0.7], [1, 1]):
         xi = radius * np.array(direction) / np.linalg.norm(direction, ord=order)
         (before_1, after_1), (before_2, after_2) = (cells(oracle, entry, 400) for entry in xi)
         found = least_probability(np.outer(before_1, before_2), np.outer(after_1, after_2), tau)
-        assert floor - 1e-6 <= found
+        assert target - 1e-6 <= found
         if direction == [1, 0]:
-            assert found == pytest.approx(floor, abs=0.003)
+            assert found == pytest.approx(target, abs=0.003)
 
 
 def test_radii_match_the_vectors(vectors):
@@ -113,8 +113,8 @@ def test_radii_match_the_vectors(vectors):
 
 def test_closed_forms(known):
     law, oracle = known
-    for tau, floor in ((0.5, 0.5), (0.6, 0.7), (0.7, 0.7)):
-        assert law.radius(tau, floor) == 0
+    for tau, target in ((0.5, 0.5), (0.6, 0.7), (0.7, 0.7)):
+        assert law.radius(tau, target) == 0
     for tau in (0.6, 0.9, 0.999):
         radius = law.radius(tau)
         if isinstance(law, (Gaussian, Laplace)):  # From the quantile of tau down to the median.
@@ -131,15 +131,18 @@ def test_closed_forms(known):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_draws_have_their_law(known, dtype):
     law, oracle = known
-    draws = law.draw((40, 500), torch.Generator().manual_seed(3), dtype)
+    draws = law.fill(torch.empty(40, 500, dtype=dtype), torch.Generator().manual_seed(3))
     assert draws.shape == (40, 500) and draws.dtype == dtype
     assert stats.kstest(draws.double().flatten().numpy(), oracle.cdf).pvalue > 1e-4
     # Entries side by side are independent.
     ranks = oracle.cdf(draws.double().numpy())
     assert abs(np.corrcoef(ranks[:, :-1].ravel(), ranks[:, 1:].ravel())[0, 1]) < 5 / 20000**0.5
-    again = torch.empty(40, 500, dtype=dtype)
-    assert law.fill(again, torch.Generator().manual_seed(3)) is again
-    assert torch.equal(again, draws)
+    batch = torch.empty(2, 40, 500, dtype=dtype)
+    sources = [torch.Generator().manual_seed(seed) for seed in (4, 3)]
+    assert law.fill_batch(batch, sources) is batch and torch.equal(batch[1], draws)
+    sources = [torch.Generator().manual_seed(seed) for seed in (4, 3)]
+    scaled = law.fill_batch(torch.empty_like(batch), sources, 8.0, 0.5)
+    torch.testing.assert_close(scaled, 8 * batch + 0.5)
     assert not law.one_sided or draws.min() >= 0
 
 
@@ -147,17 +150,17 @@ def test_specs_rebuild_the_law(known):
     law, _ = known
     spec = law.spec()
     assert json.loads(json.dumps(spec)) == spec
-    assert build_law(spec) == law and build_law(law) is law
+    assert build_distribution(spec) == law and build_distribution(law) is law
     assert eval(repr(law)) == law
     with pytest.raises(AttributeError):
         law.sigma = 2.0
 
 
 def test_every_law_is_tested_here():
-    assert {type(law) for law, _ in KNOWN} == set(LAWS.values())
+    assert {type(law) for law, _ in KNOWN} == set(DISTRIBUTIONS.values())
 
 
-@pytest.mark.parametrize('cls', LAWS.values())
+@pytest.mark.parametrize('cls', DISTRIBUTIONS.values())
 @pytest.mark.parametrize(
     ('value', 'message'),
     [
@@ -178,11 +181,11 @@ def test_impossible_laws_are_refused():
     with pytest.raises(ValueError, match='one_sided must be True or False, got 1'):
         Uniform(1.0, 1)
     with pytest.raises(ValueError, match=r"unknown law 'Cauchy'; known: Exponential, .*Uniform"):
-        build_law({'type': 'Cauchy', 'scale': 1.0})
+        build_distribution({'type': 'Cauchy', 'scale': 1.0})
     with pytest.raises(ValueError, match='Exponential: .*sigma'):
-        build_law({'type': 'Exponential', 'sigma': 1.0})
+        build_distribution({'type': 'Exponential', 'sigma': 1.0})
     with pytest.raises(ValueError, match='a law is needed'):
-        build_law(4.0)
+        build_distribution(4.0)
     for bad in (0.3, 1.0, '0.75'):
         with pytest.raises(ValueError, match='tau'):
             Gaussian(1.0).radius(bad)

@@ -210,7 +210,7 @@ def test_the_threshold_is_that_of_the_largest_displacement():
     for shift in ATTACK['values']:
         delta = law(perturbation, x + shift)[0] - mean
         largest = max(largest, math.sqrt(delta @ np.linalg.solve(covariance, delta)))
-    statement = input_threshold.statement
+    statement = input_threshold.details
     assert statement['largest_found'] == pytest.approx(largest, rel=1e-5)
     assert statement['worst_parameter'] == [0.2]
     assert statement['displacement'] == pytest.approx(largest * 1.0001 + 1e-4, rel=1e-5)
@@ -235,27 +235,27 @@ def test_an_estimate_is_called_one():
     sampled = linear(dict(range=(-0.1, 0.2), mode='sampled', points=7))
     input_threshold = sampled.input_threshold(image())
     assert input_threshold.kind == 'estimate'
-    assert input_threshold.statement['supremum_by'] == 'sampled'
-    assert input_threshold.statement['parameters_looked_at'] == 7
-    words = sampled.guarantee(input_threshold.tau)['words']
+    assert input_threshold.details['supremum_by'] == 'sampled'
+    assert input_threshold.details['parameters_looked_at'] == 7
+    words = sampled.guarantee(input_threshold.tau).describe()
     assert words.startswith('an estimate, from parameters that were sampled: no brightness')
-    assert 'estimate' not in linear(ATTACK).guarantee(0.9)['words']
+    assert 'estimate' not in linear(ATTACK).guarantee(0.9).describe()
 
 
 def test_the_bound_of_the_paper_is_stated_as_an_estimate():
-    statement = linear(ATTACK).input_threshold(image()).statement['paper']
-    assert statement['kind'] == 'estimate' and 'sampled parameters' in statement['words']
+    statement = linear(ATTACK).input_threshold(image()).details['paper']
+    assert statement['kind'] == 'estimate' and 'sampled parameters' in statement['description']
     assert statement['radius_needed'] == pytest.approx(0.2 / 0.3)
     assert statement['tau'] == pytest.approx(
         ndtr(statement['coefficient'] * statement['radius_needed'])
     )
     # Of a range that does not begin at the identity, the attack still comes all the way from it.
     away = SurrogateTransform(make(low=0.1), **SCALES, attack=dict(values=[0.15]))
-    assert away.input_threshold(image()).statement['paper']['radius_needed'] == pytest.approx(0.75)
+    assert away.input_threshold(image()).details['paper']['radius_needed'] == pytest.approx(0.75)
     jpeg = SurrogateTransform(
         make('jpeg', 20, 90, channels=3), **SCALES, attack=dict(values=[50, 80])
     )
-    assert 'paper' not in jpeg.input_threshold(image(3, 8, 8)).statement
+    assert 'paper' not in jpeg.input_threshold(image(3, 8, 8)).details
 
 
 @pytest.mark.parametrize(
@@ -269,13 +269,13 @@ def test_every_kind_of_transformation_has_a_threshold(transformation, low, high)
         image()
     )
     assert 0.5 < input_threshold.tau < 1
-    assert input_threshold.statement['paper']['coefficient'] >= 2
+    assert input_threshold.details['paper']['coefficient'] >= 2
 
 
 def test_what_moves_too_far_has_a_threshold_that_nothing_reaches():
     input_threshold = linear(dict(values=[0.3]), gain=1e4).input_threshold(image())
     assert input_threshold.tau == LARGEST_TAU < 1
-    assert input_threshold.statement['displacement'] > 100
+    assert input_threshold.details['displacement'] > 100
 
 
 @pytest.mark.parametrize('tau', [math.nan, 1.0, 0.4])
@@ -392,7 +392,7 @@ def test_a_class_with_room_to_spare_is_certified():
     perturbation, x = linear(ATTACK), image()
     input_threshold = perturbation.input_threshold(x)
     weights = worst_direction(perturbation, x, 0.2)[None].repeat(40, axis=0)
-    wanted = ndtr(input_threshold.statement['displacement'] + 1.5)
+    wanted = ndtr(input_threshold.details['displacement'] + 1.5)
     levels = at_the_clean_image(perturbation, x, weights, wanted)
     votes = collect_votes(
         half_spaces(weights, levels),
@@ -470,7 +470,7 @@ def test_the_content_keeps_its_class_where_a_translation_takes_it(shift):
     assert perturbation.moves_labels
     x = image(2, 8, 8)
     attacked = surrogate.transformation(x[None], torch.tensor(shift))[0]
-    displacement = perturbation.input_threshold(x).statement['displacement']
+    displacement = perturbation.input_threshold(x).details['displacement']
     assert displacement > math.hypot(*shift) / 4
     before = content_shares(perturbation, x, thresholded)
     after = content_shares(perturbation, attacked, thresholded)
@@ -495,7 +495,7 @@ def test_a_blind_model_is_certified_as_far_as_the_content_stays_on_its_side():
     surrogate.parameter_encoder.weight.data.zero_()
     perturbation = SurrogateTransform(surrogate, 0.3, 0.5, dict(values=[(1, 0), (-2, 0)]))
     input_threshold = perturbation.input_threshold(image(2, 8, 24))
-    assert input_threshold.statement['largest_found'] == pytest.approx(2 / 4 / 0.3)
+    assert input_threshold.details['largest_found'] == pytest.approx(2 / 4 / 0.3)
     shares = content_shares(perturbation, image(2, 8, 24), half_plane)
     edges = np.arange(-40, 41)
     weights = ndtr((edges + 0.5) / 1.2) - ndtr((edges - 0.5) / 1.2)
@@ -680,10 +680,10 @@ def test_what_cannot_be_certified_in_the_frame_of_the_content_is_refused():
 
 def test_where_theta_moves_labels_it_absorbs_nothing_in_the_words_either():
     guarantee = rotated().guarantee(0.9)
-    assert guarantee['moves_labels'] and 'Mahalanobis' not in json.dumps(guarantee)
-    assert '|Delta - A1 u|^2 / sigma2^2' in guarantee['norm']
-    assert guarantee['words'].endswith('the pixel nearest to where its content has moved')
-    assert 'Mahalanobis' in linear().guarantee(0.9)['norm']
+    assert guarantee.moves_labels and 'Mahalanobis' not in json.dumps(guarantee.to_dict())
+    assert '|Delta - A1 u|^2 / sigma2^2' in guarantee.norm
+    assert guarantee.claim.endswith('the pixel nearest to where its content has moved')
+    assert 'Mahalanobis' in linear().guarantee(0.9).norm
 
 
 # Statements, specs, bad inputs
@@ -692,19 +692,18 @@ def test_where_theta_moves_labels_it_absorbs_nothing_in_the_words_either():
 def test_guarantees_say_what_is_attacked_and_how():
     perturbation = linear(ATTACK)
     guarantee = perturbation.guarantee(0.99)
-    assert json.loads(json.dumps(guarantee)) == guarantee
-    assert guarantee['attack_set'] == 'brightness with shift (image) in {-0.1, 0.2}'
-    assert guarantee['attack'] == {'mode': 'finite', 'values': [-0.1, 0.2]}
-    assert guarantee['operator'] == Brightness().operator()
-    assert guarantee['radius'] == pytest.approx(ndtri(0.99))
-    assert guarantee['words'].startswith('no brightness with shift (image) in {-0.1, 0.2} changes')
+    assert guarantee.attack_set == 'brightness with shift (image) in {-0.1, 0.2}'
+    assert guarantee.extra['attack'] == {'mode': 'finite', 'values': [-0.1, 0.2]}
+    assert guarantee.extra['operator'] == Brightness().operator()
+    assert guarantee.radius == pytest.approx(ndtri(0.99))
+    assert guarantee.claim.startswith('no brightness with shift (image) in {-0.1, 0.2} changes')
     # Without the threshold that the attack takes, nothing is promised.
-    assert 'tested at the threshold that this takes on it' in guarantee['words']
+    assert 'tested at the threshold that this takes on it' in guarantee.claim
     # The same words for all images: each has another threshold.
-    assert guarantee['words'] == perturbation.guarantee(0.6)['words']
+    assert guarantee.claim == perturbation.guarantee(0.6).claim
     plain = linear().guarantee(0.99)
-    assert f'{ndtri(0.99):.4g}' in plain['words'] and 'attack' not in plain
-    assert plain['surrogate']['digest'] == perturbation.surrogate.digest()
+    assert f'{ndtri(0.99):.4g}' in plain.claim and not plain.extra
+    assert plain.parameters['surrogate']['digest'] == perturbation.surrogate.digest()
 
 
 def test_a_node_keeps_less():
@@ -753,7 +752,7 @@ def test_a_file_is_the_surrogate_in_it(tmp_path):
     assert read.spec() == made.spec()
     assert torch.equal(read.sample(image(), generator()), made.sample(image(), generator()))
     assert read.input_threshold(image()) == made.input_threshold(image())
-    assert str(tmp_path) not in json.dumps(read.guarantee(0.9))
+    assert str(tmp_path) not in json.dumps(read.guarantee(0.9).to_dict())
     assert repr(read).startswith('SurrogateTransform(brightness, sigma1=0.5, sigma2=0.25, attack=')
 
 

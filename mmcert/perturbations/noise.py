@@ -1,0 +1,265 @@
+"""Additive noise: certificates against perturbations of bounded norm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mmcert.perturbations.base import LARGEST_TAU, Perturbation, register
+from mmcert.perturbations.distributions import Distribution, Gaussian, Laplace
+from mmcert.perturbations.lattice import (
+    HALF,
+    LEVELS,
+    level_noise,
+    on_grid,
+    on_levels,
+    points_per_unit,
+)
+from mmcert.perturbations.noise_level import validate_positive, validate_sigma
+
+IMAGE_UNIT = '[0, 1] image units'
+
+IMAGE_STAGE = (
+    'attack and smoothing act at the same stage, on the image in [0, 1] units as the test pipeline '
+    'delivers it, before input scaling, normalisation and padding'
+)
+LEVELS_ROUNDING = (
+    'the smoothed function first rounds its noisy input to whole levels of an 8-bit image'
+)
+NOT_CLIPPED = 'none, neither after the attack nor after the smoothing'
+
+POINT_UNIT = 'units of the coordinates as the pipeline delivers them'
+
+LARGEST_VALUE = 8.0
+"""Image values above this one, and what an attack may add, are taken for levels of 0-255."""
+
+
+class AdditiveNoise(Perturbation):
+    """I.i.d. noise of any distribution on every value of an image.
+
+    If a class has probability above tau under the noise, it keeps a probability above the target at
+    every shift of the input whose norm is at most the radius of the distribution: the theorem is in
+    the docstring of each ``Distribution``. The noise is not clipped.
+
+    The sum of image and noise is rounded to whole levels of an 8-bit image. The rounding is the
+    first step of the function that is smoothed, so the theorem holds with it, and for 8-bit images
+    the rounded sum is exact: see ``mmcert.perturbations.lattice`` for what that rules out and what
+    is still assumed. The base model's own arithmetic, whatever it is, is part of the base model.
+
+    For noise of your own, write a ``Distribution`` with a ``norm``, and register a subclass whose
+    arguments are attributes of the same names.
+
+    Args:
+        noise (Distribution): Of each value, in [0, 1] image units.
+
+    Raises:
+        ValueError: If the radius of the distribution is that of a single value.
+    """
+
+    unit = IMAGE_UNIT
+    stage = IMAGE_STAGE
+    rounding = LEVELS_ROUNDING
+
+    def __init__(self, noise: Distribution) -> None:
+        if noise.norm is None:
+            raise ValueError(f'{noise!r} has a radius for one value, and none for all of an input')
+        self.noise, self.norm = noise, noise.norm
+        self.distribution = f'i.i.d. {noise.describe()} on every value'
+
+    def check(self, inputs: torch.Tensor) -> None:
+        """Refuses an image that is evidently in 0-255 units.
+
+        An attack within any radius that can be certified stays below the bound.
+        """
+        check_range(inputs, LARGEST_VALUE - 1 + self.radius(LARGEST_TAU))
+
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws the noise plus 1/2, in levels of an 8-bit image, shape (B, *inputs.shape)."""
+        noise = level_noise(inputs, len(generators), self.noise.scale * LEVELS)
+        return self.noise.fill_batch(noise, generators, LEVELS, HALF)
+
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Adds the noise to a floating point input of any shape, in the memory of the noise."""
+        return on_levels(inputs, parameters)
+
+    def radius(self, tau: float, target: float = 0.5) -> float:
+        """The radius of the distribution, in the norm that it names; see ``Perturbation``."""
+        return self.noise.radius(tau, target)
+
+    def _attack_set(self, tau: float) -> str:
+        return f'{{delta : ||delta||_{self.norm[1:]} <= radius}}, added to the input, not clipped'
+
+    def _attack(self, tau: float) -> str:
+        return (
+            f'perturbation of {self.norm} norm up to {self.radius(tau):.4g} (in {IMAGE_UNIT}, over '
+            'the whole image)'
+        )
+
+    def _extra(self, tau: float) -> dict[str, Any]:
+        return {'padding': 'none needed', 'clipping': NOT_CLIPPED}
+
+
+@register
+class GaussianNoise(AdditiveNoise):
+    """I.i.d. Gaussian noise on every value of an image: certificates against l2 perturbations.
+
+    The radius is sigma * (Phi^{-1}(tau) - Phi^{-1}(target)), derived in ``Gaussian``.
+
+    Args:
+        sigma (float): Noise level, in [0, 1] image units.
+
+    Raises:
+        ValueError: If sigma is not positive, or evidently in 0-255 units.
+
+    Example:
+        >>> noise = GaussianNoise(sigma=0.25)
+        >>> round(noise.radius(0.75), 4)
+        0.1686
+        >>> x = torch.zeros(3, 4, 5)
+        >>> generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
+        >>> noise.apply(x, noise.draw(x, generators)).shape
+        torch.Size([2, 3, 4, 5])
+        >>> noise.guarantee(0.75).describe().split(' changes')[0]
+        'no perturbation of l2 norm up to 0.1686 (in [0, 1] image units, over the whole image)'
+    """
+
+    def __init__(self, sigma: float) -> None:
+        self.sigma = validate_sigma(sigma)
+        super().__init__(Gaussian(self.sigma))
+
+
+@register
+class LaplaceNoise(AdditiveNoise):
+    """I.i.d. Laplace noise on every value of an image: certificates against l1 perturbations.
+
+    The radius is b * ln((1 - target) / (1 - tau)), derived in ``Laplace``.
+
+    Args:
+        b (float): Scale, in [0, 1] image units; the standard deviation is sqrt(2) b.
+
+    Raises:
+        ValueError: If b is not positive, or evidently in 0-255 units.
+    """
+
+    def __init__(self, b: float) -> None:
+        self.b = validate_sigma(b, 'b')
+        super().__init__(Laplace(self.b))
+
+
+class PointNoise(AdditiveNoise):
+    """I.i.d. noise on the coordinates of all points.
+
+    The certificate is that of ``AdditiveNoise``, with the norm over all points together. It holds
+    for any columns: where an adapter perturbs others than x, y and z, its statement names them.
+    Noise and sum are computed in double precision, and rounded to a grid of steps of at most 1 /
+    65,536 of the noise's scale, which is the first step of the function that is smoothed.
+
+    Args:
+        noise (Distribution): Of each value, in the unit of the coordinates.
+    """
+
+    domain = 'points'
+    component = 'point'
+    unit = POINT_UNIT
+    stage = (
+        'the columns without noise stay as they are; attack and smoothing act at the same stage, '
+        'on the coordinates as the pipeline delivers them, before voxelisation, cropping or '
+        'normalisation inside the model'
+    )
+
+    def __init__(self, noise: Distribution) -> None:
+        super().__init__(noise)
+        self.rounding = (
+            'the smoothed function first rounds the noisy coordinates to multiples of '
+            f'{1 / points_per_unit(noise.scale):.4g}'
+        )
+
+    def check(self, inputs: torch.Tensor) -> None:
+        """Refuses a cloud smaller than the scale of the noise: see ``check_scale``."""
+        check_scale(self.noise.scale, inputs)
+
+    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Draws the noise, shape (B, N, 3), float64."""
+        shape = (len(generators), *inputs.shape)
+        noise = torch.empty(shape, dtype=torch.float64, device=inputs.device)
+        return self.noise.fill_batch(noise, generators)
+
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Adds the noise to the coordinates, changing it in place."""
+        return on_grid(inputs.double(), parameters, self.noise.scale).to(inputs.dtype)
+
+    def _attack_set(self, tau: float) -> str:
+        return (
+            f'{{delta : ||delta||_{self.norm[1:]} <= radius}}, added to the coordinates of the '
+            'points; their number, their order and the columns without noise stay'
+        )
+
+    def _attack(self, tau: float) -> str:
+        return (
+            f'displacement of the points by an {self.norm} norm up to {self.radius(tau):.4g} (in '
+            f'{POINT_UNIT}, over all points together)'
+        )
+
+    def _extra(self, tau: float) -> dict[str, Any]:
+        return {}
+
+
+@register
+class CoordinateNoise(PointNoise):
+    """I.i.d. Gaussian noise on the coordinates of all points, certified as ``GaussianNoise`` is.
+
+    The l2 norm is over all points together: sqrt(sum of the squared displacements of the points).
+
+    Args:
+        sigma (float): Noise level, in the unit of the coordinates as the pipeline delivers them.
+
+    Raises:
+        ValueError: If sigma is not a positive finite number.
+    """
+
+    def __init__(self, sigma: float) -> None:
+        self.sigma = validate_positive(sigma)
+        super().__init__(Gaussian(self.sigma))
+
+
+def check_range(inputs: torch.Tensor, overshoot: float) -> None:
+    """Refuses what is evidently no image in [0, 1] units, attacked or not.
+
+    Args:
+        inputs (torch.Tensor): To be floating point.
+        overshoot (float): How far beyond [0, 1] an attack may take its values.
+
+    Raises:
+        ValueError: If it is none; the message says what it is.
+    """
+    if not inputs.is_floating_point():
+        raise ValueError(f'an image must be floating point, got {inputs.dtype}')
+    if inputs.numel() == 0:
+        raise ValueError(f'the image is empty: shape {tuple(inputs.shape)}')
+    low, high = (float(value) for value in inputs.aminmax())
+    if not (low >= -overshoot and high <= 1 + overshoot):
+        raise ValueError(
+            f'expected an image in [0, 1], attacked or not, got values from {low:.4g} to '
+            f'{high:.4g}: the scales of the perturbation are in these units; divide 0-255 images '
+            'by 255'
+        )
+
+
+def check_scale(sigma: float, points: torch.Tensor) -> None:
+    """Refuses a noise level larger than the cloud: a sign of a wrong unit.
+
+    Args:
+        sigma (float): Noise level, in the unit of the coordinates.
+        points (torch.Tensor): The perturbed columns, shape (N, 3).
+
+    Raises:
+        ValueError: If sigma exceeds the largest extent of the cloud along an axis.
+    """
+    extent = float((points.amax(0) - points.amin(0)).max()) if len(points) else 0.0
+    if not sigma <= extent:
+        raise ValueError(
+            f'sigma={sigma} exceeds the largest extent of the cloud, {extent:.4g}: sigma is in the '
+            'unit of the coordinates as the pipeline delivers them'
+        )
