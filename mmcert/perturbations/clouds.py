@@ -128,9 +128,9 @@ class AxisRotation(PointTransformation):
         >>> round(rotation.radius(0.9), 4)
         0.3845
         >>> cloud = torch.tensor([[1.0, 0.0, 0.5]])
-        >>> moved = rotation.transform(cloud, torch.tensor([math.pi / 2]))
-        >>> (moved * 2).round().tolist()
-        [[0.0, 2.0, 1.0]]
+        >>> (moved,) = rotation.transform(cloud, torch.tensor([0.5])).tolist()
+        >>> [round(value, 3) for value in moved]
+        [0.878, 0.479, 0.5]
     """
 
     unit = 'radians'

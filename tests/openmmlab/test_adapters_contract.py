@@ -73,7 +73,7 @@ def test_descriptions_are_json_and_name_what_is_certified(adapter):
     assert json.loads(json.dumps(adapter.spec())) == adapter.spec()
     described = adapter.to_dict()
     assert json.loads(json.dumps(described)) == described
-    assert {'certified_space', 'components_are', 'stage'} <= described.keys()
+    assert {'certified_space', 'components_are'} <= described.keys()
     assert adapter.word and adapter.component and not adapter.certifies_grid_points
 
 
