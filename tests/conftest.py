@@ -39,3 +39,31 @@ def openmmlab():
 
     enable_mmcv_lite()
     pytest.importorskip('mmseg')
+
+
+@pytest.fixture(scope='session')
+def scenes_root(tmp_path_factory):
+    """Where tests draw street scenes."""
+    return tmp_path_factory.mktemp('street_scenes')
+
+
+@pytest.fixture(scope='session')
+def shapes_root(tmp_path_factory):
+    """A small data set of synthetic shapes in ShapeNetPart's layout."""
+    from mmcert.datasets.part_shapes import write_part_shapes
+    from tests.datasets.support import COUNTS
+
+    root = tmp_path_factory.mktemp('shapes') / 'made'
+    write_part_shapes(root, COUNTS, points=300)
+    return root
+
+
+@pytest.fixture
+def mmdet3d_scope():
+    """For tests that build what mmdetection3d registers."""
+    from mmengine.registry import init_default_scope
+
+    pytest.importorskip('mmdet3d')
+    init_default_scope('mmdet3d')
+    yield
+    init_default_scope('mmseg')

@@ -78,11 +78,6 @@ class BrightnessSegmentor(EncoderDecoder):
         return score if self.out_channels == 1 else torch.cat([-score, score], dim=1)
 
 
-@pytest.fixture(scope='session')
-def scenes_root(tmp_path_factory):
-    return tmp_path_factory.mktemp('street_scenes')
-
-
 @pytest.fixture
 def make_config(tmp_path, scenes_root):
     """Builds a config of the demo's kind, small enough for a test, with a saved checkpoint."""

@@ -544,3 +544,14 @@ def test_certificates_of_found_votes_are_the_same_files(make_config, tmp_path):
     assert len(first) > 2
     run_test(make_config())
     assert files() == first
+
+
+def test_reduce_zero_label_shifts_what_is_certified_against(make_config):
+    cfg = make_config(images=1)
+    cfg.test_dataloader.dataset.reduce_zero_label = True
+    cfg.test_dataloader.dataset.pipeline[1].reduce_zero_label = True
+    reduced = run_test(cfg)
+    assert 0 <= reduced['certified/certAcc'] <= 1
+    plain = run_test(make_config(images=1))
+    assert reduced['certified/abstain'] == plain['certified/abstain']
+    assert reduced['certified/certAcc'] != plain['certified/certAcc']

@@ -6,13 +6,14 @@ import pytest
 from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
+from mmcert import registry
+from mmcert.datasets.shapenet_part import CATEGORY_PARTS, ShapeNetPartDataset
 from mmcert.engine import SmoothingConfig
 from mmcert.surrogates import Surrogate, build_attack_set, save_surrogate
-
-from .conftest import ROOT
+from tests.openmmlab.conftest import ROOT
 
 OF_CLOUDS = ('part_shapes', 'shapenet_part')
-"""Folders of configs that import mmdetection3d; ``test_part_shapes`` builds them."""
+"""Folders of configs that import mmdetection3d."""
 ALL = sorted((ROOT / 'configs').glob('[!_]*/*.py'))
 CLOUDS = [path for path in ALL if path.parent.name in OF_CLOUDS]
 PATHS = [path for path in ALL if path not in CLOUDS]
@@ -60,7 +61,7 @@ def test_config_builds(path, trained, monkeypatch):
     monkeypatch.chdir(trained)
     cfg = Config.fromfile(path)
     assert cfg.default_scope == 'mmseg'
-    model = MODELS.build(cfg.model)
+    model = registry.MODELS.build(cfg.model)
     classes = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO['classes']
     assert model.num_classes == len(classes)
     build_pipelines(cfg)
@@ -184,7 +185,7 @@ def test_the_metafile_names_configs_that_exist():
 
 
 @pytest.mark.parametrize(
-    'folder', sorted({path.parent for path in PATHS}), ids=lambda path: path.name
+    'folder', sorted({path.parent for path in ALL}), ids=lambda path: path.name
 )
 def test_a_readme_says_what_a_folder_holds_and_how_to_run_it(folder):
     text = (folder / 'README.md').read_text()
@@ -193,3 +194,35 @@ def test_a_readme_says_what_a_folder_holds_and_how_to_run_it(folder):
     assert f'configs/{folder.name}/metafile.yml' in (ROOT / 'model-index.yml').read_text()
     for path in re.findall(r'configs/[\w/.-]+\.py', text):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.usefixtures('mmdet3d_scope')
+@pytest.mark.parametrize('path', CLOUDS, ids=lambda path: path.stem)
+def test_config_of_clouds_builds_and_its_pipeline_feeds_its_model(path, shapes_root):
+    cfg = Config.fromfile(path)
+    name = path.stem
+    assert [list(parts) for parts in cfg.model.category_parts] == [
+        list(parts) for parts in CATEGORY_PARTS.values()
+    ]
+    model = MODELS.build(cfg.model)
+    noise = [
+        step.jitter_std for step in cfg.train_dataloader.dataset.pipeline
+        if step.type == 'RandomJitterPoints'
+    ]  # fmt: skip
+    assert noise == (
+        [[float(name.split('noise-s')[1].split('-')[0])] * 3] if 'noise' in name else []
+    )
+    for mode in ('train', 'val', 'test'):
+        dataset = cfg[f'{mode}_dataloader'].dataset
+        built = ShapeNetPartDataset(
+            data_root=str(shapes_root),
+            split='test',
+            pipeline=dataset.pipeline,
+            test_mode=dataset.get('test_mode', False),
+        )
+        points = built[0]['inputs']['points']
+        assert len(points) == int(name.split('-')[-1])
+        assert points.shape[1] == model.backbone.SA_modules[0].mlps[0][0].in_channels + 16
+        assert ('normals' in name) == (points.shape[1] == 22)
+        largest = points[:, :3].norm(dim=1).max()
+        assert largest <= 1.0001 or mode == 'train'

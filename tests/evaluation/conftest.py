@@ -1,0 +1,3 @@
+"""Prepares the frameworks."""
+
+import tests.openmmlab.conftest  # noqa: F401
