@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -67,3 +68,9 @@ def mmdet3d_scope():
     init_default_scope('mmdet3d')
     yield
     init_default_scope('mmseg')
+
+
+def pytest_collection_finish():
+    """Spares the garbage collector what the imports made: mmengine collects for every data set."""
+    gc.collect()
+    gc.freeze()
