@@ -267,14 +267,14 @@ def _max_t(family: Family, rng: np.random.Generator, resamples: int = 200) -> bo
 
 
 def _invalid_kfwer(family: Family, _: np.random.Generator) -> bool:
-    """k-FWER, k being the number of true nulls, with levels k * alpha / (K - i + 1) for i > k."""
+    """k-FWER with k alpha / (K - i + 1) for i > k, where k is the number of true nulls."""
     oracle, votes = family.oracle, family.votes
     k = max(1, family.wrong(np.ones(votes.num_components, dtype=bool)))
     p = p_value_table(oracle.n, oracle.tau, 'holdout')[votes.hits]
     order = np.argsort(p, kind='stable')
     rank = np.arange(1, p.size + 1)
-    levels = k * oracle.alpha / np.where(rank <= k, p.size, p.size - rank + 1)
-    failed = p[order] > levels
+    critical = k * oracle.alpha / np.where(rank <= k, p.size, p.size - rank + 1)
+    failed = p[order] > critical
     certified = np.zeros(p.size, dtype=bool)
     certified[order[: int(np.argmax(failed)) if failed.any() else p.size]] = True
     return family.wrong(certified) >= k

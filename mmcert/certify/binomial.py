@@ -20,8 +20,8 @@ LARGEST_TAU = 1 - 1e-12
 SMALLEST = float(np.finfo(np.float64).tiny)
 """Smaller p-values lose digits or become 0: they are rounded up to this one."""
 
-SMALLEST_LEVEL = 1e-200
-"""Bounds are not asked for at smaller levels: below 1e-240 the inverse is not accurate."""
+SMALLEST_ALPHA = 1e-200
+"""Bounds are not asked for at a smaller alpha: below 1e-240 the inverse is not accurate."""
 
 CHUNK = 1 << 16
 """Components handled at a time where a temporary array would not fit the cache."""
@@ -102,18 +102,18 @@ def best_tau(n: int, hits: ArrayLike, num_components: int) -> NDArray[np.float64
 
 
 @functools.lru_cache(maxsize=1024)
-def balanced_tau(n: int, num_components: int, level: float, later: float) -> float:
+def balanced_tau(n: int, num_components: int, first: float, later: float) -> float:
     """The least threshold at which same draws are tested.
 
-    Let k be the smallest number of hits that attains ``level`` at its own ``best_tau``, or n if
+    Let k be the smallest number of hits that attains ``first`` at its own ``best_tau``, or n if
     none does. The result is the best threshold for k hits, or the best one for ``later`` where that
     does not raise k. It is a function of the plan, and must not depend on the votes.
 
     Args:
         n (int): Number of counted draws, at least 1.
         num_components (int): Size of the family, K.
-        level (float): Largest p-value of a first rejection; may have been rounded to 0.
-        later (float): Largest p-value after some rejections, at least ``level``.
+        first (float): Critical value of a first rejection; may have been rounded to 0.
+        later (float): Critical value after some rejections, at least ``first``.
 
     Returns:
         float: In [0.5, 1).
@@ -124,13 +124,13 @@ def balanced_tau(n: int, num_components: int, level: float, later: float) -> flo
     taus = best_tau(n, hits, num_components)
     smallest = np.maximum(_same_draws(hits, n, taus, num_components), SMALLEST)
 
-    def first(bound: float) -> int:
-        attained = smallest <= bound
+    def least(critical: float) -> int:
+        attained = smallest <= critical
         return int(np.argmax(attained)) if attained[-1] else len(hits) - 1
 
-    begin, after = first(level), first(later)
+    begin, after = least(first), least(later)
     at_later = _same_draws(hits[begin], n, taus[after], num_components)
-    return float(taus[after if max(float(at_later), SMALLEST) <= level else begin])
+    return float(taus[after if max(float(at_later), SMALLEST) <= first else begin])
 
 
 def check_selection(selection: str) -> None:
@@ -249,15 +249,15 @@ def clopper_pearson_table(n: int, alpha: float) -> NDArray[np.float64]:
 
     Returns:
         np.ndarray: Shape (n + 1,), float64, increasing from 0; zeros, which are bounds as well, for
-        alpha below ``SMALLEST_LEVEL``.
+        alpha below ``SMALLEST_ALPHA``.
 
     Raises:
         ValueError: If a value is out of range.
     """
     n, alpha = check_draws(n), check_alpha(alpha)
-    if alpha < SMALLEST_LEVEL:
+    if alpha < SMALLEST_ALPHA:
         return np.zeros(n + 1)
     successes = np.arange(1, n + 1)
     bounds = special.betaincinv(successes, n - successes + 1, alpha)
-    # For a few hits at a tiny level the inverse may not be found: 0 is a bound, too.
+    # For a few hits at a tiny alpha the inverse may not be found: 0 is a bound, too.
     return np.concatenate([[0.0], np.nan_to_num(bounds)])

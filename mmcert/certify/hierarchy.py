@@ -165,10 +165,10 @@ class Hierarchy:
                 f'the hierarchy has {self.num_levels} levels, but the votes were counted for '
                 f'{len(votes.group_votes)}: sample them with the same `hierarchy`'
             )
-        for level, part in enumerate(votes.group_votes):
-            if part.guess.size and part.guess.max() >= len(self.names[level]):
+        for level, counted in enumerate(votes.group_votes):
+            if counted.guess.size and counted.guess.max() >= len(self.names[level]):
                 raise ValueError(
-                    f'the votes name group {part.guess.max()} of level {level + 1}, which has '
+                    f'the votes name group {counted.guess.max()} of level {level + 1}, which has '
                     f'{len(self.names[level])}: they were counted for another hierarchy'
                 )
 
@@ -182,7 +182,7 @@ class Hierarchy:
             list[np.ndarray]: One mask per level, the classes' first, the shape of the votes. The
             coarsest is True everywhere.
         """
-        guesses = [votes.guess, *(part.guess for part in votes.group_votes)]
+        guesses = [votes.guess, *(counted.guess for counted in votes.group_votes)]
         masks = [np.ones(votes.guess.shape, dtype=bool)]
         for level in range(self.num_levels - 1, -1, -1):
             masks.insert(0, masks[0] & (self._parents(level)[guesses[level]] == guesses[level + 1]))

@@ -39,7 +39,7 @@ MOST_DRAWS = 20_000
 """Where the search for a number of draws gives up."""
 
 TIE = 1e-9
-"""Logarithms of p-values and levels that are as close as this are compared as ``certify`` does."""
+"""P-values this close to a critical value (in logarithms) are compared as ``certify`` does."""
 
 LARGEST_TABLE = 100_000
 """Draws up to which the table of p-values that tests use decides near ties."""
@@ -52,8 +52,8 @@ class InfeasiblePlanError(ValueError):
 def can_certify(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> bool:
     """Whether any vote counts could certify a component.
 
-    Every procedure needs a p-value of at most its first level to begin, and the smallest one
-    attainable is that of unanimous draws.
+    Every procedure needs a p-value of at most its first critical value to begin, and the smallest
+    p-value is that of unanimous draws.
 
     Args:
         n (int): Number of estimation draws, at least 1.
@@ -64,15 +64,15 @@ def can_certify(n: int, settings: CertifySettings, num_components: int, n0: int 
     Returns:
         bool: True if unanimous votes are enough.
     """
-    level = _log_level(settings, num_components)
-    if level < math.log(SMALLEST):
+    critical = _log_critical_value(settings, num_components)
+    if critical < math.log(SMALLEST):
         return False
 
     def is_enough(selection: str) -> bool:
         counted = _counted(n, selection, n0)
         smallest = log_smallest_p_value(counted, settings.tau, selection, num_components)
-        if abs(smallest - level) > TIE or counted > LARGEST_TABLE:
-            return smallest <= level
+        if abs(smallest - critical) > TIE or counted > LARGEST_TABLE:
+            return smallest <= critical
         alone = replace(settings, selection=selection, order='auto')
         return settle(alone, num_components, n0, n).first_hits is not None
 
@@ -91,7 +91,8 @@ def min_draws(settings: CertifySettings, num_components: int, n0: int = 0) -> in
         int: The number of estimation draws.
 
     Raises:
-        InfeasiblePlanError: If no number is enough: the level is smaller than any p-value, or
+        InfeasiblePlanError: If no number is enough: the critical value is smaller than any
+            p-value, or
             'holdout' is asked for without selection draws.
 
     Examples:
@@ -100,20 +101,20 @@ def min_draws(settings: CertifySettings, num_components: int, n0: int = 0) -> in
         >>> min_draws(settings, num_components=360 * 480, n0=10)
         66
     """
-    level, selections = _log_level(settings, num_components), _selections(settings, n0)
+    critical, selections = _log_critical_value(settings, num_components), _selections(settings, n0)
     if not selections:
         raise InfeasiblePlanError(
             "there are no selection draws (n0=0), which selection='holdout' and order='selection' "
             'need: n0 must be at least 1'
         )
-    if level < math.log(SMALLEST):
+    if critical < math.log(SMALLEST):
         raise InfeasiblePlanError(
             f'alpha={settings.alpha} with {num_components} components ({settings.procedure}): the '
-            f'first level of the procedure, 10^{level / math.log(10):.1f}, is smaller than any '
-            f'p-value that is told from 0 ({SMALLEST:.3g})'
+            f'first critical value of the procedure, 10^{critical / math.log(10):.1f}, is smaller '
+            f'than any p-value that is told from 0 ({SMALLEST:.3g})'
         )
     counted = n0 if 'same_draws' in selections else 0
-    n = max(1, math.floor(level / math.log(settings.tau)) - counted)
+    n = max(1, math.floor(critical / math.log(settings.tau)) - counted)
     while not can_certify(n, settings, num_components, n0):
         n += 1
     return n
@@ -151,8 +152,8 @@ def require_feasible(n: int, settings: CertifySettings, num_components: int, n0:
         f'n={n} draws cannot certify anything at tau={settings.tau}, alpha={settings.alpha} with '
         f'{num_components} components ({settings.procedure}, {settings.selection}): even unanimous '
         f'votes have p-value {math.exp(smallest):.3g} > '
-        f'{math.exp(_log_level(settings, num_components)):.3g}, the first level of the procedure. '
-        f'The smallest n that can is {least}.'
+        f'{math.exp(_log_critical_value(settings, num_components)):.3g}, the first critical value '
+        f'of the procedure. The smallest n that can is {least}.'
     )
 
 
@@ -161,9 +162,9 @@ def max_tau(n: int, settings: CertifySettings, num_components: int, n0: int = 0)
 
     The radius cannot be larger than that of this tau. The tau of the settings is not used.
     """
-    level = _log_level(settings, num_components)
+    critical = _log_critical_value(settings, num_components)
     found = [
-        _max_tau(_counted(n, selection, n0), level, selection, num_components)
+        _max_tau(_counted(n, selection, n0), critical, selection, num_components)
         for selection in _selections(settings, n0)
     ]
     if best := [tau for tau in found if tau is not None]:
@@ -172,17 +173,17 @@ def max_tau(n: int, settings: CertifySettings, num_components: int, n0: int = 0)
     return 0.5 if can_certify(n, replace(settings, tau=0.5), num_components, n0) else None
 
 
-def _max_tau(counted: int, level: float, selection: str, num_components: int) -> float | None:
-    """Largest tau at which unanimous draws attain the level, given by its logarithm."""
+def _max_tau(counted: int, critical: float, selection: str, num_components: int) -> float | None:
+    """Largest tau at which unanimous draws attain a critical value, given by its logarithm."""
 
     def attains(tau: float) -> bool:
-        return log_smallest_p_value(counted, tau, selection, num_components) <= level
+        return log_smallest_p_value(counted, tau, selection, num_components) <= critical
 
     # The p-value is the same up to here, since same draws are tested at this or more.
     low, high = 0.5, LARGEST_TAU
     if selection == 'same_draws' and counted > 1:
         low = float(best_tau(counted, counted, num_components))
-    if level < math.log(SMALLEST) or not attains(low):
+    if critical < math.log(SMALLEST) or not attains(low):
         return None
     if attains(high):
         return high
@@ -202,7 +203,7 @@ def first_look(settings: CertifySettings, num_components: int, n0: int = 0) -> i
 
     Returns:
         int: ``FIRST_LOOK_FACTOR`` times the draws with which the components that no order puts
-        first can be certified at the level of the first look.
+        first can be certified at the alpha of the first look.
     """
     return math.ceil(FIRST_LOOK_FACTOR * min_draws(_of_first_look(settings), num_components, n0))
 
@@ -306,13 +307,14 @@ def draws_for_share(
     if share <= settings.tau:
         return None
     # Most numbers are ruled out all at once: the p-value of one hit more (which an order may save)
-    # is at least the first term, and has to attain the level of the others.
+    # is at least the first term, and has to attain the critical value of the others.
     sizes, k = np.arange(least, MOST_DRAWS + 1), settings.k_for(num_components)
-    level = settings.rule.without_order.first_level(settings.alpha, num_components, k) * (1 + TIE)
+    plain = settings.rule.without_order
+    critical = plain.critical_value(settings.alpha, num_components, k) * (1 + TIE)
     able = np.zeros(len(sizes), dtype=bool)
     for selection in _selections(settings, n0):
         counted = sizes + (n0 if selection == 'same_draws' else 0)
-        able |= upper_tail(np.floor(share * counted) + 1, counted, settings.tau) <= level
+        able |= upper_tail(np.floor(share * counted) + 1, counted, settings.tau) <= critical
     for n in sizes[able].tolist():
         if _is_enough(share, settle(settings, num_components, n0, n)):
             return n
@@ -345,12 +347,12 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
     if pending == 0:
         return 0.0
     alpha = spend(settings.alpha, len(votes.looks) + 1)
-    level = settings.rule.without_order.first_level(alpha, pending, certificate.k)
+    critical = settings.rule.without_order.critical_value(alpha, pending, certificate.k)
     after = counted + n - votes.n
     table = p_value_table(
         after, certificate.tested_tau, certificate.selection, votes.num_components
     )
-    cutoff = int(np.count_nonzero(table > level))
+    cutoff = int(np.count_nonzero(table > critical))
     have = np.arange(counted + 1)
     chance = upper_tail(cutoff - have, n - votes.n, (have + 0.5) / (counted + 1))
     return float(counts @ chance)
@@ -439,6 +441,6 @@ def _selections(settings: CertifySettings, n0: int) -> tuple[str, ...]:
     return tuple(selection for selection in possible(settings, legal) if selection in legal)
 
 
-def _log_level(settings: CertifySettings, num_components: int) -> float:
+def _log_critical_value(settings: CertifySettings, num_components: int) -> float:
     k = settings.k_for(num_components)
-    return settings.rule.log_first_level(settings.alpha, num_components, k)
+    return settings.rule.log_critical_value(settings.alpha, num_components, k)

@@ -118,8 +118,7 @@ def settle(
 
     def needs(counting: Counting) -> tuple[float, float, bool]:
         table = p_value_table(counting.counted, counting.tau, counting.selection, num_components)
-        level = _level_without_order(settings, num_components)
-        hits = int(np.count_nonzero(table > level))
+        hits = int(np.count_nonzero(table > _critical_value(settings, num_components)))
         share = even_chance(hits, counting.counted) if hits <= counting.counted else math.inf
         return share, float(table[-1]), counting.selection == 'holdout'
 
@@ -174,16 +173,16 @@ def _counting(
 ) -> Counting:
     tau = settings.tau
     if selection == 'same_draws':
-        level = _level_without_order(settings, num_components)
-        later = min(level * (LATER if settings.rule.steps_down else 1), 1.0)
-        tau = max(tau, balanced_tau(check_draws(n) + n0, num_components, level, later))
+        first = _critical_value(settings, num_components)
+        later = min(first * (LATER if settings.rule.steps_down else 1), 1.0)
+        tau = max(tau, balanced_tau(check_draws(n) + n0, num_components, first, later))
     return later_look(Counting(selection, tau, n, None), settings, num_components, n0, n)
 
 
-def _level_without_order(settings: CertifySettings, num_components: int) -> float:
-    """The first level of a component that no order puts first."""
+def _critical_value(settings: CertifySettings, num_components: int) -> float:
+    """The critical value of a first rejection, for a component that no order puts first."""
     k = settings.k_for(num_components)
-    return settings.rule.without_order.first_level(settings.alpha, num_components, k)
+    return settings.rule.without_order.critical_value(settings.alpha, num_components, k)
 
 
 def settle_joint(votes: Votes, alpha: float, selection: str = SELECTION) -> str:
@@ -210,9 +209,9 @@ def settle_joint(votes: Votes, alpha: float, selection: str = SELECTION) -> str:
         return selection
     first = votes.looks[0] if votes.looks else votes.n
     alpha = spend(alpha, 1) if votes.looks else check_alpha(alpha)
-    level = math.log(alpha) - math.log(max(votes.num_components, 1))
+    log_alpha = math.log(alpha) - math.log(max(votes.num_components, 1))
     bounds = {
-        'holdout': level / first,
-        'same_draws': (level - math.log(2)) / (first + votes.n0),
+        'holdout': log_alpha / first,
+        'same_draws': (log_alpha - math.log(2)) / (first + votes.n0),
     }
     return max(votes.selections, key=lambda selection: bounds[selection])

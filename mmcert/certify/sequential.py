@@ -2,13 +2,13 @@
 
 The votes are looked at after n_1 < n_2 < ... draws, numbers that are fixed beforehand: only whether
 to go on may depend on the votes, not how far. At look l the procedure is applied to the still
-uncertified components at level alpha_l, where the alpha_l add up to alpha; then one may stop or go
+uncertified components at alpha_l, where the alpha_l add up to alpha; then one may stop or go
 on, by any rule (Bartroff and Song, "Sequential tests of multiple hypotheses controlling type I and
 II familywise error rates", Journal of Statistical Planning and Inference 2014). The first false
 certificate falls to look l with probability at most alpha_l; the proof is in
 docs/theory/further-claims.md.
 
-With the levels alpha / (l (l + 1)), which add up to alpha over infinitely many looks, the budget of
+With alpha_l = alpha / (l (l + 1)), which add up to alpha over infinitely many looks, the budget of
 draws may be raised later, and the votes sampled so far stay good.
 """
 
@@ -24,7 +24,7 @@ the budget either, a larger budget continues what a smaller one began."""
 
 
 def spend(alpha: float, look: int) -> float:
-    """The level of one look.
+    """The share of alpha that one look may spend.
 
     Args:
         alpha (float): Bound of the error probability over all looks, in (0, 1).

@@ -1,13 +1,13 @@
 """All thresholds at once: a certified radius for every component, jointly valid.
 
 A certificate at one tau says nothing of another tau, and alpha does not cover choosing the
-best-looking tau afterwards. Lower confidence bounds at level alpha / K for each component do: with
+best-looking tau afterwards. Lower confidence bounds at alpha / K for each component do: with
 probability at least 1 - alpha no bound exceeds its component's probability. So p_i > t holds for
 all components i and all t below their bounds together, and every curve made of them is valid as a
 whole.
 
 With 'holdout' the bound is Clopper and Pearson's. With 'same_draws' the class is chosen by counts
-that are bounded, so the bound is taken at half the level, alpha / (2 K), and is used where it
+that are bounded, so the bound is taken at half of that, alpha / (2 K), and is used where it
 exceeds 1/2. The proof is in docs/theory/further-claims.md.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.certify.binomial import SMALLEST_LEVEL, clopper_pearson_table
+from mmcert.certify.binomial import SMALLEST_ALPHA, clopper_pearson_table
 from mmcert.certify.checks import check_alpha
 from mmcert.certify.selection import settle_joint
 from mmcert.certify.sequential import spend
@@ -66,10 +66,10 @@ def joint_radii(
     shares = max(votes.num_components, 1) * (2 if selection == 'same_draws' else 1)
     found = np.zeros(votes.guess.shape, dtype=np.float32)
     for look, (hits, n) in enumerate(votes.stages(selection), start=1):
-        level = (spend(alpha, look) if votes.looks else alpha) / shares
-        if level < SMALLEST_LEVEL:
-            continue  # nothing is certified: the level itself may have lost digits
-        table = radius_table(clopper_pearson_table(n, level), radius)
+        share = (spend(alpha, look) if votes.looks else alpha) / shares
+        if share < SMALLEST_ALPHA:
+            continue  # nothing is certified: the share itself may have lost digits
+        table = radius_table(clopper_pearson_table(n, share), radius)
         np.maximum(found, table[hits], out=found)
     return found
 

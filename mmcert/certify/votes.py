@@ -208,12 +208,12 @@ class Votes:
 
     def without_looks(self) -> Votes:
         """The counts alone, as if n had been fixed: for arithmetic, not to be certified."""
-        group_votes = tuple(part.without_looks() for part in self.group_votes)
+        group_votes = tuple(votes.without_looks() for votes in self.group_votes)
         return replace(self, looks=(), history=(), group_votes=group_votes)
 
     def as_first_look(self) -> Votes:
         """The same votes as the first look of a group-sequential run."""
-        group_votes = tuple(part.as_first_look() for part in self.group_votes)
+        group_votes = tuple(votes.as_first_look() for votes in self.group_votes)
         return replace(self, looks=(self.n,), history=(), group_votes=group_votes)
 
 

@@ -127,8 +127,8 @@ class HalfBonferroni(Bonferroni):
     name = 'half_bonferroni'
     source = 'valid, and of no use'
 
-    def first_level(self, alpha, num_components, k=1):
-        return super().first_level(alpha / 2, num_components, k)
+    def critical_value(self, alpha, num_components, k=1):
+        return super().critical_value(alpha / 2, num_components, k)
 """
 
 

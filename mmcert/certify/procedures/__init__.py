@@ -2,7 +2,7 @@
 
 All of them bound the probability of a wrong certificate (or of k) under any dependence between the
 components. All reject step by step: what is rejected leaves the family, and the others are tested
-anew. They may therefore be continued on further draws at a level of their own (see
+anew. They may therefore be continued on further draws at an alpha of their own (see
 ``sequential``). The proofs are in docs/theory.
 
 Examples:

@@ -38,7 +38,7 @@ class Family:
         alpha (float): Bound of the error probability of this run, in (0, 1).
         k (int): Fewer than k rejections may be wrong.
         order (np.ndarray | None): A permutation of the components, most promising first, that no
-            counted draw had a part in; by default 0, 1, ....
+            counted draw influenced; by default 0, 1, ....
         pending (np.ndarray | None): False where an earlier run rejected the component; by default
             True everywhere. Components that were rejected earlier stay in the family.
     """
@@ -56,9 +56,9 @@ class Family:
         hits = self.hits if self.pending is None else self.hits[self.pending]
         return histogram(hits, len(self.table) - 1)
 
-    def attains(self, level: float) -> int:
-        """Smallest number of hits whose p-value is at most a level; n + 1 if there is none."""
-        return int(np.count_nonzero(self.table > level))
+    def attains(self, critical: float) -> int:
+        """Smallest number of hits with a p-value of at most a critical value; n + 1 if none is."""
+        return int(np.count_nonzero(self.table > critical))
 
     def reject_from(self, cutoff: int) -> Rejections:
         """Rejects every pending component with at least so many hits."""
@@ -70,14 +70,15 @@ class Family:
 
         With the p-values sorted, it rejects ``p_(i)`` while ``p_(i) <= k alpha / (K + k - max(i,
         k))``, and stops at the first failure. Equal p-values stand or fall together, since the
-        first of them meets the strictest level. So a walk over the histogram of hits is enough.
+        first of them meets the smallest critical value. So a walk over the histogram of hits is
+        enough.
         """
         total, counts = self.hits.size, self.counts[::-1]
         before = total - int(counts.sum()) + np.cumsum(counts) - counts
-        levels = k * self.alpha / np.maximum(total + k - np.maximum(before + 1, k), 1)
-        # A p-value that no component has meets the level of the next one: the cut-off is for groups
-        # of a hierarchy too, whose hits may lie there.
-        failed = self.table[::-1] > levels
+        critical = k * self.alpha / np.maximum(total + k - np.maximum(before + 1, k), 1)
+        # A p-value that no component has meets the critical value of the next one: the cut-off is
+        # for the groups of a hierarchy as well, whose hits may lie there.
+        failed = self.table[::-1] > critical
         steps = int(np.argmax(failed)) if failed.any() else len(failed)
         return self.reject_from(len(failed) - steps)
 
@@ -87,7 +88,7 @@ class Procedure(ABC):
 
     A procedure must bound the probability that ``k`` or more rejections are wrong by ``alpha``,
     under any dependence between the p-values. It must also do so when it runs on the components
-    that an earlier run left pending, at a level of its own: group-sequential looks rely on that.
+    that an earlier run left pending, at an alpha of its own: group-sequential looks rely on that.
 
     The p-values of votes take at most n + 1 values. ``Family.table`` lists them by the number of
     hits, so a procedure is a cut-off of the hits, and needs neither a sort nor K p-values.
@@ -102,7 +103,7 @@ class Procedure(ABC):
         takes_k (bool): Whether fewer than ``k`` rejections may be wrong, k being a setting.
         takes_order (bool): Whether it tests the components in an order. The order must not depend
             on counted draws.
-        steps_down (bool): Whether it tests at larger levels once something was rejected.
+        steps_down (bool): Whether its critical values rise once something was rejected.
         planning_note (str): What the planner's figures mean, where that needs a sentence.
     """
 
@@ -125,7 +126,7 @@ class Procedure(ABC):
             Rejections: The newly rejected components, and the cut-off for all that are left.
         """
 
-    def first_level(self, alpha: float, num_components: int, k: int = 1) -> float:
+    def critical_value(self, alpha: float, num_components: int, k: int = 1) -> float:
         """Largest p-value that the very first rejection may have; proportional to alpha.
 
         Args:
@@ -138,9 +139,9 @@ class Procedure(ABC):
         """
         return k * alpha / max(num_components, 1)
 
-    def log_first_level(self, alpha: float, num_components: int, k: int = 1) -> float:
-        """Logarithm of ``first_level``, which may underflow."""
-        return math.log(alpha) + math.log(self.first_level(1.0, num_components, k))
+    def log_critical_value(self, alpha: float, num_components: int, k: int = 1) -> float:
+        """Logarithm of ``critical_value``, which may underflow."""
+        return math.log(alpha) + math.log(self.critical_value(1.0, num_components, k))
 
     def first_hits(
         self, table: NDArray[np.float64], alpha: float, num_components: int, k: int = 1
@@ -157,7 +158,7 @@ class Procedure(ABC):
             int | None: The hits, of the component that is tested first if there is an order; None
             if n are not enough.
         """
-        hits = int(np.count_nonzero(table > self.first_level(alpha, num_components, k)))
+        hits = int(np.count_nonzero(table > self.critical_value(alpha, num_components, k)))
         return hits if hits < len(table) else None
 
     @property
@@ -197,11 +198,11 @@ def register(cls: type[Procedure]) -> type[Procedure]:
         >>> class HalfBonferroni(Bonferroni):
         ...     name = 'half_bonferroni'
         ...
-        ...     def first_level(self, alpha, num_components, k=1):
-        ...         return super().first_level(alpha / 2, num_components, k)
+        ...     def critical_value(self, alpha, num_components, k=1):
+        ...         return super().critical_value(alpha / 2, num_components, k)
         >>> register(HalfBonferroni).name
         'half_bonferroni'
-        >>> get_procedure('half_bonferroni').first_level(0.04, 20)
+        >>> get_procedure('half_bonferroni').critical_value(0.04, 20)
         0.001
         >>> del PROCEDURES['half_bonferroni']
     """

@@ -18,5 +18,5 @@ class Bonferroni(Procedure):
 
     def run(self, family: Family) -> Rejections:
         """See ``Procedure.run``."""
-        level = self.first_level(family.alpha, family.hits.size)
-        return family.reject_from(family.attains(level))
+        critical = self.critical_value(family.alpha, family.hits.size)
+        return family.reject_from(family.attains(critical))

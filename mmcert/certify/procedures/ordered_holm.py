@@ -35,7 +35,7 @@ class OrderedHolm(Procedure):
         """Holm's procedure."""
         return Holm()
 
-    def first_level(self, alpha: float, num_components: int, k: int = 1) -> float:
+    def critical_value(self, alpha: float, num_components: int, k: int = 1) -> float:
         """Alpha: all of it may go to the component that the order puts first."""
         return alpha
 
