@@ -86,12 +86,7 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 
 
 def write_json_lines(path: str | os.PathLike[str], rows: Iterable[Any]) -> None:
-    """Writes a JSON file with one value per line; see ``write_json``.
-
-    Args:
-        path (str | os.PathLike): File to write.
-        rows (Iterable): One value per line.
-    """
+    """Writes a JSON file with one value per line; see ``write_json``."""
     with atomic_writer(path) as file:
         for row in rows:
             file.write(json.dumps(_legal(row), allow_nan=False).encode() + b'\n')

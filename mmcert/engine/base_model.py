@@ -16,11 +16,7 @@ Modality = Literal['image', 'cloud']
 
 
 def unwrap(model: Any) -> BaseModel:
-    """The segmentor inside a runner's model.
-
-    Raises:
-        TypeError: If the model cannot be smoothed; the message says why.
-    """
+    """The segmentor inside a runner's model; refuses a model that cannot be smoothed."""
     name = type(model).__name__
     if 'FullyShardedDataParallel' in name or 'FSDP' in name:
         raise TypeError(
@@ -58,11 +54,7 @@ def modality_of(base: torch.nn.Module) -> Modality:
 
 
 def prepare_for_clouds(base: torch.nn.Module) -> None:
-    """Gives a model of clouds the point operators that mmcv lacks on the CPU.
-
-    Raises:
-        RuntimeError: If the model needs operators that exist for CUDA only.
-    """
+    """Gives a model of clouds the point operators that mmcv lacks on the CPU, if there are any."""
     install_cpu_point_ops()
     missing = needs_cuda(base)
     if missing and next(base.parameters()).device.type == 'cpu':

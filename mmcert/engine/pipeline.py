@@ -12,11 +12,7 @@ long as the image keeps its size, which is checked for each image."""
 def require_unaltered_images(dataset: Any) -> None:
     """Refuses a test pipeline that may alter the image when the original one is to be certified.
 
-    Args:
-        dataset (Any): The test data set, maybe wrapped.
-
-    Raises:
-        ValueError: If a transform may alter the image, or the pipeline cannot be seen.
+    Wrapped data sets are looked into; a pipeline that cannot be seen is refused as well.
     """
     for chain in _transforms(dataset):
         if not chain:

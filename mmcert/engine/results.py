@@ -36,12 +36,7 @@ class ResultsWriter:
         remove_leftovers(certificates)
 
     def write(self, sample: BaseDataElement, raw: torch.Tensor) -> None:
-        """Writes one input.
-
-        Args:
-            sample (BaseDataElement): What the smoothed model returned.
-            raw (torch.Tensor): The input from the data loader.
-        """
+        """Writes what the smoothed model returned for an input from the data loader."""
         self.certificates.mkdir(parents=True, exist_ok=True)
         file = self.certificates / sample.metainfo['name']
         found = certified_maps(sample.to_dict())

@@ -126,14 +126,7 @@ class SmoothingConfig:
 
     @classmethod
     def from_cfg(cls, cfg: Mapping[str, Any], modality: Modality = 'image') -> SmoothingConfig:
-        """Reads the dict of a config.
-
-        Args:
-            cfg (Mapping): ``smoothing`` as the user wrote it.
-            modality (str): What the model takes, 'image' or 'cloud'.
-
-        Returns:
-            SmoothingConfig: The same, checked.
+        """Reads and checks ``smoothing`` as the user wrote it, for a model of some modality.
 
         Raises:
             ValueError: If a key is unknown or a value out of range; the message says which and
@@ -153,12 +146,7 @@ class SmoothingConfig:
     def plan(self, classes: Sequence[str] | None = None) -> SmoothingPlan:
         """Builds what the sampler needs.
 
-        Args:
-            classes (Sequence[str] | None): Names of the classes. None only checks the other keys:
-                the plan then has one class and no hierarchy.
-
-        Returns:
-            SmoothingPlan: With the perturbation built.
+        Without the names of the classes it only checks: the plan has one class and no hierarchy.
 
         Raises:
             ValueError: If a value is out of range.
@@ -305,13 +293,7 @@ class SmoothingConfig:
 
 
 def smoothing_of(runner: Runner) -> SmoothingConfig:
-    """The ``smoothing`` of a runner's config, for what its model takes.
-
-    Args:
-        runner (Runner): With its model built.
-
-    Returns:
-        SmoothingConfig: Checked.
+    """The ``smoothing`` of a runner's config, checked for what its model takes.
 
     Raises:
         ValueError: If there is none, or it is not valid.

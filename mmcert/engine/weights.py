@@ -16,14 +16,7 @@ class CheckpointMismatchError(ValueError):
 def mismatches(model: torch.nn.Module, checkpoint: Mapping[str, Any]) -> list[str]:
     """The weights that a checkpoint lacks, has too many or has in another shape.
 
-    mmengine loads such a checkpoint and only warns.
-
-    Args:
-        model (torch.nn.Module): The model, without the wrapper of several processes.
-        checkpoint (Mapping): What ``torch.load`` returned: a state dict, or one under 'state_dict'.
-
-    Returns:
-        list[str]: A phrase for each of them; empty if all fit.
+    mmengine loads such a checkpoint (a state dict, or one under 'state_dict') and only warns.
     """
     state = checkpoint.get('state_dict', checkpoint)
     theirs = {
@@ -44,15 +37,7 @@ def mismatches(model: torch.nn.Module, checkpoint: Mapping[str, Any]) -> list[st
 
 
 def require_loaded(found: list[str] | None) -> None:
-    """Refuses to certify weights that nobody meant.
-
-    Args:
-        found (list[str] | None): From ``mismatches``; None if no checkpoint was loaded and the
-            model was not trained.
-
-    Raises:
-        CheckpointMismatchError: If weights are missing or do not fit.
-    """
+    """Refuses a model with ``mismatches``, or one (None) that was neither loaded nor trained."""
     if found is None:
         raise CheckpointMismatchError(
             'no checkpoint was loaded: the model has its initial weights. Give a checkpoint '

@@ -340,15 +340,10 @@ def count_certificate(
 def near_boundary(
     label: NDArray[np.integer], distance: int = BOUNDARY_DISTANCE
 ) -> NDArray[np.bool_]:
-    """Where a label boundary is near.
+    """Where a label boundary is near, on a grid (H, W); the ignore index counts as a label.
 
-    Args:
-        label (np.ndarray): Ground truth, shape (H, W); the ignore index counts as a label.
-        distance (int): A component is near if one less than so many rows and columns away has a
-            direct neighbour with another label; at least 1.
-
-    Returns:
-        np.ndarray: bool, shape (H, W).
+    A component is near if one less than ``distance`` rows and columns away has a direct neighbour
+    with another label.
     """
     near = np.zeros(label.shape, dtype=bool)
     for marks, labels in ((near, label), (near.T, label.T)):
@@ -368,31 +363,14 @@ def near_boundary(
 
 
 def total(counts: Iterable[ConfusionCounts], num_classes: int) -> ConfusionCounts:
-    """Adds up counts; all zeros if there are none.
-
-    Args:
-        counts (Iterable[ConfusionCounts]): Counts over the same classes.
-        num_classes (int): Number of classes C.
-
-    Returns:
-        ConfusionCounts: Their sum.
-    """
+    """Adds up counts over the same classes; all zeros if there are none."""
     square = np.zeros((num_classes, num_classes), dtype=np.int64)
     padded = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
     return sum(counts, ConfusionCounts(padded, square, square, 0, 0, images=0))
 
 
 def check_classes(classes: NDArray[Any], num_classes: int, what: str) -> None:
-    """Checks that all values are classes in [0, C).
-
-    Args:
-        classes (np.ndarray): Integers, any shape.
-        num_classes (int): Number of classes C.
-        what (str): What they are, for the message.
-
-    Raises:
-        ValueError: If a value is out of range; the message gives it.
-    """
+    """Checks that all values are classes in [0, C); ``what`` they are is for the message."""
     if classes.size == 0:
         return
     low, high = int(classes.min()), int(classes.max())

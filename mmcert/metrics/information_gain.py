@@ -72,19 +72,10 @@ def count_levels(
     choices: Sequence[NDArray[np.integer]],
     hierarchy: Hierarchy,
 ) -> HierarchyCounts:
-    """Counts one certificate by the levels of a hierarchy.
+    """Counts one certificate by the levels of a hierarchy; all arrays have the shape (K,).
 
-    Args:
-        label (np.ndarray): Ground truth classes, shape (K,); any class where there is none.
-        labelled (np.ndarray): Where there is a ground truth, shape (K,).
-        level (np.ndarray): Certified level of each component, see ``Certificate.level``, shape
-            (K,).
-        choices (Sequence[np.ndarray]): What would be certified at each level: the class, then the
-            group of each coarser level, each of shape (K,).
-        hierarchy (Hierarchy): The hierarchy.
-
-    Returns:
-        HierarchyCounts: The counts.
+    Where nothing is ``labelled``, ``label`` is any class. ``level`` is that of ``Certificate``, and
+    ``choices`` are what it certifies at each level: the class, then the groups.
     """
     num_classes, last = len(hierarchy.classes), hierarchy.num_levels + 1
     correct = np.zeros(level.size, dtype=bool)

@@ -99,14 +99,7 @@ def certificate_picture(
 
 
 def certificate_title(certificate: Mapping[str, Any]) -> str:
-    """The title of a certified map: what it withstands.
-
-    Args:
-        certificate (Mapping): The certificate, as JSON values.
-
-    Returns:
-        str: A title for ``certificate_picture``.
-    """
+    """The title of a certified map, from its certificate as JSON values: what it withstands."""
     if 'attack_on_this_input' in certificate:
         estimate = ' (an estimate)' * (certificate['kind'] == 'estimate')
         return f'certified, tau {certificate["tau"]:.3f}{estimate}'
@@ -118,12 +111,7 @@ def certificate_title(certificate: Mapping[str, Any]) -> str:
 def paint(
     labels: NDArray[np.integer], palette: Sequence[Color], other: Color = UNLABELLED_COLOR
 ) -> NDArray[np.uint8]:
-    """Colours labels.
-
-    Args:
-        labels (np.ndarray): Classes, any shape.
-        palette (Sequence): Colour of each class.
-        other (Sequence[int]): Colour of values that are no class: ignored, or abstained from.
+    """Colours labels of any shape; ``other`` is for values that are no class, such as ignored ones.
 
     Returns:
         np.ndarray: RGB colours, shape (..., 3), uint8.
@@ -134,10 +122,7 @@ def paint(
 
 
 def heat_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Draws numbers as colours, from dark to bright (the largest), with white for 0.
-
-    Args:
-        values (np.ndarray): Numbers >= 0, shape (H, W) or (N,).
+    """Colours numbers >= 0, shape (H, W) or (N,): white for 0, else dark to bright (the largest).
 
     Returns:
         np.ndarray: RGB colours, shape (..., 3), uint8.

@@ -221,12 +221,7 @@ class Summary:
 
 
 def write_summary(summary: Summary, folder: str | os.PathLike[str]) -> None:
-    """Writes ``summary.json`` and ``images.jsonl``, a line for each input.
-
-    Args:
-        summary (Summary): The results.
-        folder (str | os.PathLike): Where the files go; made if missing.
-    """
+    """Writes ``summary.json`` and ``images.jsonl``, a line for each input, into a folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / 'summary.json', summary.to_dict())

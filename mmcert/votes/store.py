@@ -139,25 +139,14 @@ class VotesStore:
         self.drop_checkpoint(name)
 
     def put_checkpoint(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Stores an image's counts while it is under way, in a file of their own.
-
-        Args:
-            name (str): Name of the image.
-            arrays (Mapping): Any arrays; they replace the ones stored before.
-        """
+        """Stores an image's counts while it is under way, in place of the ones stored before."""
         mark = np.frombuffer(self.fingerprint.encode(), dtype=np.uint8)
         content: dict[str, Any] = {**arrays, '_fingerprint': mark}
         with atomic_writer(self._checkpoint_path(name)) as file:
             np.savez(file, **content)
 
     def get_checkpoint(self, name: str) -> dict[str, NDArray[Any]] | None:
-        """The counts of an image that an earlier run of the same kind has begun.
-
-        Args:
-            name (str): Name of the image.
-
-        Returns:
-            dict | None: What ``put_checkpoint`` stored; None if there is nothing of use.
+        """What ``put_checkpoint`` stored of an image; None if there is nothing of use.
 
         Raises:
             FingerprintError: If they were sampled in another way.
@@ -170,8 +159,8 @@ class VotesStore:
         mark = arrays.pop('_fingerprint', np.empty(0, dtype=np.uint8))
         if mark.tobytes().decode() != self.fingerprint:
             raise FingerprintError(
-                f'{self._checkpoint_path(name)} holds an image that a run of another kind has '
-                'begun. Nothing was overwritten: give another `smoothing.votes_dir`, or '
+                f'{self._checkpoint_path(name)} holds an image that was begun with another '
+                'sampling. Nothing was overwritten: give another `smoothing.votes_dir`, or '
                 'delete that file.'
             )
         return arrays
