@@ -26,7 +26,7 @@ extensions = [
     'sphinx_copybutton',
     'sphinx-mathjax-offline',  # formulas without a network
 ]
-exclude_patterns = ['_build', '_parts']
+exclude_patterns = ['_build']
 
 myst_enable_extensions = ['dollarmath', 'amsmath', 'colon_fence', 'deflist', 'attrs_inline']
 myst_heading_anchors = 4

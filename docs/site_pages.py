@@ -1,6 +1,7 @@
-"""What the documentation site takes from the package: reference pages and tables.
+"""What the documentation site takes from the package: the reference, and tables in its pages.
 
-The pages go to ``docs/reference/api`` and the tables to ``docs/_parts``; neither is kept in git.
+The reference goes to ``docs/reference/api`` and is not kept in git. The tables stand between marks
+in pages that are; a test says when one is out of date, and ``make docs`` writes it anew.
 """
 
 from __future__ import annotations
@@ -16,14 +17,12 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / 'mmcert'
 API = DOCS / 'reference' / 'api'
-PARTS = DOCS / '_parts'
 
 
 def setup(app) -> None:
     """Writes pages before they are read, and checks afterwards that nothing is missing."""
     write_api_pages()
-    write_smoothing_keys()
-    write_procedures()
+    write_tables()
     app.connect('autodoc-process-docstring', keep_colons, priority=100)
     app.connect('autodoc-process-docstring', escape_signs, priority=900)
     app.connect('env-check-consistency', check_complete)
@@ -67,7 +66,7 @@ def write_api_pages() -> None:
     )
 
 
-def write_smoothing_keys() -> None:
+def smoothing_keys() -> str:
     """The table of all keys of ``smoothing``, from the docstring of their class."""
     from mmcert.engine.smoothing_config import SmoothingConfig
 
@@ -78,15 +77,32 @@ def write_smoothing_keys() -> None:
             default = '-' if field.default is None else f'`{field.default!r}`'
             meaning = described[field.name].replace('``', '`').replace('|', r'\|')
             rows.append(f'| `{field.name}` | {meaning} | {default} |')
-    _write(PARTS / 'smoothing_keys.md', '\n'.join(rows) + '\n')
+    return '\n'.join(rows)
 
 
-def write_procedures() -> None:
+def procedures() -> str:
     """The table of all procedures, from their registry, with links to the pages of this site."""
     from mmcert.certify.procedures import table
 
-    linked = re.sub(r'docs/theory/([\w-]+)\.md', r'[proof](../theory/\1.md)', table())
-    _write(PARTS / 'procedures.md', linked + '\n')
+    return re.sub(r'docs/theory/([\w-]+)\.md', r'[proof](../theory/\1.md)', table())
+
+
+TABLES = {'smoothing.md': smoothing_keys, 'procedures.md': procedures}
+"""The pages of ``docs/reference`` with a table from the package, and what makes it."""
+
+
+def with_table(name: str) -> str:
+    """A page with its table as the package has it today."""
+    text = (DOCS / 'reference' / name).read_text()
+    begin, end = '<!-- from the package: begin -->\n', '\n<!-- from the package: end -->'
+    before, after = text.partition(begin)[0], text.partition(end)[2]
+    return before + begin + TABLES[name]() + end + after
+
+
+def write_tables() -> None:
+    """Brings the tables up to date."""
+    for name in TABLES:
+        _write(DOCS / 'reference' / name, with_table(name))
 
 
 def attributes(docstring: str) -> dict[str, str]:
