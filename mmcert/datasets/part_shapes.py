@@ -548,7 +548,8 @@ class PartShapesDataset(ShapeNetPartDataset):
             split; by default 80, 4 and 10.
         points (int): Number of points of each shape in the files.
         seed (int): Seed of all shapes.
-        data_root (str): Folder for the files, with a folder for each choice of the last three.
+        data_root (str): Folder for the files; each choice of the last three arguments has its own
+            in it.
         **kwargs: Passed to ``ShapeNetPartDataset``.
     """
 

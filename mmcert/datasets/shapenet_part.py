@@ -246,7 +246,7 @@ class LoadShape(_ShapeTransform):
         self.use_normals = use_normals
 
     def transform(self, results: dict) -> dict:
-        """Reads the file; see ``read_shape`` for the errors."""
+        """Reads the file; see ``read_shape``."""
         from mmdet3d.structures import CameraPoints
 
         values, labels = read_shape(results['lidar_path'], results['category'])

@@ -223,17 +223,10 @@ class _Scene:
         return np.clip(blurred, 0, 255).astype(np.uint8), np.where(edge, UNLABELLED, labels)
 
 
-def write_split(folder: Path, split: str, num_images: int, height: int, width: int) -> None:
-    """Draws a split of the data set into a folder, unless it is there already.
+def _write_split(folder: Path, split: str, num_images: int, height: int, width: int) -> None:
+    """Draws ``images`` and ``annotations`` of a split as PNG files, unless they are there.
 
     Several processes may call this at once: each draws its own, and one wins.
-
-    Args:
-        folder (Path): Gets ``images`` and ``annotations``, with PNG files.
-        split (str): 'train', 'val' or 'test'.
-        num_images (int): Number of scenes.
-        height (int): Height in pixels.
-        width (int): Width in pixels.
     """
     if folder.exists():
         return
@@ -280,7 +273,7 @@ class StreetScenesDataset(BaseSegDataset):
                 f'needs at least 1 image of at least 32 x 32, got {num_images} of {size}'
             )
         folder = Path(data_root) / f'{split}-{num_images}-{height}x{width}'
-        write_split(folder, split, num_images, height, width)
+        _write_split(folder, split, num_images, height, width)
         super().__init__(
             img_suffix='.png',
             seg_map_suffix='.png',
