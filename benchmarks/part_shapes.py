@@ -253,16 +253,16 @@ def results(model: Model, n: int, work_dirs: Path) -> Iterator[dict[str, Any]]:
     radius = CoordinateNoise(model.sigma).radius
     for procedure, selection in PROCEDURES.items():
         settings = [CertifySettings(tau, ALPHA, procedure, selection) for tau in TAUS]
-        for term, tally in zip(settings, evaluate(records, settings, task), strict=True):
-            rates = tally.rates()
-            found = [part_miou(record, term) for record in records]
+        for setting, counts in zip(settings, evaluate(records, settings, task), strict=True):
+            rates = counts.rates()
+            found = [part_miou(record, setting) for record in records]
             yield {
                 'sigma': model.sigma,
                 'normals': model.normals,
                 'n': n,
                 'n0': records[0].votes.n0,
-                'tau': term.tau,
-                'radius': radius(term.tau),
+                'tau': setting.tau,
+                'radius': radius(setting.tau),
                 'procedure': procedure,
                 'selection': selection,
                 'alpha': ALPHA,

@@ -112,30 +112,30 @@ def answer(setting: Setting, folder: Path) -> list[dict[str, Any]]:
     records = list(read_folder(found[-1]))
     provenance, sampling = records[0].meta['provenance'], records[0].meta['sampling']
     hierarchy = Hierarchy.from_config('camvid', provenance['classes'])
-    settings = [term for tau in setting.taus for term in combinations(tau)]
+    settings = [chosen for tau in setting.taus for chosen in combinations(tau)]
     task = Task(provenance['num_classes'], provenance['ignore_index'])
-    leveled = Task(provenance['num_classes'], provenance['ignore_index'], hierarchy)
-    tallies = evaluate(records, settings, task)
-    levels = evaluate(records, settings, leveled)
+    with_groups = Task(provenance['num_classes'], provenance['ignore_index'], hierarchy)
+    plain = evaluate(records, settings, task)
+    by_groups = evaluate(records, settings, with_groups)
     perturbation = from_spec(sampling['perturbation'])
     passes = sum(record.votes.n0 + record.votes.n for record in records) / len(records)
     rows = []
-    for term, tally, level in zip(settings, tallies, levels, strict=True):
-        assert level.levels is not None
-        rates = tally.rates() | level.levels.rates(level.allowance)
+    for chosen, counts, grouped in zip(settings, plain, by_groups, strict=True):
+        assert grouped.levels is not None
+        rates = counts.rates() | grouped.levels.rates(grouped.allowance)
         rows.append(
             {
                 'setting': setting.name,
-                'images': tally.images,
-                **vars(term),
-                'radius': perturbation.radius(term.tau),
+                'images': counts.images,
+                **vars(chosen),
+                'radius': perturbation.radius(chosen.tau),
                 'passes': passes,
                 'rates': rates,
             }
         )
         print(
-            f'{setting.name:6} tau={term.tau:<5} {term.procedure:13} {term.selection:11} '
-            f'{term.order:10} abstain {rates["abstain"]:.4f}  certAcc {rates["certAcc"]:.4f}'
+            f'{setting.name:6} tau={chosen.tau:<5} {chosen.procedure:13} {chosen.selection:11} '
+            f'{chosen.order:10} abstain {rates["abstain"]:.4f}  certAcc {rates["certAcc"]:.4f}'
         )
     return rows
 

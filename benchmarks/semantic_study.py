@@ -81,11 +81,11 @@ SEED, SURE_SEED = 20260000, 20270000
 BROKEN_LEVEL = 0.001
 """Of the binomial tests, all together."""
 FEW_IMAGES = 10
-"""Test images for the corruptions, the scales and the laws."""
+"""Test images for the corruptions, the scales and the distributions."""
 IMAGE_NOISE = (0.25, 0.5)
 SIGMA1, SIGMA2 = (0.1, 0.5), (0.5, 0.75, 1.0)
 BLUR_RADIUS = 4.0
-"""Variance in squared pixels that every law is scaled to certify."""
+"""Variance in squared pixels that every distribution is scaled to certify."""
 
 
 def settings() -> dict[str, dict[str, Any]]:
@@ -261,7 +261,7 @@ class Study:
         path.write_text(json.dumps(rows, indent=1) + '\n')
 
     def laws(self) -> None:
-        """Laws of a blur's variance, each scaled to one radius at the model's threshold."""
+        """Distributions of a blur's variance, scaled to one radius at the model's threshold."""
         path = self.work_dirs / 'semantic' / 'laws.json'
         if path.exists():
             return
@@ -456,25 +456,27 @@ class Model:
     @property
     def smaller_sets(self) -> dict[str, SurrogateTransform]:
         """The finite attack set cut short after each of its values, by its words."""
-        law = self.perturbation
-        if not isinstance(law, SurrogateTransform) or law.surrogate is None:
+        whole = self.perturbation
+        if not isinstance(whole, SurrogateTransform) or whole.surrogate is None:
             return {}
-        assert law.attack is not None
-        if law.attack.mode != 'finite' or len(self.transformation.parameters) > 1:
+        assert whole.attack is not None
+        if whole.attack.mode != 'finite' or len(self.transformation.parameters) > 1:
             return {}
         found = {}
         for count in range(1, len(self.attack_values) + 1):
             attack = {'values': self.attack_values[:count].tolist()}
-            part = SurrogateTransform(law.surrogate, law.sigma1, law.sigma2, attack)
-            assert part.attack is not None
-            found[part.attack.describe(self.transformation)] = part
+            smaller = SurrogateTransform(whole.surrogate, whole.sigma1, whole.sigma2, attack)
+            assert smaller.attack is not None
+            found[smaller.attack.describe(self.transformation)] = smaller
         return found
 
     def certified(
-        self, item: Item, record: VotesRecord, law: Perturbation | None = None
+        self, item: Item, record: VotesRecord, perturbation: Perturbation | None = None
     ) -> np.ndarray:
-        """The mask of certified pixels, under the model's attack set or another of its law."""
-        settings = self.plan.settings_for((law or self.perturbation).input_threshold(item.image))
+        """The mask of certified pixels, under the model's perturbation or another one."""
+        settings = self.plan.settings_for(
+            (perturbation or self.perturbation).input_threshold(item.image)
+        )
         return record.certify(settings).certified
 
 
@@ -535,15 +537,15 @@ class AttackedModel:
             tuple[torch.Tensor, np.ndarray]: Shapes (C, H, W) and (H, W).
         """
         model, segment = self.model, self.model.segmentor(self.item)
-        law = model.smoothing
+        smoothing = model.smoothing
         counts = torch.zeros((model.classes, *self.guess.shape), dtype=torch.int64)
         hits = torch.zeros(self.guess.shape, dtype=torch.int64)
         for start in range(0, draws, BATCH):
             seeds = range(seed + start, seed + min(start + BATCH, draws))
             generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-            parameters = law.draw(image, generators)
-            labels = segment.labels(list(law.apply(image, parameters))).long()
-            labels = law.map_labels(labels, parameters)
+            parameters = smoothing.draw(image, generators)
+            labels = segment.labels(list(smoothing.apply(image, parameters))).long()
+            labels = smoothing.map_labels(labels, parameters)
             for index in range(model.classes):
                 counts[index] += (labels == index).sum(dim=0)
             if isinstance(model.transformation, Geometric):
