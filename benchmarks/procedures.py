@@ -157,11 +157,11 @@ def combinations(tau: float) -> list[CertifySettings]:
     from mmcert.certify.procedures import PROCEDURES
 
     chosen = []
-    for procedure in PROCEDURES:
+    for procedure, rule in PROCEDURES.items():
         for selection in ('holdout', 'same_draws'):
-            k = K_SHARE if procedure == 'kfwer' else None
+            k = K_SHARE if rule.takes_k else None
             orders = ['auto']
-            if procedure == 'ordered_holm':
+            if rule.takes_order:
                 orders = ['selection', 'margin'] if selection == 'holdout' else ['margin']
             chosen += [
                 CertifySettings(tau, ALPHA, procedure, selection, k, order) for order in orders
