@@ -1,4 +1,4 @@
-"""How many draws go through the model at once."""
+"""How many draws go through the model at once: given, or found while sampling."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class BatchSize:
 
     Args:
         size (int | str): Draws per pass, at least 1, or 'auto'.
-        logger (logging.Logger | None): Told when the size changes.
+        logger (logging.Logger | None): Gets a line when the size changes.
 
     Raises:
         ValueError: If the size is neither.
@@ -60,12 +60,12 @@ class BatchSize:
         return size if isinstance(size, BatchSize) else cls(size, logger)
 
     def run(self, passes: Callable[[int], Result], device: torch.device, most: int) -> Result:
-        """Runs a pass of so many draws as is good, or as memory allows.
+        """Runs a pass with the best number of draws, halved where memory runs out.
 
         Args:
-            passes (Callable): Runs a pass of the number of draws that it is called with.
+            passes (Callable): Runs a pass of as many draws as it is given.
             device (torch.device): Where the model is.
-            most (int): Draws that are left to do.
+            most (int): Draws that are left.
 
         Returns:
             Result: What the pass returned.
