@@ -36,25 +36,23 @@ class MissingCompiledOpError(RuntimeError):
     """A compiled mmcv operator was called, and the installed mmcv has none."""
 
 
-def _stand_in(name: str) -> Callable[..., Any]:
-    def missing(*args: Any, **kwargs: Any) -> Any:
-        raise MissingCompiledOpError(
-            f'the compiled mmcv operator {name!r} was called, but mmcv-lite is installed, which '
-            'has none. Remedy: install the full mmcv in place of mmcv-lite '
-            '(`make venv-full` builds such an environment), or use a model without this operator.'
-        )
-
-    missing.__name__ = name
-    return missing
-
-
 class _MissingExtension(types.ModuleType):
     """A module of functions that raise ``MissingCompiledOpError``, under any public name."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith('__'):
             raise AttributeError(name)
-        return _stand_in(name)
+
+        def missing(*args: Any, **kwargs: Any) -> Any:
+            raise MissingCompiledOpError(
+                f'the compiled mmcv operator {name!r} was called, but mmcv-lite is installed, '
+                'which has none. Remedy: install the full mmcv in place of mmcv-lite '
+                '(`make venv-full` builds such an environment), or use a model without this '
+                'operator.'
+            )
+
+        missing.__name__ = name
+        return missing
 
 
 def enable_mmcv_lite() -> bool:
@@ -109,8 +107,7 @@ def allow_mmengine_checkpoints() -> None:
     """Declares the objects in mmengine's own checkpoints safe for ``torch.load``.
 
     These are the message hub's ``HistoryBuffer``, its statistics methods, and the NumPy scalars and
-    arrays it holds, nothing broader. Does nothing before torch 2.6,
-    which did not ask.
+    arrays it holds, nothing broader. Does nothing before torch 2.6, which did not ask.
     """
     import numpy as np
     import torch

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 IMAGE_FIELDS = {
-    'label': 'gt_sem_seg',
-    'pred': 'pred_sem_seg',
-    'cert': 'cert_sem_seg',
-    'base': 'base_sem_seg',
-    'radius': 'cert_radius',
-    'levels': 'cert_levels',
+    'label': ('gt_sem_seg', 'data'),
+    'pred': ('pred_sem_seg', 'data'),
+    'cert': ('cert_sem_seg', 'data'),
+    'base': ('base_sem_seg', 'data'),
+    'radius': ('cert_radius', 'data'),
+    'levels': ('cert_levels', 'data'),
 }
-"""Of images: fields whose ``data`` is the map."""
+"""Of images: the field of each map, and the key of the map within."""
 
 CLOUD_FIELDS = {
     'label': ('gt_pts_seg', 'pts_semantic_mask'),
@@ -26,7 +26,7 @@ CLOUD_FIELDS = {
     'radius': ('cert_radius', 'radius'),
     'levels': ('cert_levels', 'levels'),
 }
-"""Of clouds: fields, and the key of the map within."""
+"""The same of clouds."""
 
 
 def certified_maps(sample: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -39,18 +39,15 @@ def certified_maps(sample: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         dict: ``pred``, ``cert``, ``base`` and ``radius``, ``label`` where there is a ground truth,
         of shape (H, W) or (N,); with a hierarchy ``levels``, shape (1 + L, ...).
     """
-    maps = {}
-    if 'cert_pts_seg' in sample:
-        for name, (field, key) in CLOUD_FIELDS.items():
-            if field in sample:
-                array = as_array(sample[field][key])
-                maps[name] = array.T if name == 'levels' else array
-        return maps
-    for name, field in IMAGE_FIELDS.items():
-        if field in sample:
-            array = as_array(sample[field]['data'])
-            maps[name] = array if name == 'levels' else array[0]
-    return maps
+    is_cloud = 'cert_pts_seg' in sample
+    maps = {
+        name: as_array(sample[field][key])
+        for name, (field, key) in (CLOUD_FIELDS if is_cloud else IMAGE_FIELDS).items()
+        if field in sample
+    }
+    if is_cloud:
+        return {name: array.T if name == 'levels' else array for name, array in maps.items()}
+    return {name: array if name == 'levels' else array[0] for name, array in maps.items()}
 
 
 def as_array(value: Any) -> NDArray[Any]:

@@ -7,8 +7,8 @@ import json
 import math
 import os
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,19 +22,14 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Args:
         path (str | os.PathLike): File that will exist afterwards.
-
-    Yields:
-        BinaryIO: The file to write to.
     """
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}-', suffix='.tmp')
+    temporary = _beside(path)
     try:
-        with os.fdopen(handle, 'wb') as file:
+        with temporary.open('xb') as file:
             yield file
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -46,21 +41,22 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         path (str | os.PathLike): Folder that will exist afterwards.
-
-    Yields:
-        Path: The folder to fill.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}-'))
+    temporary = _beside(path)
+    temporary.mkdir(parents=True)
     try:
         yield temporary
-        temporary.chmod(0o755)
         temporary.rename(path)
     except BaseException as error:
         shutil.rmtree(temporary)
-        if not (isinstance(error, OSError) and path.exists()):
+        if not (isinstance(error, OSError) and Path(path).exists()):
             raise
+
+
+def _beside(path: str | os.PathLike[str]) -> Path:
+    """A new hidden name in the same folder."""
+    path = Path(path)
+    return path.with_name(f'.{path.name}-{uuid.uuid4().hex[:12]}.tmp')
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
@@ -75,18 +71,13 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Writes a JSON file, at once or not at all; a rate that does not exist (NaN) becomes null.
-
-    Args:
-        path (str | os.PathLike): File to write.
-        content (Any): JSON values, or mappings and sequences of them.
-    """
+    """Writes JSON values, at once or not at all; a rate that does not exist (NaN) becomes null."""
     with atomic_writer(path) as file:
         file.write(json.dumps(_legal(content), indent=1, allow_nan=False).encode() + b'\n')
 
 
 def write_json_lines(path: str | os.PathLike[str], rows: Iterable[Any]) -> None:
-    """Writes a JSON file with one value per line; see ``write_json``."""
+    """Writes JSON values, one per line; see ``write_json``."""
     with atomic_writer(path) as file:
         for row in rows:
             file.write(json.dumps(_legal(row), allow_nan=False).encode() + b'\n')
@@ -100,9 +91,3 @@ def _legal(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_legal(item) for item in value]
     return value
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

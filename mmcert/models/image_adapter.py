@@ -121,7 +121,8 @@ class ImageAdapter(Adapter[SegDataSample]):
                 continue  # The sample has it.
             data = torch.from_numpy(array)
             data = data if name == 'levels' else data[None]
-            sample.set_data({IMAGE_FIELDS[name]: PixelData(data=data)})
+            field, key = IMAGE_FIELDS[name]
+            sample.set_data({field: PixelData(**{key: data})})
 
     def to_dict(self) -> dict[str, Any]:
         """Space, resolution, scales."""

@@ -32,17 +32,6 @@ class Task:
     ignore_index: int = IGNORE_INDEX
     hierarchy: Hierarchy | None = None
 
-    def accumulator(self, record: VotesRecord) -> ConfusionAccumulator:
-        """What counts certificates of these votes."""
-        return ConfusionAccumulator(
-            record.label,
-            record.spread(record.votes.guess),
-            self.num_classes,
-            base=None if record.base is None else record.spread(record.base),
-            ignore_index=self.ignore_index,
-            hierarchy=self.hierarchy,
-        )
-
 
 def evaluate(
     records: Iterable[VotesRecord],
@@ -80,7 +69,14 @@ def evaluate(
     """
     sums = [total([], task.num_classes) for _ in settings]
     for record in records:
-        accumulator = task.accumulator(record)
+        accumulator = ConfusionAccumulator(
+            record.label,
+            record.spread(record.votes.guess),
+            task.num_classes,
+            base=None if record.base is None else record.spread(record.base),
+            ignore_index=task.ignore_index,
+            hierarchy=task.hierarchy,
+        )
         orders: dict[tuple[str, str], NDArray[np.int32] | None] = {}
         for index, term in enumerate(settings):
             order = None
@@ -115,8 +111,7 @@ def radius_curve(
     """The jointly valid curve of certified rates over the radius.
 
     Args:
-        records (Iterable[VotesRecord]): One per image.
-        task (Task): What the labels mean.
+        records, task: As for ``evaluate``.
         radii (Sequence[float]): Radii to answer, increasing.
         alpha (float): Bound of the probability, per image, that any point is wrong.
         radius (Callable): From tau to the perturbation's radius.

@@ -92,10 +92,7 @@ class VotesRecord:
 
 
 def save_votes(path: str | os.PathLike[str], record: VotesRecord) -> None:
-    """Writes a compressed votes file, at once or not at all.
-
-    The same record gives the same bytes. The file is complete under its name or absent: it is
-    written beside and then renamed.
+    """Writes a compressed votes file, at once or not at all; the same record gives the same bytes.
 
     >>> import tempfile
     >>> import numpy as np
@@ -122,18 +119,14 @@ def save_votes(path: str | os.PathLike[str], record: VotesRecord) -> None:
         'levels': np.int64(len(votes.group_votes)),
         'meta': np.frombuffer(json.dumps(record.meta, sort_keys=True).encode(), dtype=np.uint8),
     }
+    narrowed = {'label': record.label, 'base': record.base, 'margin': record.margin}
+    if record.grid is not None:
+        narrowed |= vars(record.grid)
     for level, of in enumerate((votes, *votes.group_votes)):
         counts = {'guess': of.guess, 'hits': of.hits, 'selection_hits': of.selection_hits}
         counts |= {f'hits-look{index}': hits for index, hits in enumerate(of.history)}
-        arrays |= {
-            f'{key}-level{level}': _narrow(array)
-            for key, array in counts.items()
-            if array is not None
-        }
-    beside = {'label': record.label, 'base': record.base, 'margin': record.margin}
-    if record.grid is not None:
-        beside |= {'rows': record.grid.rows, 'columns': record.grid.columns}
-    arrays |= {key: _narrow(array) for key, array in beside.items() if array is not None}
+        narrowed |= {f'{key}-level{level}': array for key, array in counts.items()}
+    arrays |= {key: _narrow(array) for key, array in narrowed.items() if array is not None}
     with atomic_writer(path) as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
@@ -163,11 +156,9 @@ def load_votes(path: str | os.PathLike[str]) -> VotesRecord:
                 raise ValueError(
                     f'its format is {int(data["format"])}, this version reads {FORMAT}'
                 )
-            group_votes = tuple(
-                _read_level(data, level + 1) for level in range(int(data['levels']))
-            )
+            votes, *groups = (_read_level(data, level) for level in range(int(data['levels']) + 1))
             return VotesRecord(
-                votes=replace(_read_level(data, 0), group_votes=group_votes),
+                votes=replace(votes, group_votes=tuple(groups)),
                 meta=json.loads(data['meta'].tobytes()),
                 label=data.get('label'),
                 base=data.get('base'),

@@ -19,20 +19,15 @@ from mmcert.files import atomic_writer, remove_leftovers
 from mmcert.votes.record import VotesFileError, VotesRecord, load_votes, save_votes
 
 
+ELSEWHERE = 'give another folder for the votes (in a config: `smoothing.votes_dir`)'
+
+
 class FingerprintError(ValueError):
     """Votes on disk that were sampled in another way than this run samples."""
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:
-    """A short digest of what determines the votes.
-
-    Args:
-        fields (Mapping): JSON values, such as the perturbation, n0, n, seed and the digest of the
-            base model's weights.
-
-    Returns:
-        str: 16 hexadecimal digits.
-    """
+    """A digest of what determines the votes, given as JSON values: 16 hexadecimal digits."""
     text = json.dumps(fields, sort_keys=True).encode()
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 
@@ -77,8 +72,8 @@ class VotesStore:
             probe.unlink()
         except OSError as error:
             raise OSError(
-                f'the votes folder {self.folder} cannot be written ({error}); give another '
-                '`smoothing.votes_dir`, or None to keep no votes'
+                f'the votes folder {self.folder} cannot be written ({error}); {ELSEWHERE}, or None '
+                'to keep no votes'
             ) from error
         remove_leftovers(self.folder)
 
@@ -87,13 +82,7 @@ class VotesStore:
         return self.folder / f'{name}.npz'
 
     def get(self, name: str) -> VotesRecord | None:
-        """The votes of an image, if an earlier run stored them.
-
-        Args:
-            name (str): Name of the image, as given to ``put``.
-
-        Returns:
-            VotesRecord | None: The record, or None if there is no file.
+        """The votes that an earlier run stored of an image; None if there are none.
 
         Raises:
             VotesFileError: If the file is damaged.
@@ -105,17 +94,15 @@ class VotesStore:
             return None
         if record.meta.get('fingerprint') != self.fingerprint:
             theirs = record.meta.get('sampling', {})
-            keys = sorted(theirs.keys() | self.sampling.keys())
             differing = [
                 f'{key}: {theirs.get(key)!r} there, {self.sampling.get(key)!r} here'
-                for key in keys
+                for key in sorted(theirs.keys() | self.sampling.keys())
                 if theirs.get(key) != self.sampling.get(key)
             ]
             old = 'scheme' in theirs and theirs['scheme'] != self.sampling.get('scheme')
             raise FingerprintError(
                 f'{self.path(name)} holds votes that were sampled otherwise '
-                f'({"; ".join(differing)}). Nothing was overwritten: give another '
-                '`smoothing.votes_dir`.'
+                f'({"; ".join(differing)}). Nothing was overwritten: {ELSEWHERE}.'
                 + ' (The scheme is how draws are made: votes of another one must be sampled anew.)'
                 * old
             )
@@ -124,26 +111,18 @@ class VotesStore:
     def put(self, name: str, record: VotesRecord) -> None:
         """Stores the votes of an image, with the run's fingerprint and provenance.
 
-        Args:
-            name (str): Name of the image, a legal file name.
-            record (VotesRecord): Its votes; ``meta`` holds facts about this image.
+        ``name`` must be a legal file name; the record's ``meta`` holds facts about this image.
         """
-        meta = {
-            **record.meta,
-            'name': name,
-            'fingerprint': self.fingerprint,
-            'sampling': self.sampling,
-            'provenance': self.provenance,
-        }
-        save_votes(self.path(name), replace(record, meta=meta))
+        ours = {'name': name, 'fingerprint': self.fingerprint}
+        ours |= {'sampling': self.sampling, 'provenance': self.provenance}
+        save_votes(self.path(name), replace(record, meta={**record.meta, **ours}))
         self.drop_checkpoint(name)
 
     def put_checkpoint(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Stores an image's counts while it is under way, in place of the ones stored before."""
         mark = np.frombuffer(self.fingerprint.encode(), dtype=np.uint8)
-        content: dict[str, Any] = {**arrays, '_fingerprint': mark}
         with atomic_writer(self._checkpoint_path(name)) as file:
-            np.savez(file, **content)
+            np.savez(file, _fingerprint=mark, **arrays)  # type: ignore[arg-type]
 
     def get_checkpoint(self, name: str) -> dict[str, NDArray[Any]] | None:
         """What ``put_checkpoint`` stored of an image; None if there is nothing of use.
@@ -160,8 +139,7 @@ class VotesStore:
         if mark.tobytes().decode() != self.fingerprint:
             raise FingerprintError(
                 f'{self._checkpoint_path(name)} holds an image that was begun with another '
-                'sampling. Nothing was overwritten: give another `smoothing.votes_dir`, or '
-                'delete that file.'
+                f'sampling. Nothing was overwritten: {ELSEWHERE}, or delete that file.'
             )
         return arrays
 
@@ -176,24 +154,19 @@ class VotesStore:
 def read_folder(folder: str | os.PathLike[str]) -> Iterator[VotesRecord]:
     """Reads all votes files of a folder, in the order of their names.
 
-    Args:
-        folder (str | os.PathLike): Folder that a run wrote.
-
-    Yields:
-        VotesRecord: One per image.
-
     Raises:
         FileNotFoundError: If there is no such folder or it holds no votes files.
         VotesFileError: If a file is damaged.
         FingerprintError: If files of different runs lie in it.
     """
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f'there is no folder {os.fspath(folder)}')
-    files = sorted(Path(folder).glob('*.npz'))
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'there is no folder {folder}')
+    files = sorted(folder.glob('*.npz'))
     if not files:
-        inside = sorted(str(path) for path in Path(folder).glob('votes-*'))
+        inside = sorted(map(str, folder.glob('votes-*')))
         hint = f'; did you mean {" or ".join(inside)}?' if inside else ''
-        raise FileNotFoundError(f'no votes files (*.npz) in {os.fspath(folder)}{hint}')
+        raise FileNotFoundError(f'no votes files (*.npz) in {folder}{hint}')
     expected: str | None = None
     for file in files:
         record = load_votes(file)
