@@ -2,8 +2,6 @@
 
 from mmcert.datasets.camvid import CamVidDataset
 from mmcert.datasets.part_shapes import PartShapesDataset
-from mmcert.datasets.point_transforms import PerturbPoints
-from mmcert.datasets.semantic_transforms import PerturbImage, SemanticTransform
 from mmcert.datasets.shapenet_part import (
     AppendCategory,
     CentreAndScale,
@@ -12,7 +10,12 @@ from mmcert.datasets.shapenet_part import (
     ShapeNetPartDataset,
 )
 from mmcert.datasets.street_scenes import StreetScenesDataset
-from mmcert.datasets.transforms import AddGaussianNoise
+from mmcert.datasets.transforms import (
+    AddGaussianNoise,
+    PerturbImage,
+    PerturbPoints,
+    SemanticTransform,
+)
 
 __all__ = [
     'AddGaussianNoise',

@@ -10,13 +10,6 @@ from mmcert.registry import PERTURBATIONS
 def build(cfg: Mapping[str, Any]) -> Perturbation:
     """Builds a perturbation from its config.
 
-    Args:
-        cfg (Mapping): ``type``, 'mmcert.Name' or one that ``mmcert.perturbations.register`` made
-            known, and the arguments of the class.
-
-    Returns:
-        Perturbation: What the config says.
-
     Raises:
         ValueError: If its ``spec`` is that of another class: votes of one would be taken for votes
             of the other.

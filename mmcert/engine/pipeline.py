@@ -14,12 +14,15 @@ def require_unaltered_images(dataset: Any) -> None:
 
     Wrapped data sets are looked into; a pipeline that cannot be seen is refused as well.
     """
+    remedy = (
+        "set `smoothing.space='model'` to certify the image as the pipeline delivers it, which the "
+        'result then says'
+    )
     for chain in _transforms(dataset):
         if not chain:
             raise ValueError(
                 f'the test pipeline of {type(dataset).__name__} cannot be seen, so it may alter '
-                "the image before the noise is added. Set `smoothing.space='model'` to certify the "
-                'image as the pipeline delivers it, which the result then says'
+                f'the image before the noise is added: {remedy}'
             )
         # Two resizes may lead to another size and back, which the size alone does not show.
         resizes = sum(name.startswith('Resize') for name in chain)
@@ -27,9 +30,8 @@ def require_unaltered_images(dataset: Any) -> None:
             if not name.startswith(UNALTERING) or resizes > 1:
                 raise ValueError(
                     f'the test pipeline has {name}, which may alter the image before the noise is '
-                    'added, so a radius would not hold for the original image. Remove it, or set '
-                    "`smoothing.space='model'` to certify the image as the pipeline delivers it, "
-                    'which the result then says'
+                    f'added, so a radius would not hold for the original image. Remove it, or '
+                    f'{remedy}'
                 )
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 SECONDS = 30.0
 """How often the draws of one input are reported while it takes long."""
@@ -70,11 +71,7 @@ class Progress:
             )
 
     def batch_done(self, inputs: int) -> str:
-        """Counts a batch of so many inputs.
-
-        Returns:
-            str: Batches done, seconds per input and remaining time, for a log.
-        """
+        """Counts a batch; returns batches done, seconds per input and time left, for a log."""
         now = self.clock()
         self._batches_done += 1
         self._inputs_done += inputs * self.processes
@@ -95,6 +92,4 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours}:{minutes:02d}:{rest:02d}'
+    return str(timedelta(seconds=round(seconds)))

@@ -34,15 +34,11 @@ class RunInfo:
         runner (Runner): The runner.
 
     Attributes:
-        base (BaseModel): The base model, unwrapped.
-        device (torch.device): Where it runs.
-        dataset (Any): The test data set.
-        metainfo (dict): The data set's metainfo: classes, palette.
-        classes (list[str]): Names of the classes; their numbers where the data set has no names.
-        ignore_index (int): Label of components without ground truth.
+        base (BaseModel): The base model, unwrapped, and ``device``, where it runs.
+        dataset (Any): The test data set, and its ``metainfo``, ``classes`` (names; their numbers
+            where there are no names) and ``ignore_index``.
         batches (int): Batches of the test data loader.
-        cfg (Mapping): The runner's config.
-        work_dir (str): The runner's work folder.
+        cfg (Mapping): The runner's config, and its ``work_dir``.
         fp16 (bool): Whether the test loop runs under autocast.
 
     Raises:
@@ -63,11 +59,9 @@ class RunInfo:
     def sampling(self, plan: SmoothingPlan) -> dict[str, Any]:
         """All that determines the votes of an input, as JSON values."""
         # Other devices have other generators and other rounding: their votes do not mix.
-        other = {}
-        if self.device.type != 'cpu':
-            other = {'arithmetic': plan.precision.to_dict(self.device)}
+        on_cpu = self.device.type == 'cpu'
         return {
-            **other,
+            **({} if on_cpu else {'arithmetic': plan.precision.to_dict(self.device)}),
             **plan.spec(),
             'fp16': self.fp16,
             'weights': weights_digest(self.base),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmseg.models.data_preprocessor import SegDataPreProcessor
 
-from mmcert.perturbations.noise_level import validate_sigma_range
+from mmcert.perturbations.noise_level import validate_prob, validate_sigma_range
 from mmcert.registry import MODELS
 
 
@@ -33,9 +33,7 @@ class NoisySegDataPreProcessor(SegDataPreProcessor):
     def __init__(self, sigma: float | Sequence[float], prob: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.low, self.high = validate_sigma_range(sigma)
-        if not 0 <= prob <= 1:
-            raise ValueError(f'prob must lie in [0, 1], got {prob}')
-        self.prob = prob
+        self.prob = validate_prob(prob)
 
     def forward(self, data: dict, training: bool = False) -> dict[str, Any]:
         """Adds the noise if ``training``, then does what the base class does."""

@@ -72,3 +72,10 @@ def validate_sigma_range(sigma: float | Sequence[float]) -> tuple[float, float]:
     if not 0 <= low <= high:
         raise ValueError(f'a range of sigma needs 0 <= low <= high, got {tuple(sigma)}')
     return float(low), high
+
+
+def validate_prob(prob: float) -> float:
+    """Checks the share of the inputs that training perturbs."""
+    if not 0 <= prob <= 1:
+        raise ValueError(f'prob must lie in [0, 1], got {prob}')
+    return prob

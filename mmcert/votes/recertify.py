@@ -111,7 +111,8 @@ def radius_curve(
     """The jointly valid curve of certified rates over the radius.
 
     Args:
-        records, task: As for ``evaluate``.
+        records (Iterable[VotesRecord]): One per image.
+        task (Task): What the labels mean.
         radii (Sequence[float]): Radii to answer, increasing.
         alpha (float): Bound of the probability, per image, that any point is wrong.
         radius (Callable): From tau to the perturbation's radius.

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from mmcert.files import atomic_writer, remove_leftovers
 from mmcert.votes.record import VotesFileError, VotesRecord, load_votes, save_votes
 
-
 ELSEWHERE = 'give another folder for the votes (in a config: `smoothing.votes_dir`)'
 
 
@@ -113,9 +112,14 @@ class VotesStore:
 
         ``name`` must be a legal file name; the record's ``meta`` holds facts about this image.
         """
-        ours = {'name': name, 'fingerprint': self.fingerprint}
-        ours |= {'sampling': self.sampling, 'provenance': self.provenance}
-        save_votes(self.path(name), replace(record, meta={**record.meta, **ours}))
+        meta = {
+            **record.meta,
+            'name': name,
+            'fingerprint': self.fingerprint,
+            'sampling': self.sampling,
+            'provenance': self.provenance,
+        }
+        save_votes(self.path(name), replace(record, meta=meta))
         self.drop_checkpoint(name)
 
     def put_checkpoint(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -363,7 +363,7 @@ def test_a_depth_estimator_is_refused(make_config):
 
 def test_an_unwritable_votes_folder_is_refused_before_sampling(make_config, tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(OSError, match=r'cannot be written.*another `smoothing\.votes_dir`'):
+    with pytest.raises(OSError, match=r'cannot be written.*another folder.*`smoothing\.votes_dir`'):
         run_test(make_config(smoothing=dict(votes_dir=str(tmp_path / 'file/votes'))))
 
 
