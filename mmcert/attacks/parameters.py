@@ -44,8 +44,8 @@ class ParameterAttack:
         robust (torch.Tensor): Pixels that are labelled and right at all of them, shape (H, W),
             bool.
         worst (torch.Tensor): The first parameter of least accuracy, shape (P,).
-        labels (torch.Tensor): Labels at the worst parameter as they were scored, shape (H, W): in
-            the 'content' frame, of each clean pixel's content, ``ignore_index`` if it left.
+        labels (torch.Tensor): Labels at the worst parameter as they were scored, shape (H, W):
+            where labels move, of each clean pixel's content, ``ignore_index`` if it left.
     """
 
     parameters: torch.Tensor
@@ -131,8 +131,8 @@ def gradient(
     sign, shorter and shorter, stay in the box. Of the best points of the starts, those of largest
     loss are tried by ``predict``, as in ``exhaustive``.
 
-    In the 'content' frame, probabilities are read where each clean pixel's content went, 0 outside
-    of the frame.
+    Where labels move, probabilities are read where each clean pixel's content went, 0 outside of
+    the frame.
 
     Args:
         scores (Callable): Logits or log-probabilities (B, classes, H, W) of images (B, C, H, W),
@@ -216,7 +216,7 @@ def _scored_labels(
     row: torch.Tensor,
     ignore_index: int,
 ) -> torch.Tensor:
-    """Labels predicted at a parameter, shape (H, W), in the frame of the clean ground truth."""
+    """Labels predicted at a parameter, shape (H, W), at the positions of the clean image."""
     labels = predict(transformation(image[None], row)[0])
     check_labels(labels[None])
     if labels.shape != image.shape[1:]:

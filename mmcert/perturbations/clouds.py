@@ -370,7 +370,7 @@ class Twist(_AlongAxis):
 class Taper(_AlongAxis):
     """Scaling towards an axis through the origin by e^{t h}, with h the height along the axis.
 
-    The heights stay as they are, so T_a(T_b x) = T_{a+b} x. (The taper by 1 + t h has no such law.)
+    The heights stay as they are, so T_a(T_b x) = T_{a+b} x. (Tapers by 1 + t h do not add up.)
 
     Args:
         sigma (float): Standard deviation of t, in 1 / unit of the coordinates.

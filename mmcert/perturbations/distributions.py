@@ -34,11 +34,16 @@ class Distribution(ABC):
     values are proportional.
 
     Attributes:
+        formula (str): The distribution, with its fields in braces.
         norm (str | None): Norm of the attack in which the radius holds for any number of entries,
             such as 'l2'; None if it holds for one entry alone.
         one_sided (bool): Whether neither the parameter nor the attack is ever negative.
+
+    Raises:
+        ValueError: If the scale is not positive and finite.
     """
 
+    formula: str
     norm: str | None = None
     one_sided: bool = False
 
@@ -51,9 +56,9 @@ class Distribution(ABC):
         """The first field."""
         return getattr(self, _scale_of(self))
 
-    @abstractmethod
     def describe(self) -> str:
         """The distribution as a formula with its numbers."""
+        return self.formula.format(**asdict(self))  # type: ignore[call-overload]
 
     @abstractmethod
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -130,17 +135,11 @@ class Gaussian(Distribution):
 
     Args:
         sigma (float): Standard deviation.
-
-    Raises:
-        ValueError: If it is not positive and finite.
     """
 
     sigma: float
     norm = 'l2'
-
-    def describe(self) -> str:
-        """As a formula."""
-        return f'N(0, {self.sigma:g}^2)'
+    formula = 'N(0, {sigma:g}^2)'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws independent values; see ``Distribution``."""
@@ -183,17 +182,11 @@ class Laplace(Distribution):
 
     Args:
         b (float): Scale; the standard deviation is sqrt(2) b.
-
-    Raises:
-        ValueError: If it is not positive and finite.
     """
 
     b: float
     norm = 'l1'
-
-    def describe(self) -> str:
-        """As a formula."""
-        return f'Laplace(0, {self.b:g})'
+    formula = 'Laplace(0, {b:g})'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws independent values, differences of two exponential ones; see ``Distribution``."""
@@ -216,17 +209,11 @@ class Exponential(Distribution):
 
     Args:
         mean (float): Mean of the parameter.
-
-    Raises:
-        ValueError: If it is not positive and finite.
     """
 
     mean: float
     one_sided = True
-
-    def describe(self) -> str:
-        """As a formula."""
-        return f'Exponential(mean {self.mean:g})'
+    formula = 'Exponential(mean {mean:g})'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws independent values; see ``Distribution``."""
@@ -286,17 +273,11 @@ class FoldedNormal(Distribution):
 
     Args:
         sigma (float): Standard deviation before folding.
-
-    Raises:
-        ValueError: If it is not positive and finite.
     """
 
     sigma: float
     one_sided = True
-
-    def describe(self) -> str:
-        """As a formula."""
-        return f'|N(0, {self.sigma:g}^2)|'
+    formula = '|N(0, {sigma:g}^2)|'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws independent values; see ``Distribution``."""

@@ -12,8 +12,8 @@ Exact: on the grid of images, the levels of 8-bit images, x is whole in grid ste
 round(x + e) = x + round(e) without any error, since half a step is always rounded up. What the
 model receives is a function of the ideal sum.
 
-Assumed: the law of the generator, that round(x + e) has the probabilities that the ideal noise
-gives it. A single precision normal number of s steps of scale lies on a grid of its own, of about
+Assumed: the generator, that round(x + e) has the probabilities that the ideal noise gives it. A
+single precision normal number of s steps of scale lies on a grid of its own, of about
 2^24 / s points in a step, so these probabilities are off by a share of about s / 2^24. A test that
 knows all of it and looks at K values tells two inputs apart by about sqrt(K) s / 2^24 standard
 deviations: 0.01 for s = 64 (sigma = 0.25) and the 6 million values of a 1024 x 2048 image. This is

@@ -206,7 +206,7 @@ class SurrogateTransform(Perturbation):
         return decoded.to(inputs.dtype)
 
     def map_labels(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Label maps in the frame of the clean image; see ``Perturbation``."""
+        """Label maps at the positions of the clean image; see ``Perturbation``."""
         transformation = self._needed().transformation
         if not isinstance(transformation, Geometric):
             return labels

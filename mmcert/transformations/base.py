@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ class Transformation(ABC):
             almost everywhere (bilinear interpolation and kernel edges have kinks).
         severities (tuple[tuple[float, ...], ...]): Parameters of severities 1 to 5 for images whose
             shorter side has 224 pixels.
+        definition (str): What ``operator`` says, with the options in braces.
     """
 
     name: ClassVar[str]
@@ -68,6 +70,7 @@ class Transformation(ABC):
     differentiable: ClassVar[bool] = True
     differentiable_parameters: ClassVar[bool] = True
     severities: ClassVar[tuple[tuple[float, ...], ...]]
+    definition: ClassVar[str]
 
     def __call__(self, images: torch.Tensor, parameters: Values) -> torch.Tensor:
         """Transforms images.
@@ -338,15 +341,15 @@ class Transformation(ABC):
 
     def options(self) -> dict[str, Any]:
         """Arguments of the class that give an equal transformation, as JSON values."""
-        return {}
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def spec(self) -> dict[str, Any]:
         """What determines the operator, as JSON values: ``build(spec())`` gives an equal one."""
         return {'type': self.name, **self.options()}
 
-    @abstractmethod
     def operator(self) -> str:
-        """The definition in words: kernel, padding, interpolation, clipping."""
+        """The definition: kernel, padding, interpolation, clipping."""
+        return self.definition.format(**self.options())
 
     def to_dict(self) -> dict[str, Any]:
         """What a certificate has to say about the transformation, as JSON values."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ class GaussianFilter(Transformation):
 
     name = 'gaussian_blur'
     parameters = (Parameter('variance', 'px^2', 0, 2500, 0),)
+    definition = 'DCT-II multiplier exp(-variance * w^2 / 2), reflected border, not clipped'
     severities = ((1,), (4,), (9,), (16,), (36,))
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
@@ -52,10 +53,6 @@ class GaussianFilter(Transformation):
         rows, columns = (frequencies(size, energy).square() / 2 for size in energy.shape[1:])
         rates = rows[:, None] + columns
         return ((rates * torch.exp(-first * rates)).square() * energy).sum(dim=(1, 2)).sqrt()
-
-    def operator(self) -> str:
-        """The definition in words."""
-        return 'DCT-II multiplier exp(-variance * w^2 / 2), reflected border, not clipped'
 
 
 class KernelBlur(Transformation):
@@ -154,10 +151,6 @@ class DefocusBlur(KernelBlur):
             fastest = torch.maximum(fastest, (multiplier.square() * energy).sum(dim=(1, 2)))
         return fastest.sqrt()
 
-    def options(self) -> dict[str, Any]:
-        """Arguments of the class."""
-        return {'kernel': self.kernel}
-
     def operator(self) -> str:
         """The definition in words."""
         if self.kernel == 'disk':
@@ -219,6 +212,10 @@ class MotionBlur(KernelBlur):
         Parameter('length', 'px', 0, 100, 0),
         Parameter('angle', 'degrees', -180, 180, 0),
     )
+    definition = (
+        'mean of {steps} bilinear shifts, the midpoints of equal parts of a centred line; '
+        'reflected border'
+    )
     severities = ((6.5, 0), (10.6, 0), (14.0, 0), (15.3, 0), (19.9, 0))
 
     def __init__(self, steps: int = 128) -> None:
@@ -232,17 +229,6 @@ class MotionBlur(KernelBlur):
         across = _hats((length * torch.cos(angle))[:, None] * place)
         down = _hats(-(length * torch.sin(angle))[:, None] * place)
         return torch.einsum('bky,bkx->byx', down, across) / self.steps
-
-    def options(self) -> dict[str, Any]:
-        """Arguments of the class."""
-        return {'steps': self.steps}
-
-    def operator(self) -> str:
-        """The definition in words."""
-        return (
-            f'mean of {self.steps} bilinear shifts, the midpoints of equal parts of a centred '
-            'line; reflected border'
-        )
 
 
 def _hats(places: torch.Tensor) -> torch.Tensor:
@@ -343,10 +329,6 @@ class MeanOfMoves(Transformation):
             fastest = torch.maximum(fastest, speed / self.steps)
         return fastest
 
-    def options(self) -> dict[str, Any]:
-        """Arguments of the class."""
-        return {'steps': self.steps}
-
 
 class RotationalBlur(MeanOfMoves):
     """Mean over rotations about the centre, by K equally spaced angles from -angle to angle.
@@ -364,6 +346,10 @@ class RotationalBlur(MeanOfMoves):
     parameters = (Parameter('angle', 'degrees', 0, 90, 0),)
     default_steps = 15
     speed_limit = math.pi / 180
+    definition = (
+        'mean of {steps} rotations about the centre by equally spaced angles from -angle to angle, '
+        'bilinear, reflected border'
+    )
     severities = ((1,), (2,), (3,), (5,), (8,))
 
     def backward_map(self, parameter: torch.Tensor, part: float) -> torch.Tensor:
@@ -392,13 +378,6 @@ class RotationalBlur(MeanOfMoves):
         ]
         return least, largest, torch.minimum(*velocities), torch.maximum(*velocities)
 
-    def operator(self) -> str:
-        """The definition in words."""
-        return (
-            f'mean of {self.steps} rotations about the centre by equally spaced angles from -angle '
-            'to angle, bilinear, reflected border'
-        )
-
 
 class ZoomBlur(MeanOfMoves):
     """Mean over enlargements about the centre, by K equally spaced factors from 1 to ``factor``.
@@ -418,6 +397,10 @@ class ZoomBlur(MeanOfMoves):
     parameters = (Parameter('factor', 'factor', 1, 4, 1),)
     default_steps = 16
     speed_limit = 1.0
+    definition = (
+        'mean of {steps} enlargements about the centre by equally spaced factors from 1 to factor, '
+        'bilinear, reflected border'
+    )
     severities = ((1.11,), (1.15,), (1.2,), (1.24,), (1.3,))
 
     def backward_map(self, parameter: torch.Tensor, part: float) -> torch.Tensor:
@@ -440,13 +423,6 @@ class ZoomBlur(MeanOfMoves):
             torch.maximum(*places),
             torch.minimum(*velocities),
             torch.maximum(*velocities),
-        )
-
-    def operator(self) -> str:
-        """The definition in words."""
-        return (
-            f'mean of {self.steps} enlargements about the centre by equally spaced factors from 1 '
-            'to factor, bilinear, reflected border'
         )
 
 

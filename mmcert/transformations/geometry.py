@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from itertools import pairwise, product
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +91,10 @@ class Geometric(Transformation):
 
     moves_labels: ClassVar[bool] = True
     paddings: ClassVar[tuple[str, ...]] = ('reflection', 'zeros')
+    definition = (
+        'about the centre, same frame, bilinear interpolation, computed in double precision, '
+        'padding: {padding}'
+    )
     turns: ClassVar[bool] = True
 
     def __init__(self, padding: str = 'reflection') -> None:
@@ -203,17 +207,6 @@ class Geometric(Transformation):
         moved = self.moved(parameters, *label_map.shape[1:])
         reach, cyclic = math.sqrt(0.5) if self.turns else 0.5, self.padding == 'cyclic'
         return read_agreed(label_map, moved, reach, self.turns, missing, cyclic)
-
-    def options(self) -> dict[str, Any]:
-        """Arguments of the class."""
-        return {'padding': self.padding}
-
-    def operator(self) -> str:
-        """The definition in words."""
-        return (
-            'about the centre, same frame, bilinear interpolation, computed in double precision, '
-            f'padding: {self.padding}'
-        )
 
 
 class Shift(Geometric):

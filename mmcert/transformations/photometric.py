@@ -20,6 +20,7 @@ class Brightness(Transformation):
 
     name = 'brightness'
     parameters = (Parameter('shift', 'image', -1, 1, 0),)
+    definition = 'x + shift on every channel, not clipped'
     severities = ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,))
 
     @property
@@ -39,10 +40,6 @@ class Brightness(Transformation):
         self.check_interval(low, high)
         root = math.sqrt(images[0].numel())
         return images.new_full((len(images),), root, dtype=torch.float64)
-
-    def operator(self) -> str:
-        """The definition in words."""
-        return 'x + shift on every channel, not clipped'
 
 
 class Contrast(Transformation):
@@ -94,10 +91,6 @@ class Contrast(Transformation):
             values = values - values.mean(dim=(2, 3), keepdim=True)
         return math.exp(last) * torch.linalg.vector_norm(values, dim=(1, 2, 3))
 
-    def options(self) -> dict[str, Any]:
-        """Arguments of the class."""
-        return {'pivot': self.pivot}
-
     def operator(self) -> str:
         """The definition in words."""
         if self.pivot == 'zero':
@@ -118,6 +111,10 @@ class Pixelate(Transformation):
     name = 'pixelate'
     parameters = (Parameter('factor', 'factor', 1, 256, 1),)
     differentiable_parameters: ClassVar[bool] = False
+    definition = (
+        'area averages of floor(H / factor) x floor(W / factor) blocks, each pixel takes the block '
+        'of its centre'
+    )
     severities = ((1 / 0.6,), (2,), (2.5,), (1 / 0.3,), (4,))
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
@@ -133,13 +130,6 @@ class Pixelate(Transformation):
     def rescale(self, values: Any, scale: float) -> list[float]:
         """Scales what the factor exceeds 1 by, so that it stays legal."""
         return [min(1 + (values[0] - 1) * scale, self.parameters[0].high)]
-
-    def operator(self) -> str:
-        """The definition in words."""
-        return (
-            'area averages of floor(H / factor) x floor(W / factor) blocks, each pixel takes the '
-            'block of its centre'
-        )
 
 
 def block_means(size: int, factor: float) -> torch.Tensor:
@@ -209,10 +199,6 @@ class JPEG(Transformation):
             read = read.reshape(image.shape).permute(2, 0, 1)
             decoded.append(read.flip(0) if flip else read)
         return torch.stack(decoded).to(images) / 255
-
-    def options(self) -> dict[str, Any]:
-        """Arguments of the class."""
-        return {'channels': self.channels}
 
     def operator(self) -> str:
         """The definition in words."""

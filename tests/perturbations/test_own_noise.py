@@ -32,9 +32,7 @@ class Box(Distribution):
 
     width: float
     norm = 'l1'
-
-    def describe(self):
-        return f'Uniform[{-self.width / 2:g}, {self.width / 2:g}]'
+    formula = 'Uniform, of width {width:g} about 0'
 
     def fill(self, values, generator):
         return values.uniform_(generator=generator).sub_(0.5).mul_(self.width)
