@@ -47,16 +47,7 @@ HALF = 0.5
 
 
 def level_noise(inputs: torch.Tensor, draws: int, scale: float) -> torch.Tensor:
-    """An empty batch for noise in levels, in the precision that its scale needs.
-
-    Args:
-        inputs (torch.Tensor): Any shape.
-        draws (int): Number of draws B.
-        scale (float): Of the noise, in levels.
-
-    Returns:
-        torch.Tensor: Shape (B, *inputs.shape), not initialised.
-    """
+    """An empty batch (B, *inputs.shape), in the precision that noise of a scale in levels needs."""
     drawn = torch.float32 if scale <= SINGLE_STEPS else torch.float64
     return torch.empty((draws, *inputs.shape), dtype=drawn, device=inputs.device)
 
@@ -110,39 +101,21 @@ def _whole_and_part(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def rounded(values: torch.Tensor, per_unit: float) -> torch.Tensor:
-    """Values rounded to a grid.
-
-    Args:
-        values (torch.Tensor): float64, any shape.
-        per_unit (float): Grid points per unit.
-
-    Returns:
-        torch.Tensor: The nearest grid points, float64; 0 has no sign.
-    """
+    """Float64 values at the nearest of ``per_unit`` grid points per unit; 0 has no sign."""
     return values.mul(per_unit).add_(HALF).floor_().add_(0.0).div_(per_unit)
 
 
 def points_per_unit(scale: float) -> float:
     """The grid for noise of some scale on values of any size.
 
-    Args:
-        scale (float): Of the noise, such as its standard deviation.
-
-    Returns:
-        float: Grid points per unit, a power of two: a step is at most ``RELATIVE_STEP * scale``.
+    Its points per unit are a power of two, and a step is at most ``RELATIVE_STEP * scale``.
     """
     return 2.0 ** -math.floor(math.log2(RELATIVE_STEP * scale))
 
 
 def on_grid(inputs: torch.Tensor, noise: torch.Tensor, scale: float) -> torch.Tensor:
-    """Values of any size with noise, added and rounded in double precision.
+    """Values of any size plus noise, on the grid of ``points_per_unit(scale)``.
 
-    Args:
-        inputs (torch.Tensor): Shape (B, ...), or one that broadcasts to it; unchanged by the call.
-        noise (torch.Tensor): Shape (B, ...), float64; changed in place.
-        scale (float): Of the noise.
-
-    Returns:
-        torch.Tensor: Shape (B, ...), float64, on the grid of ``points_per_unit(scale)``.
+    Computed in double precision; the noise, (B, ...) and float64, is changed in place.
     """
     return rounded(noise.add_(inputs), points_per_unit(scale))

@@ -71,20 +71,12 @@ class Supremum:
 def mahalanobis_norm(
     delta: torch.Tensor, matrix: torch.Tensor, sigma1: float, sigma2: float
 ) -> torch.Tensor:
-    """||S^{-1/2} delta||_2 of displacements of the latent.
+    """||S^{-1/2} delta||_2 of displacements (N, L, h, w) of the latent, shape (N,).
 
     It is the least ``split_norm`` over all u (ridge regression; the Woodbury identity gives the
     same number as a difference, which cancels where A1 is large). A u that rounding moved from the
-    best one makes it larger, never smaller.
-
-    Args:
-        delta (torch.Tensor): Shape (N, L, h, w).
-        matrix (torch.Tensor): A1 at one place of the latent, shape (L, P); it is the same at all.
-        sigma1 (float): Scale of theta.
-        sigma2 (float): Scale of theta'.
-
-    Returns:
-        torch.Tensor: Shape (N,).
+    best one makes it larger, never smaller. ``matrix`` is A1 at one place of the latent, (L, P); it
+    is the same at all.
     """
     places = delta.shape[-2] * delta.shape[-1]
     inner = places * matrix.T @ matrix

@@ -110,14 +110,10 @@ class Surrogate(nn.Module):
         return (parameters.to(torch.float64) - anchor) / scale
 
     def parameters_at(self, u: torch.Tensor) -> torch.Tensor:
-        """Parameters of the real transformation that normalised ones stand for.
+        """Parameters (..., P) of the real transformation that normalised ones u stand for, float64.
 
-        Args:
-            u (torch.Tensor): Shape (..., P).
-
-        Returns:
-            torch.Tensor: The same shape, float64, within the range: where the range begins at the
-            anchor, its mirror image stands in for negative u; integers are rounded.
+        They lie within the range: where it begins at the anchor, its mirror image stands in for
+        negative u; integers are rounded.
         """
         anchor, scale = self.anchor.to(u.device), self.scale.to(u.device)
         low, high = self.low.to(u.device), self.high.to(u.device)
@@ -128,14 +124,7 @@ class Surrogate(nn.Module):
         return torch.where(torch.tensor(whole, device=u.device), values.round(), values)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """F2.
-
-        Args:
-            images (torch.Tensor): Shape (B, C, H, W), in [0, 1].
-
-        Returns:
-            torch.Tensor: Latents, shape (B, latent_channels, ceil(H / stride), ceil(W / stride)).
-        """
+        """F2: images (B, C, H, W) to latents, one for each square: (B, latent_channels, h, w)."""
         if images.shape[1] != self.channels:
             raise ValueError(
                 f'the surrogate was made for {self.channels} channels, got {images.shape[1]}'
@@ -143,14 +132,7 @@ class Surrogate(nn.Module):
         return self.image_encoder(images)
 
     def shift(self, u: torch.Tensor) -> torch.Tensor:
-        """F1.
-
-        Args:
-            u (torch.Tensor): Normalised parameters, shape (B, P).
-
-        Returns:
-            torch.Tensor: What is added to the latents, shape (B, latent_channels, 1, 1).
-        """
+        """F1 of normalised parameters (B, P), added to latents: (B, latent_channels, 1, 1)."""
         return self.parameter_encoder(u.to(self.parameter_encoder.weight.dtype))[..., None, None]
 
     def decode(self, latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -239,14 +221,8 @@ class Surrogate(nn.Module):
 class ImageEncoder(nn.Module):
     """F2: convolutions, the first of which steps from square to square.
 
-    The image is continued by the mean level 1/2. Between the layers stands a leaky ReLU, of
-    Lipschitz constant 1.
-
-    Args:
-        channels (int): Channels of the images.
-        hidden (Sequence[int]): Channels of the hidden layers.
-        latent_channels (int): Channels of the latent.
-        stride (int): Step of the first layer, whose kernel is twice as large.
+    Its kernel is twice as large. The image is continued by the mean level 1/2. Between the layers
+    stands a leaky ReLU, of Lipschitz constant 1.
     """
 
     def __init__(
@@ -271,10 +247,7 @@ class ImageEncoder(nn.Module):
     def lipschitz(self) -> float:
         """A proven Lipschitz constant of F2 in l2, from images to latents.
 
-        Padding by a constant changes no difference of images, and the layers' constants multiply.
-
-        Returns:
-            float: The constant, the product over all layers.
+        It is the product over all layers: padding by a constant changes no difference of images.
         """
         convolutions = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
         return math.prod(convolution_norm(layer.weight, layer.stride[0]) for layer in convolutions)
@@ -293,12 +266,7 @@ def convolution_norm(weight: torch.Tensor, stride: int) -> float:
     factor 1 / cos(m pi / N) (Ehlich and Zeller, "Schwankung von Polynomen zwischen Gitterpunkten",
     1964), and it is applied once in v and once in w.
 
-    Args:
-        weight (torch.Tensor): Shape (outputs, inputs, k, k).
-        stride (int): Step of the convolution.
-
-    Returns:
-        float: The bound.
+    The weight has the shape (outputs, inputs, k, k).
     """
     blocks = -(-weight.shape[-1] // stride)
     missing = blocks * stride - weight.shape[-1]
@@ -315,13 +283,9 @@ def convolution_norm(weight: torch.Tensor, stride: int) -> float:
 
 
 class Decoder(nn.Module):
-    """H: a U-Net with GroupNorm at the latent's resolution, then squares of pixels.
+    """H: a U-Net with GroupNorm at the latent's resolution, then squares of ``stride`` pixels.
 
-    Args:
-        latent_channels (int): Channels of the latent.
-        width (int): Channels at the latent's resolution; twice as many below.
-        channels (int): Channels of the images.
-        stride (int): Side of the squares.
+    It has ``width`` channels at the latent's resolution, and twice as many below.
     """
 
     def __init__(self, latent_channels: int, width: int, channels: int, stride: int) -> None:

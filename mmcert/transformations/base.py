@@ -103,17 +103,10 @@ class Transformation(ABC):
         """
 
     def per_image(self, parameters: Values, images: torch.Tensor) -> torch.Tensor:
-        """One checked row of parameters for each image.
+        """One checked row of parameters for each of B images or label maps: shape (B, P), float64.
 
-        Args:
-            parameters (torch.Tensor | Sequence | float): Shape (B, P), (P,), or a number if P = 1.
-            images (torch.Tensor): Images or label maps, B along the first axis.
-
-        Returns:
-            torch.Tensor: Shape (B, P), float64, on the images' device.
-
-        Raises:
-            ValueError: If the shape does not fit or a value is out of its range.
+        Parameters have the shape (B, P), (P,), or are a number if P = 1; a ValueError says if the
+        shape does not fit or a value is out of its range.
         """
         rows = self.check_parameters(parameters).to(images.device)
         if rows.dim() == 1:
@@ -204,14 +197,10 @@ class Transformation(ABC):
         ]
 
     def finite(self, values: torch.Tensor | NDArray[Any] | Sequence[Any]) -> torch.Tensor:
-        """A finite attack set.
+        """A finite attack set, shape (N, P), float64, in the order given.
 
         Args:
-            values (Sequence | torch.Tensor): N parameter vectors, shape (N, P), or N numbers if
-                P = 1.
-
-        Returns:
-            torch.Tensor: Shape (N, P), float64, in the order given.
+            values (Sequence | torch.Tensor): N parameter vectors, (N, P), or N numbers if P = 1.
 
         Raises:
             ValueError: If there is none, or one is out of range.
@@ -229,14 +218,11 @@ class Transformation(ABC):
         return self.check_parameters(rows)
 
     def ends(self, bounds: torch.Tensor | NDArray[Any] | Sequence[Any]) -> torch.Tensor:
-        """The ends of a range of parameters.
+        """The ends of a range of parameters, lower and upper, shape (2, P), float64.
 
         Args:
-            bounds (Sequence | torch.Tensor): A pair (low, high) for each of the P parameters, shape
-                (P, 2), or one pair if P = 1.
-
-        Returns:
-            torch.Tensor: Lower and upper ends, shape (2, P), float64.
+            bounds (Sequence | torch.Tensor): A pair (low, high) for each parameter, (P, 2), or one
+                pair if P = 1.
 
         Raises:
             ValueError: If the shape does not fit, low > high, or an end is out of range.
@@ -282,18 +268,7 @@ class Transformation(ABC):
         return self.check_parameters(rows)
 
     def check_interval(self, low: Values, high: Values) -> tuple[float, float]:
-        """Checks an interval of the only parameter.
-
-        Args:
-            low (torch.Tensor | Sequence | float): Lower end.
-            high (torch.Tensor | Sequence | float): Upper end.
-
-        Returns:
-            tuple[float, float]: The ends.
-
-        Raises:
-            ValueError: If there are several parameters, an end is out of range or low > high.
-        """
+        """The ends of an interval of the only parameter, checked: see ``lipschitz`` for errors."""
         first, last = self.check_parameters(low), self.check_parameters(high)
         if first.shape != (1,) or last.shape != (1,) or first > last:
             raise ValueError(f'{self.name}: an interval needs low <= high, got {low} and {high}')
@@ -365,14 +340,7 @@ class Transformation(ABC):
 
 
 def check_images(images: torch.Tensor) -> None:
-    """Checks a batch of images.
-
-    Args:
-        images (torch.Tensor): To be of shape (B, C, H, W), floating point, in [0, 1].
-
-    Raises:
-        ValueError: If they are not; the message says what they are.
-    """
+    """Refuses what are no images (B, C, H, W), floating point, in [0, 1], with a ValueError."""
     if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(
             f'images must be floating point of shape (B, C, H, W), got {images.dtype} of shape '
@@ -389,14 +357,7 @@ def check_images(images: torch.Tensor) -> None:
 
 
 def check_labels(label_map: torch.Tensor) -> None:
-    """Checks a batch of label maps.
-
-    Args:
-        label_map (torch.Tensor): To be of shape (B, H, W) and of an integer dtype.
-
-    Raises:
-        ValueError: If it is not.
-    """
+    """Refuses what are no label maps (B, H, W) of an integer dtype, with a ValueError."""
     if label_map.dim() != 3 or label_map.is_floating_point() or label_map.is_complex():
         raise ValueError(
             f'label maps must be integers of shape (B, H, W), got {label_map.dtype} of shape '

@@ -427,11 +427,7 @@ class ZoomBlur(MeanOfMoves):
 
 
 def check_steps(name: str, steps: int, least: int) -> int:
-    """Checks a number of copies or parts.
-
-    Raises:
-        ValueError: If it is not a whole number of at least ``least``.
-    """
+    """A number of copies or parts, refused with a ValueError below ``least``."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < least:
         raise ValueError(f'{name}: steps must be a whole number of at least {least}, got {steps!r}')
     return steps

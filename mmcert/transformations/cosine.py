@@ -8,15 +8,7 @@ import torch
 
 
 def frequencies(size: int, like: torch.Tensor) -> torch.Tensor:
-    """Frequencies of the coefficients along one axis: pi k / size radians per pixel.
-
-    Args:
-        size (int): Number of pixels N along the axis.
-        like (torch.Tensor): Gives type and device.
-
-    Returns:
-        torch.Tensor: Shape (N,).
-    """
+    """Frequencies of the coefficients along an axis, pi k / size radians per pixel, (size,)."""
     return torch.arange(size, dtype=like.dtype, device=like.device) * (math.pi / size)
 
 
@@ -38,17 +30,12 @@ def dct(images: torch.Tensor) -> torch.Tensor:
 
 
 def power(images: torch.Tensor) -> torch.Tensor:
-    """What each frequency contributes to the squared l2 norm of an image.
+    """What each frequency contributes to the squared l2 norm of images (B, C, H, W).
 
     The rows cos(w_k (x + 1/2)) of the DCT-II are orthogonal, with squares that sum to N for k = 0
-    and to N / 2 for the others (Rao and Yip, 'Discrete cosine transform', 1990, section 2.2).
-
-    Args:
-        images (torch.Tensor): Shape (B, C, H, W), float32 or float64.
-
-    Returns:
-        torch.Tensor: Shape (B, H, W), the sum over the channels; summed, ||image||^2. An image
-        whose coefficients are multiplied by m has the squared norm sum m^2 power.
+    and to N / 2 for the others (Rao and Yip, 'Discrete cosine transform', 1990, section 2.2). The
+    result, (B, H, W), is the sum over the channels; summed, it is ||image||^2. An image whose
+    coefficients are multiplied by m has the squared norm sum m^2 power.
     """
     squares = dct(images).square().sum(dim=1)
     for axis in (-2, -1):
@@ -59,14 +46,7 @@ def power(images: torch.Tensor) -> torch.Tensor:
 
 
 def idct(coefficients: torch.Tensor) -> torch.Tensor:
-    """The inverse of ``dct``.
-
-    Args:
-        coefficients (torch.Tensor): Shape (..., H, W), float32 or float64.
-
-    Returns:
-        torch.Tensor: Images, of the same shape and type.
-    """
+    """The inverse of ``dct``, of the same shape and type."""
     return _backward(_backward(coefficients).mT).mT
 
 
@@ -75,11 +55,11 @@ def blurred(coefficients: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
 
     Args:
         coefficients (torch.Tensor): From ``dct``, shape (..., H, W).
-        variance (torch.Tensor): Variance of the kernels in squared pixels, at least 0, of a shape
-            that broadcasts with the leading axes of the coefficients.
+        variance (torch.Tensor): Of the kernels in squared pixels, at least 0, of a shape that
+            broadcasts with the leading axes of the coefficients.
 
     Returns:
-        torch.Tensor: Images, of the shape and type of the coefficients.
+        torch.Tensor: Of the shape and type of the coefficients.
     """
     rows, columns = (
         torch.exp(-0.5 * variance[..., None] * frequencies(size, variance).square())

@@ -30,42 +30,22 @@ PATH = 0.125
 
 
 def rotation_matrices(degrees: torch.Tensor) -> torch.Tensor:
-    """Rotations anticlockwise as seen in the picture, for x to the right and y downwards.
-
-    Args:
-        degrees (torch.Tensor): Shape (B,).
-
-    Returns:
-        torch.Tensor: Shape (B, 2, 2).
-    """
+    """Rotations (B, 2, 2) by degrees (B,), anticlockwise as seen, for y downwards."""
     cos, sin = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
     return torch.stack([cos, sin, -sin, cos], dim=-1).reshape(-1, 2, 2)
 
 
 def scaling_matrices(factor: torch.Tensor) -> torch.Tensor:
-    """Scalings about the centre.
-
-    Args:
-        factor (torch.Tensor): Shape (B,).
-
-    Returns:
-        torch.Tensor: Shape (B, 2, 2).
-    """
+    """Scalings (B, 2, 2) about the centre by factors (B,)."""
     return factor[:, None, None] * torch.eye(2, dtype=factor.dtype, device=factor.device)
 
 
 def move_bilinear(
     images: torch.Tensor, backward: torch.Tensor, padding: str = 'reflection'
 ) -> torch.Tensor:
-    """Images moved by a linear map about their centre, read by bilinear interpolation.
+    """Images (B, C, H, W) moved by a linear map about their centre, read by bilinear interpolation.
 
-    Args:
-        images (torch.Tensor): Shape (B, C, H, W).
-        backward (torch.Tensor): Shape (B, 2, 2): where a pixel's content comes from.
-        padding (str): What lies outside, as for ``read_bilinear``.
-
-    Returns:
-        torch.Tensor: Shape (B, C, H, W).
+    ``backward`` (B, 2, 2) says where a pixel's content comes from, ``padding`` what lies outside.
     """
     grid = pixel_grid(images.shape[-2], images.shape[-1], images.device)
     return read_bilinear(images, torch.einsum('bij,hwj->bhwi', backward, grid), padding)
@@ -116,16 +96,7 @@ class Geometric(Transformation):
         """
 
     def moved(self, parameters: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Where the content of each pixel goes.
-
-        Args:
-            parameters (torch.Tensor): Shape (B, P), float64.
-            height (int): Rows.
-            width (int): Columns.
-
-        Returns:
-            torch.Tensor: Shape (B, H, W, 2): (x, y) in pixels from the centre.
-        """
+        """Where the content of each pixel goes, (B, H, W, 2): (x, y) in pixels from the centre."""
         matrix, shift = self.affine(parameters)
         grid = pixel_grid(height, width, parameters.device)
         return torch.einsum('bij,hwj->bhwi', matrix, grid) + shift[:, None, None]
@@ -174,13 +145,7 @@ class Geometric(Transformation):
     ) -> torch.Tensor:
         """What ``labels_of_content`` gives, without a check of the parameters' range.
 
-        Args:
-            label_map (torch.Tensor): Shape (B, H, W), integers.
-            parameters (torch.Tensor): Shape (B, P), float64.
-            missing (int): Value for content that left the frame.
-
-        Returns:
-            torch.Tensor: Shape (B, H, W).
+        ``parameters`` are (B, P), float64, and ``missing`` stands for content that left the frame.
         """
         moved = self.moved(parameters, *label_map.shape[1:])
         return read_nearest(label_map, moved, missing, self.padding == 'cyclic')
@@ -352,6 +317,11 @@ class Rotation(AboutCentre):
 
     Raises:
         ValueError: If the padding is not known.
+
+    Example:
+        >>> images = torch.tensor([[[[0.0, 1.0], [0.0, 0.0]]]])
+        >>> Rotation()(images, 90.0).abs().round(decimals=3).tolist()
+        [[[[1.0, 0.0], [0.0, 0.0]]]]
     """
 
     name = 'rotation'
@@ -404,12 +374,8 @@ class Scaling(AboutCentre):
 def swept_boxes(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Smallest boxes about paths that are arcs about the centre, or parts of rays from it.
 
-    Args:
-        first (torch.Tensor): One end of each path, shape (..., 2): (x, y) from the centre.
-        last (torch.Tensor): The other end, less than a quarter turn apart.
-
-    Returns:
-        tuple[torch.Tensor, torch.Tensor]: Lowest and highest (x, y), both of the same shape.
+    The ends of a path, both (..., 2), (x, y) from the centre, are less than a quarter turn apart.
+    The boxes are lowest and highest (x, y).
     """
     low, high = torch.minimum(first, last), torch.maximum(first, last)
     # An arc that crosses an axis reaches its radius there; a ray crosses none.

@@ -18,30 +18,20 @@ NEAR = 1e-6
 
 
 def reflected_index(size: int, margin: int, device: torch.device) -> torch.Tensor:
-    """Where the pixels of an axis continued by reflection come from.
+    """Where the pixels of an axis that is continued by reflection come from.
 
-    Args:
-        size (int): Pixels along the axis.
-        margin (int): Pixels to add on each side; it may exceed the size.
-        device (torch.device): Where the result lies.
-
-    Returns:
-        torch.Tensor: Shape (size + 2 * margin,), integers in [0, size).
+    ``margin`` pixels are added on each side, maybe more than ``size``. The result has the shape
+    (size + 2 * margin,) and holds integers in [0, size).
     """
     place = torch.arange(-margin, size + margin, device=device) % (2 * size)
     return torch.minimum(place, 2 * size - 1 - place)
 
 
 def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Filters each image with its own kernel; the border is reflected.
+    """Filters images (B, C, H, W) with a kernel each, (B, h, w); the border is reflected.
 
-    Args:
-        images (torch.Tensor): Shape (B, C, H, W).
-        kernels (torch.Tensor): Shape (B, h, w), h and w odd, the same under a half turn (so that
-            convolution and correlation agree).
-
-    Returns:
-        torch.Tensor: Shape (B, C, H, W), of the images' dtype.
+    h and w are odd, and the kernels the same under a half turn, so that convolution and correlation
+    agree.
     """
     batch, channels, height, width = images.shape
     rows = reflected_index(height, kernels.shape[1] // 2, images.device)
@@ -54,30 +44,15 @@ def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
 def apply_separable(
     images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
 ) -> torch.Tensor:
-    """Multiplies each image by a matrix from either side.
-
-    Args:
-        images (torch.Tensor): Shape (B, C, H, W).
-        rows (torch.Tensor): Shape (B, H, H): acts along the height.
-        columns (torch.Tensor): Shape (B, W, W): acts along the width.
-
-    Returns:
-        torch.Tensor: Shape (B, C, H, W), of the images' dtype.
-    """
+    """Images (B, C, H, W) times matrices, (B, H, H) from above and (B, W, W) from the side."""
     left, right = rows.to(images.dtype)[:, None], columns.to(images.dtype)[:, None]
     return left @ images @ right.mT
 
 
 def pixel_grid(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """Positions of the pixels relative to the image's centre.
+    """Positions of the pixels, (x, y) from the image's centre, shape (H, W, 2), float64.
 
-    Args:
-        height (int): Rows.
-        width (int): Columns.
-        device (torch.device): Where the result lies.
-
-    Returns:
-        torch.Tensor: Shape (H, W, 2): x to the right and y downwards, in pixels, float64.
+    x grows to the right and y downwards, in pixels.
     """
     y = torch.arange(height, dtype=torch.float64, device=device) - (height - 1) / 2
     x = torch.arange(width, dtype=torch.float64, device=device) - (width - 1) / 2
@@ -85,9 +60,7 @@ def pixel_grid(height: int, width: int, device: torch.device) -> torch.Tensor:
 
 
 def read_bilinear(images: torch.Tensor, positions: torch.Tensor, padding: str) -> torch.Tensor:
-    """Images at given positions, by bilinear interpolation.
-
-    Differentiable in the positions, backwards and forwards.
+    """Images at given positions, by bilinear interpolation, differentiable in the positions.
 
     Args:
         images (torch.Tensor): Shape (B, C, H, W).
@@ -209,16 +182,10 @@ def _slope_range(
 def read_nearest(
     label_map: torch.Tensor, positions: torch.Tensor, ignore_index: int, cyclic: bool = False
 ) -> torch.Tensor:
-    """Label maps at given positions, from the nearest pixel.
+    """Label maps (B, H, W) at positions (B, H', W', 2), in pixels from the centre: the nearest label.
 
-    Args:
-        label_map (torch.Tensor): Shape (B, H, W).
-        positions (torch.Tensor): Shape (B, H', W', 2): (x, y) in pixels from the centre.
-        ignore_index (int): Label for positions outside the frame (beyond the pixels' edges).
-        cyclic (bool): Whether the frame's opposite edges meet, so that nothing is outside.
-
-    Returns:
-        torch.Tensor: Shape (B, H', W'), of the same dtype.
+    Positions outside the frame, beyond the pixels' edges, have ``ignore_index``; with ``cyclic``,
+    opposite edges meet and nothing is outside.
     """
     extent = positions.new_tensor([label_map.shape[2], label_map.shape[1]])
     # Nearest, and a position half-way (up to rounding) goes right and down.

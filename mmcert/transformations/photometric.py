@@ -133,14 +133,9 @@ class Pixelate(Transformation):
 
 
 def block_means(size: int, factor: float) -> torch.Tensor:
-    """Pixelation of an axis.
+    """Means of blocks of about ``factor`` pixels along an axis, as a matrix.
 
-    Args:
-        size (int): Pixels along the axis.
-        factor (float): Pixels that a block has about, at least 1.
-
-    Returns:
-        torch.Tensor: Shape (size, size), float64; rows sum to 1.
+    Its shape is (size, size), float64, and its rows sum to 1.
     """
     blocks = max(math.floor(size / factor + 1e-4), 1)
     edges = torch.arange(blocks + 1, dtype=torch.float64) * (size / blocks)
