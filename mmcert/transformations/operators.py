@@ -182,7 +182,7 @@ def _slope_range(
 def read_nearest(
     label_map: torch.Tensor, positions: torch.Tensor, ignore_index: int, cyclic: bool = False
 ) -> torch.Tensor:
-    """Label maps (B, H, W) at positions (B, H', W', 2), in pixels from the centre: the nearest label.
+    """Label maps (B, H, W) at positions (B, H', W', 2), in pixels from the centre: the nearest.
 
     Positions outside the frame, beyond the pixels' edges, have ``ignore_index``; with ``cyclic``,
     opposite edges meet and nothing is outside.
