@@ -76,10 +76,6 @@ class PointTransformation(ParametricTransformation):
         without = 'all other columns, normals included, stay as they are'
         return f'{with_normals if self.normals else without}; {STAGE}'
 
-    def check(self, inputs: torch.Tensor) -> None:
-        """Refuses what is no cloud (N, 3) of floating point numbers, or (N, 6) with normals."""
-        self.check_shape(inputs)
-
     def check_shape(self, inputs: torch.Tensor) -> None:
         """Refuses what is no cloud (N, 3) of floating point numbers, or (N, 6) with normals."""
         if inputs.ndim != 2 or inputs.shape[1] != self.num_columns:

@@ -10,7 +10,18 @@ MAX_SIGMA = 5.0
 
 
 def validate_positive(value: float, name: str = 'sigma') -> float:
-    """A positive finite number as a float; ``name`` is what a ValueError calls another one."""
+    """Checks a positive finite number.
+
+    Args:
+        value (float): The number.
+        name (str): What the message calls it.
+
+    Returns:
+        float: The same number.
+
+    Raises:
+        ValueError: If it is not one.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f'{name} must be a finite number, got {value!r}')
     if value <= 0:
@@ -19,7 +30,18 @@ def validate_positive(value: float, name: str = 'sigma') -> float:
 
 
 def validate_sigma(sigma: float, name: str = 'sigma') -> float:
-    """A noise level in [0, 1] image units; a ValueError says if it is evidently in 0-255 units."""
+    """Checks a noise level in [0, 1] image units.
+
+    Args:
+        sigma (float): Standard deviation, or another scale, of the noise.
+        name (str): What the message calls it.
+
+    Returns:
+        float: The same number.
+
+    Raises:
+        ValueError: If it is not a positive finite number, or evidently in 0-255 units.
+    """
     if validate_positive(sigma, name) > MAX_SIGMA:
         raise ValueError(
             f'{name}={sigma} looks like 0-255 units; mmcert takes [0, 1] image units: did you mean '

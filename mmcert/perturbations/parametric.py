@@ -70,6 +70,10 @@ class ParametricTransformation(Perturbation):
         self.check_shape(inputs)
         return self._transform(inputs.double(), self.checked(parameter, inputs)).to(inputs.dtype)
 
+    def check(self, inputs: torch.Tensor) -> None:
+        """Refuses what ``check_shape`` does; see ``Perturbation``."""
+        self.check_shape(inputs)
+
     @abstractmethod
     def check_shape(self, inputs: torch.Tensor) -> None:
         """Refuses an input of another shape or type, with a ValueError."""

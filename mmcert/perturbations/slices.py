@@ -131,15 +131,10 @@ class SlicedTransformation(Perturbation):
         return self.transformation.read_content(labels.to(torch.int32), middle, -1)
 
     def labels_for_hits(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """What label maps say of the content, wherever in the slice it is; see ``Perturbation``.
+        """The label of all pixels that the content at v may be nearest to; see ``Perturbation``.
 
-        Args:
-            labels (torch.Tensor): Shape (B, H, W), integers of at least 0.
-            parameters (torch.Tensor): Not needed: the slice is known.
-
-        Returns:
-            torch.Tensor: Shape (B, H, W), int32: the label of all pixels that the content at v may
-            be nearest to, or -1 if they differ or one is out of the frame.
+        It is -1 if they differ or one is out of the frame. The slice is known, so the parameters are
+        not needed. Shape (B, H, W), int32.
         """
         pixels = self._pixels(labels)
         flat = labels.flatten(1).to(torch.int32)
@@ -155,9 +150,6 @@ class SlicedTransformation(Perturbation):
         The slice is cut into parts. Within one, at whose ends the distances are D and D', no
         distance exceeds (D + D' + L step) / 2, with L the proven Lipschitz constant on that part.
         Computed in double precision.
-
-        Args:
-            inputs (torch.Tensor): Image, shape (C, H, W).
 
         Returns:
             torch.Tensor: Upper bounds of sup ||T_xi x - T_a x||_2, shape (S,), float64, in [0, 1]

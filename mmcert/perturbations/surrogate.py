@@ -166,15 +166,9 @@ class SurrogateTransform(Perturbation):
         return not self.moves_labels
 
     def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """Draws theta first, then theta'.
+        """Draws theta first, then theta', as one tensor (B, P + L h w), float64.
 
-        Args:
-            inputs (torch.Tensor): Image, shape (C, H, W).
-            generators (Sequence[torch.Generator]): One for each draw.
-
-        Returns:
-            torch.Tensor: Shape (B, P + L h w), float64: theta in units of the range, then theta' in
-            the order of the latent.
+        theta is in units of the range, theta' in the order of the latent (L, h, w).
         """
         surrogate = self._needed()
         squares = math.prod(-(-side // surrogate.stride) for side in inputs.shape[-2:])

@@ -215,14 +215,10 @@ class AboutCentre(Geometric):
 
     @abstractmethod
     def rate(self, low: float) -> torch.Tensor:
-        """How fast the place q = A_u^{-1} v that a pixel reads moves with the parameter.
-
-        Args:
-            low (float): Lower end of the interval of parameters.
+        """How fast the place q = A_u^{-1} v that a pixel reads moves with the parameter u >= low.
 
         Returns:
-            torch.Tensor: G of shape (2, 2), float64: for u >= low, dq/du is G q times a number in
-            [-1, 1].
+            torch.Tensor: G of shape (2, 2), float64: dq/du is G q times a number in [-1, 1].
         """
 
     @abstractmethod
@@ -268,13 +264,7 @@ class AboutCentre(Geometric):
         return worst.sqrt()
 
     def reached(self, low: float, high: float, height: int, width: int) -> torch.Tensor:
-        """All pixels at which content may be found as the parameter runs through an interval.
-
-        Args:
-            low (float): Lower end of the interval.
-            high (float): Upper end.
-            height (int): Rows.
-            width (int): Columns.
+        """All pixels at which content may be found as the parameter runs through [low, high].
 
         Returns:
             torch.Tensor: Shape (K, H, W), integers: for the content of each pixel the numbers y W +
@@ -391,17 +381,10 @@ def _squared_speeds(
     rate: torch.Tensor,
     padding: str,
 ) -> torch.Tensor:
-    """Bounds of ||d/du T_u x||_2^2 while each pixel reads within a box; see ``lipschitz``.
+    """Bounds of ||d/du T_u x||_2^2, (B,), float64, while each pixel reads within a box.
 
-    Args:
-        images (torch.Tensor): Shape (B, C, H, W).
-        boxes (tuple[torch.Tensor, torch.Tensor]): Lowest and highest (x, y) that each pixel reads,
-            from the centre, shape (H, W, 2) each, at most a pixel apart.
-        rate (torch.Tensor): G of shape (2, 2), float64.
-        padding (str): 'reflection' or 'zeros'.
-
-    Returns:
-        torch.Tensor: Shape (B,), float64.
+    ``boxes`` are the lowest and highest (x, y) that each pixel reads, from the centre, (H, W, 2)
+    each, at most a pixel apart; ``rate`` is G, (2, 2), float64. See ``lipschitz``.
     """
     height, width = images.shape[-2:]
     # A ring of zeros stands for all that lies outside.
