@@ -133,8 +133,8 @@ class SlicedTransformation(Perturbation):
     def labels_for_hits(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """The label of all pixels that the content at v may be nearest to; see ``Perturbation``.
 
-        It is -1 if they differ or one is out of the frame. The slice is known, so the parameters are
-        not needed. Shape (B, H, W), int32.
+        It is -1 if they differ or one is out of the frame. The slice is known, so the parameters
+        are not needed. Shape (B, H, W), int32.
         """
         pixels = self._pixels(labels)
         flat = labels.flatten(1).to(torch.int32)
