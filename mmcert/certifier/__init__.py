@@ -3,7 +3,7 @@
 from mmcert.certifier.certifier import Certifier
 from mmcert.certifier.plan import CertificationPlan, selections_of, weights_digest
 from mmcert.certifier.result import CertifiedInput
-from mmcert.certifier.segmentor import PlainSegmentor, Segmentor
+from mmcert.certifier.segmentor import PlainSegmentor, Segmentor, UnrepeatableModelError
 
 __all__ = [
     'CertificationPlan',
@@ -11,6 +11,7 @@ __all__ = [
     'Certifier',
     'PlainSegmentor',
     'Segmentor',
+    'UnrepeatableModelError',
     'selections_of',
     'weights_digest',
 ]

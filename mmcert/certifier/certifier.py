@@ -33,6 +33,11 @@ from mmcert.votes import VotesFileError, VotesRecord, VotesStore
 class Certifier:
     """Certifies the labels that a base model gives to inputs, each input by itself.
 
+    The theorem is about a deterministic function: what the base model makes of an input must depend
+    on that input alone, not on random numbers, earlier calls or other inputs of the batch. Call
+    ``model.eval()``, and seed inside the function whatever it draws. Before the first input is
+    sampled, two passes of a plain function over it, without noise, must agree.
+
     Votes that lie in the store are found again, and an input that was broken off goes on where it
     stopped. Before an input is sampled, the plan is checked: the first input that cannot be
     certified with so few draws is an error, later ones are warned of.
@@ -89,7 +94,7 @@ class Certifier:
         self.on_draws = on_draws
         self.logger = logger or logging.getLogger('mmcert')
         self.processes = processes or ProcessGroup()
-        self._feasible = False
+        self._feasible = self._repeatable = False
         self._batch_sizes: dict[torch.Size, BatchSize] = {}
 
     @torch.no_grad()
@@ -106,8 +111,9 @@ class Certifier:
         """Certifies one input.
 
         Args:
-            segment (Callable | Segmentor): The base model for this input: a function as in
-                ``collect_votes``, or an object that also knows how clear its labels are.
+            segment (Callable | Segmentor): The base model for this input: a deterministic function
+                as in ``collect_votes``, or an object that also knows how clear its labels are and
+                answers for its own repeatability.
             inputs (torch.Tensor): The input, in the units of the perturbation; images in [0, 1].
             label (np.ndarray | None): Its ground truth, in the shape of the label maps.
             name (str | None): Its name in the store, a legal file name; by default one that its
@@ -121,6 +127,7 @@ class Certifier:
 
         Raises:
             ValueError: If the input is not one of the perturbation.
+            UnrepeatableModelError: If two passes of a function over the first input differ.
             InfeasiblePlanError: If the draws are too few for the first input, before it is sampled.
             VotesFileError: If the store holds votes of another input under this name.
         """
@@ -145,6 +152,10 @@ class Certifier:
         self._require_feasible(name, num_components, threshold)
         if found is not None and plan.stopping is None:
             return CertifiedInput(found, plan, threshold, self.identity)
+        if isinstance(model, PlainSegmentor) and not self._repeatable:
+            with processes.fail_together(inputs.device):
+                model.require_repeatable(inputs)
+            self._repeatable = True
         settings = replace(
             plan.sampling,
             batch_size=self._batch_size(inputs.shape),

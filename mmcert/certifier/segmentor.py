@@ -13,14 +13,24 @@ from mmcert.sampling.outputs import Output, check_range, checked_labels, require
 from mmcert.sampling.passes import Segment
 from mmcert.votes import Grid
 
+Labelled = tuple[torch.Tensor, torch.Tensor | None]
+"""Labels of one input, and margins (uint8) of the same shape where there are scores."""
+
+
+class UnrepeatableModelError(ValueError):
+    """The base model is not a function of its input: two passes over it differ."""
+
 
 class Segmentor(Protocol):
-    """The function that is smoothed, for one input: perturbed inputs to labels."""
+    """The function that is smoothed, for one input: perturbed inputs to labels.
+
+    It must be deterministic: what it makes of an input depends on that input alone.
+    """
 
     def __call__(self, inputs: list[torch.Tensor], /) -> Output:
         """Label maps of a batch, or the scores that give them."""
 
-    def with_margin(self, inputs: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def with_margin(self, inputs: torch.Tensor, /) -> Labelled:
         """Labels of one input, and how clear each of them is, uint8, in the same shape."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -35,7 +45,8 @@ class PlainSegmentor:
     """A plain function as a ``Segmentor``.
 
     Args:
-        segment (Callable): Takes a list of B inputs and returns B label maps or ``LogitMaps``.
+        segment (Callable): Takes a list of B inputs and returns B label maps or ``LogitMaps``. It
+            must be deterministic, see ``Certifier``.
         num_classes (int): Labels lie in [0, num_classes).
     """
 
@@ -49,7 +60,7 @@ class PlainSegmentor:
         """Label maps of a batch, or the scores that give them."""
         return self.segment(inputs)
 
-    def with_margin(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def with_margin(self, inputs: torch.Tensor) -> Labelled:
         """Labels of one input, and how clear each of them is if the function returns scores."""
         self.device, output = inputs.device.type, self.segment([inputs])
         if not isinstance(output, LogitMaps):
@@ -58,9 +69,32 @@ class PlainSegmentor:
         check_range(labels, self.num_classes)
         return labels, margin
 
+    def require_repeatable(self, inputs: torch.Tensor) -> None:
+        """Raises ``UnrepeatableModelError`` if two passes over an input differ.
+
+        A check, not a proof: randomness that leaves this input's labels as they are is not seen.
+        """
+        first, second = self.with_margin(inputs), self.with_margin(inputs)
+        if differing := count_differing(first, second):
+            raise UnrepeatableModelError(
+                f'two passes of the base model over the same input differ at {differing} of '
+                f'{first[0].numel()} components, but what is smoothed must be a deterministic '
+                'function of its input. Switch dropout and batch statistics off with model.eval(), '
+                'and seed inside the function whatever random numbers it needs, by its input. On a '
+                'CUDA device torch.use_deterministic_algorithms(True) may be missing'
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """The device; a function says no more of its arithmetic."""
         return {'device': self.device}
+
+
+def count_differing(first: Labelled, second: Labelled) -> int:
+    """Components at which two passes differ: in the label, or the margin by more than a step."""
+    differing = first[0] != second[0]
+    if first[1] is not None and second[1] is not None:
+        differing = differing | ((first[1].int() - second[1].int()).abs() > 1)
+    return int(differing.sum())
 
 
 def clear_labels(output: LogitMaps) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,12 +14,7 @@ from numpy.typing import NDArray
 
 from mmcert.fields import IMAGE_FIELDS
 from mmcert.models.adapter import Adapter, Maps
-from mmcert.models.image_segmentor import (
-    RESOLUTIONS,
-    ImageSegmentor,
-    Resolution,
-    to_unit_range,
-)
+from mmcert.models.image_segmentor import RESOLUTIONS, ImageSegmentor, Resolution, to_unit_range
 from mmcert.models.precision import PrecisionSettings
 
 Space = Literal['original', 'model']
@@ -61,11 +56,7 @@ class ImageAdapter(Adapter[SegDataSample]):
 
     def spec(self) -> dict[str, Any]:
         """Scales, flip, space, and the resolution where it is not the image's."""
-        spec: dict[str, Any] = {
-            'scales': list(self.scales),
-            'flip': self.flip,
-            'space': self.space,
-        }
+        spec: dict[str, Any] = {'scales': list(self.scales), 'flip': self.flip, 'space': self.space}
         # Votes of earlier versions are found without it.
         if self.resolution != 'image':
             spec['resolution'] = self.resolution

@@ -16,11 +16,11 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
 from mmseg.structures import SegDataSample
 
-from mmcert.certifier.segmentor import clear_labels, margins
+from mmcert.certifier.segmentor import Labelled, clear_labels, margins
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
 from mmcert.models.overrides import is_untouched
 from mmcert.models.precision import PrecisionSettings
-from mmcert.models.randomness import Labelled, joined
+from mmcert.models.randomness import joined
 from mmcert.models.segmentor import RepeatableSegmentor
 from mmcert.sampling import LogitMaps
 from mmcert.sampling.label_decoding import decode_labels

@@ -10,10 +10,10 @@ from mmdet3d.models.segmentors import EncoderDecoder3D
 from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModel
 
-from mmcert.certifier.segmentor import margins
+from mmcert.certifier.segmentor import Labelled, margins
 from mmcert.models.overrides import is_untouched
 from mmcert.models.precision import PrecisionSettings
-from mmcert.models.randomness import Labelled, content_number, joined
+from mmcert.models.randomness import content_number, joined
 from mmcert.models.segmentor import RepeatableSegmentor
 from mmcert.sampling.outputs import require_finite
 

@@ -20,12 +20,10 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 
+from mmcert.certifier.segmentor import Labelled, UnrepeatableModelError, count_differing
 from mmcert.sampling import input_digest
 
 Result = TypeVar('Result')
-
-Labelled = tuple[torch.Tensor, torch.Tensor]
-"""Labels and margins of one input, as ``with_margin`` gives them."""
 
 SEEDED = (
     "the base model draws random numbers; the global generators (torch's, NumPy's, Python's) are "
@@ -41,10 +39,6 @@ UNREPEATABLE = (
     'of another run may differ'
 )
 """What certificates say of a model that gives other labels in another pass."""
-
-
-class UnrepeatableModelError(ValueError):
-    """The base model is no function of its input: two passes over it differ."""
 
 
 class GeneratorStates:
@@ -202,9 +196,7 @@ class Repeatability:
         """
         if self.differing is not None:
             return
-        second = again()
-        moved = (first[1].int() - second[1].int()).abs() > 1
-        differing = int(((first[0] != second[0]) | moved).sum())
+        differing = count_differing(first, again())
         if differing:
             found = (
                 f'two passes of {type(self.base).__name__} over the same input differ at '

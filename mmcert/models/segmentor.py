@@ -9,14 +9,9 @@ from typing import Any
 import torch
 from mmengine.model import BaseModel
 
+from mmcert.certifier.segmentor import Labelled
 from mmcert.models.precision import PrecisionSettings
-from mmcert.models.randomness import (
-    SEEDED,
-    UNREPEATABLE,
-    Labelled,
-    RandomNumbers,
-    Repeatability,
-)
+from mmcert.models.randomness import SEEDED, UNREPEATABLE, RandomNumbers, Repeatability
 from mmcert.sampling import LogitMaps
 from mmcert.votes import Grid
 

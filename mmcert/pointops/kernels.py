@@ -179,10 +179,7 @@ def ball_query(
 
 
 def knn(
-    k: int,
-    xyz: torch.Tensor,
-    center_xyz: torch.Tensor | None = None,
-    transposed: bool = False,
+    k: int, xyz: torch.Tensor, center_xyz: torch.Tensor | None = None, transposed: bool = False
 ) -> torch.Tensor:
     """Finds the k nearest points of each centre, nearest first.
 

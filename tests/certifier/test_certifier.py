@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmcert.certifier import CertificationPlan, Certifier, weights_digest
+from mmcert.certifier import CertificationPlan, Certifier, UnrepeatableModelError, weights_digest
 from mmcert.certify import CertifySettings, Hierarchy, InfeasiblePlanError
 from mmcert.certify.planning import StoppingRule
 from mmcert.perturbations import GaussianNoise
@@ -79,10 +79,10 @@ def test_stored_votes_are_found_and_other_models_and_plans_refused(model, image,
     plan, log = plan_of(), []
     store = plan.open_store(tmp_path, weights_digest(model))
     first = Certifier(plan, store=store).certify(segment_of(model, log), image, name='a')
-    assert sum(log) == 1 + 108
+    assert sum(log) == 1 + 2 + 108, 'base prediction, comparison of two passes, draws'
     again = Certifier(plan, store=store)
     found = again.certify(segment_of(model, log), image, name='a', label=first.maps['pred'])
-    assert sum(log) == 1 + 108, 'nothing was sampled'
+    assert sum(log) == 1 + 2 + 108, 'nothing was sampled'
     assert (found.maps['cert'] == first.maps['cert']).all()
     # Another label, the same votes; they answer other settings without the model.
     [record] = read_folder(tmp_path)
@@ -117,6 +117,40 @@ def test_an_input_that_was_broken_off_goes_on(model, image, tmp_path, looks):
     assert rest.votes.looks == whole.votes.looks
     assert (rest.votes.hits == whole.votes.hits).all()
     assert ('stopped' in rest.to_dict()) == looks
+
+
+def dropping(images):
+    scores = torch.stack(list(images)).mul(255).long() % 3
+    return torch.nn.functional.dropout(scores.float(), 0.5).long()[:, 0].clamp(max=2)
+
+
+def stateful(images, passes=[]):  # noqa: B006
+    passes.append(0)
+    return torch.full((len(images), 12, 16), len(passes) % 2)
+
+
+def drawing_scores(images):
+    return LogitMaps(torch.randn(len(images), 3, 6, 8), (12, 16))
+
+
+@pytest.mark.parametrize('segment', [dropping, stateful, drawing_scores])
+def test_a_function_that_is_not_deterministic_is_refused(image, tmp_path, segment):
+    plan = plan_of()
+    certifier = Certifier(plan, store=plan.open_store(tmp_path, 'x'))
+    for _ in range(2):  # A refused input is not taken for a checked one.
+        with pytest.raises(
+            UnrepeatableModelError, match=r'differ at \d+ of 192 components'
+        ) as error:
+            certifier.certify(segment, image)
+    assert 'model.eval()' in str(error.value) and 'seed inside' in str(error.value)
+    assert not list(tmp_path.rglob('*.npz')), 'nothing was sampled'
+
+
+def test_two_passes_are_compared_once(model, image):
+    log, certifier = [], Certifier(plan_of())
+    certifier.certify(segment_of(model, log), image)
+    certifier.certify(segment_of(model, log), image + 0.01)
+    assert sum(log) == 2 * (1 + 108) + 2
 
 
 def test_groups_are_counted_where_there_is_a_hierarchy(model, image):

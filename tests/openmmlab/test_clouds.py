@@ -21,12 +21,12 @@ from mmdet3d.models.segmentors import EncoderDecoder3D
 from mmdet3d.registry import DATASETS, MODELS
 from mmdet3d.structures import Det3DDataSample
 
+from mmcert.certifier import UnrepeatableModelError
 from mmcert.engine import SmoothingConfig
 from mmcert.metrics.confusion import total
 from mmcert.models.cloud_adapter import CloudAdapter
 from mmcert.models.point_segmentor import PointSegmentor
 from mmcert.models.precision import PrecisionSettings
-from mmcert.models.randomness import UnrepeatableModelError
 from mmcert.perturbations import CoordinateNoise
 from mmcert.sampling import SamplingSettings, collect_votes
 from mmcert.votes import read_folder

@@ -15,13 +15,13 @@ from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+from mmcert.certifier import UnrepeatableModelError
 from mmcert.engine import SmoothingConfig
 from mmcert.models import ImageSegmentor, SmoothedSegmentor, randomness
 from mmcert.models.randomness import (
     GeneratorStates,
     RandomNumbers,
     Repeatability,
-    UnrepeatableModelError,
     seeded,
 )
 from mmcert.perturbations import GaussianNoise
