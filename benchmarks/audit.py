@@ -23,26 +23,15 @@ def main() -> int:
 
 def render(results: Results) -> list[str]:
     """The worst finding of each method."""
-    findings = results['findings']
-    rows = [('method', 'meant to hold', 'worst oracle', 'families failed', '99.9 % interval', '')]
-    for name in dict.fromkeys(row['method'] for row in findings):
-        worst = max((row for row in findings if row['method'] == name), key=lambda row: row['low'])
-        rows.append(
-            (
-                name,
-                'yes' if worst['valid'] else 'no',
-                worst['oracle'],
-                f'{worst["failed"] / worst["families"]:.4f} (alpha {worst["alpha"]:g})',
-                f'{worst["low"]:.4f} to {worst["high"]:.4f}',
-                'violated' if worst['low'] > worst['alpha'] else '',
-            )
-        )
+    from mmcert.certify import audit
+
+    findings = [audit.Finding(**row) for row in results['findings']]
+    oracles = {finding.oracle for finding in findings}
     return [
-        *table(rows),
+        *table(audit.table(findings)),
         '',
-        f'{results["families"]:,} families for each method and each of '
-        f'{len({row["oracle"] for row in findings})} oracles (a tenth for the bootstrap), seed '
-        f'{results["seed"]}.',
+        f'{results["families"]:,} families for each method and each of {len(oracles)} oracles '
+        f'(a tenth for the bootstrap), seed {results["seed"]}.',
     ]
 
 

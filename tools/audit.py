@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from mmcert.certify.audit import CONFIDENCE, Audit, Finding
+from mmcert.certify.audit import CONFIDENCE, Audit, table
 from mmcert.cli import add_import, command, import_modules
 from mmcert.files import write_json
 
@@ -39,7 +39,13 @@ def main() -> int:
     except KeyboardInterrupt:
         print('\ninterrupted; what was finished:', file=sys.stderr)
         findings = audit.findings
-    print(table(findings, args.all))
+    from prettytable import PrettyTable
+
+    header, *rows = table(findings, args.all)
+    printed = PrettyTable([*header[:-1], 'level'])
+    printed.align[header[0]] = printed.align[header[2]] = 'l'
+    printed.add_rows(rows)
+    print(printed)
     print(
         f'{args.families} families for each pair (fewer for slow methods), seed {args.seed}; the '
         f'intervals hold {100 * CONFIDENCE:g}% each. "violated": more families failed than alpha '
@@ -47,38 +53,13 @@ def main() -> int:
     )
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        rows = [asdict(finding) for finding in findings]
-        write_json(args.out, {'seed': args.seed, 'families': args.families, 'findings': rows})
+        found = [asdict(finding) for finding in findings]
+        write_json(args.out, {'seed': args.seed, 'families': args.families, 'findings': found})
         print(f'wrote {args.out}')
     if len(findings) < len(audit.methods) * len(audit.oracles):
         return 130
     print('audit passed' if audit.passed() else 'AUDIT FAILED')
     return int(not audit.passed())
-
-
-def table(findings: list[Finding], everything: bool) -> str:
-    """The findings, or of each method the worst."""
-    from prettytable import PrettyTable
-
-    rows = PrettyTable(['method', 'valid', 'oracle', 'failed', 'interval', 'alpha', 'level'])
-    rows.align['method'] = rows.align['oracle'] = 'l'
-    for name in dict.fromkeys(finding.method for finding in findings):
-        mine = sorted(
-            (finding for finding in findings if finding.method == name), key=lambda f: -f.low
-        )
-        for finding in mine if everything else mine[:1]:
-            rows.add_row(
-                [
-                    name,
-                    'yes' if finding.valid else 'no',
-                    finding.oracle,
-                    f'{finding.failed / finding.families:.4f}',
-                    f'{finding.low:.4f} to {finding.high:.4f}',
-                    f'{finding.alpha:g}',
-                    'violated' if finding.violates_level else '',
-                ]
-            )
-    return rows.get_string()
 
 
 if __name__ == '__main__':

@@ -4,14 +4,14 @@ An oracle gives each component known class probabilities, so wrong certificates 
 those for a class (or group) of probability at most tau. A family *fails* if it has a wrong
 certificate; with k-FWER, if it has k or more. The audit draws many families of votes, some of them
 strongly dependent, and compares the share that fails with alpha by an exact confidence interval. It
-also runs methods that are known to be invalid: an audit that cannot see their failures is blind.
+also runs methods that are known to be invalid: an audit that misses their failures is blind.
 
-An audit cannot prove a procedure right; it can show it to be wrong.
+An audit cannot prove a procedure right. It can show that it is wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from mmcert.certify.simultaneous import joint_radii
 from mmcert.certify.votes import Votes
 
 CONFIDENCE = 0.999
-"""Of the interval of each failure rate: one of some hundred is off by chance in ten audits."""
+"""Of the interval of each failure rate: of some hundred, one is off by chance in ten audits."""
 
 CHUNK = 500
 """Families that are drawn at a time."""
@@ -46,8 +46,8 @@ class Oracle:
         n (int): Estimation draws.
         coupling (str): How the components of a draw depend: 'independent'; 'identical' (all from
             one uniform number); 'exclusive' (one number on a circle, with errors at different
-            places, so that only one component errs where that is possible); 'correlated'
-            (identical in most draws, independent in the others).
+            places: only one component errs, where that is possible); 'correlated' (identical in
+            most draws, independent in the others).
         order (str): Order of the components for ordered procedures: 'null first' or 'null last'.
     """
 
@@ -63,20 +63,15 @@ class Oracle:
     def draw(self, rng: np.random.Generator, families: int) -> NDArray[np.uint8]:
         """Label maps, shape (families, n0 + n, K)."""
         components = len(self.probabilities)
-        shape = (families, self.n0 + self.n)
-        if self.coupling == 'independent':
-            place = rng.random((*shape, components))
-        else:
-            common = rng.random((*shape, 1))
-            place = np.broadcast_to(common, (*shape, components))
-            if self.coupling == 'exclusive':
-                place = (common + np.arange(components) / components) % 1.0
-            elif self.coupling == 'correlated':
-                own = rng.random((*shape, 1)) < 0.05
-                place = np.where(own, rng.random((*shape, components)), place)
-        bounds = np.cumsum(self.probabilities, axis=1)[:, :-1]
-        labels = np.zeros(place.shape, dtype=np.uint8)
-        for bound in bounds.T:
+        draws = (families, self.n0 + self.n)
+        place = rng.random((*draws, components if self.coupling == 'independent' else 1))
+        if self.coupling == 'exclusive':
+            place = (place + np.arange(components) / components) % 1.0
+        elif self.coupling == 'correlated':
+            own = rng.random((*draws, 1)) < 0.05
+            place = np.where(own, rng.random((*draws, components)), place)
+        labels = np.zeros((*draws, components), dtype=np.uint8)
+        for bound in np.cumsum(self.probabilities, axis=1)[:, :-1].T:
             labels += place >= bound
         return labels
 
@@ -88,13 +83,7 @@ class Oracle:
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """One family of votes of an oracle.
-
-    Attributes:
-        oracle (Oracle): Where it comes from.
-        labels (np.ndarray): Its label maps, shape (n0 + n, K).
-        votes (Votes): Their votes, with n fixed.
-    """
+    """Label maps of an oracle, shape (n0 + n, K), with their votes (n fixed)."""
 
     oracle: Oracle
     labels: NDArray[np.uint8]
@@ -125,8 +114,8 @@ class Method:
     Attributes:
         name (str): For the table.
         fails (Callable): Whether a family fails.
-        valid (bool): Whether it is meant to keep its level.
-        share (float): Share of the families to run it on; some are slow.
+        valid (bool): Whether it should keep its level.
+        share (float): Share of the families to run it on; some methods are slow.
     """
 
     name: str
@@ -137,17 +126,9 @@ class Method:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the audit saw of one method on one oracle.
+    """How many families failed with one method on one oracle.
 
-    Attributes:
-        method (str): Name of the method.
-        oracle (str): Name of the oracle.
-        valid (bool): Whether the method is meant to keep its level.
-        families (int): Number of families.
-        failed (int): How many of them failed.
-        alpha (float): The significance level.
-        low (float): Lower end of the confidence interval of the failure rate.
-        high (float): Upper end.
+    ``low`` and ``high`` bound the failure rate, with confidence ``CONFIDENCE``.
     """
 
     method: str
@@ -165,7 +146,33 @@ class Finding:
         return self.low > self.alpha
 
 
-def _certified(settings: Mapping[str, object], looks: bool = False) -> Test:
+def table(
+    findings: list[Finding], everything: bool = False
+) -> list[tuple[str, str, str, str, str, str]]:
+    """The worst finding of each method, or every one: rows of a table, below their header."""
+    oracle, interval = (
+        'oracle' if everything else 'worst oracle',
+        f'{100 * CONFIDENCE:g} % interval',
+    )
+    rows = [('method', 'meant to hold', oracle, 'families failed', interval, '')]
+    for name in dict.fromkeys(finding.method for finding in findings):
+        of_method = (finding for finding in findings if finding.method == name)
+        worst_first = sorted(of_method, key=lambda finding: -finding.low)
+        rows += [
+            (
+                name,
+                'yes' if finding.valid else 'no',
+                finding.oracle,
+                f'{finding.failed / finding.families:.4f} (alpha {finding.alpha:g})',
+                f'{finding.low:.4f} to {finding.high:.4f}',
+                'violated' if finding.violates_level else '',
+            )
+            for finding in (worst_first if everything else worst_first[:1])
+        ]
+    return rows
+
+
+def _certified(settings: CertifySettings, looks: bool = False) -> Test:
     """Certificates under some settings."""
 
     def fails(family: Family, _: np.random.Generator) -> bool:
@@ -177,13 +184,13 @@ def _certified(settings: Mapping[str, object], looks: bool = False) -> Test:
 
 
 def _by_margin(
-    votes: Votes, oracle: Oracle, settings: Mapping[str, object], hierarchy: Hierarchy | None = None
+    votes: Votes, oracle: Oracle, settings: CertifySettings, hierarchy: Hierarchy | None = None
 ) -> Certificate:
     """Certifies in the oracle's order, as a run does by the margin of the clean input."""
     margin = np.empty(votes.num_components, dtype=np.int64)
     margin[oracle.ranking()] = np.arange(margin.size)[::-1]
-    wanted = CertifySettings(oracle.tau, oracle.alpha, order='margin', **settings)  # type: ignore[arg-type]
-    return certify_votes(votes, wanted, hierarchy, margin=margin)
+    settings = replace(settings, tau=oracle.tau, alpha=oracle.alpha)
+    return certify_votes(votes, settings, hierarchy, margin=margin)
 
 
 def _by_selection_votes(procedure: str, selection: str = SELECTION) -> Test:
@@ -218,7 +225,7 @@ def _joint(selection: str) -> Test:
     return fails
 
 
-def _groups(settings: Mapping[str, object], looks: bool = False) -> Test:
+def _groups(settings: CertifySettings, looks: bool = False) -> Test:
     """A hierarchy of one level: groups of two classes each, above the classes."""
 
     def fails(family: Family, _: np.random.Generator) -> bool:
@@ -245,7 +252,7 @@ def _groups(settings: Mapping[str, object], looks: bool = False) -> Test:
 
 
 def _peeking(family: Family, _: np.random.Generator) -> bool:
-    """Holm's procedure after every fourth draw, each time at the whole of alpha."""
+    """Holm's procedure after every fourth draw, each time at all of alpha."""
     votes, oracle = family.votes, family.oracle
     agree = (family.labels[oracle.n0 :] == votes.guess).cumsum(axis=0)
     certified = np.zeros(votes.num_components, dtype=bool)
@@ -302,31 +309,27 @@ def _plainly(votes: Votes, oracle: Oracle) -> NDArray[np.bool_]:
     ).certified
 
 
-def _all_settings() -> Iterator[tuple[str, dict[str, object]]]:
-    for procedure, rule in PROCEDURES.items():
-        for selection in SELECTION_CHOICES[::-1]:
-            settings: dict[str, object] = {'procedure': procedure, 'selection': selection}
-            if rule.takes_k:
-                settings['k'] = 5
-            yield f'{procedure}{" k=5" if rule.takes_k else ""}, {selection}', settings
+def _settings(procedure: str, selection: str) -> CertifySettings:
+    k = 5 if PROCEDURES[procedure].takes_k else None
+    return CertifySettings(Oracle.tau, Oracle.alpha, procedure, selection, k, order='margin')
 
 
 def methods() -> tuple[Method, ...]:
-    """All that is held against alpha, and the invalid methods that the audit must see through.
-
-    Returns:
-        tuple[Method, ...]: Among them, every registered procedure with every selection.
-    """
-    every = list(_all_settings())
+    """Every registered procedure with every selection, and invalid methods that must be seen."""
+    every = [
+        (f'{name}{" k=5" if rule.takes_k else ""}, {selection}', _settings(name, selection))
+        for name, rule in PROCEDURES.items()
+        for selection in SELECTION_CHOICES[::-1]
+    ]
     found = [Method(name, _certified(settings)) for name, settings in every]
     found += [Method(f'{name}, in looks', _certified(settings, True)) for name, settings in every]
     found += [Method(f'joint radii, {name}', _joint(name)) for name in SELECTION_CHOICES[::-1]]
     found += [Method(f'groups, {name}', _groups(settings)) for name, settings in every]
     for name in (name for name, rule in PROCEDURES.items() if rule.takes_order):
-        same_draws = {'procedure': name, 'selection': 'same_draws'}
+        same_draws = _groups(_settings(name, 'same_draws'), looks=True)
         by_votes = f'{name} by the selection votes'
         found += [
-            Method(f'groups, {name}, same_draws, in looks', _groups(same_draws, True)),
+            Method(f'groups, {name}, same_draws, in looks', same_draws),
             Method(by_votes, _by_selection_votes(name)),
             Method(f'{by_votes}, same_draws', _by_selection_votes(name, 'same_draws'), valid=False),
         ]
@@ -341,7 +344,7 @@ def methods() -> tuple[Method, ...]:
 
 
 def _rows(*probabilities: tuple[int, list[float]]) -> NDArray[np.float64]:
-    """Probabilities of components, given as (how many, probabilities of the classes)."""
+    """Probabilities of components, from pairs (number, probabilities of the classes)."""
     return np.array([p for count, p in probabilities for _ in range(count)])
 
 
@@ -357,11 +360,7 @@ ORACLES: tuple[Oracle, ...] = (
     Oracle('identical components', _rows((20, _TWO)), coupling='identical'),
     Oracle('errors that exclude each other', _rows((20, _TWO)), coupling='exclusive'),
     Oracle(
-        'correlated, half sure',
-        _rows((20, _SURE), (20, _TWO)),
-        n0=45,
-        n=193,
-        coupling='correlated',
+        'correlated, half sure', _rows((20, _SURE), (20, _TWO)), n0=45, n=193, coupling='correlated'
     ),
     Oracle('half sure, null first', _rows((10, _SURE), (10, _TWO))),
     Oracle('half sure, null last', _rows((10, _SURE), (10, _TWO)), order='null last'),
@@ -402,11 +401,7 @@ class Audit:
     findings: list[Finding] = field(default_factory=list)
 
     def run(self) -> list[Finding]:
-        """Audits every method with every oracle.
-
-        Returns:
-            list[Finding]: One per pair.
-        """
+        """Audits every method with every oracle; one finding per pair."""
         for index, oracle in enumerate(self.oracles):
             if self.progress is not None:
                 self.progress(oracle.name)
@@ -425,12 +420,12 @@ class Audit:
                     if done < runs[index]:
                         failed[index] += method.fails(family, rng)
                 done += 1
-        for method, count, families in zip(
+        for method, count, runs_of in zip(
             self.methods, failed.tolist(), runs.tolist(), strict=True
         ):
-            interval = _interval(count, families)
+            interval = _interval(count, runs_of)
             yield Finding(
-                method.name, oracle.name, method.valid, families, count, oracle.alpha, *interval
+                method.name, oracle.name, method.valid, runs_of, count, oracle.alpha, *interval
             )
 
     def passed(self) -> bool:
@@ -448,7 +443,7 @@ def _interval(count: int, total: int) -> tuple[float, float]:
 
 
 def _count(labels: NDArray[np.integer], n0: int) -> Votes:
-    """Votes from label maps (n0 + n, K); from all of them, with their own top class, if n = 0."""
+    """Votes from label maps (n0 + n, K); if n = 0, hits of the top class of all of them."""
     selection, estimation = labels[:n0], labels[n0:]
     counts = np.stack([(selection == c).sum(axis=0) for c in range(int(labels.max()) + 1)])
     guess, top = counts.argmax(axis=0), counts.max(axis=0)

@@ -1,14 +1,18 @@
-"""What a number of draws can certify at all, known before the first one is made.
+"""What a number of draws can certify, known before the first one is made.
 
-Throughout, ``n`` is the number of estimation draws and ``n0`` that of selection draws, which count
-for 'same_draws' and which 'holdout' needs; ``num_components`` is the size of the family, K. All
-functions raise a ``ValueError`` if a value is out of range, and those that look for a number of
-draws an ``InfeasiblePlanError`` if no number is enough.
+Arguments of all functions:
+
+- ``n`` (int): number of estimation draws, at least 1.
+- ``settings`` (CertifySettings): threshold, alpha, procedure, selection and order.
+- ``num_components`` (int): size of the family, K.
+- ``n0`` (int): number of selection draws, which 'same_draws' counts and 'holdout' needs.
+
+All raise a ``ValueError`` if a value is out of range. Functions that look for a number of draws
+raise an ``InfeasiblePlanError`` if no number is enough.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,23 +30,30 @@ from mmcert.certify.binomial import (
 )
 from mmcert.certify.certificate import Certificate
 from mmcert.certify.checks import check_draws
-from mmcert.certify.selection import Counting, allowed, later_look, possible, settle
+from mmcert.certify.selection import (
+    Counting,
+    allowed,
+    counted_draws,
+    later_look,
+    possible,
+    settle,
+)
 from mmcert.certify.sequential import GROWTH, spend
 from mmcert.certify.settings import CertifySettings
 from mmcert.certify.votes import Votes
 
 FIRST_LOOK_FACTOR = 1.25
-"""The first look takes so many times the draws that can certify at all: with just those, a single
+"""The first look takes this many times the fewest draws that can certify: with just those, a single
 vote against the guess is too many."""
 
 MOST_DRAWS = 20_000
-"""Where the search for a number of draws gives up."""
+"""The search for a number of draws ends here."""
 
 TIE = 1e-9
-"""P-values this close to a critical value (in logarithms) are compared as ``certify`` does."""
+"""Logarithms of p-value and critical value that are this close are compared as ``certify`` does."""
 
 LARGEST_TABLE = 100_000
-"""Draws up to which the table of p-values that tests use decides near ties."""
+"""Up to so many draws, the table of p-values that the tests use decides near ties."""
 
 
 class InfeasiblePlanError(ValueError):
@@ -50,26 +61,17 @@ class InfeasiblePlanError(ValueError):
 
 
 def can_certify(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> bool:
-    """Whether any vote counts could certify a component.
+    """Whether unanimous votes would certify a component.
 
-    Every procedure needs a p-value of at most its first critical value to begin, and the smallest
-    p-value is that of unanimous draws.
-
-    Args:
-        n (int): Number of estimation draws, at least 1.
-        settings (CertifySettings): The settings.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws.
-
-    Returns:
-        bool: True if unanimous votes are enough.
+    Every procedure needs a p-value of at most its first critical value to begin, and unanimous
+    draws have the smallest p-value.
     """
     critical = _log_critical_value(settings, num_components)
     if critical < math.log(SMALLEST):
         return False
 
     def is_enough(selection: str) -> bool:
-        counted = _counted(n, selection, n0)
+        counted = counted_draws(n, n0, selection)
         smallest = log_smallest_p_value(counted, settings.tau, selection, num_components)
         if abs(smallest - critical) > TIE or counted > LARGEST_TABLE:
             return smallest <= critical
@@ -83,17 +85,16 @@ def min_draws(settings: CertifySettings, num_components: int, n0: int = 0) -> in
     """Smallest n that can certify anything; see ``can_certify``.
 
     Args:
-        settings (CertifySettings): The settings.
+        settings (CertifySettings): Threshold, alpha, procedure, selection and order.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws.
 
     Returns:
-        int: The number of estimation draws.
+        int: Number of estimation draws.
 
     Raises:
         InfeasiblePlanError: If no number is enough: the critical value is smaller than any
-            p-value, or
-            'holdout' is asked for without selection draws.
+            p-value, or 'holdout' has no selection draws.
 
     Examples:
         >>> from mmcert.certify import CertifySettings, min_draws
@@ -121,11 +122,11 @@ def min_draws(settings: CertifySettings, num_components: int, n0: int = 0) -> in
 
 
 def require_feasible(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> None:
-    """Refuses a plan that cannot certify anything, before its draws are paid for.
+    """Refuses n draws that cannot certify anything, before they are made.
 
     Args:
         n (int): Number of estimation draws, at least 1.
-        settings (CertifySettings): The settings.
+        settings (CertifySettings): See ``min_draws``.
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws.
 
@@ -145,9 +146,8 @@ def require_feasible(n: int, settings: CertifySettings, num_components: int, n0:
     # Where no n is enough, this says so.
     least = min_draws(settings, num_components, n0)
     selection = settle(settings, num_components, n0, n).selection
-    smallest = log_smallest_p_value(
-        _counted(n, selection, n0), settings.tau, selection, num_components
-    )
+    counted = counted_draws(n, n0, selection)
+    smallest = log_smallest_p_value(counted, settings.tau, selection, num_components)
     raise InfeasiblePlanError(
         f'n={n} draws cannot certify anything at tau={settings.tau}, alpha={settings.alpha} with '
         f'{num_components} components ({settings.procedure}, {settings.selection}): even unanimous '
@@ -164,7 +164,7 @@ def max_tau(n: int, settings: CertifySettings, num_components: int, n0: int = 0)
     """
     critical = _log_critical_value(settings, num_components)
     found = [
-        _max_tau(_counted(n, selection, n0), critical, selection, num_components)
+        _max_tau(counted_draws(n, n0, selection), critical, selection, num_components)
         for selection in _selections(settings, n0)
     ]
     if best := [tau for tau in found if tau is not None]:
@@ -194,16 +194,10 @@ def _max_tau(counted: int, critical: float, selection: str, num_components: int)
 
 
 def first_look(settings: CertifySettings, num_components: int, n0: int = 0) -> int:
-    """Draws of the first look of a group-sequential run.
+    """Draws of the first look of a group-sequential run, all looks of which share alpha.
 
-    Args:
-        settings (CertifySettings): The settings; alpha is what all looks share.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws.
-
-    Returns:
-        int: ``FIRST_LOOK_FACTOR`` times the draws with which the components that no order puts
-        first can be certified at the alpha of the first look.
+    ``FIRST_LOOK_FACTOR`` times the fewest draws that can certify, at the alpha of the first look, a
+    component that no order puts first.
     """
     return math.ceil(FIRST_LOOK_FACTOR * min_draws(_of_first_look(settings), num_components, n0))
 
@@ -226,8 +220,8 @@ class Outlook:
         feasible (bool): Whether anything can be certified.
         min_draws (int): Smallest n that can; of a group-sequential run, its first look.
         max_tau (float | None): Largest tau that n draws can certify; None if below 1/2.
-        counting (Counting): What is counted and tested, and the hits that are needed while no
-            component is certified yet; of a group-sequential run, at the last look.
+        counting (Counting): What is counted and tested; of a group-sequential run, at the last
+            look.
         looks (tuple[int, ...]): The looks of a group-sequential run; empty if n is fixed.
     """
 
@@ -251,27 +245,29 @@ def outlook_in_looks(
 ) -> Outlook:
     """What a group-sequential run can reach at best within a budget of draws.
 
-    It is feasible if the budget reaches the first look. Its hits are those at the last look, at
-    that look's share of alpha (at the first look, if that is beyond the budget). Its largest tau is
-    the one at which the budget reaches the first look.
+    It is feasible if the budget reaches the first look. The hits are those at the last look, at its
+    share of alpha (at the first look, if that is beyond the budget). At the largest tau, the budget
+    just reaches the first look.
     """
     least = first_look(settings, num_components, n0)
-    looks = tuple(itertools.takewhile(lambda n: n <= check_draws(budget, 'budget'), _sizes(least)))
+    looks = tuple(_sizes_up_to(check_draws(budget, 'budget'), least))
     counting = _at_look(settings, num_components, n0, least, max(len(looks), 1))
     able = math.floor(budget / FIRST_LOOK_FACTOR)
     largest = max_tau(able, _of_first_look(settings), num_components, n0) if able else None
     return Outlook(bool(looks), least, largest, counting, looks)
 
 
-def _sizes(first: int) -> Iterator[int]:
-    """The sizes of all looks, whatever the budget is."""
-    return (first * GROWTH**look for look in itertools.count())
+def _sizes_up_to(most: int, first: int) -> Iterator[int]:
+    """The sizes of the looks with at most so many draws."""
+    while first <= most:
+        yield first
+        first *= GROWTH
 
 
 def _at_look(
     settings: CertifySettings, num_components: int, n0: int, first: int, look: int
 ) -> Counting:
-    """What is counted at a look, the first of which takes so many draws."""
+    """What is counted at a look, where the first look takes ``first`` draws."""
     at_first = replace(settings, alpha=spend(settings.alpha, 1))
     counting = settle(at_first, num_components, n0, first)
     if look == 1:
@@ -285,11 +281,10 @@ def look_for_share(
 ) -> int | None:
     """Draws of the first look at which a share of hits certifies, while nothing is certified yet.
 
-    None if that is no look of up to ``MOST_DRAWS``.
+    None if no look of up to ``MOST_DRAWS`` is enough.
     """
     first = first_look(settings, num_components, n0)
-    looks = itertools.takewhile(lambda size: size <= MOST_DRAWS, _sizes(first))
-    for look, size in enumerate(looks, start=1):
+    for look, size in enumerate(_sizes_up_to(MOST_DRAWS, first), start=1):
         if _is_enough(share, _at_look(settings, num_components, n0, first, look)):
             return size
     return None
@@ -300,17 +295,16 @@ def draws_for_share(
 ) -> int | None:
     """Smallest n at which a share of hits certifies, while nothing is certified yet.
 
-    With an order, the component that is put first. A larger n need not be enough again, since the
-    share allows whole votes only. None if no number up to ``MOST_DRAWS`` is enough.
+    With an order, this is for the component that it puts first. A larger n may fail again, since
+    votes are whole numbers. None if no number up to ``MOST_DRAWS`` is enough.
     """
     least = min_draws(settings, num_components, n0)
     if share <= settings.tau:
         return None
-    # Most numbers are ruled out all at once: the p-value of one hit more (which an order may save)
-    # is at least the first term, and has to attain the critical value of the others.
-    sizes, k = np.arange(least, MOST_DRAWS + 1), settings.k_for(num_components)
-    plain = settings.rule.without_order
-    critical = plain.critical_value(settings.alpha, num_components, k) * (1 + TIE)
+    # Rules out most numbers at once: the p-value of one hit more (which an order may save) is at
+    # least its first term, and must attain the critical value of the others.
+    sizes = np.arange(least, MOST_DRAWS + 1)
+    critical = settings.without_order().critical_value(num_components) * (1 + TIE)
     able = np.zeros(len(sizes), dtype=bool)
     for selection in _selections(settings, n0):
         counted = sizes + (n0 if selection == 'same_draws' else 0)
@@ -327,18 +321,10 @@ def _is_enough(share: float, counting: Counting) -> bool:
 
 
 def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
-    """Estimates how many components more draws would certify in addition.
+    """Expected number of components that the next look certifies in addition, at n draws in all.
 
-    It is an estimate, not a bound: each component's probability is taken to be its share of hits so
-    far, and the cut-off to be that of the components that are pending now.
-
-    Args:
-        votes (Votes): Group-sequential votes.
-        certificate (Certificate): What they certify so far.
-        n (int): Number of estimation draws at the next look, more than now.
-
-    Returns:
-        float: Expected number of further certified components.
+    An estimate, not a bound: it takes each component's share of hits so far for its probability,
+    and tests all of them at the critical value that the next one to be certified meets.
     """
     settings = certificate.settings
     hits, counted = votes.stages(certificate.selection)[-1]
@@ -347,7 +333,9 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
     if pending == 0:
         return 0.0
     alpha = spend(settings.alpha, len(votes.looks) + 1)
-    critical = settings.rule.without_order.critical_value(alpha, pending, certificate.k)
+    critical = settings.rule.without_order.next_critical_value(
+        alpha, votes.num_components, votes.num_components - pending, certificate.k
+    )
     after = counted + n - votes.n
     table = p_value_table(
         after, certificate.tested_tau, certificate.selection, votes.num_components
@@ -364,7 +352,7 @@ class Decision:
 
     Attributes:
         reason (str | None): Why to stop; None to go on.
-        next_look (int | None): Number of estimation draws of the next look, if there is one.
+        next_look (int | None): Estimation draws of the next look; None to stop.
         gain (float): Share of the components that the next look is expected to certify in addition.
     """
 
@@ -396,14 +384,7 @@ class StoppingRule:
             raise ValueError(f'min_gain must lie in [0, 1), got {self.min_gain!r}')
 
     def require_look(self, first: int) -> None:
-        """Refuses a budget that does not reach the first look, before its draws are paid for.
-
-        Args:
-            first (int): Estimation draws of the first look.
-
-        Raises:
-            InfeasiblePlanError: If the budget is smaller.
-        """
+        """Raises an ``InfeasiblePlanError`` if the budget is smaller than the first look."""
         if self.budget < first:
             raise InfeasiblePlanError(
                 f'a budget of {self.budget} draws does not reach the first look, which takes '
@@ -411,15 +392,7 @@ class StoppingRule:
             )
 
     def decide(self, votes: Votes, certificate: Certificate) -> Decision:
-        """Decides at a look.
-
-        Args:
-            votes (Votes): Group-sequential votes.
-            certificate (Certificate): What they certify.
-
-        Returns:
-            Decision: Whether to stop, why, and what the next look is expected to add.
-        """
+        """Decides at a look, from group-sequential votes and what they certify."""
         if certificate.certified.all():
             return Decision('all components are certified', None, 0.0)
         following = votes.n * GROWTH
@@ -431,12 +404,8 @@ class StoppingRule:
         return Decision(None, following, gain)
 
 
-def _counted(n: int, selection: str, n0: int) -> int:
-    return check_draws(n) + (n0 if selection == 'same_draws' else 0)
-
-
 def _selections(settings: CertifySettings, n0: int) -> tuple[str, ...]:
-    """The selections that are left open; none for 'holdout' without draws to choose by."""
+    """The selections that are left open; none if 'holdout' has no selection draws."""
     legal = allowed(n0)
     return tuple(selection for selection in possible(settings, legal) if selection in legal)
 

@@ -3,6 +3,8 @@
 Both follow from the plan alone: from n0, n (or the size of the first look), tau, alpha, K,
 procedure and k; from an order that leaves only one selection; and from whether selection draws may
 count. Nothing here may look at what was voted for: alpha does not cover a choice by that.
+
+Arguments as in ``planning``; in a group-sequential run, n and alpha are those of one look.
 """
 
 from __future__ import annotations
@@ -15,12 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
-from mmcert.certify.binomial import (
-    SELECTIONS,
-    balanced_tau,
-    check_selection,
-    p_value_table,
-)
+from mmcert.certify.binomial import SELECTIONS, balanced_tau, check_selection, p_value_table
 from mmcert.certify.checks import check_alpha, check_draws
 from mmcert.certify.sequential import spend
 from mmcert.certify.settings import SELECTION, CertifySettings
@@ -28,7 +25,7 @@ from mmcert.certify.votes import Votes
 
 LATER = 5
 """Same draws are tested at the threshold that is best once four fifths of the components are
-certified, where that leaves what the first ones need as it is."""
+certified, unless the first ones would need more hits then."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ class Counting:
 
     Attributes:
         selection (str): 'holdout' or 'same_draws'.
-        tau (float): The threshold of the tests, at least that of the settings: a class that is
-            shown to have more than this has more than that.
+        tau (float): The threshold of the tests, at least that of the settings: a probability above
+            this one is above that one.
         counted (int): Draws that are counted: n, or n0 + n.
         first_hits (int | None): Counted hits that a component needs while none is certified yet
             (with an order, the one that it puts first); None if there are too few draws.
@@ -57,20 +54,14 @@ class Counting:
 
 @functools.lru_cache(maxsize=1024)
 def even_chance(hits: int, counted: int) -> float:
-    """The probability at which a number of hits, or more, is as likely as not."""
-    # P[Bin(counted, p) >= hits] is the incomplete beta function at p.
+    """The p at which P[Bin(counted, p) >= hits], the incomplete beta function, is 1/2."""
     return float(special.betaincinv(hits, counted - hits + 1, 0.5))
 
 
 def possible(settings: CertifySettings, legal: Sequence[str] = SELECTIONS) -> tuple[str, ...]:
-    """The selections that settings leave open.
+    """The selections that settings leave open, of those that the draws allow (``legal``).
 
-    Args:
-        settings (CertifySettings): Their selection, and an order that 'same_draws' forbids.
-        legal (Sequence[str]): What the draws allow.
-
-    Returns:
-        tuple[str, ...]: One or both of ``SELECTIONS``. An explicit one stays, allowed or not.
+    One that the settings name stays, allowed or not.
     """
     if settings.selection != 'auto':
         return (settings.selection,)
@@ -89,10 +80,10 @@ def settle(
     """Decides what is counted and tested: the one place where 'auto' is resolved.
 
     'auto' is the selection whose first hits need the smaller class probability for an even chance.
-    With an order, they are those of the procedure without it: what the first component alone needs
-    says nothing of the others. Where unanimous draws are not enough under either selection, it is
-    the one under which their p-value is smaller. So what can certify goes before what cannot.
-    Where nothing else decides, it is 'same_draws'.
+    With an order, these are the hits of the procedure without it: what the first component alone
+    needs says nothing of the others. Where unanimous draws are not enough under either selection,
+    'auto' is the one under which their p-value is smaller; a selection that can certify goes before
+    one that cannot. Where nothing else decides, it is 'same_draws'.
 
     Args:
         settings (CertifySettings): The settings; of a group-sequential run, with the alpha of its
@@ -100,25 +91,21 @@ def settle(
         num_components (int): Size of the family, K.
         n0 (int): Number of selection draws.
         n (int): Number of estimation draws; of a group-sequential run, at its first look.
-        legal (Sequence[str] | None): The selections that the draws allow; by default both, or
-            'same_draws' alone with n0 = 0.
-
-    Returns:
-        Counting: The selection and the threshold.
+        legal (Sequence[str] | None): The selections that the draws allow; by default ``allowed``.
 
     Raises:
         ValueError: If a value is out of range.
     """
-    if legal is None:
-        legal = allowed(n0)
-    selections = possible(settings, legal)
+    selections = possible(settings, allowed(n0) if legal is None else legal)
     found = [_counting(settings, num_components, n0, n, selection) for selection in selections]
     if len(found) == 1:
         return found[0]
 
+    critical = settings.without_order().critical_value(num_components)
+
     def needs(counting: Counting) -> tuple[float, float, bool]:
         table = p_value_table(counting.counted, counting.tau, counting.selection, num_components)
-        hits = int(np.count_nonzero(table > _critical_value(settings, num_components)))
+        hits = int(np.count_nonzero(table > critical))
         share = even_chance(hits, counting.counted) if hits <= counting.counted else math.inf
         return share, float(table[-1]), counting.selection == 'holdout'
 
@@ -130,16 +117,13 @@ def allowed(n0: int) -> tuple[str, ...]:
     return SELECTIONS if n0 > 0 else ('same_draws',)
 
 
+def counted_draws(n: int, n0: int, selection: str) -> int:
+    """Number of draws that a selection counts."""
+    return check_draws(n) + (n0 if selection == 'same_draws' else 0)
+
+
 def settle_votes(votes: Votes, settings: CertifySettings) -> Counting:
-    """What is counted and tested of stored votes; see ``settle``.
-
-    Args:
-        votes (Votes): Their draws and looks count, and whether they hold selection hits.
-        settings (CertifySettings): The settings.
-
-    Returns:
-        Counting: With ``counted`` and ``first_hits`` at the first look.
-    """
+    """``settle`` for stored votes, at their first look: by draws and looks, and stored counts."""
     first = votes.n
     if votes.looks:
         first, settings = votes.looks[0], replace(settings, alpha=spend(settings.alpha, 1))
@@ -149,19 +133,8 @@ def settle_votes(votes: Votes, settings: CertifySettings) -> Counting:
 def later_look(
     first: Counting, settings: CertifySettings, num_components: int, n0: int, n: int
 ) -> Counting:
-    """What is counted at a later look: the selection and the threshold stay those of the first.
-
-    Args:
-        first (Counting): Of the first look.
-        settings (CertifySettings): The settings, with the alpha of the later look.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws.
-        n (int): Number of estimation draws at the later look.
-
-    Returns:
-        Counting: At the later look.
-    """
-    counted = check_draws(n) + (n0 if first.selection == 'same_draws' else 0)
+    """What is counted at a later look: the selection and the threshold stay those of the first."""
+    counted = counted_draws(n, n0, first.selection)
     table = p_value_table(counted, first.tau, first.selection, num_components)
     k = settings.k_for(num_components)
     hits = settings.rule.first_hits(table, settings.alpha, num_components, k)
@@ -173,33 +146,19 @@ def _counting(
 ) -> Counting:
     tau = settings.tau
     if selection == 'same_draws':
-        first = _critical_value(settings, num_components)
+        first = settings.without_order().critical_value(num_components)
         later = min(first * (LATER if settings.rule.steps_down else 1), 1.0)
-        tau = max(tau, balanced_tau(check_draws(n) + n0, num_components, first, later))
+        counted = counted_draws(n, n0, selection)
+        tau = max(tau, balanced_tau(counted, num_components, first, later))
     return later_look(Counting(selection, tau, n, None), settings, num_components, n0, n)
 
 
-def _critical_value(settings: CertifySettings, num_components: int) -> float:
-    """The critical value of a first rejection, for a component that no order puts first."""
-    k = settings.k_for(num_components)
-    return settings.rule.without_order.critical_value(settings.alpha, num_components, k)
-
-
 def settle_joint(votes: Votes, alpha: float, selection: str = SELECTION) -> str:
-    """What is counted for radii that hold at all thresholds together.
+    """The selection for radii that hold at all thresholds together, see ``joint_radii``.
 
-    'auto' is the selection under which an unanimous component has the larger bound: a^(1 / m) with
-    m counted draws, and a = alpha / K for 'holdout', alpha / (2 K) for 'same_draws' (see
-    ``simultaneous``). The first look decides. It may differ from what certificates at one threshold
-    count.
-
-    Args:
-        votes (Votes): Their draws and looks count, and whether they hold selection hits.
-        alpha (float): Bound of the probability that any radius is too large, in (0, 1).
-        selection (str): 'auto', or what is returned.
-
-    Returns:
-        str: 'holdout' or 'same_draws'.
+    'auto' is the one under which a unanimous component has the larger bound: a^(1 / m) with m
+    counted draws, and a = alpha / K for 'holdout', alpha / (2 K) for 'same_draws'. The first look
+    decides. Certificates at one threshold may count another selection.
 
     Raises:
         ValueError: If a value is out of range.

@@ -10,13 +10,13 @@ from mmcert.certify.checks import check_alpha, check_k, check_tau
 from mmcert.certify.procedures import PROCEDURES, Procedure, get_procedure
 
 PROCEDURE = 'ordered_holm'
-"""The procedure where none is named, of runs and tools alike."""
+"""The default procedure, of runs and tools alike."""
 
 SELECTION = 'auto'
-"""The selection where none is named, of runs and tools alike."""
+"""The default selection, of runs and tools alike."""
 
 SELECTION_CHOICES = ('auto', *SELECTIONS)
-"""What settings may say of the selection."""
+"""Legal selections of the settings."""
 
 ORDERS = ('auto', 'margin', 'selection')
 """Where the order of the components may come from."""
@@ -97,6 +97,10 @@ class CertifySettings:
     def without_order(self) -> CertifySettings:
         """The settings that the components meet which an order puts last."""
         return replace(self, procedure=self.rule.without_order.name, order='auto')
+
+    def critical_value(self, num_components: int) -> float:
+        """Largest p-value that the very first rejection may have."""
+        return self.rule.critical_value(self.alpha, num_components, self.k_for(num_components))
 
     def k_for(self, num_components: int) -> int:
         """``k`` as a number, at most K; 1 for the procedures that take none."""

@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from mmcert.certify import CertifySettings, Votes, certify
 from mmcert.certify.binomial import histogram, p_value_table, same_draws_table
-from mmcert.certify.procedures import PROCEDURES, Bonferroni, register, table
+from mmcert.certify.procedures import PROCEDURES, Bonferroni, Family, register, table
 from mmcert.certify.settings import PROCEDURE, SELECTION
 from mmcert.votes import VotesRecord
 from tests.certify import oracles
@@ -324,6 +324,21 @@ def test_the_first_hits_are_what_a_first_rejection_needs(name, components, alpha
             hits[0] = first - 1
             assert not reject(name, hits, p, alpha, k=k).mask.any()
             assert np.log(p[first]) <= rule.log_critical_value(alpha, components, k) + 1e-12
+
+
+@pytest.mark.parametrize('name', PROCEDURES)
+@pytest.mark.parametrize(('components', 'rejected'), [(1, 0), (50, 0), (50, 2), (50, 20), (50, 49)])
+def test_the_next_critical_value_is_what_a_further_rejection_meets(name, components, rejected):
+    rule = PROCEDURES[name].without_order
+    alpha, k = 0.01, 5 if rule.takes_k and components > 5 else 1
+    table = p_value_table(60, 0.6, 'holdout')
+    pending = np.arange(components) >= rejected
+    cutoff = int(np.count_nonzero(table > rule.next_critical_value(alpha, components, rejected, k)))
+    for hits_of_one in (cutoff - 1, cutoff):
+        hits = np.zeros(components, dtype=int)
+        hits[-1] = hits_of_one
+        found = rule.run(Family(hits, table, alpha, k, pending=pending))
+        assert found.mask[-1] == (hits_of_one == cutoff)
 
 
 def test_numpy_numbers_are_numbers():

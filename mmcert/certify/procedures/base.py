@@ -139,6 +139,13 @@ class Procedure(ABC):
         """
         return k * alpha / max(num_components, 1)
 
+    def next_critical_value(
+        self, alpha: float, num_components: int, rejected: int, k: int = 1
+    ) -> float:
+        """``critical_value`` after so many rejections; the planner forecasts by it."""
+        left = num_components - rejected if self.steps_down else num_components
+        return self.critical_value(alpha, left, k)
+
     def log_critical_value(self, alpha: float, num_components: int, k: int = 1) -> float:
         """Logarithm of ``critical_value``, which may underflow."""
         return math.log(alpha) + math.log(self.critical_value(1.0, num_components, k))

@@ -20,6 +20,12 @@ class KFWER(Procedure):
     source = 'Lehmann and Romano 2005'
     takes_k = True
 
+    def next_critical_value(
+        self, alpha: float, num_components: int, rejected: int, k: int = 1
+    ) -> float:
+        """``k alpha / (K + k - i)``, where i is the next rank, or k if that is larger."""
+        return k * alpha / max(num_components + k - max(rejected + 1, k), 1)
+
     def run(self, family: Family) -> Rejections:
         """See ``Procedure.run``."""
         return family.step_down(family.k)
