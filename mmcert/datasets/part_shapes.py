@@ -132,13 +132,6 @@ def ellipsoid(
     """An ellipsoid with half axes ``radii``, or the half of it with y > 0, open below."""
     axes = np.asarray(radii, dtype=float)
 
-    def directions(n: int, rng: np.random.Generator) -> Array:
-        drawn = rng.standard_normal((n, 3))
-        drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-        if upper:
-            drawn[:, 1] = np.abs(drawn[:, 1])
-        return drawn
-
     def stretch(drawn: Array) -> Array:
         """How much the map from the unit sphere enlarges areas, up to a constant."""
         return np.linalg.norm(drawn / axes, axis=1)
@@ -146,7 +139,10 @@ def ellipsoid(
     def sample(n: int, rng: np.random.Generator) -> tuple[Array, Array]:
         kept = np.zeros((0, 3))
         while len(kept) < n:
-            drawn = directions(2 * n + 8, rng)
+            drawn = rng.standard_normal((2 * n + 8, 3))
+            drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+            if upper:
+                drawn[:, 1] = np.abs(drawn[:, 1])
             accepted = rng.random(len(drawn)) * (1 / axes.min()) < stretch(drawn)
             kept = np.concatenate([kept, drawn[accepted]])
         kept = kept[:n]
@@ -423,11 +419,10 @@ def _table(rng: np.random.Generator) -> Parts:
         yield drawer, box(size.tolist(), place)
 
 
-_BUILDERS: tuple[Callable[[np.random.Generator], Parts], ...] = (
+BUILDERS = dict(zip(CATEGORIES, (
     _airplane, _bag, _cap, _car, _chair, _earphone, _guitar, _knife, _lamp, _laptop, _motorbike,
     _mug, _pistol, _rocket, _skateboard, _table,
-)  # fmt: skip
-BUILDERS = dict(zip(CATEGORIES, _BUILDERS, strict=True))
+), strict=True))  # fmt: skip
 """What puts a shape of each category together."""
 
 
@@ -463,11 +458,8 @@ def draw_shape(
     parts = list(BUILDERS[category](rng))
     areas = np.array([surface.area for _, surface in parts])
     counts = rng.multinomial(points, areas / areas.sum())
-    sampled = [
-        np.hstack(surface.sample(count, rng))
-        for (_, surface), count in zip(parts, counts.tolist(), strict=True)
-    ]
-    values = np.concatenate(sampled)
+    drawn = zip(parts, counts.tolist(), strict=True)
+    values = np.concatenate([np.hstack(part.sample(count, rng)) for (_, part), count in drawn])
     ranks = np.repeat([rank for rank, _ in parts], counts)
     low, high = values[:, :3].min(axis=0), values[:, :3].max(axis=0)
     diagonal = float(np.linalg.norm(high - low)) or 1.0
@@ -477,25 +469,14 @@ def draw_shape(
 
 
 def write_part_shapes(
-    root: str | Path,
-    shapes_per_category: Mapping[str, int],
-    points: int = 2500,
-    seed: int = 0,
+    root: str | Path, shapes_per_category: Mapping[str, int], points: int = 2500, seed: int = 0
 ) -> None:
     """Writes a data set of synthetic shapes in ShapeNetPart's layout, unless it is there already.
 
-    Several processes may call this at once: each writes its own, and one wins. ``README.txt`` says
-    that the shapes are synthetic.
-
-    Args:
-        root (str | Path): The data set's folder.
-        shapes_per_category (Mapping[str, int]): Number of shapes of each of the 16 categories in
-            'train', 'val' and 'test'.
-        points (int): Number of points of each shape.
-        seed (int): The same seed gives the same files.
+    For the arguments see ``PartShapesDataset``. ``README.txt`` says that the shapes are synthetic.
 
     Raises:
-        ValueError: If the splits are not these three, or a number is not positive.
+        ValueError: If the splits are not 'train', 'val' and 'test', or a number is not positive.
     """
     if set(shapes_per_category) != set(SPLITS):
         raise ValueError(

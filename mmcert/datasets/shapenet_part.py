@@ -139,9 +139,7 @@ class ShapeNetPartDataset(BaseDataset):
         kept = []
         for part in SPLITS[self.split]:
             path = root / 'train_test_split' / f'shuffled_{part}_file_list.json'
-            if not path.is_file():
-                raise FileNotFoundError(f'the list of the {part} split is missing: {path}')
-            for entry in json.loads(path.read_text()):
+            for entry in json.loads(_read(path, f'the list of the {part} split')):
                 synset, _, shape = entry.removeprefix('shape_data/').partition('/')
                 if not shape or synset not in names:
                     raise ValueError(
@@ -150,23 +148,29 @@ class ShapeNetPartDataset(BaseDataset):
                     )
                 if (category := names[synset]) not in self.categories:
                     continue
-                sample: dict[str, Any] = dict(
-                    lidar_path=str(root / synset / f'{shape}.txt'),
-                    shape_id=f'{synset}/{shape}',
-                    category=category,
-                    category_id=list(CATEGORIES).index(category),
+                kept.append(
+                    {
+                        'lidar_path': str(root / synset / f'{shape}.txt'),
+                        'shape_id': f'{synset}/{shape}',
+                        'category': category,
+                        'category_id': list(CATEGORIES).index(category),
+                        **({'eval_ann_info': {}} if self.test_mode else {}),
+                    }
                 )
-                kept.append(sample | ({'eval_ann_info': {}} if self.test_mode else {}))
         return kept
+
+
+def _read(path: Path, what: str) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f'{what} is missing: {path}')
+    return path.read_text()
 
 
 def _read_synsets(root: Path) -> dict[str, str]:
     """The category of each synset, as ``synsetoffset2category.txt`` has it."""
     path = root / 'synsetoffset2category.txt'
-    if not path.is_file():
-        raise FileNotFoundError(f'the list of categories is missing: {path}')
     names = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(_read(path, 'the list of categories').splitlines(), start=1):
         if not (fields := line.split()):
             continue
         if len(fields) != 2 or fields[0] not in CATEGORIES:
@@ -179,14 +183,7 @@ def _read_synsets(root: Path) -> dict[str, str]:
 
 
 def read_shape(path: str | Path, category: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Reads and checks a shape's file.
-
-    Args:
-        path (str | Path): Text file with lines ``x y z nx ny nz label``.
-        category (str): The shape's category, which fixes the possible labels.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: Coordinates and normals (N, 6), and part labels (N,).
+    """Reads a shape's file: coordinates and normals (N, 6), and part labels (N,).
 
     Raises:
         FileNotFoundError: If the file is missing.
@@ -195,9 +192,7 @@ def read_shape(path: str | Path, category: str) -> tuple[NDArray[np.float32], ND
     """
     if category not in CATEGORY_PARTS:
         raise ValueError(f'unknown category {category!r}; known: {", ".join(CATEGORY_PARTS)}')
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'the list names the shape {path}, which is missing')
-    lines = Path(path).read_text().splitlines()
+    lines = _read(Path(path), f'the file of a {category} in the list').splitlines()
     if not lines:
         raise ValueError(f'{path} has no points')
     try:
@@ -210,8 +205,10 @@ def read_shape(path: str | Path, category: str) -> tuple[NDArray[np.float32], ND
         )
     broken = np.flatnonzero(~np.isfinite(values[:, :3]).all(axis=1))
     if len(broken):
-        raise ValueError(f'{path}, line {broken[0] + 1}: the coordinates {values[broken[0], :3]} '
-                         'are not finite')  # fmt: skip
+        first = broken[0]
+        raise ValueError(
+            f'{path}, line {first + 1}: the coordinates {values[first, :3]} are not finite'
+        )
     foreign = np.flatnonzero(~np.isin(values[:, 6], CATEGORY_PARTS[category]))
     if len(foreign):
         raise ValueError(

@@ -109,9 +109,8 @@ class _Scene:
         """Places on the sidewalk: nearness, from 0 (horizon) to 1, and the point (x, y) there."""
         for _ in range(self.rng.integers(*counts)):
             near = self.rng.uniform(*nearness)
-            away = (
-                self.rng.choice([-1, 1]) * self.width * (near * 0.5 + self.rng.uniform(0.08, 0.3))
-            )
+            side = self.rng.choice([-1, 1])
+            away = side * self.width * (near * 0.5 + self.rng.uniform(0.08, 0.3))
             yield near, float(self.vanishing + away), self.depth(near)
 
     def depth(self, near: float) -> float:
@@ -151,12 +150,9 @@ class _Scene:
         road = self.trapezoid(self.vanishing, self.horizon, 4, self.height, spread)
         grey = self.rng.uniform(70, 100)
         self.paint(road, ROAD, (grey, grey, grey), grain=7)
-        for start in np.arange(0.15, 1, 0.25):
-            near, far = start + 0.1, start
-            dash = self.trapezoid(
-                self.vanishing, self.depth(far), 3 * far, self.depth(near), 3 * near
-            )
-            self.paint(dash, ROAD, (215, 225, 225), grain=5)
+        for far in np.arange(0.15, 1, 0.25):
+            ends = self.depth(far), 3 * far, self.depth(far + 0.1), 3 * (far + 0.1)
+            self.paint(self.trapezoid(self.vanishing, *ends), ROAD, (215, 225, 225), grain=5)
 
     def trees(self) -> None:
         for near, x, foot in self.places((1, 4), (0.05, 0.3)):
@@ -191,9 +187,8 @@ class _Scene:
             self.paint(body, CAR, colour, grain=5)
             roof = self.trapezoid(x, foot - tall * 1.6, half * 0.5, foot - tall, half * 0.75)
             self.paint(roof, CAR, colour * 0.9, grain=5)
-            glass = self.box(
-                x - half * 0.45, foot - tall * 1.45, x + half * 0.45, foot - tall * 1.05
-            )
+            pane = half * 0.45
+            glass = self.box(x - pane, foot - tall * 1.45, x + pane, foot - tall * 1.05)
             self.paint(glass, CAR, (90, 70, 50), grain=4)
             for side in (-0.65, 0.65):
                 wheel = self.ellipse(x + side * half, foot - tall * 0.12, half * 0.2, half * 0.2)
@@ -221,23 +216,6 @@ class _Scene:
         edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
         edge[1:] |= labels[1:] != labels[:-1]
         return np.clip(blurred, 0, 255).astype(np.uint8), np.where(edge, UNLABELLED, labels)
-
-
-def _write_split(folder: Path, split: str, num_images: int, height: int, width: int) -> None:
-    """Draws ``images`` and ``annotations`` of a split as PNG files, unless they are there.
-
-    Several processes may call this at once: each draws its own, and one wins.
-    """
-    if folder.exists():
-        return
-    print_log(f'drawing {num_images} {split} scenes into {folder}', logger='current')
-    with atomic_folder(folder) as temporary:
-        for name in ('images', 'annotations'):
-            (temporary / name).mkdir()
-        for index in range(num_images):
-            drawn = draw_scene(height, width, (SPLITS[split], index))
-            for name, picture in zip(('images', 'annotations'), drawn, strict=True):
-                cv2.imwrite(str(temporary / name / f'{index:04d}.png'), picture)
 
 
 @DATASETS.register_module()
@@ -273,7 +251,15 @@ class StreetScenesDataset(BaseSegDataset):
                 f'needs at least 1 image of at least 32 x 32, got {num_images} of {size}'
             )
         folder = Path(data_root) / f'{split}-{num_images}-{height}x{width}'
-        _write_split(folder, split, num_images, height, width)
+        if not folder.exists():
+            print_log(f'drawing {num_images} {split} scenes into {folder}', logger='current')
+            with atomic_folder(folder) as temporary:
+                for name in ('images', 'annotations'):
+                    (temporary / name).mkdir()
+                for index in range(num_images):
+                    image, labels = draw_scene(height, width, (SPLITS[split], index))
+                    cv2.imwrite(str(temporary / 'images' / f'{index:04d}.png'), image)
+                    cv2.imwrite(str(temporary / 'annotations' / f'{index:04d}.png'), labels)
         super().__init__(
             img_suffix='.png',
             seg_map_suffix='.png',

@@ -62,8 +62,8 @@ class CertifiedMetric(BaseMetric):
         """Counts a batch of certified samples."""
         for sample in data_samples:
             certificate, maps = sample['certificate'], certified_maps(sample)
-            levels = maps.get('levels')
-            level, *groups = (None,) if levels is None else tuple(levels)
+            levels: Any = maps.get('levels', [None])
+            level, *groups = levels
             counts = count_certificate(
                 maps.get('label'),
                 maps['pred'],

@@ -79,15 +79,10 @@ class PartIoUMetric(BaseMetric):
     Reads ``pred_pts_seg``, ``category`` and the ground truth (``eval_ann_info`` or ``gt_pts_seg``)
     of each sample, and ``category_parts`` of the data set's metainfo.
 
-    Args:
-        collect_device (str): See ``mmengine.evaluator.BaseMetric``.
-        prefix (str | None): See ``mmengine.evaluator.BaseMetric``.
+    The arguments are those of ``mmengine.evaluator.BaseMetric``.
     """
 
     default_prefix = 'part'
-
-    def __init__(self, collect_device: str = 'cpu', prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Counts a batch of predicted shapes."""

@@ -11,9 +11,6 @@ from typing import Any
 
 from mmcert.files import atomic_writer
 
-RATES = {'certAcc': 'accuracy', 'mIoU': 'mIoU'}
-
-
 JOINT = 'joint'
 """In place of a procedure: the points that are valid all at once."""
 
@@ -55,30 +52,18 @@ def plot_radius_curve(
         radii = [row['radius'] for row in points]
         joint = procedure == JOINT
         valid = 'all radii at once' if joint else f'{procedure}, each radius by itself'
-        color = None
-        for rate, style in (('certAcc', '-'), ('mIoU', '--')):
+        # What holds at one radius holds at all smaller ones, and says nothing of larger ones.
+        look: dict[str, Any] = {'drawstyle': 'steps-pre', 'linewidth': 2.5 if joint else 1.2}
+        for rate, name, style in (('certAcc', 'accuracy', '-'), ('mIoU', 'mIoU', '--')):
+            label = f'{name}: {valid} ({selection}, alpha={alpha:g})'
             values = [row[rate] for row in points]
-            # What holds at one radius holds at all smaller ones, and says nothing of larger ones.
-            (drawn,) = axes.plot(
-                radii,
-                values,
-                style,
-                color=color,
-                drawstyle='steps-pre',
-                linewidth=2.5 if joint else 1.2,
-                label=f'{RATES[rate]}: {valid} ({selection}, alpha={alpha:g})',
-            )
-            color = drawn.get_color()
+            (drawn,) = axes.plot(radii, values, style, label=label, **look)
+            look['color'] = drawn.get_color()
     for label, value in references.items():
         axes.axhline(value, color='grey', linewidth=0.8, linestyle=':')
-        axes.annotate(
-            label,
-            (0.99, value),
-            xycoords=('axes fraction', 'data'),
-            ha='right',
-            va='bottom' if value < 0.9 else 'top',
-            fontsize='small',
-        )
+        place: dict[str, Any] = {'ha': 'right', 'va': 'bottom' if value < 0.9 else 'top'}
+        place['xycoords'] = ('axes fraction', 'data')
+        axes.annotate(label, (0.99, value), fontsize='small', **place)
     axes.set_xlabel(f'certified {radius}')
     axes.set_ylabel('certified rate')
     axes.set_ylim(0, 1)

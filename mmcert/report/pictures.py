@@ -81,9 +81,8 @@ def certificate_picture(
         with_groups, groups = _paint_groups(certified, maps['levels'], palette, hierarchy)
         panels['certified, with groups'] = with_groups
     if 'radius' in maps:
-        radii = maps['radius']
-        heading = f'joint radius, 0 to {radii.max(initial=0.0):.3g}'
-        panels[heading] = panel(heat_map(radii))
+        largest = maps['radius'].max(initial=0.0)
+        panels[f'joint radius, 0 to {largest:.3g}'] = panel(heat_map(maps['radius']))
     entries = {
         name: palette[index]
         for index, name in enumerate(classes)
@@ -111,22 +110,14 @@ def certificate_title(certificate: Mapping[str, Any]) -> str:
 def paint(
     labels: NDArray[np.integer], palette: Sequence[Color], other: Color = UNLABELLED_COLOR
 ) -> NDArray[np.uint8]:
-    """Colours labels of any shape; ``other`` is for values that are no class, such as ignored ones.
-
-    Returns:
-        np.ndarray: RGB colours, shape (..., 3), uint8.
-    """
+    """Colours labels (...) as RGB (..., 3); ``other`` is for values that are no class."""
     table = np.full((256, 3), other, dtype=np.uint8)
     table[: len(palette)] = palette
     return table[np.clip(labels, 0, 255)]
 
 
 def heat_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Colours numbers >= 0, shape (H, W) or (N,): white for 0, else dark to bright (the largest).
-
-    Returns:
-        np.ndarray: RGB colours, shape (..., 3), uint8.
-    """
+    """Colours numbers >= 0, (H, W) or (N,), as RGB (..., 3): white for 0, else dark to bright."""
     scale = float(values.max(initial=0.0))
     shades = np.clip(values / max(scale, 1e-12) * 255, 0, 255).astype(np.uint8)
     mapped = cv2.applyColorMap(np.atleast_2d(shades), cv2.COLORMAP_VIRIDIS)
@@ -138,16 +129,9 @@ def heat_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 def draw_cloud(
     points: NDArray[np.floating], colours: NDArray[np.uint8], up: int = 2, size: int = CLOUD_SIZE
 ) -> NDArray[np.uint8]:
-    """Draws a cloud as discs, the nearest ones last, in parallel projection.
+    """Draws points (N, 3) in their RGB colours (N, 3) as discs, in parallel projection.
 
-    Args:
-        points (np.ndarray): Coordinates, shape (N, 3).
-        colours (np.ndarray): RGB colour of each point, shape (N, 3), uint8.
-        up (int): Axis that points up.
-        size (int): Height and width of the picture.
-
-    Returns:
-        np.ndarray: RGB image, shape (size, size, 3), uint8.
+    The nearest ones are drawn last. The picture has the shape (size, size, 3).
     """
     azimuth, elevation = np.radians([AZIMUTH, ELEVATION])
     x, y, z = (points[:, axis % 3].astype(np.float64) for axis in (up + 1, up + 2, up))

@@ -77,12 +77,8 @@ class Summary:
     @cached_property
     def certificate(self) -> dict[str, Any]:
         """The entries that all certificates share."""
-        first, *others = (result.certificate for result in self.results)
-        return {
-            key: value
-            for key, value in first.items()
-            if all(other.get(key) == value for other in others)
-        }
+        first, *others = (result.certificate.items() for result in self.results)
+        return {key: value for key, value in first if all((key, value) in rest for rest in others)}
 
     @property
     def estimated(self) -> bool:
@@ -113,7 +109,7 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """The content of ``summary.json``."""
         counts, rates, draws = self.counts, self.rates, self.draws
-        summary = {
+        return {
             'images': counts.images,
             'certificate': self.certificate,
             'rates': rates,
@@ -121,15 +117,13 @@ class Summary:
             'per_class': counts.per_class(),
             'regions': counts.by_region(),
             'classes': list(self.classes),
+            **({} if self.estimated else {'all_images': self.all_inputs.to_dict()}),
         }
-        if not self.estimated:
-            summary['all_images'] = self.all_inputs.to_dict()
-        return summary
 
     def describe(self) -> str:
         """The claim, the tables, and what there is to know about draws and thresholds."""
         counts, rates = self.counts, self.rates
-        lines = [
+        lines = (
             self._claim(counts),
             class_table(counts, self.classes or [str(index) for index in range(self.num_classes)]),
             region_table(counts),
@@ -140,7 +134,7 @@ class Summary:
             self._looks(),
             self._thresholds(),
             self._together(),
-        ]
+        )
         return '\n'.join(filter(None, lines))
 
     def _claim(self, counts: ConfusionCounts) -> str:
@@ -148,22 +142,21 @@ class Summary:
         word = shared['input_type']
         if self.estimated:
             # The draws are counted as for a certificate, but at a threshold that may be too low.
-            claim = f'estimated results of {counts.images} {word}s, without proof'
+            claim = f'estimated results of {counts.images} {word}s, without proof: '
         else:
             name, but = 'certificates', ''
             if counts.allowance:
                 name, but = 'count certificates', ', for all but fewer than k certificates'
             claim = (
                 f'certified results of {counts.images} {word}s, {name}: with probability '
-                f'{1 - shared["alpha"]:g} per {word}{but}'
+                f'{1 - shared["alpha"]:g} per {word}{but}, '
             )
         # The descriptions differ where each input has a radius of its own.
         description = shared.get('description') or (
             f'the attack that the certificate of each {word} states changes no class that the '
             'smoothed model gives a certified component of it'
         )
-        joint = ': ' if self.estimated else ', '
-        return f'{claim}{joint}{description} ({shared["certified_space"]})'
+        return f'{claim}{description} ({shared["certified_space"]})'
 
     def _collect(self, key: str) -> list[Any]:
         """An entry of the certificates that have it."""
@@ -171,8 +164,7 @@ class Summary:
 
     def _tested_tau(self) -> str:
         """At which threshold same_draws was tested, where that is not tau."""
-        taus = self._collect('tested_tau')
-        if not taus:
+        if not (taus := self._collect('tested_tau')):
             return ''
         values = ' to '.join(dict.fromkeys(f'{tau:.4f}' for tau in (min(taus), max(taus))))
         return (

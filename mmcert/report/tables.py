@@ -27,14 +27,7 @@ COLUMNS = {
 
 
 def result_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The table of certified rates, one row per combination of settings.
-
-    Args:
-        rows (Iterable[Mapping]): The settings and rates of each, with the keys of ``COLUMNS``.
-
-    Returns:
-        str: The table.
-    """
+    """The table of certified rates: a row for each ``rows``, with the keys of ``COLUMNS``."""
     return _table(COLUMNS.values(), ([row.get(key) for key in COLUMNS] for row in rows))
 
 
@@ -48,31 +41,17 @@ def reference_table(rates: Mapping[str, float]) -> str:
     |     smoothed model    |   0.93   | 0.7  |
     +-----------------------+----------+------+
     """
-    names = {'base': 'base model, clean image', 'smoothed': 'smoothed model'}
     rows = [
         [name, rates[f'{key}_aAcc'], rates[f'{key}_mIoU']]
-        for key, name in names.items()
+        for key, name in (('base', 'base model, clean image'), ('smoothed', 'smoothed model'))
         if f'{key}_aAcc' in rates
     ]
     return _table(['without certification', 'accuracy', 'mIoU'], rows)
 
 
 def class_table(counts: ConfusionCounts, classes: Sequence[str]) -> str:
-    """Certified and worst-case IoU, certified accuracy and abstention of each class.
-
-    Args:
-        counts (ConfusionCounts): Counts over the data set.
-        classes (Sequence[str]): Names of the classes.
-
-    Returns:
-        str: The table.
-    """
-    headings = {
-        'certIoU': 'cert. IoU',
-        'certAcc': 'cert. acc.',
-        'worst_IoU': 'worst IoU',
-        'abstain': 'abstain',
-    }
+    """Certified and worst-case IoU, certified accuracy and abstention of each class."""
+    headings = {**COLUMNS, 'certIoU': 'cert. IoU', 'worst_IoU': 'worst IoU'}
     rates = counts.per_class()
     rows = zip(classes, *rates.values(), strict=True)
     note = ''

@@ -188,7 +188,7 @@ def test_damaged_shapes_are_named(broken_root, text, message):
         built[0]
     assert str(path) in str(error.value)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match='names the shape .* which is missing'):
+    with pytest.raises(FileNotFoundError, match='the file of a .* in the list is missing'):
         built[0]
 
 
