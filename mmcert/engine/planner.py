@@ -65,11 +65,7 @@ class PlannedRun:
 
     @classmethod
     def of_size(cls, cfg: Config, height: int, width: int, images: int) -> PlannedRun:
-        """A run on images of a given size, without a data set.
-
-        Raises:
-            ValueError: If ``smoothing`` is not valid, or the size is not enough to plan by.
-        """
+        """A run on images of a given size, without a data set."""
         plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
         if plan.adapter.certifies_grid_points:
             raise ValueError("resolution='logits' needs the model: leave --size out")
@@ -77,11 +73,7 @@ class PlannedRun:
 
     @classmethod
     def of_data(cls, cfg: Config, checkpoint: str | None = None) -> PlannedRun:
-        """A run on the test data of a config; with a checkpoint, a few passes are timed.
-
-        Raises:
-            ValueError: If ``smoothing`` is not valid, or the data cannot be certified.
-        """
+        """A run on the test data of a config; with a checkpoint, a few passes are timed."""
         with tempfile.TemporaryDirectory() as folder:
             cfg.work_dir, cfg.load_from = folder, checkpoint
             if cfg.get('visualizer'):
@@ -110,11 +102,7 @@ class PlannedRun:
         return replace(self.plan, settings=replace(settings, tau=max(settings.tau, tau)))
 
     def require_feasible(self) -> None:
-        """Refuses a run that can certify nothing, on any of the inputs that were looked at.
-
-        Raises:
-            InfeasiblePlanError: The message says what could.
-        """
+        """Refuses a run that can certify nothing, on any of the inputs that were looked at."""
         easiest = min(self.thresholds, default=self.plan.settings.tau)
         self.at_threshold(easiest).require_feasible(self.num_components)
 
@@ -130,15 +118,9 @@ class PlannedRun:
 def report(run: PlannedRun, taus: Sequence[float]) -> str:
     """The planner's answer, as tables and sentences.
 
-    It does not say why a run would be refused: ``PlannedRun.require_feasible`` does.
-
-    Args:
-        run (PlannedRun): What is planned. Where inputs have thresholds of their own, the tables are
-            for the median one.
-        taus (Sequence[float]): Thresholds to give the smallest n for, beside the configured one.
-
-    Returns:
-        str: Several lines.
+    It does not say why a run would be refused: ``PlannedRun.require_feasible`` does. Where inputs
+    have thresholds of their own, the tables are for the median one. The smallest n is given for
+    ``taus`` beside the configured tau.
     """
     plan, thresholds, word = run.plan, run.thresholds, run.plan.adapter.word
     threshold = _describe_threshold(run)
@@ -184,10 +166,8 @@ def _outlook(plan: SmoothingPlan, settings: CertifySettings, num_components: int
 
 
 def _procedures(plan: SmoothingPlan, num_components: int) -> str:
-    looks = plan.stopping is not None
-    if plan.stopping is None:
-        columns = ['smallest n', f'largest tau at n={plan.sampling.n}']
-    else:
+    columns = ['smallest n', f'largest tau at n={plan.sampling.n}']
+    if plan.stopping is not None:
         columns = ['looks', f'largest tau in {plan.stopping.budget} draws']
     table = PrettyTable(
         ['procedure', 'selection', 'can certify', *columns, 'largest radius', 'first hits',
@@ -211,7 +191,7 @@ def _procedures(plan: SmoothingPlan, num_components: int) -> str:
         'they go on.',
         *(rule.planning_note for rule in PROCEDURES.values()),
     ]
-    if looks:
+    if plan.stopping is not None:
         notes.append('With looks, hits are those at the last one in the budget, at its alpha.')
     notes.append(_settled(plan, num_components))
     return f'{table.get_string()}\n{" ".join(filter(None, notes))}'
@@ -262,14 +242,9 @@ def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -
     least, enough = (first_look, look_for_share) if looks else (min_draws, draws_for_share)
     for tau in taus:
         at_tau = replace(settings, tau=tau)
-        table.add_row(
-            [
-                f'{tau:g}',
-                f'{plan.perturbation.radius(tau):.4g}',
-                least(at_tau, num_components, plan.sampling.n0),
-                enough(0.98, at_tau, num_components, plan.sampling.n0) or '-',
-            ]
-        )
+        draws = least(at_tau, num_components, plan.sampling.n0)
+        more = enough(0.98, at_tau, num_components, plan.sampling.n0) or '-'
+        table.add_row([f'{tau:g}', f'{plan.perturbation.radius(tau):.4g}', draws, more])
     note = ''
     if settings.rule.takes_order:
         columns = 'The last column is' if looks else 'Both numbers are'
@@ -333,10 +308,11 @@ def _sampled_thresholds(runner: Runner, plan: SmoothingPlan, dataset: Dataset) -
     """The thresholds of evenly spaced inputs; nothing where one threshold is for all."""
     if not plan.perturbation.per_input_threshold:
         return ()
-    count = min(SAMPLED_INPUTS, len(dataset))  # type: ignore[arg-type]
+    size = len(dataset)  # type: ignore[arg-type]
+    count = min(SAMPLED_INPUTS, size)
     found = []
     for number in track_iter_progress(list(range(count))):
-        raw, _ = _input(runner, plan, dataset, number * len(dataset) // count)  # type: ignore[arg-type]
+        raw, _ = _input(runner, plan, dataset, number * size // count)
         asked = plan.perturbation.input_threshold(plan.adapter.clean_input(raw))
         assert asked is not None, 'the attack set gives each input its own threshold'
         found.append(asked.tau)

@@ -129,8 +129,7 @@ class SmoothingConfig:
         """Reads and checks ``smoothing`` as the user wrote it, for a model of some modality.
 
         Raises:
-            ValueError: If a key is unknown or a value out of range; the message says which and
-                what is legal.
+            ValueError: If a key is unknown or a value out of range.
         """
         legal = [field.name for field in fields(cls) if field.name != 'modality']
         unknown = sorted(set(cfg) - set(legal))
@@ -144,12 +143,9 @@ class SmoothingConfig:
         return config
 
     def plan(self, classes: Sequence[str] | None = None) -> SmoothingPlan:
-        """Builds what the sampler needs.
+        """Builds what the sampler needs; ValueError if a value is out of range.
 
         Without the names of the classes it only checks: the plan has one class and no hierarchy.
-
-        Raises:
-            ValueError: If a value is out of range.
         """
         if (self.sigma is None) == (self.perturbation is None):
             raise ValueError(
@@ -256,10 +252,8 @@ class SmoothingConfig:
                 raise ValueError(
                     f'`smoothing.{field.name}` is for {other}s; this model takes {self.modality}s'
                 )
-        if self.modality == 'image':
-            adapter: Adapter[Any] = self._image_adapter()
-        else:
-            adapter = self._cloud_adapter(perturbation)
+        of_images = self.modality == 'image'
+        adapter = self._image_adapter() if of_images else self._cloud_adapter(perturbation)
         if perturbation.domain != adapter.domain:
             raise ValueError(
                 f'{perturbation!r} is for {perturbation.domain}, but this model takes '
@@ -267,7 +261,7 @@ class SmoothingConfig:
             )
         return adapter
 
-    def _image_adapter(self) -> ImageAdapter:
+    def _image_adapter(self) -> Adapter[Any]:
         _check_choice('space', self.space, SPACES)
         _check_choice('resolution', self.resolution, RESOLUTIONS)
         scales = tuple(self.scales) if isinstance(self.scales, Sequence) else (self.scales,)

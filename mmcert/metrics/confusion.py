@@ -126,15 +126,15 @@ class ConfusionCounts(Counts):
         if self.near is None:
             return {}
         whole = self.certified.sum()
-        regions = {}
-        for name, region in (('near', self.near), ('away', self.certified - self.near)):
-            regions[name] = {
+        return {
+            name: {
                 'share': ratio(region.sum(), whole),
                 'certAcc': ratio(self._correct(region), region.sum()),
                 'worst_mIoU': self._worst(region),
                 'abstain_valid': ratio(self._abstained(region), region.sum()),
             }
-        return regions
+            for name, region in (('near', self.near), ('away', self.certified - self.near))
+        }
 
     def per_class(self) -> dict[str, list[float]]:
         """Rates of each class, by their names.
@@ -217,14 +217,11 @@ class ConfusionAccumulator:
                 f'label and guess must have one shape, got {truth.shape} and {guess.shape}'
             )
         self.num_classes = num_classes
-        self.near: NDArray[np.bool_] | None = None
-        if truth.ndim == 2:
-            self.near = near_boundary(truth).ravel()
+        self.near = near_boundary(truth).ravel() if truth.ndim == 2 else None
         flat = truth.ravel()
         self.valid = flat != ignore_index
         if not ((flat >= 0) & (flat < num_classes) >= self.valid).all():
-            what = f'label (ignore index {ignore_index})'
-            check_classes(flat[self.valid], num_classes, what)
+            check_classes(flat[self.valid], num_classes, f'label (ignore index {ignore_index})')
         # Unlabelled components get a row of their own, C, that is dropped in the end.
         self.width = num_classes + 1
         dtype = np.min_scalar_type(2 * self.width * self.width)
@@ -265,9 +262,6 @@ class ConfusionAccumulator:
                 ``Certificate.level``, the shape of the guess.
             groups (Sequence[np.ndarray]): The group of each coarser level, same shape.
 
-        Returns:
-            ConfusionCounts: The counts.
-
         Raises:
             ValueError: If the shape differs.
         """
@@ -277,7 +271,7 @@ class ConfusionAccumulator:
                 f'guess and mask must have one shape, got {self.valid.shape} and {mask.shape} '
                 '(flattened)'
             )
-        levels = None
+        levels, near = None, self.near
         if self.hierarchy is not None and level is not None:
             truth = np.minimum(self.truth, self.num_classes - 1).astype(np.intp)
             choices = [np.ravel(choice) for choice in (self.guess, *groups)]
@@ -289,7 +283,7 @@ class ConfusionAccumulator:
             components=mask.size,
             abstained=int(mask.size - np.count_nonzero(mask)),
             allowance=allowance,
-            near=(None if self.near is None else self._decided(self.near_pairs, mask[self.near])),
+            near=None if near is None else self._decided(self.near_pairs, mask[near]),
             levels=levels,
         )
 
@@ -316,17 +310,12 @@ def count_certificate(
     level: ArrayLike | None = None,
     groups: Sequence[ArrayLike] = (),
 ) -> ConfusionCounts:
-    """Counts one image under one certificate.
-
-    For the arguments see ``ConfusionAccumulator`` and its ``count``.
+    """Counts one image under one certificate; see ``ConfusionAccumulator`` and its ``count``.
 
     >>> counts = count_certificate(label=[0, 1, 1], guess=[0, 1, 0],
     ...                            certified=[True, False, True], num_classes=2)
     >>> counts.certified.tolist()  # rows: ground truth; columns: certified class, then abstained
     [[1, 0, 0], [1, 0, 1]]
-
-    Returns:
-        ConfusionCounts: The counts.
 
     Raises:
         ValueError: If shapes differ or a class is out of range.

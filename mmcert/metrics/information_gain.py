@@ -48,13 +48,12 @@ class HierarchyCounts(Counts):
         """
         labelled = self.levels.sum(axis=(1, 2))
         with np.errstate(invalid='ignore'):
-            information = max(self.information.sum() - allowance, 0.0)
-            rates = {
-                'CIG': ratio(information, labelled.sum()),
-                'cCIG': (
-                    float('nan') if allowance else mean_of_present(self.information / labelled)
-                ),
-            }
+            by_class = mean_of_present(self.information / labelled)
+        information = max(self.information.sum() - allowance, 0.0)
+        rates = {
+            'CIG': ratio(information, labelled.sum()),
+            'cCIG': float('nan') if allowance else by_class,
+        }
         for level in range(len(self.components) - 1):
             finer = slice(0, level + 1)
             certified = max(int(self.components[finer].sum()) - allowance, 0)

@@ -72,15 +72,10 @@ def count_radii(
         num_classes (int): Number of classes C.
         ignore_index (int): Label of components without ground truth.
         selection (str | None): What was counted, to be carried along.
-
-    Returns:
-        RadiusCurve: The counts.
     """
     reach = np.searchsorted(radii, np.ravel(found))
     decided = np.ravel(guess).astype(np.int64)
-    truth = (
-        np.full(decided.shape, ignore_index) if label is None else np.ravel(label).astype(np.int64)
-    )
+    truth = np.full(decided.shape, ignore_index) if label is None else np.ravel(label).astype(int)
     labelled = truth != ignore_index
     right = labelled & (truth == decided)
 

@@ -116,12 +116,8 @@ def _near_optimum(
 
     def taken(decrease: float) -> dict[int, int]:
         """How many components of each class decrease the sum by more than this."""
-        return {
-            c: min(
-                limits[c], max(0, math.ceil(math.sqrt(hit[c] / decrease + 0.25) - 0.5) - union[c])
-            )
-            for c in classes
-        }
+        reached = {c: math.ceil(math.sqrt(hit[c] / decrease + 0.25) - 0.5) for c in classes}
+        return {c: min(limits[c], max(0, reached[c] - union[c])) for c in classes}
 
     low, high = -100.0, 1.0
     for _ in range(100):

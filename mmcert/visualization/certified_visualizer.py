@@ -82,16 +82,13 @@ class CertifiedVisualizer(SegLocalVisualizer):
     def compose(
         self, data: NDArray[Any], sample: BaseDataElement, draw_gt: bool = True
     ) -> NDArray[np.uint8]:
-        """The picture of one certified sample.
+        """The RGB picture of one certified sample, see ``report.pictures.certificate_picture``.
 
         Args:
             data (np.ndarray): RGB image at its original size, shape (H, W, 3), uint8, or the cloud,
                 shape (N, D), coordinates first.
             sample (BaseDataElement): What the smoothed model returned.
             draw_gt (bool): Whether to show the label.
-
-        Returns:
-            np.ndarray: RGB picture, uint8; see ``mmcert.report.pictures.certificate_picture``.
         """
         meta, maps = self.dataset_meta, certified_maps(sample.to_dict())
         if not draw_gt:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -46,7 +44,8 @@ def compare_surrogate(
                 for row in parameters.tolist()
             ]
             first = panel(image, 'image') if name == 'real' else panel(image * 0 + 1, '')
-            rows.append(beside([first, *map(panel, panels, titles)]))
+            row = np.concatenate([first, *map(panel, panels, titles)], axis=1)
+            rows.append(np.pad(row, ((0, GAP), (0, 0), (0, 0)), constant_values=BACKGROUND))
     return np.concatenate(rows, axis=0)
 
 
@@ -54,9 +53,3 @@ def panel(image: torch.Tensor, title: str) -> NDArray[np.uint8]:
     """An image (3, H, W) in [0, 1] under its title."""
     pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return titled(title, pixels)
-
-
-def beside(panels: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Panels of one height in a row."""
-    row = np.concatenate(panels, axis=1)
-    return np.pad(row, ((0, GAP), (0, 0), (0, 0)), constant_values=BACKGROUND)

@@ -78,14 +78,14 @@ def evaluate(
             hierarchy=task.hierarchy,
         )
         orders: dict[tuple[str, str], NDArray[np.int32] | None] = {}
-        for index, term in enumerate(settings):
+        for index, one in enumerate(settings):
             order = None
-            if term.rule.takes_order:
-                key = (settle_votes(record.votes, term).selection, term.order)
+            if one.rule.takes_order:
+                key = (settle_votes(record.votes, one).selection, one.order)
                 if key not in orders:
-                    orders[key] = component_order(record.votes, term, record.margin)
+                    orders[key] = component_order(record.votes, one, record.margin)
                 order = orders[key]
-            certificate = record.certify(term, task.hierarchy, order=order)
+            certificate = record.certify(one, task.hierarchy, order=order)
             if on_certificate is not None:
                 on_certificate(index, record, certificate)
             level = certificate.level
