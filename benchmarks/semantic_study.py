@@ -485,16 +485,13 @@ class ContrastOfBrightness(Transformation):
 
     name = 'contrast_of_brightness'
     parameters = (Parameter('k', 'log', -4, 4, 0), Parameter('b', 'image', -1, 1, 0))
+    definition = 'e^k (x + b), not clipped'
     severities = ()
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """See the class."""
         k, b = parameters.to(images.dtype)[:, :, None, None, None].unbind(1)
         return torch.exp(k) * (images + b)
-
-    def operator(self) -> str:
-        """The definition in words."""
-        return 'e^k (x + b), not clipped'
 
 
 class AttackedModel:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -45,35 +44,58 @@ class Parameter:
     integer: bool = False
 
 
+@dataclass(eq=False)
 class Transformation(ABC):
     """A family of maps of images to images of the same size, indexed by a parameter vector.
 
-    Calling it checks images and parameters and then applies ``transform``, which takes any real
-    image (an attacked and smoothed one may leave [0, 1]). Nothing is clipped, before or after,
-    unless a class says so. Items of a batch do not influence each other.
+    In all methods, images have shape (B, C, H, W) and are floating point. Parameters have shape
+    (B, P) or, for all images alike, (P,); if P = 1 a number will do. An interval [low, high] is one
+    of the only parameter. Images keep their dtype, and nothing is clipped unless a class says so.
+    The items of a batch do not influence each other.
+
+    A subclass says what it is in the attributes below. If it has options, it is a dataclass with
+    one field for each.
 
     Attributes:
         name (str): Name in ``TRANSFORMATIONS``.
         parameters (tuple[Parameter, ...]): What the P columns of a parameter tensor mean.
+        definition (str): The operator in words: kernel, padding, interpolation, clipping; with a
+            placeholder for each option.
+        legal (Mapping): Legal values of each option: a mapping of names to what the definition
+            calls them, or the smallest whole number.
         moves_labels (bool): Whether labels move with the image's content.
-        differentiable (bool): Whether gradients flow to the images.
         differentiable_parameters (bool): Whether gradients flow to the parameters; they exist
             almost everywhere (bilinear interpolation and kernel edges have kinks).
         severities (tuple[tuple[float, ...], ...]): Parameters of severities 1 to 5 for images whose
             shorter side has 224 pixels.
-        definition (str): What ``operator`` says, with the options in braces.
+
+    Raises:
+        ValueError: If an option is not legal.
     """
 
     name: ClassVar[str]
     parameters: ClassVar[tuple[Parameter, ...]]
+    definition: ClassVar[str]
+    legal: ClassVar[Mapping[str, Mapping[str, str] | int]] = {}
     moves_labels: ClassVar[bool] = False
-    differentiable: ClassVar[bool] = True
     differentiable_parameters: ClassVar[bool] = True
     severities: ClassVar[tuple[tuple[float, ...], ...]]
-    definition: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for option, legal in self.legal.items():
+            value = getattr(self, option)
+            if isinstance(legal, Mapping):
+                if value not in legal:
+                    known = ', '.join(legal)
+                    raise ValueError(f'{self.name}: {option} must be one of {known}, got {value!r}')
+            elif isinstance(value, bool) or not isinstance(value, int) or value < legal:
+                raise ValueError(
+                    f'{self.name}: {option} must be a whole number of at least {legal}, got '
+                    f'{value!r}'
+                )
 
     def __call__(self, images: torch.Tensor, parameters: Values) -> torch.Tensor:
-        """Transforms images.
+        """Checks images and parameters and transforms the images.
 
         Args:
             images (torch.Tensor): Shape (B, C, H, W), floating point, in [0, 1].
@@ -92,21 +114,16 @@ class Transformation(ABC):
 
     @abstractmethod
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Transforms images of any real values, unchecked.
+        """Transforms images by parameters (B, P), float64, on the images' device.
 
-        Args:
-            images (torch.Tensor): Shape (B, C, H, W), floating point.
-            parameters (torch.Tensor): Shape (B, P), float64, on the images' device.
-
-        Returns:
-            torch.Tensor: Shape (B, C, H, W), of the images' dtype.
+        Nothing is checked: images may have any real values, as attacked and smoothed ones have.
         """
 
     def per_image(self, parameters: Values, images: torch.Tensor) -> torch.Tensor:
-        """One checked row of parameters for each of B images or label maps: shape (B, P), float64.
+        """Checked parameters (B, P), float64, one row for each of B images or label maps.
 
-        Parameters have the shape (B, P), (P,), or are a number if P = 1; a ValueError says if the
-        shape does not fit or a value is out of its range.
+        Raises:
+            ValueError: If the shape does not fit or a value is out of its range.
         """
         rows = self.check_parameters(parameters).to(images.device)
         if rows.dim() == 1:
@@ -116,13 +133,7 @@ class Transformation(ABC):
         return rows
 
     def check_parameters(self, parameters: Values) -> torch.Tensor:
-        """Checks parameters.
-
-        Args:
-            parameters (torch.Tensor | Sequence | float): Shape (..., P), or a number if P = 1.
-
-        Returns:
-            torch.Tensor: The same values, float64, shape (P,) or (N, P).
+        """Checks parameters and returns them as float64, shape (P,) or (N, P).
 
         Raises:
             ValueError: If the shape does not fit, or a value is NaN, out of its range or should
@@ -149,11 +160,22 @@ class Transformation(ABC):
                 raise ValueError(f'{self.name}: {parameter.name} must be whole, got {parameters}')
         return values
 
+    def check_interval(self, low: Values, high: Values) -> tuple[float, float]:
+        """Checks an interval of the only parameter and returns its ends.
+
+        Raises:
+            ValueError: If there are several parameters, an end is out of range or low > high.
+        """
+        first, last = self.check_parameters(low), self.check_parameters(high)
+        if first.shape != (1,) or last.shape != (1,) or first > last:
+            raise ValueError(f'{self.name}: an interval needs low <= high, got {low} and {high}')
+        return float(first), float(last)
+
     @property
     def straight(self) -> bool:
         """Whether an image moves along a straight line, in one direction, as its parameter grows.
 
-        Only of one parameter; a subclass with a ``transform`` of its own says so itself.
+        Only of one parameter. A subclass with its own ``transform`` has to say so itself.
         """
         return False
 
@@ -170,7 +192,7 @@ class Transformation(ABC):
         Hendrycks and Dietterich, 'Benchmarking neural network robustness to common corruptions
         and perturbations', ICLR 2019: the values for images of 224 x 224 (each class names those
         that are not theirs). Lengths scale with the shorter side, so that a small image suffers
-        as a large one does: 'px' by min(H, W) / 224, 'px^2' by its square; the rest stays.
+        as a large one does: 'px' by min(H, W) / 224, 'px^2' by its square. Other units stay.
 
         Args:
             severity (int): 1 to 5.
@@ -200,7 +222,7 @@ class Transformation(ABC):
         """A finite attack set, shape (N, P), float64, in the order given.
 
         Args:
-            values (Sequence | torch.Tensor): N parameter vectors, (N, P), or N numbers if P = 1.
+            values (Sequence | torch.Tensor): N parameter vectors, or N numbers if P = 1.
 
         Raises:
             ValueError: If there is none, or one is out of range.
@@ -218,11 +240,11 @@ class Transformation(ABC):
         return self.check_parameters(rows)
 
     def ends(self, bounds: torch.Tensor | NDArray[Any] | Sequence[Any]) -> torch.Tensor:
-        """The ends of a range of parameters, lower and upper, shape (2, P), float64.
+        """Lower and upper ends of a range of parameters, shape (2, P), float64.
 
         Args:
-            bounds (Sequence | torch.Tensor): A pair (low, high) for each parameter, (P, 2), or one
-                pair if P = 1.
+            bounds (Sequence | torch.Tensor): A pair (low, high) for each of the P parameters, shape
+                (P, 2), or one pair if P = 1.
 
         Raises:
             ValueError: If the shape does not fit, low > high, or an end is out of range.
@@ -237,17 +259,14 @@ class Transformation(ABC):
         return self.check_parameters(pairs.T)
 
     def grid(self, low: Values, high: Values, count: int | Sequence[int]) -> torch.Tensor:
-        """A regular grid of parameters, ends included; the last parameter varies fastest.
+        """A regular grid of parameters, shape (N, P), float64; the last one varies fastest.
 
         Args:
             low (torch.Tensor | Sequence | float): Lower ends, shape (P,), or a number if P = 1.
             high (torch.Tensor | Sequence | float): Upper ends, likewise.
-            count (int | Sequence[int]): Values of each parameter, at least 1; with one value, it
-                is the lower end. Parameters that must be whole are rounded, and repetitions
+            count (int | Sequence[int]): Values of each parameter, ends included. With one value,
+                it is the lower end. Parameters that must be whole are rounded, and repetitions
                 dropped.
-
-        Returns:
-            torch.Tensor: Shape (N, P), float64.
 
         Raises:
             ValueError: If an end is out of range, low > high or a count is below 1.
@@ -267,20 +286,8 @@ class Transformation(ABC):
         rows = torch.stack([a.flatten() for a in torch.meshgrid(*axes, indexing='ij')], dim=1)
         return self.check_parameters(rows)
 
-    def check_interval(self, low: Values, high: Values) -> tuple[float, float]:
-        """The ends of an interval of the only parameter, checked: see ``lipschitz`` for errors."""
-        first, last = self.check_parameters(low), self.check_parameters(high)
-        if first.shape != (1,) or last.shape != (1,) or first > last:
-            raise ValueError(f'{self.name}: an interval needs low <= high, got {low} and {high}')
-        return float(first), float(last)
-
     def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
         """Proven Lipschitz constants of the transformed image as a function of the parameter.
-
-        Args:
-            images (torch.Tensor): Shape (B, C, H, W), floating point.
-            low (float): Lower end of an interval of parameters.
-            high (float): Upper end.
 
         Returns:
             torch.Tensor: L of each image, shape (B,), float64, such that the l2 distance (over all
@@ -288,7 +295,7 @@ class Transformation(ABC):
             and b in [low, high]. Arithmetic is taken as exact.
 
         Raises:
-            ValueError: If the class has no such bound, or an end is out of range.
+            ValueError: If the class has no such bound, an end is out of range or low > high.
         """
         raise ValueError(
             f'{self.name} has no proven Lipschitz constant: use a finite set of parameters'
@@ -297,7 +304,7 @@ class Transformation(ABC):
     def labels(
         self, label_map: torch.Tensor, parameters: Values, ignore_index: int = IGNORE_INDEX
     ) -> torch.Tensor:
-        """Label maps of the transformed images.
+        """Label maps of the transformed images; the same maps unless ``moves_labels``.
 
         Args:
             label_map (torch.Tensor): Shape (B, H, W), integers.
@@ -305,7 +312,7 @@ class Transformation(ABC):
             ignore_index (int): Label for what comes from outside the frame.
 
         Returns:
-            torch.Tensor: Shape (B, H, W), of the same dtype; the same map unless ``moves_labels``.
+            torch.Tensor: Shape (B, H, W), of the same dtype.
 
         Raises:
             ValueError: If shapes do not fit or a parameter is out of its range.
@@ -316,15 +323,19 @@ class Transformation(ABC):
 
     def options(self) -> dict[str, Any]:
         """Arguments of the class that give an equal transformation, as JSON values."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return asdict(self)
 
     def spec(self) -> dict[str, Any]:
         """What determines the operator, as JSON values: ``build(spec())`` gives an equal one."""
         return {'type': self.name, **self.options()}
 
     def operator(self) -> str:
-        """The definition: kernel, padding, interpolation, clipping."""
-        return self.definition.format(**self.options())
+        """The definition in words, with the options as they are."""
+        words = self.options()
+        for option, legal in self.legal.items():
+            if isinstance(legal, Mapping):
+                words[option] = legal[words[option]]
+        return self.definition.format(**words)
 
     def to_dict(self) -> dict[str, Any]:
         """What a certificate has to say about the transformation, as JSON values."""
@@ -334,13 +345,9 @@ class Transformation(ABC):
             'transformation_parameters': [asdict(p) for p in self.parameters],
         }
 
-    def __repr__(self) -> str:
-        options = ', '.join(f'{key}={value!r}' for key, value in self.options().items())
-        return f'{type(self).__name__}({options})'
-
 
 def check_images(images: torch.Tensor) -> None:
-    """Refuses what are no images (B, C, H, W), floating point, in [0, 1], with a ValueError."""
+    """Refuses, with a ValueError, what is not (B, C, H, W), floating point and in [0, 1]."""
     if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(
             f'images must be floating point of shape (B, C, H, W), got {images.dtype} of shape '
@@ -357,7 +364,7 @@ def check_images(images: torch.Tensor) -> None:
 
 
 def check_labels(label_map: torch.Tensor) -> None:
-    """Refuses what are no label maps (B, H, W) of an integer dtype, with a ValueError."""
+    """Refuses, with a ValueError, what is not a batch (B, H, W) of integer label maps."""
     if label_map.dim() != 3 or label_map.is_floating_point() or label_map.is_complex():
         raise ValueError(
             f'label maps must be integers of shape (B, H, W), got {label_map.dtype} of shape '

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,8 +13,13 @@ import torch.nn.functional as F
 
 from mmcert.transformations.base import Parameter, Transformation
 from mmcert.transformations.cosine import blurred, dct, frequencies, power
-from mmcert.transformations.geometry import move_bilinear, rotation_matrices, scaling_matrices
-from mmcert.transformations.operators import convolve, pixel_grid, slope_ranges
+from mmcert.transformations.geometry import (
+    ordered,
+    rotation_matrices,
+    scaling_matrices,
+    swept_boxes,
+)
+from mmcert.transformations.operators import convolve, pixel_grid, read_bilinear, slope_ranges
 
 REACH = 0.5
 """How far (in pixels, at most 1) positions move in the parts in which speeds are bounded."""
@@ -24,7 +30,7 @@ class GaussianFilter(Transformation):
 
     The image's DCT-II coefficient of frequencies (v, w) is multiplied by
     exp(-variance (v^2 + w^2) / 2): the continuous Gaussian on the reflected, band-limited image,
-    exactly additive in the variance, as the direct certificate wants it. From a standard deviation
+    exactly additive in the variance, as the direct certificate needs it. From a standard deviation
     of about 1.5 on it agrees with sampled kernels to 1e-5; for smaller ones it may overshoot [0, 1]
     at edges, and is not clipped. Severities: the corruption benchmark's standard deviations,
     1, 2, 3, 4, 6.
@@ -36,7 +42,7 @@ class GaussianFilter(Transformation):
     severities = ((1,), (4,), (9,), (16,), (36,))
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Blurs each image; see the base class."""
+        """Blurs each image."""
         # There are no Fourier transforms below single precision.
         precise = images if images.dtype == torch.float64 else images.float()
         return blurred(dct(precise), parameters).to(images.dtype)
@@ -45,8 +51,8 @@ class GaussianFilter(Transformation):
         """Exact: the speed at the lower end.
 
         The coefficient c_w of frequency w, times exp(-a |w|^2 / 2), moves at the speed
-        |c_w| |w|^2 / 2 exp(-a |w|^2 / 2), which falls in a; the speed of the image is the root of
-        the sum of their squares (Parseval). Arguments, result and errors as in the base class.
+        |c_w| |w|^2 / 2 exp(-a |w|^2 / 2), which falls in a. The speed of the image is the root of
+        the sum of their squares (Parseval).
         """
         first, _ = self.check_interval(low, high)
         energy = power(images.to(torch.float64))
@@ -60,21 +66,14 @@ class KernelBlur(Transformation):
 
     @abstractmethod
     def kernels(self, parameters: torch.Tensor) -> torch.Tensor:
-        """The kernels.
-
-        Args:
-            parameters (torch.Tensor): Shape (B, P), float64.
-
-        Returns:
-            torch.Tensor: Shape (B, h, w), h and w odd, float64; each sums to 1 and is the same
-            under a half turn.
-        """
+        """Kernels (B, h, w), h and w odd, float64; each sums to 1 and is even (half turns)."""
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Filters each image with its kernel; see the base class."""
+        """Filters each image with its kernel."""
         return convolve(images, self.kernels(parameters))
 
 
+@dataclass(eq=False)
 class DefocusBlur(KernelBlur):
     """Mean over a disk: a lens out of focus.
 
@@ -92,31 +91,31 @@ class DefocusBlur(KernelBlur):
 
     Args:
         kernel (str): 'disk' or 'benchmark'.
-
-    Raises:
-        ValueError: If the kernel is neither.
     """
+
+    kernel: str = 'disk'
 
     name = 'defocus_blur'
     parameters = (Parameter('radius', 'px', 0, 50, 0),)
+    definition = 'mean over a disk: {kernel}; reflected border'
+    legal = {
+        'kernel': {
+            'disk': 'weights clip(radius + 1/2 - d, 0, 1) at distance d',
+            'benchmark': 'pixels at distance <= radius, softened as in the corruption benchmark',
+        }
+    }
     severities = ((3,), (4,), (6,), (8,), (10,))
 
-    def __init__(self, kernel: str = 'disk') -> None:
-        if kernel not in ('disk', 'benchmark'):
-            raise ValueError(f"defocus_blur: kernel must be 'disk' or 'benchmark', got {kernel!r}")
-        self.kernel = kernel
-
     def kernels(self, parameters: torch.Tensor) -> torch.Tensor:
-        """The disks; see the base class."""
+        """The disks."""
         radius = parameters[:, 0]
         if self.kernel == 'benchmark':
-            disks = [benchmark_disk(r) for r in radius.tolist()]
-            largest = max(len(disk) for disk in disks)
-            margins = [(largest - len(disk)) // 2 for disk in disks]
+            disks = [_benchmark_disk(r) for r in radius.tolist()]
+            margins = [(max(map(len, disks)) - len(disk)) // 2 for disk in disks]
             padded = [F.pad(d, (m, m, m, m)) for d, m in zip(disks, margins, strict=True)]
             return torch.stack(padded).to(parameters.device)
         half = max(math.ceil(float(radius.detach().max()) + 0.5) - 1, 0)
-        weights = (radius[:, None, None] + 0.5 - distances(half, parameters.device)).clamp(0, 1)
+        weights = (radius[:, None, None] + 0.5 - _distances(half, parameters.device)).clamp(0, 1)
         return weights / weights.sum(dim=(1, 2), keepdim=True)
 
     def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
@@ -127,16 +126,15 @@ class DefocusBlur(KernelBlur):
         derivative (c N - s M) / (c + r s)^2 is a fixed image times a number that falls in r: the
         speed is largest at the left end of such a piece, and L is the largest of these speeds.
         They are computed by frequency: a kernel that is even in x and in y multiplies the
-        coefficients of the DCT-II by sum_yx k(y, x) cos(v y) cos(w x). Arguments, result and
-        errors as in the base class.
+        coefficients of the DCT-II by sum_yx k(y, x) cos(v y) cos(w x).
         """
         if self.kernel != 'disk':
             return super().lipschitz(images, low, high)
         first, last = self.check_interval(low, high)
         energy = power(images.to(torch.float64))
         half = math.ceil(last + 0.5)
-        away = distances(half, images.device)
-        offset = torch.arange(-half, half + 1, dtype=torch.float64, device=images.device)
+        away = _distances(half, images.device)
+        offset = _offsets(half, images.device)
         down, across = (
             torch.cos(frequencies(size, energy)[:, None] * offset) for size in energy.shape[1:]
         )
@@ -151,38 +149,28 @@ class DefocusBlur(KernelBlur):
             fastest = torch.maximum(fastest, (multiplier.square() * energy).sum(dim=(1, 2)))
         return fastest.sqrt()
 
-    def operator(self) -> str:
-        """The definition in words."""
-        if self.kernel == 'disk':
-            kernel = 'weights clip(radius + 1/2 - d, 0, 1) at distance d'
-        else:
-            kernel = 'pixels at distance <= radius, softened as in the corruption benchmark'
-        return f'mean over a disk: {kernel}; reflected border'
+
+def _offsets(half: int, device: torch.device | None = None) -> torch.Tensor:
+    """Whole numbers from -half to half, float64."""
+    return torch.arange(-half, half + 1, dtype=torch.float64, device=device)
 
 
-def distances(half: int, device: torch.device | None = None) -> torch.Tensor:
+def _distances(half: int, device: torch.device | None = None) -> torch.Tensor:
     """Distances from the centre of a square of 2 * half + 1 pixels a side, float64."""
-    offset = torch.arange(-half, half + 1, dtype=torch.float64, device=device)
+    offset = _offsets(half, device)
     return torch.hypot(offset[:, None], offset)
 
 
-def benchmark_disk(radius: float) -> torch.Tensor:
-    """The corruption benchmark's defocus kernel.
+def _benchmark_disk(radius: float) -> torch.Tensor:
+    """The corruption benchmark's defocus kernel, shape (k, k), k odd, float64.
 
     Hendrycks and Dietterich 2019, with their softening by radius: standard deviation 0.1 up to
     radius 3, and 0.5 above. As there, the disk of radius 8 fills its square to the edge, and the
     softening reflects there. Unlike theirs it is normalised; zeros around it are cut off.
-
-    Args:
-        radius (float): In pixels, at least 0.
-
-    Returns:
-        torch.Tensor: Shape (k, k), k odd, float64; sums to 1.
     """
     half, taps = (8, 1) if radius <= 8 else (math.ceil(radius), 2)
-    disk = (distances(half) <= radius).to(torch.float64)
-    offset = torch.arange(-taps, taps + 1, dtype=torch.float64)
-    gauss = torch.exp(-0.5 * (offset / (0.1 if radius <= 3 else 0.5)) ** 2)
+    disk = (_distances(half) <= radius).to(torch.float64)
+    gauss = torch.exp(-0.5 * (_offsets(taps) / (0.1 if radius <= 3 else 0.5)) ** 2)
     gauss = gauss / gauss.sum()
     padded = F.pad((disk / disk.sum())[None, None], (taps,) * 4, mode='reflect')
     soft = F.conv2d(padded, (gauss[:, None] * gauss)[None, None])[0, 0]
@@ -191,6 +179,7 @@ def benchmark_disk(radius: float) -> torch.Tensor:
     return soft / soft.sum()
 
 
+@dataclass(eq=False)
 class MotionBlur(KernelBlur):
     """Mean along a straight line through each pixel: the camera moves.
 
@@ -202,10 +191,9 @@ class MotionBlur(KernelBlur):
 
     Args:
         steps (int): K, at least 1; the default keeps the steps below a pixel.
-
-    Raises:
-        ValueError: If ``steps`` is below 1.
     """
+
+    steps: int = 128
 
     name = 'motion_blur'
     parameters = (
@@ -216,13 +204,11 @@ class MotionBlur(KernelBlur):
         'mean of {steps} bilinear shifts, the midpoints of equal parts of a centred line; '
         'reflected border'
     )
+    legal = {'steps': 1}
     severities = ((6.5, 0), (10.6, 0), (14.0, 0), (15.3, 0), (19.9, 0))
 
-    def __init__(self, steps: int = 128) -> None:
-        self.steps = check_steps(self.name, steps, 1)
-
     def kernels(self, parameters: torch.Tensor) -> torch.Tensor:
-        """The lines; see the base class."""
+        """The lines."""
         length, angle = parameters[:, 0], torch.deg2rad(parameters[:, 1])
         part = torch.arange(self.steps, dtype=torch.float64, device=parameters.device)
         place = (part + 0.5) / self.steps - 0.5
@@ -234,14 +220,15 @@ class MotionBlur(KernelBlur):
 def _hats(places: torch.Tensor) -> torch.Tensor:
     """Weights of linear interpolation at places (B, K), shape (B, K, 2 * half + 1)."""
     half = math.ceil(float(places.detach().abs().max()) - 1e-9)
-    offset = torch.arange(-half, half + 1, dtype=places.dtype, device=places.device)
-    return (1 - (places[..., None] - offset).abs()).clamp(min=0)
+    return (1 - (places[..., None] - _offsets(half, places.device)).abs()).clamp(min=0)
 
 
+@dataclass(eq=False)
 class MeanOfMoves(Transformation):
     """A blur that averages K copies of the image, each moved by a linear map about the centre.
 
-    Bilinear interpolation, the border reflected about the outer pixels' edges.
+    Bilinear interpolation, the border reflected about the outer pixels' edges. A copy is known by
+    its ``place``, from 0 (first) to 1 (last).
 
     Args:
         steps (int): K, at least 2.
@@ -249,53 +236,42 @@ class MeanOfMoves(Transformation):
     Attributes:
         speed_limit (float): No copy's positions move faster than this times their distance from the
             centre, per unit of the parameter.
-
-    Raises:
-        ValueError: If ``steps`` is below 2.
     """
 
-    default_steps: ClassVar[int]
-    speed_limit: ClassVar[float]
+    steps: int
 
-    def __init__(self, steps: int | None = None) -> None:
-        self.steps = check_steps(self.name, self.default_steps if steps is None else steps, 2)
+    speed_limit: ClassVar[float]
+    legal = {'steps': 2}
 
     @abstractmethod
-    def backward_map(self, parameter: torch.Tensor, part: float) -> torch.Tensor:
-        """Where pixels' content comes from in one of the copies.
-
-        Args:
-            parameter (torch.Tensor): Shape (B,), float64.
-            part (float): Place of the copy, from 0 (first) to 1 (last).
-
-        Returns:
-            torch.Tensor: Shape (B, 2, 2).
-        """
-
-    def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Averages the copies of each image; see the base class."""
-        total = torch.zeros_like(images)
-        for step in range(self.steps):
-            backward = self.backward_map(parameters[:, 0], step / (self.steps - 1))
-            total = total + move_bilinear(images, backward)
-        return total / self.steps
+    def backward_map(self, parameter: torch.Tensor, place: float) -> torch.Tensor:
+        """Where the content of a copy's pixels comes from, (B, 2, 2), at parameters (B,)."""
 
     @abstractmethod
     def path(
-        self, grid: torch.Tensor, low: float, high: float, part: float
+        self, grid: torch.Tensor, low: float, high: float, place: float
     ) -> tuple[torch.Tensor, ...]:
-        """Ranges of where pixels' content comes from in one of the copies, and of its velocity.
-
-        Args:
-            grid (torch.Tensor): Positions of the pixels, shape (H, W, 2).
-            low (float): Lower end of an interval of parameters.
-            high (float): Upper end.
-            part (float): Place of the copy, from 0 (first) to 1 (last).
+        """Ranges of where the content of a copy's pixels comes from, and of its velocity.
 
         Returns:
-            tuple[torch.Tensor, ...]: Least and largest position, least and largest velocity
-            (pixels per unit of the parameter), each of shape (H, W, 2).
+            tuple[torch.Tensor, ...]: For pixels at ``grid`` (H, W, 2) and parameters in [low,
+            high]: least and largest position, least and largest velocity (pixels per unit of the
+            parameter), each of shape (H, W, 2).
         """
+
+    @property
+    def _places(self) -> list[float]:
+        return [step / (self.steps - 1) for step in range(self.steps)]
+
+    def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Averages the copies of each image."""
+        grid = pixel_grid(images.shape[-2], images.shape[-1], images.device)
+        total = torch.zeros_like(images)
+        for place in self._places:
+            backward = self.backward_map(parameters[:, 0], place)
+            positions = torch.einsum('bij,hwj->bhwi', backward, grid)
+            total = total + read_bilinear(images, positions, 'reflection')
+        return total / self.steps
 
     def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
         """An upper bound, by interval arithmetic for each value of the image.
@@ -307,7 +283,7 @@ class MeanOfMoves(Transformation):
         other cancel. The interval is cut into parts in which no position moves more than
         ``REACH``; in each, the l2 norm of the values' largest absolute derivatives bounds the
         speed, and L is the largest of them. The bound tends to the largest speed with smaller
-        parts. Arguments, result and errors as in the base class.
+        parts.
         """
         first, last = self.check_interval(low, high)
         values = images.to(torch.float64)
@@ -318,9 +294,9 @@ class MeanOfMoves(Transformation):
         fastest = values.new_zeros(len(images))
         for left, right in itertools.pairwise(ends.tolist()):
             least, largest = torch.zeros_like(values), torch.zeros_like(values)
-            for step in range(self.steps):
-                *box, slow, fast = self.path(grid, left, right, step / (self.steps - 1))
-                for axis, (down, up) in enumerate(slope_ranges(values, box[0], box[1])):
+            for place in self._places:
+                *box, slow, fast = self.path(grid, left, right, place)
+                for axis, (down, up) in enumerate(slope_ranges(values, *box)):
                     v, w = slow[..., axis], fast[..., axis]
                     products = torch.stack([down * v, down * w, up * v, up * w])
                     least += products.amin(dim=0)
@@ -330,55 +306,46 @@ class MeanOfMoves(Transformation):
         return fastest
 
 
+@dataclass(eq=False)
 class RotationalBlur(MeanOfMoves):
     """Mean over rotations about the centre, by K equally spaced angles from -angle to angle.
 
     Severities (ours: the corruption benchmark has none): 1, 2, 3, 5, 8 degrees.
 
     Args:
-        steps (int): K, at least 2; 15 unless said.
-
-    Raises:
-        ValueError: If ``steps`` is below 2.
+        steps (int): K, at least 2.
     """
+
+    steps: int = 15
 
     name = 'rotational_blur'
     parameters = (Parameter('angle', 'degrees', 0, 90, 0),)
-    default_steps = 15
-    speed_limit = math.pi / 180
     definition = (
         'mean of {steps} rotations about the centre by equally spaced angles from -angle to angle, '
         'bilinear, reflected border'
     )
+    speed_limit = math.pi / 180
     severities = ((1,), (2,), (3,), (5,), (8,))
 
-    def backward_map(self, parameter: torch.Tensor, part: float) -> torch.Tensor:
-        """The inverse rotation of a copy; see the base class."""
-        return rotation_matrices(-parameter * (2 * part - 1))
+    def backward_map(self, parameter: torch.Tensor, place: float) -> torch.Tensor:
+        """The inverse rotation of a copy."""
+        return rotation_matrices(-parameter * (2 * place - 1))
 
     def path(
-        self, grid: torch.Tensor, low: float, high: float, part: float
+        self, grid: torch.Tensor, low: float, high: float, place: float
     ) -> tuple[torch.Tensor, ...]:
-        """Boxes around arcs; see the base class.
+        """Boxes around arcs; a velocity is a quarter turn of the position, times the turn's speed.
 
-        Between its ends, an arc of less than half a turn has an extreme coordinate only where the
-        other one is 0. The velocity is a quarter turn of the position, times the turn's speed.
+        An arc is shorter than half a turn.
         """
-        ends = self.backward_map(grid.new_tensor([low, high]), part)
+        ends = self.backward_map(grid.new_tensor([low, high]), place)
         start, stop = torch.einsum('eij,hwj->ehwi', ends, grid)
-        least, largest = torch.minimum(start, stop), torch.maximum(start, stop)
-        radius = torch.linalg.vector_norm(grid, dim=-1, keepdim=True)
-        crossed = (start * stop < 0).flip(-1)
-        least = torch.where(crossed & (start + stop < 0), -radius, least)
-        largest = torch.where(crossed & (start + stop > 0), radius, largest)
-        speed = math.radians(1 - 2 * part)
-        velocities = [
-            torch.stack([speed * end[..., 1], -speed * end[..., 0]], dim=-1)
-            for end in (least, largest)
-        ]
-        return least, largest, torch.minimum(*velocities), torch.maximum(*velocities)
+        box = swept_boxes(start, stop, torch.linalg.vector_norm(grid, dim=-1, keepdim=True))
+        speed = math.radians(1 - 2 * place)
+        return (*box, *ordered(*(end.flip(-1) * grid.new_tensor([speed, -speed]) for end in box)))
 
 
+@dataclass(eq=False)
 class ZoomBlur(MeanOfMoves):
     """Mean over enlargements about the centre, by K equally spaced factors from 1 to ``factor``.
 
@@ -387,47 +354,32 @@ class ZoomBlur(MeanOfMoves):
     1.3.
 
     Args:
-        steps (int): K, at least 2; 16 unless said.
-
-    Raises:
-        ValueError: If ``steps`` is below 2.
+        steps (int): K, at least 2.
     """
+
+    steps: int = 16
 
     name = 'zoom_blur'
     parameters = (Parameter('factor', 'factor', 1, 4, 1),)
-    default_steps = 16
-    speed_limit = 1.0
     definition = (
         'mean of {steps} enlargements about the centre by equally spaced factors from 1 to factor, '
         'bilinear, reflected border'
     )
+    speed_limit = 1.0
     severities = ((1.11,), (1.15,), (1.2,), (1.24,), (1.3,))
 
-    def backward_map(self, parameter: torch.Tensor, part: float) -> torch.Tensor:
-        """The inverse enlargement of a copy; see the base class."""
-        return scaling_matrices(1 / (1 + (parameter - 1) * part))
+    def backward_map(self, parameter: torch.Tensor, place: float) -> torch.Tensor:
+        """The inverse enlargement of a copy."""
+        return scaling_matrices(1 / (1 + (parameter - 1) * place))
 
     def path(
-        self, grid: torch.Tensor, low: float, high: float, part: float
+        self, grid: torch.Tensor, low: float, high: float, place: float
     ) -> tuple[torch.Tensor, ...]:
-        """Segments towards the centre; see the base class.
+        """Segments towards the centre.
 
-        A copy of factor f = 1 + (u - 1) part reads v / f, which moves by -v part / f^2: both are
+        A copy of factor f = 1 + (u - 1) place reads v / f, which moves by -v place / f^2: both are
         monotone in u.
         """
-        start, stop = 1 + (low - 1) * part, 1 + (high - 1) * part
-        places = grid / start, grid / stop
-        velocities = grid * (-part / start**2), grid * (-part / stop**2)
-        return (
-            torch.minimum(*places),
-            torch.maximum(*places),
-            torch.minimum(*velocities),
-            torch.maximum(*velocities),
-        )
-
-
-def check_steps(name: str, steps: int, least: int) -> int:
-    """A number of copies or parts, refused with a ValueError below ``least``."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < least:
-        raise ValueError(f'{name}: steps must be a whole number of at least {least}, got {steps!r}')
-    return steps
+        start, stop = 1 + (low - 1) * place, 1 + (high - 1) * place
+        velocities = grid * (-place / start**2), grid * (-place / stop**2)
+        return (*ordered(grid / start, grid / stop), *ordered(*velocities))

@@ -1,4 +1,7 @@
-"""The cosine transform of images (DCT-II): its filters are blurs with a mirrored border."""
+"""The cosine transform of images (DCT-II): its filters are blurs with a mirrored border.
+
+It acts on the last two axes of images (..., H, W), float32 or float64, and keeps their dtype.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,11 @@ import torch
 
 
 def frequencies(size: int, like: torch.Tensor) -> torch.Tensor:
-    """Frequencies of the coefficients along an axis, pi k / size radians per pixel, (size,)."""
+    """Frequencies of the coefficients along an axis of N pixels: pi k / N radians per pixel.
+
+    Returns:
+        torch.Tensor: Shape (N,), of the type and on the device of ``like``.
+    """
     return torch.arange(size, dtype=like.dtype, device=like.device) * (math.pi / size)
 
 
@@ -19,23 +26,22 @@ def dct(images: torch.Tensor) -> torch.Tensor:
     1/2)). They belong to the image continued without end by mirroring, with the border pixels
     doubled (... c b a | a b c | c b a ...): multiplying them by m(w) is the convolution of that
     continuation with the even kernel of frequency response m.
-
-    Args:
-        images (torch.Tensor): Shape (..., H, W), float32 or float64.
-
-    Returns:
-        torch.Tensor: Coefficients, of the same shape and type.
     """
     return _forward(_forward(images).mT).mT
 
 
 def power(images: torch.Tensor) -> torch.Tensor:
-    """What each frequency contributes to the squared l2 norm of images (B, C, H, W).
+    """What each frequency contributes to the squared l2 norm of an image.
 
     The rows cos(w_k (x + 1/2)) of the DCT-II are orthogonal, with squares that sum to N for k = 0
-    and to N / 2 for the others (Rao and Yip, 'Discrete cosine transform', 1990, section 2.2). The
-    result, (B, H, W), is the sum over the channels; summed, it is ||image||^2. An image whose
-    coefficients are multiplied by m has the squared norm sum m^2 power.
+    and to N / 2 for the others (Rao and Yip, 'Discrete cosine transform', 1990, section 2.2).
+
+    Args:
+        images (torch.Tensor): Shape (B, C, H, W).
+
+    Returns:
+        torch.Tensor: Shape (B, H, W), the sum over the channels; summed, ||image||^2. An image
+        whose coefficients are multiplied by m has the squared norm sum m^2 power.
     """
     squares = dct(images).square().sum(dim=1)
     for axis in (-2, -1):
@@ -46,7 +52,7 @@ def power(images: torch.Tensor) -> torch.Tensor:
 
 
 def idct(coefficients: torch.Tensor) -> torch.Tensor:
-    """The inverse of ``dct``, of the same shape and type."""
+    """The inverse of ``dct``."""
     return _backward(_backward(coefficients).mT).mT
 
 
@@ -55,11 +61,8 @@ def blurred(coefficients: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
 
     Args:
         coefficients (torch.Tensor): From ``dct``, shape (..., H, W).
-        variance (torch.Tensor): Of the kernels in squared pixels, at least 0, of a shape that
-            broadcasts with the leading axes of the coefficients.
-
-    Returns:
-        torch.Tensor: Of the shape and type of the coefficients.
+        variance (torch.Tensor): Variance of the kernels in squared pixels, at least 0, of a shape
+            that broadcasts with the leading axes of the coefficients.
     """
     rows, columns = (
         torch.exp(-0.5 * variance[..., None] * frequencies(size, variance).square())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ from mmcert.transformations.operators import (
     read_agreed,
     read_bilinear,
     read_nearest,
+    reflect,
 )
 
 PATH = 0.125
@@ -30,27 +32,17 @@ PATH = 0.125
 
 
 def rotation_matrices(degrees: torch.Tensor) -> torch.Tensor:
-    """Rotations (B, 2, 2) by degrees (B,), anticlockwise as seen, for y downwards."""
+    """Rotations (B, 2, 2) by angles (B,), anticlockwise as seen, x to the right, y downwards."""
     cos, sin = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
     return torch.stack([cos, sin, -sin, cos], dim=-1).reshape(-1, 2, 2)
 
 
 def scaling_matrices(factor: torch.Tensor) -> torch.Tensor:
-    """Scalings (B, 2, 2) about the centre by factors (B,)."""
+    """Scalings (B, 2, 2) by factors (B,)."""
     return factor[:, None, None] * torch.eye(2, dtype=factor.dtype, device=factor.device)
 
 
-def move_bilinear(
-    images: torch.Tensor, backward: torch.Tensor, padding: str = 'reflection'
-) -> torch.Tensor:
-    """Images (B, C, H, W) moved by a linear map about their centre, read by bilinear interpolation.
-
-    ``backward`` (B, 2, 2) says where a pixel's content comes from, ``padding`` what lies outside.
-    """
-    grid = pixel_grid(images.shape[-2], images.shape[-1], images.device)
-    return read_bilinear(images, torch.einsum('bij,hwj->bhwi', backward, grid), padding)
-
-
+@dataclass(eq=False)
 class Geometric(Transformation):
     """Moves an image's content by an affine map v -> A v + t about the image's centre.
 
@@ -59,58 +51,44 @@ class Geometric(Transformation):
     no label. Images are computed in double precision, whatever their type: that is the operator
     that certificates speak of.
 
+    Positions are (x, y) in pixels from the image's centre, x to the right and y downwards.
+
     Args:
         padding (str): 'reflection' (about the outer pixels' edges) or 'zeros'.
 
     Attributes:
         turns (bool): Whether the map may turn the content.
-
-    Raises:
-        ValueError: If the padding is not known.
     """
 
-    moves_labels: ClassVar[bool] = True
-    paddings: ClassVar[tuple[str, ...]] = ('reflection', 'zeros')
+    padding: str = 'reflection'
+
     definition = (
         'about the centre, same frame, bilinear interpolation, computed in double precision, '
         'padding: {padding}'
     )
+    legal = {'padding': {p: p for p in ('reflection', 'zeros')}}
+    moves_labels = True
     turns: ClassVar[bool] = True
-
-    def __init__(self, padding: str = 'reflection') -> None:
-        if padding not in self.paddings:
-            known = ', '.join(self.paddings)
-            raise ValueError(f'{self.name}: padding must be one of {known}, got {padding!r}')
-        self.padding = padding
 
     @abstractmethod
     def affine(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The map of the content.
-
-        Args:
-            parameters (torch.Tensor): Shape (B, P), float64.
-
-        Returns:
-            tuple[torch.Tensor, torch.Tensor]: A of shape (B, 2, 2) and t of shape (B, 2), for
-            positions (x, y) in pixels from the centre, y downwards.
-        """
+        """The map of the content: A of shape (B, 2, 2) and t of shape (B, 2)."""
 
     def moved(self, parameters: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Where the content of each pixel goes, (B, H, W, 2): (x, y) in pixels from the centre."""
+        """Where the content of each pixel goes, shape (B, H, W, 2)."""
         matrix, shift = self.affine(parameters)
         grid = pixel_grid(height, width, parameters.device)
         return torch.einsum('bij,hwj->bhwi', matrix, grid) + shift[:, None, None]
 
     def origins(self, parameters: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Where the content of each pixel comes from; arguments and result as for ``moved``."""
+        """Where the content of each pixel comes from, shape (B, H, W, 2)."""
         matrix, shift = self.affine(parameters)
         grid = pixel_grid(height, width, parameters.device) - shift[:, None, None]
         return torch.einsum('bij,bhwj->bhwi', torch.linalg.inv(matrix), grid)
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Moves the content of each image; see the base class."""
-        height, width = images.shape[-2:]
-        places = self.origins(parameters, height, width)
+        """Moves the content of each image."""
+        places = self.origins(parameters, *images.shape[-2:])
         return read_bilinear(images.double(), places, self.padding).to(images.dtype)
 
     def labels(
@@ -143,10 +121,7 @@ class Geometric(Transformation):
     def read_content(
         self, label_map: torch.Tensor, parameters: torch.Tensor, missing: int
     ) -> torch.Tensor:
-        """What ``labels_of_content`` gives, without a check of the parameters' range.
-
-        ``parameters`` are (B, P), float64, and ``missing`` stands for content that left the frame.
-        """
+        """What ``labels_of_content`` gives, for parameters (B, P) of any range."""
         moved = self.moved(parameters, *label_map.shape[1:])
         return read_nearest(label_map, moved, missing, self.padding == 'cyclic')
 
@@ -163,15 +138,15 @@ class Geometric(Transformation):
 
         Args:
             label_map (torch.Tensor): Shape (B, H, W), integers.
-            parameters (torch.Tensor): u + xi, shape (B, P), float64.
+            parameters (torch.Tensor): u + xi, shape (B, P), float64, of any range.
             missing (int): Value where these pixels differ, or one is outside the frame.
 
         Returns:
             torch.Tensor: Shape (B, H, W).
         """
         moved = self.moved(parameters, *label_map.shape[1:])
-        reach, cyclic = math.sqrt(0.5) if self.turns else 0.5, self.padding == 'cyclic'
-        return read_agreed(label_map, moved, reach, self.turns, missing, cyclic)
+        reach = math.sqrt(0.5) if self.turns else 0.5
+        return read_agreed(label_map, moved, reach, self.turns, missing, self.padding == 'cyclic')
 
 
 class Shift(Geometric):
@@ -183,27 +158,21 @@ class Shift(Geometric):
 
     Args:
         padding (str): 'reflection' (about the outer pixels' edges), 'zeros' or 'cyclic'.
-
-    Raises:
-        ValueError: If the padding is not known.
     """
 
     name = 'translation'
-    parameters = (
-        Parameter('dx', 'px', -10000, 10000, 0),
-        Parameter('dy', 'px', -10000, 10000, 0),
-    )
-    paddings = ('reflection', 'zeros', 'cyclic')
+    parameters = tuple(Parameter(axis, 'px', -10000, 10000, 0) for axis in ('dx', 'dy'))
+    legal = {'padding': {p: p for p in ('reflection', 'zeros', 'cyclic')}}
     turns = False
     severities = tuple((d, d) for d in (2, 4, 8, 12, 20))
 
     def affine(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The map of the content; see the base class."""
+        """The map of the content."""
         return scaling_matrices(torch.ones_like(parameters[:, 0])), parameters
 
 
 class AboutCentre(Geometric):
-    """A linear map of the content about the centre, u -> A_u v, by one parameter u.
+    """A linear map of the content about the centre, v -> A_u v, by one parameter u.
 
     As u grows the content of a pixel runs along an arc about the centre or a ray from it, and so
     does the place A_u^{-1} v that a pixel reads.
@@ -215,10 +184,11 @@ class AboutCentre(Geometric):
 
     @abstractmethod
     def rate(self, low: float) -> torch.Tensor:
-        """How fast the place q = A_u^{-1} v that a pixel reads moves with the parameter u >= low.
+        """How fast the place q = A_u^{-1} v that a pixel reads moves with the parameter.
 
         Returns:
-            torch.Tensor: G of shape (2, 2), float64: dq/du is G q times a number in [-1, 1].
+            torch.Tensor: G of shape (2, 2), float64: for u >= low, dq/du is G q times a number in
+            [-1, 1].
         """
 
     @abstractmethod
@@ -226,7 +196,7 @@ class AboutCentre(Geometric):
         """Most pixels that A_u v and A_u^{-1} v move for u >= low, per unit of u and of |v|."""
 
     def affine(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The map of the content; see the base class."""
+        """The map of the content."""
         return self.matrices(parameters[:, 0]), torch.zeros_like(parameters).expand(-1, 2)
 
     def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
@@ -248,10 +218,8 @@ class AboutCentre(Geometric):
         |w| . dg + dw . (|g| + dg), channel by channel. L is the root of the sum of squares over
         channels and pixels, at each pixel of the worst cell, in the worst piece.
         """
-        first, last = (float(self.check_parameters(end)) for end in (low, high))
-        if first > last:
-            raise ValueError(f'{self.name}: an interval needs low <= high, got {low} and {high}')
-        edges = self._pieces(first, last, PATH, images.shape)
+        first, last = self.check_interval(low, high)
+        edges = self._pieces(first, last, PATH, *images.shape[-2:])
         # At the identity all pixels reach the edges of their cells.
         assert self.identity is not None
         edges = torch.cat([edges, self.identity.clamp(first, last)]).unique().to(images.device)
@@ -264,7 +232,7 @@ class AboutCentre(Geometric):
         return worst.sqrt()
 
     def reached(self, low: float, high: float, height: int, width: int) -> torch.Tensor:
-        """All pixels at which content may be found as the parameter runs through [low, high].
+        """All pixels at which content may be found as the parameter runs through an interval.
 
         Returns:
             torch.Tensor: Shape (K, H, W), integers: for the content of each pixel the numbers y W +
@@ -274,8 +242,7 @@ class AboutCentre(Geometric):
         Raises:
             ValueError: If an end is out of range or low > high.
         """
-        first, last = self.grid(low, high, 2)[:, 0].tolist()
-        edges = self._pieces(first, last, 0.9, (height, width))
+        edges = self._pieces(*self.check_interval(low, high), 0.9, height, width)
         places = (self.moved(u[None, None], height, width)[0] for u in edges)
         extent, sets = torch.tensor([width, height]), []
         for ends in pairwise(places):
@@ -289,10 +256,10 @@ class AboutCentre(Geometric):
         return torch.stack(sets)
 
     def _pieces(
-        self, low: float, high: float, path: float, shape: torch.Size | tuple[int, ...]
+        self, low: float, high: float, path: float, height: int, width: int
     ) -> torch.Tensor:
         """Ends of parts of [low, high] in which no pixel or its place moves farther than a path."""
-        farthest = max(math.hypot(shape[-2] - 1, shape[-1] - 1) / 2, 1.0)
+        farthest = max(math.hypot(height - 1, width - 1) / 2, 1.0)
         count = max(1, math.ceil((high - low) * self.fastest(low) * farthest / path))
         return torch.linspace(low, high, count + 1, dtype=torch.float64)
 
@@ -301,12 +268,6 @@ class Rotation(AboutCentre):
     """Rotates the content about the centre, anticlockwise as seen for positive angles.
 
     Severities (ours: the corruption benchmark has none): 2, 5, 10, 15, 25 degrees.
-
-    Args:
-        padding (str): 'reflection' (about the outer pixels' edges) or 'zeros'.
-
-    Raises:
-        ValueError: If the padding is not known.
 
     Example:
         >>> images = torch.tensor([[[[0.0, 1.0], [0.0, 0.0]]]])
@@ -319,15 +280,15 @@ class Rotation(AboutCentre):
     severities = ((2,), (5,), (10,), (15,), (25,))
 
     def matrices(self, parameter: torch.Tensor) -> torch.Tensor:
-        """The rotations; see the base class."""
+        """The rotations."""
         return rotation_matrices(parameter)
 
     def rate(self, low: float) -> torch.Tensor:
-        """A quarter turn per radian; see the base class."""
+        """A quarter turn per radian."""
         return torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64) * (math.pi / 180)
 
     def fastest(self, low: float) -> float:
-        """One pixel per radian; see the base class."""
+        """One pixel per radian."""
         return math.pi / 180
 
 
@@ -336,12 +297,6 @@ class Scaling(AboutCentre):
 
     Plain bilinear interpolation: reducing does not average first. Severities (ours: the
     corruption benchmark has none): 1.05, 1.1, 1.2, 1.35, 1.5.
-
-    Args:
-        padding (str): 'reflection' (about the outer pixels' edges) or 'zeros'.
-
-    Raises:
-        ValueError: If the padding is not known.
     """
 
     name = 'scaling'
@@ -349,27 +304,42 @@ class Scaling(AboutCentre):
     severities = ((1.05,), (1.1,), (1.2,), (1.35,), (1.5,))
 
     def matrices(self, parameter: torch.Tensor) -> torch.Tensor:
-        """The enlargements; see the base class."""
+        """The enlargements."""
         return scaling_matrices(parameter)
 
     def rate(self, low: float) -> torch.Tensor:
-        """Towards the centre: dq/du = -q / u; see the base class."""
+        """Towards the centre: dq/du = -q / u."""
         return torch.eye(2, dtype=torch.float64) / low
 
     def fastest(self, low: float) -> float:
-        """1 for the content, 1 / u^2 for the place that is read; see the base class."""
+        """1 for the content, 1 / u^2 for the place that is read."""
         return max(1.0, low**-2)
 
 
-def swept_boxes(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def ordered(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The smaller and the larger of two values, elementwise."""
+    return torch.minimum(first, last), torch.maximum(first, last)
+
+
+def swept_boxes(
+    first: torch.Tensor, last: torch.Tensor, radius: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Smallest boxes about paths that are arcs about the centre, or parts of rays from it.
 
-    The ends of a path, both (..., 2), (x, y) from the centre, are less than a quarter turn apart.
-    The boxes are lowest and highest (x, y).
+    Args:
+        first (torch.Tensor): One end of each path, shape (..., 2): (x, y) from the centre.
+        last (torch.Tensor): The other end, less than half a turn apart.
+        radius (torch.Tensor | None): Distances from the centre, shape (..., 1); None for those of
+            ``first``.
+
+    Returns:
+        tuple[torch.Tensor, torch.Tensor]: Lowest and highest (x, y), both of the same shape.
     """
-    low, high = torch.minimum(first, last), torch.maximum(first, last)
-    # An arc that crosses an axis reaches its radius there; a ray crosses none.
-    radius = torch.hypot(first[..., 0], first[..., 1])[..., None]
+    low, high = ordered(first, last)
+    if radius is None:
+        radius = torch.hypot(first[..., 0], first[..., 1])[..., None]
+    # Between its ends, an arc has an extreme coordinate, its radius, only where the other one is
+    # 0. A ray crosses no axis.
     crosses, side = (first * last < 0).flip(-1), first + last
     high = torch.where(crosses & (side > 0), torch.maximum(high, radius), high)
     return torch.where(crosses & (side < 0), torch.minimum(low, -radius), low), high
@@ -381,10 +351,10 @@ def _squared_speeds(
     rate: torch.Tensor,
     padding: str,
 ) -> torch.Tensor:
-    """Bounds of ||d/du T_u x||_2^2, (B,), float64, while each pixel reads within a box.
+    """Bounds (B,) of ||d/du T_u x||_2^2 while each pixel reads within a box; see ``lipschitz``.
 
-    ``boxes`` are the lowest and highest (x, y) that each pixel reads, from the centre, (H, W, 2)
-    each, at most a pixel apart; ``rate`` is G, (2, 2), float64. See ``lipschitz``.
+    ``boxes`` has the lowest and highest (x, y) of each pixel, shape (H, W, 2) each, at most a pixel
+    apart; ``rate`` is G.
     """
     height, width = images.shape[-2:]
     # A ring of zeros stands for all that lies outside.
@@ -415,10 +385,7 @@ def _squared_speeds(
     return worst.sum(dim=1)
 
 
-def _padded_index(cell: torch.Tensor, size: int, padding: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded_index(cell: torch.Tensor, size: int, padding: str) -> list[torch.Tensor]:
     """Where a cell's two neighbours along an axis lie, behind a ring of one pixel of zeros."""
-    left = cell.long()
-    if padding == 'zeros':
-        return left.clamp(-1, size) + 1, (left + 1).clamp(-1, size) + 1
-    places = (left % (2 * size), (left + 1) % (2 * size))
-    return tuple(torch.minimum(p, 2 * size - 1 - p) + 1 for p in places)  # type: ignore[return-value]
+    pair = [cell.long(), cell.long() + 1]
+    return [(p.clamp(-1, size) if padding == 'zeros' else reflect(p, size)) + 1 for p in pair]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from mmcert.transformations.base import Parameter, Transformation
-from mmcert.transformations.operators import apply_separable
 
 
 class Brightness(Transformation):
@@ -29,19 +29,17 @@ class Brightness(Transformation):
         return type(self).transform is Brightness.transform
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Adds the shift of each image; see the base class."""
+        """Adds the shift of each image."""
         return images + parameters[:, 0, None, None, None].to(images.dtype)
 
     def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
-        """Exact: each of the N values changes by |a - b|, the image by sqrt(N) |a - b|.
-
-        Arguments, result and errors as in the base class.
-        """
+        """Exact: each of the N values changes by |a - b|, the image by sqrt(N) |a - b|."""
         self.check_interval(low, high)
         root = math.sqrt(images[0].numel())
         return images.new_full((len(images),), root, dtype=torch.float64)
 
 
+@dataclass(eq=False)
 class Contrast(Transformation):
     """Multiplies the distance from a pivot by e^k: p + e^k (x - p).
 
@@ -52,19 +50,20 @@ class Contrast(Transformation):
 
     Args:
         pivot (str): 'mean' or 'zero'.
-
-    Raises:
-        ValueError: If the pivot is neither.
     """
+
+    pivot: str = 'mean'
 
     name = 'contrast'
     parameters = (Parameter('log_factor', 'log', -4, 4, 0),)
+    definition = '{pivot}, not clipped'
+    legal = {
+        'pivot': {
+            'mean': 'p + exp(log_factor) * (x - p), p the mean per image and channel',
+            'zero': 'exp(log_factor) * x',
+        }
+    }
     severities = tuple((math.log(factor),) for factor in (0.4, 0.3, 0.2, 0.1, 0.05))
-
-    def __init__(self, pivot: str = 'mean') -> None:
-        if pivot not in ('mean', 'zero'):
-            raise ValueError(f"contrast: pivot must be 'mean' or 'zero', got {pivot!r}")
-        self.pivot = pivot
 
     @property
     def straight(self) -> bool:
@@ -72,7 +71,7 @@ class Contrast(Transformation):
         return type(self).transform is Contrast.transform
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Stretches each image about its pivot; see the base class."""
+        """Stretches each image about its pivot."""
         factor = torch.exp(parameters[:, 0, None, None, None]).to(images.dtype)
         if self.pivot == 'zero':
             return images * factor
@@ -81,21 +80,12 @@ class Contrast(Transformation):
         return images * factor + mean * (1 - factor)
 
     def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
-        """Exact: e^high ||x - p||, as the image at k is p + e^k (x - p) and e^k is convex.
-
-        Arguments, result and errors as in the base class.
-        """
+        """Exact: e^high ||x - p||, as the image at k is p + e^k (x - p) and e^k is convex."""
         _, last = self.check_interval(low, high)
         values = images.to(torch.float64)
         if self.pivot == 'mean':
             values = values - values.mean(dim=(2, 3), keepdim=True)
         return math.exp(last) * torch.linalg.vector_norm(values, dim=(1, 2, 3))
-
-    def operator(self) -> str:
-        """The definition in words."""
-        if self.pivot == 'zero':
-            return 'exp(log_factor) * x, not clipped'
-        return 'p + exp(log_factor) * (x - p), p the mean per image and channel, not clipped'
 
 
 class Pixelate(Transformation):
@@ -110,32 +100,33 @@ class Pixelate(Transformation):
 
     name = 'pixelate'
     parameters = (Parameter('factor', 'factor', 1, 256, 1),)
-    differentiable_parameters: ClassVar[bool] = False
     definition = (
         'area averages of floor(H / factor) x floor(W / factor) blocks, each pixel takes the block '
         'of its centre'
     )
+    differentiable_parameters = False
     severities = ((1 / 0.6,), (2,), (2.5,), (1 / 0.3,), (4,))
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Replaces each image's blocks by their means; see the base class."""
-        height, width = images.shape[-2:]
-        factors = parameters[:, 0].tolist()
-        return apply_separable(
-            images,
-            torch.stack([block_means(height, f) for f in factors]).to(images.device),
-            torch.stack([block_means(width, f) for f in factors]).to(images.device),
+        """Replaces each image's blocks by their means."""
+        rows, columns = (
+            torch.stack([_block_means(size, factor) for factor in parameters[:, 0].tolist()]).to(
+                images
+            )[:, None]
+            for size in images.shape[-2:]
         )
+        return rows @ images @ columns.mT
 
     def rescale(self, values: Any, scale: float) -> list[float]:
         """Scales what the factor exceeds 1 by, so that it stays legal."""
         return [min(1 + (values[0] - 1) * scale, self.parameters[0].high)]
 
 
-def block_means(size: int, factor: float) -> torch.Tensor:
-    """Means of blocks of about ``factor`` pixels along an axis, as a matrix.
+def _block_means(size: int, factor: float) -> torch.Tensor:
+    """Pixelation of an axis by blocks of about ``factor`` pixels.
 
-    Its shape is (size, size), float64, and its rows sum to 1.
+    Returns:
+        torch.Tensor: Shape (size, size), float64; rows sum to 1.
     """
     blocks = max(math.floor(size / factor + 1e-4), 1)
     edges = torch.arange(blocks + 1, dtype=torch.float64) * (size / blocks)
@@ -145,6 +136,7 @@ def block_means(size: int, factor: float) -> torch.Tensor:
     return (reach.clamp(min=0) / (size / blocks))[block_of]
 
 
+@dataclass(eq=False)
 class JPEG(Transformation):
     """Stores the image as JPEG and reads it again, with OpenCV.
 
@@ -156,24 +148,22 @@ class JPEG(Transformation):
     Args:
         channels (str): Order of three channels, 'bgr' (as mmseg's pipelines have it) or 'rgb'; an
             image of one channel is stored in grey.
-
-    Raises:
-        ValueError: If the order is neither.
     """
+
+    channels: str = 'bgr'
 
     name = 'jpeg'
     parameters = (Parameter('quality', 'quality', 1, 100, None, integer=True),)
-    differentiable: ClassVar[bool] = False
-    differentiable_parameters: ClassVar[bool] = False
+    definition = (
+        'clipped to [0, 1], rounded to 0-255, JPEG by OpenCV with 4:2:0 chroma, decoded; '
+        '{channels} order'
+    )
+    legal = {'channels': {'bgr': 'BGR', 'rgb': 'RGB'}}
+    differentiable_parameters = False
     severities = ((25,), (18,), (15,), (10,), (7,))
 
-    def __init__(self, channels: str = 'bgr') -> None:
-        if channels not in ('bgr', 'rgb'):
-            raise ValueError(f"jpeg: channels must be 'bgr' or 'rgb', got {channels!r}")
-        self.channels = channels
-
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Encodes and decodes each image; see the base class.
+        """Encodes and decodes each image.
 
         Raises:
             ValueError: If the images have neither one nor three channels.
@@ -194,10 +184,3 @@ class JPEG(Transformation):
             read = read.reshape(image.shape).permute(2, 0, 1)
             decoded.append(read.flip(0) if flip else read)
         return torch.stack(decoded).to(images) / 255
-
-    def operator(self) -> str:
-        """The definition in words."""
-        return (
-            f'clipped to [0, 1], rounded to 0-255, JPEG by OpenCV with 4:2:0 chroma, decoded; '
-            f'{self.channels.upper()} order'
-        )

@@ -38,6 +38,7 @@ class Wave(Transformation):
 
     name = 'wave'
     parameters = (Parameter('phase', 'image', -10, 10, 0),)
+    definition = 'x + sin(20 phase)^3 / 5 on the left half'
     severities = ((1,),) * 5
 
     def transform(self, images, parameters):
@@ -49,9 +50,6 @@ class Wave(Transformation):
     def lipschitz(self, images, low, high):
         values = images[0].numel() * (images.shape[-1] // 2) / images.shape[-1]
         return torch.full((len(images),), 20 * 3 / 5 * math.sqrt(values), dtype=torch.float64)
-
-    def operator(self):
-        return 'x + sin(20 phase)^3 / 5 on the left half'
 
 
 class Root(Brightness):
