@@ -21,11 +21,22 @@ API = DOCS / 'reference' / 'api'
 
 def setup(app) -> None:
     """Writes pages before they are read, and checks afterwards that nothing is missing."""
+    show_methods_with_randomness()
     write_api_pages()
     write_tables()
     app.connect('autodoc-process-docstring', keep_colons, priority=100)
     app.connect('autodoc-process-docstring', escape_signs, priority=900)
     app.connect('env-check-consistency', check_complete)
+
+
+def show_methods_with_randomness() -> None:
+    """Lets autodoc look at methods under mmcv's ``cache_randomness`` without an instance."""
+    from mmcv.transforms.utils import cache_randomness
+
+    bind = cache_randomness.__get__
+    cache_randomness.__get__ = lambda self, obj, cls: (
+        self.func if obj is None else bind(self, obj, cls)
+    )
 
 
 def modules() -> dict[str, bool]:
