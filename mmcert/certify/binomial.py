@@ -12,31 +12,25 @@ from scipy import special
 from mmcert.certify.checks import check_alpha, check_draws, check_hits, check_tau
 
 SELECTIONS = ('holdout', 'same_draws')
-"""Which draws are counted: those apart from the guess's, or all of them."""
+"""Which draws are counted: those that did not choose the guess, or all of them."""
 
 LARGEST_TAU = 1 - 1e-12
 """Larger thresholds are not searched."""
 
 SMALLEST = float(np.finfo(np.float64).tiny)
-"""Smaller p-values lose digits or become 0: they are rounded up to this one."""
+"""Smaller p-values lose digits or become 0, so they are rounded up to this one."""
 
 SMALLEST_ALPHA = 1e-200
-"""Bounds are not asked for at a smaller alpha: below 1e-240 the inverse is not accurate."""
+"""Smallest alpha of a confidence bound: below 1e-240 the inverse is not accurate."""
 
 CHUNK = 1 << 16
-"""Components handled at a time where a temporary array would not fit the cache."""
+"""Components at a time, so that temporary arrays fit the cache."""
 
 
 def upper_tail(hits: ArrayLike, n: ArrayLike, p: ArrayLike) -> NDArray[np.float64]:
-    """``P[Bin(n, p) >= hits]``, by Boost's incomplete beta function.
+    """``P[Bin(n, p) >= hits]``, by Boost's incomplete beta function; all three broadcast.
 
-    Args:
-        hits (np.ndarray): Integers; 0 and less give 1, more than n give 0.
-        n (np.ndarray): Numbers of draws, at least 1; all three broadcast.
-        p (np.ndarray): Success probabilities in (0, 1).
-
-    Returns:
-        np.ndarray: The probabilities, float64.
+    Integers ``hits`` of at most 0 give 1, and of more than n give 0; p lies in (0, 1).
     """
     hits, n = np.asarray(hits), np.asarray(n)
     successes = np.clip(hits, 1, n)
@@ -45,30 +39,21 @@ def upper_tail(hits: ArrayLike, n: ArrayLike, p: ArrayLike) -> NDArray[np.float6
 
 
 def same_draws_table(n: int, tau: float, num_components: int = 1) -> NDArray[np.float64]:
-    """p-values of a class that was chosen on the very draws that are counted.
+    """p-values of 0, ..., n hits of a class that was chosen on the very draws that are counted.
 
-    The null hypothesis is that the counted class has probability at most tau, whichever it is. With
-    S(p) = P[Bin(n, p) >= k], the p-value of k hits is
+    The null hypothesis is that the counted class, whichever it is, has probability at most tau.
+    With S(p) = P[Bin(n, p) >= k], the p-value of k hits is
 
         t_k = S(tau) + K * S(1 - tau)    for k > tau * (n - 1) + 1, and 1 for smaller k.
 
-    It holds for any way of choosing the class, on these draws or on some of them. S(tau) +
-    S(1 - tau) would do for a single component; the factor K is for procedures that go step by step,
-    where the choice makes the set of true nulls random. See docs/theory/same-draws.md.
+    It holds for any way of choosing the class, on these draws or on some of them. For a single
+    component, S(tau) + S(1 - tau) would be enough; stepwise procedures need the factor K, since the
+    choice makes the set of true nulls random. See docs/theory/same-draws.md.
 
     The second term is far below the first where tau is well above 1/2, and K times as large at
-    tau = 1/2. Tests are therefore made at ``balanced_tau``, which is larger than tau there.
+    tau = 1/2. There, tests use ``balanced_tau``, which is larger than tau.
 
-    Args:
-        n (int): Number of draws, at least 1.
-        tau (float): Probability threshold in [0.5, 1).
-        num_components (int): Size of the family, K.
-
-    Returns:
-        np.ndarray: Shape (n + 1,), float64, not increasing.
-
-    Raises:
-        ValueError: If a value is out of range.
+    Arguments, result and errors as for ``p_value_table``.
     """
     n, tau = check_draws(n), check_tau(tau)
     return np.minimum(_same_draws(np.arange(n + 1), n, tau, num_components), 1.0)
@@ -77,25 +62,17 @@ def same_draws_table(n: int, tau: float, num_components: int = 1) -> NDArray[np.
 def _same_draws(
     hits: ArrayLike, n: int, tau: ArrayLike, num_components: int
 ) -> NDArray[np.float64]:
-    """S(tau) + K * S(1 - tau), with 1 where that is not known to hold."""
+    """S(tau) + K * S(1 - tau), and 1 where it is not known to be a p-value."""
     minority = max(num_components, 1) * upper_tail(hits, n, np.subtract(1, tau))
     valid = np.asarray(hits) > np.asarray(tau) * (n - 1) + 1
     return np.where(valid, upper_tail(hits, n, tau) + minority, 1.0)
 
 
 def best_tau(n: int, hits: ArrayLike, num_components: int) -> NDArray[np.float64]:
-    """The threshold at which the same-draw p-value of so many hits is smallest.
+    """Thresholds in [0.5, 1) at which the same-draw p-value of each number of hits is smallest.
 
     S(tau) + K * S(1 - tau) falls and then rises over [1/2, 1), and its derivative is 0 where
-    (tau / (1 - tau))^(2 k - 1 - n) = K.
-
-    Args:
-        n (int): Number of counted draws, at least 2.
-        hits (np.ndarray): Numbers of hits k, more than (n + 1) / 2.
-        num_components (int): Size of the family, K.
-
-    Returns:
-        np.ndarray: The thresholds, in [0.5, 1), the shape of ``hits``, float64.
+    (tau / (1 - tau))^(2 k - 1 - n) = K. There are n >= 2 draws and k > (n + 1) / 2 hits.
     """
     exponent = math.log(max(num_components, 1)) / (2 * np.asarray(hits) - 1 - n)
     return np.asarray(np.minimum(special.expit(exponent), LARGEST_TAU))
@@ -103,7 +80,7 @@ def best_tau(n: int, hits: ArrayLike, num_components: int) -> NDArray[np.float64
 
 @functools.lru_cache(maxsize=1024)
 def balanced_tau(n: int, num_components: int, first: float, later: float) -> float:
-    """The least threshold at which same draws are tested.
+    """The least threshold, in [0.5, 1), at which same draws are tested.
 
     Let k be the smallest number of hits that attains ``first`` at its own ``best_tau``, or n if
     none does. The result is the best threshold for k hits, or the best one for ``later`` where that
@@ -114,9 +91,6 @@ def balanced_tau(n: int, num_components: int, first: float, later: float) -> flo
         num_components (int): Size of the family, K.
         first (float): Critical value of a first rejection; may have been rounded to 0.
         later (float): Critical value after some rejections, at least ``first``.
-
-    Returns:
-        float: In [0.5, 1).
     """
     if n < 2:
         return 0.5
@@ -134,11 +108,7 @@ def balanced_tau(n: int, num_components: int, first: float, later: float) -> flo
 
 
 def check_selection(selection: str) -> None:
-    """Checks the name of a selection.
-
-    Raises:
-        ValueError: If it is not known; the message lists the legal ones.
-    """
+    """Raises a ``ValueError`` that lists the legal selections if this is none of them."""
     if selection not in SELECTIONS:
         raise ValueError(f'unknown selection {selection!r}; legal: {", ".join(SELECTIONS)}')
 
@@ -194,15 +164,7 @@ def log_smallest_p_value(n: int, tau: float, selection: str, num_components: int
 
 
 def histogram(hits: NDArray[np.integer], n: int) -> NDArray[np.int64]:
-    """How many components have 0, ..., n hits, in little memory.
-
-    Args:
-        hits (np.ndarray): Counts, any shape, integers in [0, n].
-        n (int): Number of draws.
-
-    Returns:
-        np.ndarray: Shape (n + 1,), int64.
-    """
+    """How many components have 0, ..., n hits, shape (n + 1,), in little memory."""
     counts = np.zeros(n + 1, dtype=np.int64)
     flat = hits.reshape(-1)
     for start in range(0, flat.size, CHUNK):

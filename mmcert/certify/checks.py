@@ -1,4 +1,8 @@
-"""Checks of the arguments that the statistics share."""
+"""Checks of the arguments that the statistics share.
+
+Each returns the value in its standard type, or raises a ``ValueError`` that gives the value and the
+legal range.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +46,7 @@ def check_alpha(alpha: float) -> float:
 
 
 def check_k(k: int | float, num_components: int) -> int:
-    """Turns the k of a k-FWER, a number or a share of the components, into a number.
-
-    Args:
-        k (int | float): An integer of at least 1, or a share in (0, 1).
-        num_components (int): Size of the family, K.
-
-    Returns:
-        int: k, at least 1; fewer than k certificates may be wrong.
-
-    Raises:
-        ValueError: If it is neither.
-    """
+    """Turns the k of a k-FWER, an integer or a share of K in (0, 1), into an integer >= 1."""
     if isinstance(k, numbers.Real) and 0 < k < 1:
         return max(1, int(float(k) * num_components))
     try:
@@ -65,18 +58,7 @@ def check_k(k: int | float, num_components: int) -> int:
 
 
 def check_hits(hits: ArrayLike, n: int) -> NDArray[np.integer]:
-    """Checks counts of agreement: integers in [0, n].
-
-    Args:
-        hits (np.ndarray): Counts, any shape.
-        n (int): Number of draws, at least 1.
-
-    Returns:
-        np.ndarray: The counts as an integer array of the same shape.
-
-    Raises:
-        ValueError: If they are not integers or one is out of range; the message gives it.
-    """
+    """Checks counts of agreement: an array of integers in [0, n], any shape."""
     n = check_draws(n)
     array = np.asarray(hits)
     if array.size == 0:
@@ -90,18 +72,7 @@ def check_hits(hits: ArrayLike, n: int) -> NDArray[np.integer]:
 
 
 def check_order(order: ArrayLike, num_components: int) -> NDArray[np.integer]:
-    """Checks a permutation of the components.
-
-    Args:
-        order (np.ndarray): Indices, most promising first, shape (K,).
-        num_components (int): Size of the family, K.
-
-    Returns:
-        np.ndarray: The same as an array.
-
-    Raises:
-        ValueError: If it is not a permutation of 0, ..., K - 1.
-    """
+    """Checks an order of the components: a permutation of 0, ..., K - 1, shape (K,)."""
     array = np.asarray(order)
     if array.size == 0:
         array = array.astype(np.int64)

@@ -3,9 +3,9 @@
 A hierarchy has levels, finest first. Each level divides the classes into named groups, and every
 group lies within one group of the next level. The selection votes fix a chain of groups for each
 component: the most frequent group of each level, as long as it lies within the one above. A vote
-for a class is a vote for its groups, so hits never fall along the chain. So each false claim about
-a component implies the false claim about its coarsest group of probability at most tau: testing the
-whole chain costs no more than testing the class, with one cut-off for all levels.
+for a class is a vote for its groups, so hits never fall along the chain. Each false claim about a
+component therefore implies the false claim about its coarsest group of probability at most tau:
+testing the whole chain costs no more than testing the class, with one cut-off for all levels.
 Where the counted draws choose the chain as well ('same_draws'), the coarsest groups of probability
 at most tau are disjoint, and ``binomial.same_draws_table`` bounds their sum. The proof is in
 docs/theory/further-claims.md, "Hierarchies".
@@ -67,18 +67,7 @@ class Hierarchy:
 
     @classmethod
     def from_config(cls, config: Any, classes: Sequence[str]) -> Hierarchy:
-        """Builds a hierarchy from what a config says.
-
-        Args:
-            config (str | Sequence): 'cityscapes', 'camvid', or the levels themselves.
-            classes (Sequence[str]): Names of the C classes.
-
-        Returns:
-            Hierarchy: Over these classes.
-
-        Raises:
-            ValueError: If the name is unknown or the levels do not fit the classes.
-        """
+        """Builds a hierarchy from a config: a name in ``BUILT_IN``, or the levels themselves."""
         if isinstance(config, str):
             if config not in BUILT_IN:
                 raise ValueError(
@@ -143,23 +132,15 @@ class Hierarchy:
         return np.bincount(self.groups[level - 1])
 
     def information(self, level: int) -> NDArray[np.float64]:
-        """Information in knowing a group, relative to knowing the class.
+        """Information in each group of a level, relative to that in the class.
 
-        Args:
-            level (int): 0 for the classes, or a level of groups.
-
-        Returns:
-            np.ndarray: (log C - log size) / log C of each group, in [0, 1].
+        It is (log C - log size) / log C, in [0, 1]; level 0 holds the classes themselves.
         """
         total = math.log(max(len(self.classes), 2))
         return 1 - np.log(self.sizes(level)) / total
 
     def check_votes(self, votes: Votes) -> None:
-        """Checks that votes hold the counts of these levels.
-
-        Raises:
-            ValueError: If they do not.
-        """
+        """Raises a ``ValueError`` unless the votes hold the counts of these levels."""
         if len(votes.group_votes) != self.num_levels:
             raise ValueError(
                 f'the hierarchy has {self.num_levels} levels, but the votes were counted for '
@@ -173,14 +154,9 @@ class Hierarchy:
                 )
 
     def nested(self, votes: Votes) -> list[NDArray[np.bool_]]:
-        """Where each level belongs to a component's chain, the classes first.
+        """Where each level belongs to a component's chain: one mask per level, classes first.
 
-        Args:
-            votes (Votes): Votes with the counts of these levels.
-
-        Returns:
-            list[np.ndarray]: One mask per level, the classes' first, the shape of the votes. The
-            coarsest is True everywhere.
+        The votes hold the counts of these levels. The coarsest mask is True everywhere.
         """
         guesses = [votes.guess, *(counted.guess for counted in votes.group_votes)]
         masks = [np.ones(votes.guess.shape, dtype=bool)]
@@ -205,11 +181,10 @@ class Hierarchy:
         }
 
     def spec(self) -> dict[str, Any]:
-        """What votes are kept with, as JSON values that no sorting of keys can alter.
+        """JSON values that no sorting of keys can alter, stored beside votes.
 
-        Returns:
-            dict: ``classes``, their names in order, and ``levels``, for each a list of [name,
-            classes] in the order of the groups' numbers.
+        ``classes`` are their names in order; ``levels`` has for each level a list of [name,
+        classes], in the order of the groups' numbers.
         """
         levels = range(1, self.num_levels + 1)
         return {
@@ -223,41 +198,36 @@ class Hierarchy:
         return cls([dict(level) for level in spec['levels']], spec['classes'])
 
 
-_CITYSCAPES = {
-    'flat': ['road', 'sidewalk'],
-    'construction': ['building', 'wall', 'fence'],
-    'object': ['pole', 'traffic light', 'traffic sign'],
-    'nature': ['vegetation', 'terrain'],
-    'sky': ['sky'],
-    'human': ['person', 'rider'],
-    'vehicle': ['car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle'],
-}
-_CAMVID = {
-    'flat': ['road', 'sidewalk'],
-    'construction': ['building', 'fence'],
-    'object': ['pole', 'sign'],
-    'nature': ['tree'],
-    'sky': ['sky'],
-    'human': ['pedestrian', 'bicyclist'],
-    'vehicle': ['car'],
-}
+def _with_motion(categories: dict[str, list[str]]) -> list[dict[str, list[str]]]:
+    """Categories, and a level above: what moves by itself, and what does not."""
+    above: dict[str, list[str]] = {'static': [], 'dynamic': []}
+    for name, classes in categories.items():
+        above['dynamic' if name in ('human', 'vehicle') else 'static'] += classes
+    return [categories, above]
 
 
-def _grouped(
-    level: Mapping[str, Sequence[str]], above: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
-    return {
-        name: [member for group in groups for member in level[group]]
-        for name, groups in above.items()
-    }
-
-
-_BY_MOTION = {
-    'static': ['flat', 'construction', 'object', 'nature', 'sky'],
-    'dynamic': ['human', 'vehicle'],
-}
 BUILT_IN = {
-    'cityscapes': [_CITYSCAPES, _grouped(_CITYSCAPES, _BY_MOTION)],
-    'camvid': [_CAMVID, _grouped(_CAMVID, _BY_MOTION)],
+    'cityscapes': _with_motion(
+        {
+            'flat': ['road', 'sidewalk'],
+            'construction': ['building', 'wall', 'fence'],
+            'object': ['pole', 'traffic light', 'traffic sign'],
+            'nature': ['vegetation', 'terrain'],
+            'sky': ['sky'],
+            'human': ['person', 'rider'],
+            'vehicle': ['car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle'],
+        }
+    ),
+    'camvid': _with_motion(
+        {
+            'flat': ['road', 'sidewalk'],
+            'construction': ['building', 'fence'],
+            'object': ['pole', 'sign'],
+            'nature': ['tree'],
+            'sky': ['sky'],
+            'human': ['pedestrian', 'bicyclist'],
+            'vehicle': ['car'],
+        }
+    ),
 }
 """The hierarchies that configs can name."""

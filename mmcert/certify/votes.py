@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.checks import check_draws, check_hits
@@ -66,7 +66,10 @@ class Votes:
         object.__setattr__(self, 'hits', check_hits(self.hits, self.n))
         object.__setattr__(self, 'guess', self._checked_guess())
         if self.selection_hits is not None:
-            selection_hits = self._checked_selection_hits(self.selection_hits)
+            if self.n0 == 0 and np.any(self.selection_hits):
+                raise ValueError('selection_hits must be 0 without selection draws (n0=0)')
+            selection_hits = check_hits(self.selection_hits, max(self.n0, 1))
+            self._check_shape(selection_hits, 'selection_hits')
             object.__setattr__(self, 'selection_hits', selection_hits)
         self._check_looks()
         for votes in self.group_votes:
@@ -84,16 +87,6 @@ class Votes:
         if guess.size and guess.min() < 0:
             raise ValueError(f'guess must hold classes >= 0, got {guess.min()}')
         return guess
-
-    def _checked_selection_hits(self, hits: ArrayLike) -> NDArray[np.integer]:
-        if self.n0 > 0:
-            checked = check_hits(hits, self.n0)
-        else:
-            checked = check_hits(hits, 1)
-            if checked.any():
-                raise ValueError('selection_hits must be 0 without selection draws (n0=0)')
-        self._check_shape(checked, 'selection_hits')
-        return checked
 
     def _check_looks(self) -> None:
         if not self.looks and not self.history:
@@ -130,14 +123,10 @@ class Votes:
         return SELECTIONS if self.selection_hits is not None else ('holdout',)
 
     def stages(self, selection: str) -> list[tuple[NDArray[np.integer], int]]:
-        """The counts that are tested at each look.
+        """The counts that are tested at each look: one pair per look, or one alone if n was fixed.
 
-        Args:
-            selection (str): 'holdout' counts the estimation draws, 'same_draws' all draws.
-
-        Returns:
-            list[tuple]: Counts of agreement with the guess, the shape of ``hits``, and the number
-            of draws they are out of; one pair per look, or one alone if n was fixed.
+        'holdout' counts the estimation draws, 'same_draws' all draws. A pair holds the counts of
+        agreement with the guess, in the shape of ``hits``, and the number of counted draws.
 
         Raises:
             ValueError: If these votes cannot be counted so; the message says why.
@@ -155,61 +144,36 @@ class Votes:
             )
         return [(_added(hits, first, n + n0), n + n0) for hits, n in stages]
 
-    def merge(self, other: Votes) -> Votes:
-        """Adds the estimation votes of further, independent draws under the same guess.
-
-        Args:
-            other (Votes): Votes whose guess came from the same selection draws.
-
-        Returns:
-            Votes: The guess with the hits and draws of both.
-
-        Raises:
-            ValueError: If the guesses or the numbers of selection draws differ, or one of them has
-                looks: further draws would be one that was not planned.
-        """
-        if self.looks or other.looks:
-            raise ValueError('votes with looks cannot be merged; see `with_look`')
-        if self.n0 != other.n0 or not np.array_equal(self.guess, other.guess):
-            raise ValueError('only votes with the same guess and n0 can be merged')
-        n = self.n + other.n
-        return replace(
-            self,
-            hits=_added(self.hits, other.hits, n),
-            n=n,
-            group_votes=tuple(
-                a.merge(b) for a, b in zip(self.group_votes, other.group_votes, strict=True)
-            ),
-        )
-
     def with_look(self, further: Votes) -> Votes:
         """Adds a look to group-sequential votes.
 
         Args:
-            further (Votes): Votes of the draws after these, without looks of their own.
+            further (Votes): Votes of independent draws after these, for the same guess, without
+                looks of their own.
 
         Returns:
             Votes: With the hits and draws of both, and one look more.
 
         Raises:
-            ValueError: If these votes have no looks, or see ``merge``.
+            ValueError: If these votes have no looks, the further ones have, or the guesses or the
+                numbers of selection draws differ.
         """
         if not self.looks:
             raise ValueError('n was fixed beforehand: further draws would be an unplanned look')
-        merged = self.without_looks().merge(further)
-        looks = (*self.looks, merged.n)
-        group_votes = tuple(
-            replace(new, looks=looks, history=(*old.history, old.hits))
-            for old, new in zip(self.group_votes, merged.group_votes, strict=True)
-        )
+        if further.looks:
+            raise ValueError('the votes of a further look must not have looks of their own')
+        if self.n0 != further.n0 or not np.array_equal(self.guess, further.guess):
+            raise ValueError('a further look needs votes with the same guess and n0')
+        n = self.n + further.n
+        pairs = zip(self.group_votes, further.group_votes, strict=True)
         return replace(
-            merged, looks=looks, history=(*self.history, self.hits), group_votes=group_votes
+            self,
+            hits=_added(self.hits, further.hits, n),
+            n=n,
+            looks=(*self.looks, n),
+            history=(*self.history, self.hits),
+            group_votes=tuple(votes.with_look(new) for votes, new in pairs),
         )
-
-    def without_looks(self) -> Votes:
-        """The counts alone, as if n had been fixed: for arithmetic, not to be certified."""
-        group_votes = tuple(votes.without_looks() for votes in self.group_votes)
-        return replace(self, looks=(), history=(), group_votes=group_votes)
 
     def as_first_look(self) -> Votes:
         """The same votes as the first look of a group-sequential run."""

@@ -214,7 +214,7 @@ def test_what_can_certify_goes_before_what_cannot():
 def test_all_looks_are_tested_at_what_the_first_settles():
     votes = drawn(3000, n=40).as_first_look()
     first = settle_votes(votes, settings())
-    whole = votes.with_look(drawn(3000, n=40).without_looks())
+    whole = votes.with_look(drawn(3000, n=40))
     whole = replace(whole, guess=votes.guess)
     assert settle_votes(whole, settings()) == first
     assert first.tau == settle(settings(alpha=spend(ALPHA, 1)), 3000, 10, 40).tau > 0.5

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,7 +46,7 @@ def test_a_component_certified_at_a_look_stays_certified():
     # Unanimous at the first look, and against the guess ever after.
     votes = looks_of([[60, 30], [0, 60]], (60, 120))
     assert certify(votes, tau=0.75, alpha=0.01).certified.tolist() == [True, False]
-    assert not certify(votes.without_looks(), tau=0.75, alpha=0.01).certified.any()
+    assert not certify(replace(votes, looks=(), history=()), tau=0.75, alpha=0.01).certified.any()
 
 
 def test_one_look_costs_half_of_alpha():
@@ -79,8 +81,12 @@ def test_looks_that_do_not_fit_are_refused():
         Votes(guess, hits, 10, 5, looks=(5, 10))
     with pytest.raises(ValueError, match='fixed beforehand'):
         Votes(guess, hits, 10, 5).with_look(Votes(guess, hits, 10, 5))
-    with pytest.raises(ValueError, match='cannot be merged'):
-        Votes(guess, hits, 10, 5).as_first_look().merge(Votes(guess, hits, 10, 5))
+    first = Votes(guess, hits, 10, 5).as_first_look()
+    with pytest.raises(ValueError, match='looks of their own'):
+        first.with_look(first)
+    for other in (Votes(guess + 1, hits, 10, 5), Votes(guess, hits, 10, 6)):
+        with pytest.raises(ValueError, match='same guess and n0'):
+            first.with_look(other)
 
 
 @pytest.mark.parametrize('alpha', [5e-324, 1.5e-323, 1e-310])
@@ -92,7 +98,7 @@ def test_levels_below_all_p_values_certify_nothing(alpha):
         found = certify(votes, tau=0.75, alpha=alpha, procedure=procedure, **k)
         assert not found.certified.any()
     for selection in ('holdout', 'same_draws', 'auto'):
-        for counts in (votes, votes.without_looks()):
+        for counts in (votes, replace(votes, looks=(), history=())):
             radii = joint_radii(counts, alpha=alpha, radius=float, selection=selection)
             assert (radii < 0.5).all()
     with pytest.raises(InfeasiblePlanError, match='smaller than any p-value'):

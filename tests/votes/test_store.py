@@ -98,15 +98,6 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, damage):
         load_votes(path)
 
 
-def test_merging_adds_hits_and_draws():
-    votes = record().votes
-    merged = votes.merge(votes)
-    np.testing.assert_array_equal(merged.hits, 2 * votes.hits)
-    assert merged.n == 200
-    with pytest.raises(ValueError, match='same guess'):
-        votes.merge(record(1).votes)
-
-
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
