@@ -38,11 +38,13 @@ def upper_tail(hits: ArrayLike, n: ArrayLike, p: ArrayLike) -> NDArray[np.float6
     return np.where(hits <= 0, 1.0, np.where(hits > n, 0.0, tail))
 
 
-def same_draws_table(n: int, tau: float, num_components: int = 1) -> NDArray[np.float64]:
-    """p-values of 0, ..., n hits of a class that was chosen on the very draws that are counted.
+def same_draws_p_values(
+    hits: ArrayLike, n: int, tau: ArrayLike, num_components: int
+) -> NDArray[np.float64]:
+    """p-values of a class that was chosen on the very draws that are counted.
 
     The null hypothesis is that the counted class, whichever it is, has probability at most tau.
-    With S(p) = P[Bin(n, p) >= k], the p-value of k hits is
+    With S(p) = P[Bin(n, p) >= k] and K components, the p-value of k hits is
 
         t_k = S(tau) + K * S(1 - tau)    for k > tau * (n - 1) + 1, and 1 for smaller k.
 
@@ -51,18 +53,8 @@ def same_draws_table(n: int, tau: float, num_components: int = 1) -> NDArray[np.
     choice makes the set of true nulls random. See docs/theory/same-draws.md.
 
     The second term is far below the first where tau is well above 1/2, and K times as large at
-    tau = 1/2. There, tests use ``balanced_tau``, which is larger than tau.
-
-    Arguments, result and errors as for ``p_value_table``.
+    tau = 1/2. There, tests use ``balanced_tau``, which is larger than tau. Not capped at 1.
     """
-    n, tau = check_draws(n), check_tau(tau)
-    return np.minimum(_same_draws(np.arange(n + 1), n, tau, num_components), 1.0)
-
-
-def _same_draws(
-    hits: ArrayLike, n: int, tau: ArrayLike, num_components: int
-) -> NDArray[np.float64]:
-    """S(tau) + K * S(1 - tau), and 1 where it is not known to be a p-value."""
     minority = max(num_components, 1) * upper_tail(hits, n, np.subtract(1, tau))
     valid = np.asarray(hits) > np.asarray(tau) * (n - 1) + 1
     return np.where(valid, upper_tail(hits, n, tau) + minority, 1.0)
@@ -96,14 +88,14 @@ def balanced_tau(n: int, num_components: int, first: float, later: float) -> flo
         return 0.5
     hits = np.arange((n + 3) // 2, n + 1)
     taus = best_tau(n, hits, num_components)
-    smallest = np.maximum(_same_draws(hits, n, taus, num_components), SMALLEST)
+    smallest = np.maximum(same_draws_p_values(hits, n, taus, num_components), SMALLEST)
 
     def least(critical: float) -> int:
         attained = smallest <= critical
         return int(np.argmax(attained)) if attained[-1] else len(hits) - 1
 
     begin, after = least(first), least(later)
-    at_later = _same_draws(hits[begin], n, taus[after], num_components)
+    at_later = same_draws_p_values(hits[begin], n, taus[after], num_components)
     return float(taus[after if max(float(at_later), SMALLEST) <= first else begin])
 
 
@@ -113,13 +105,14 @@ def check_selection(selection: str) -> None:
         raise ValueError(f'unknown selection {selection!r}; legal: {", ".join(SELECTIONS)}')
 
 
+@functools.lru_cache(maxsize=256)
 def p_value_table(
     n: int, tau: float, selection: str, num_components: int = 1
 ) -> NDArray[np.float64]:
     """Every attainable p-value of a selection, by the number of counted hits.
 
     For 'holdout' it is ``P[Bin(n, tau) >= k]`` for k = 0, ..., n; for 'same_draws' see
-    ``same_draws_table``.
+    ``same_draws_p_values``.
 
     Args:
         n (int): Number of counted draws, at least 1.
@@ -134,17 +127,12 @@ def p_value_table(
         ValueError: If a value is out of range.
     """
     check_selection(selection)
-    return _cached_table(n, tau, selection, num_components if selection == 'same_draws' else 1)
-
-
-@functools.lru_cache(maxsize=256)
-def _cached_table(n: int, tau: float, selection: str, num_components: int) -> NDArray[np.float64]:
+    hits, tau = np.arange(check_draws(n) + 1), check_tau(tau)
     if selection == 'same_draws':
-        table = same_draws_table(n, tau, num_components)
+        table = same_draws_p_values(hits, n, tau, num_components)
     else:
-        n, tau = check_draws(n), check_tau(tau)
-        table = upper_tail(np.arange(n + 1), n, tau)
-    table = np.maximum(table, SMALLEST)
+        table = upper_tail(hits, n, tau)
+    table = np.clip(table, SMALLEST, 1.0)
     table.flags.writeable = False
     return table
 

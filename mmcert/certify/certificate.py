@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,20 @@ from mmcert.certify.settings import PROCEDURE, SELECTION, CertifySettings
 from mmcert.certify.votes import Votes
 
 ABSTAIN_LABEL = 254
-"""Value that stands for "abstain" where a label map must carry it; the mask comes first."""
+"""Stands for "abstain" in label maps; prefer the mask ``Certificate.certified``."""
+
+
+class ComponentOrder(NamedTuple):
+    """An order of the components, most promising first, and what it comes from.
+
+    ``permutation`` has shape (K,); None is the order in memory.
+    """
+
+    permutation: NDArray[np.integer] | None
+    source: str
+
+
+IN_MEMORY = ComponentOrder(None, 'of the components in memory')
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +49,13 @@ class Certificate:
     With a hierarchy, the same 1 - alpha covers the coarser claims as well: where ``level`` is l >
     0, the base model's class lies in the group ``groups[l - 1]`` with probability more than tau.
 
-    Assumptions: the draws are independent, and each is used once. Under 'holdout' the draws of the
-    guess are apart from those of the hits. Nobody chose tau, alpha, the procedure, the selection,
-    the order or the hierarchy by looking at the hits, or the input by looking at the seed.
-    Arithmetic is exact. Of several certificates of the same votes each holds by itself; one that is
-    chosen among them for its result does not. Unless the votes have looks, the number of draws was
-    fixed beforehand: sampling more of them because the result was not good enough is not covered.
-    With looks, their sizes were fixed, and only whether to take the next one could depend on the
-    votes.
+    Assumptions: the draws are independent, and each is used once. Under 'holdout', no draw of the
+    guess is counted as a hit. Nobody chose tau, alpha, the procedure, the selection, the order or
+    the hierarchy by looking at the hits, or the input by looking at the seed. Arithmetic is exact.
+    Of several certificates of the same votes, each holds by itself; one that is chosen among them
+    for its result does not. Without looks, the number of draws was fixed beforehand: sampling more
+    because the result was not good enough is not covered. With looks, their sizes were fixed, and
+    only whether to take the next one could depend on the votes.
 
     Not promised: that the certified model does not abstain under attack (p_i is then only known
     to exceed 1/2), that the class is right, or anything for several inputs together.
@@ -93,16 +105,10 @@ class Certificate:
         return int(self.guess.size)
 
     def label_map(self, abstain: int = ABSTAIN_LABEL) -> NDArray[np.integer]:
-        """The certified classes, with one value for "abstain".
-
-        Args:
-            abstain (int): Value of the components that are not certified; must not be a class.
-
-        Returns:
-            np.ndarray: The shape of the votes, in the type of ``guess`` or a wider one.
+        """The certified classes, and ``abstain`` elsewhere, in a type that holds both.
 
         Raises:
-            ValueError: If ``abstain`` is one of the guess classes.
+            ValueError: If ``abstain`` does not lie above every guess class.
         """
         if self.guess.size and abstain <= self.guess.max():
             raise ValueError(
@@ -113,13 +119,7 @@ class Certificate:
         return np.where(self.certified, self.guess.astype(dtype), dtype.type(abstain))
 
     def to_dict(self) -> dict[str, Any]:
-        """The statistical settings, as JSON values.
-
-        Returns:
-            dict: kind, promise, tau, alpha, confidence, procedure, selection (the one that was
-            used), k, n0, n, components, certified; tested_tau where that is not tau, the looks, and
-            with a hierarchy how many are certified at each level.
-        """
+        """Promise, settings (with the selection that was used) and counts, as JSON values."""
         settings = self.settings
         values = {
             'kind': settings.rule.certificate_kind(self.k),
@@ -178,7 +178,7 @@ def certify(
         order (np.ndarray | None): A permutation of the K components, most promising first; by
             default their order in memory. It must not depend on any counted draw. With 'same_draws'
             the selection draws are counted too: an order by their votes voids the certificate.
-            Procedures that take no order do not use it.
+            Procedures that take no order ignore it.
         hierarchy (Hierarchy | None): Certifies groups of it where the class cannot be; the votes
             need the counts of its levels.
 
@@ -202,11 +202,12 @@ def certify(
         array([[ True, False, False]])
     """
     settings = CertifySettings(tau, alpha, procedure, selection, k)
-    checked = None if order is None else check_order(order, votes.num_components)
-    if checked is not None and settings.rule.takes_order and selection == 'auto' and votes.n0 > 0:
-        settings = replace(settings, selection='holdout')
-    source = 'of the components in memory' if order is None else 'given'
-    return _certify(votes, settings, checked, source, hierarchy)
+    chosen = IN_MEMORY
+    if order is not None:
+        chosen = ComponentOrder(check_order(order, votes.num_components), 'given')
+        if settings.rule.takes_order and selection == 'auto' and votes.n0 > 0:
+            settings = replace(settings, selection='holdout')
+    return _certify(votes, settings, chosen, hierarchy)
 
 
 def certify_votes(
@@ -215,7 +216,7 @@ def certify_votes(
     hierarchy: Hierarchy | None = None,
     *,
     margin: NDArray[np.integer] | None = None,
-    order: NDArray[np.int32] | None = None,
+    order: ComponentOrder | None = None,
 ) -> Certificate:
     """Certifies votes, in the order that the settings ask for.
 
@@ -225,8 +226,8 @@ def certify_votes(
         hierarchy (Hierarchy | None): See ``certify``.
         margin (np.ndarray | None): How clear the base model's prediction on the clean input is,
             integers in [0, 255], the shape of the votes: an order that depends on no draw.
-        order (np.ndarray | None): What ``component_order`` returned for the same arguments, where
-            it is known already, and no other order. For an order of your own, use ``certify``.
+        order (ComponentOrder | None): ``component_order`` of the same arguments, if it is known
+            already. For an order of your own, use ``certify``.
 
     Returns:
         Certificate: See there.
@@ -234,67 +235,47 @@ def certify_votes(
     Raises:
         ValueError: If the votes lack what the settings need.
     """
-    source = None
-    if settings.rule.takes_order:
-        order = component_order(votes, settings, margin) if order is None else order
-        source = _order_source(votes, settings, margin)
-    return _certify(votes, settings, order, source, hierarchy)
+    if order is None and settings.rule.takes_order:
+        order = component_order(votes, settings, margin)
+    return _certify(votes, settings, order or IN_MEMORY, hierarchy)
 
 
 def component_order(
     votes: Votes, settings: CertifySettings, margin: NDArray[np.integer] | None
-) -> NDArray[np.int32] | None:
-    """The order in which the settings want the components tested.
-
-    Args:
-        votes (Votes): Votes, with selection hits or without.
-        settings (CertifySettings): Their ``order`` and ``selection`` decide.
-        margin (np.ndarray | None): See ``certify_votes``.
-
-    Returns:
-        np.ndarray | None: A permutation, shape (K,), int32; None if 'auto' finds nothing stored.
+) -> ComponentOrder:
+    """The order in which the settings want the components tested; see ``certify_votes``.
 
     Raises:
         ValueError: If the votes lack what the order needs.
     """
-    by_votes = _orders_by_votes(votes, settings)
-    keys = votes.selection_hits if by_votes else margin
-    if keys is None and settings.order == 'auto':
-        keys = margin
-    if keys is None:
+    hits = None
+    # The selection votes may order the components where they are not counted.
+    if settings.order != 'margin' and settle_votes(votes, settings).selection == 'holdout':
+        hits = votes.selection_hits
+    if hits is None and (margin is None or settings.order == 'selection'):
         if settings.order == 'auto':
-            return None
-        missing = 'selection hits' if by_votes else 'margin of the clean input'
-        raise ValueError(f'order={settings.order!r} needs the {missing}, which these votes lack')
-    rank = keys.astype(np.min_scalar_type(votes.n0 if keys is votes.selection_hits else 255))
-    if keys is not margin and margin is not None:
-        rank = np.multiply(rank, 256, dtype=np.min_scalar_type(votes.n0 * 256 + 255)) + margin
+            return IN_MEMORY
+        missing = {'selection': 'selection hits', 'margin': 'margin of the clean input'}
+        raise ValueError(
+            f'order={settings.order!r} needs the {missing[settings.order]}, which these votes lack'
+        )
+    if hits is None:
+        assert margin is not None
+        rank, source = margin.astype(np.uint8), "by the base model's margin on the clean input"
+    else:
+        rank, source = hits.astype(np.min_scalar_type(votes.n0)), 'by the selection votes'
+        if margin is not None:
+            rank = np.multiply(rank, 256, dtype=np.min_scalar_type(votes.n0 * 256 + 255)) + margin
+            source += ', ties by the margin of the clean input'
     # Stable and descending; a radix sort up to 16 bits.
-    return np.argsort(rank.max(initial=0) - rank.ravel(), kind='stable').astype(np.int32)
-
-
-def _orders_by_votes(votes: Votes, settings: CertifySettings) -> bool:
-    """Whether the selection votes are apart from the counted draws, and wanted as the order."""
-    return settings.order != 'margin' and settle_votes(votes, settings).selection == 'holdout'
-
-
-def _order_source(
-    votes: Votes, settings: CertifySettings, margin: NDArray[np.integer] | None
-) -> str:
-    """What ``component_order`` orders by."""
-    if _orders_by_votes(votes, settings) and votes.selection_hits is not None:
-        ties = ', ties by the margin of the clean input' if margin is not None else ''
-        return f'by the selection votes{ties}'
-    if margin is not None:
-        return "by the base model's margin on the clean input"
-    return 'of the components in memory'
+    descending = np.argsort(rank.max(initial=0) - rank.ravel(), kind='stable')
+    return ComponentOrder(descending.astype(np.int32), source)
 
 
 def _certify(
     votes: Votes,
     settings: CertifySettings,
-    order: NDArray[np.integer] | None,
-    order_source: str | None,
+    order: ComponentOrder,
     hierarchy: Hierarchy | None,
 ) -> Certificate:
     tested: list[NDArray[np.bool_] | None] = [None]
@@ -309,7 +290,9 @@ def _certify(
     )
     certified = np.zeros(votes.num_components, dtype=bool)
     reached = [certified.copy() for _ in by_group]
-    for look, found in enumerate(_looks(by_class, settings, counting, order, bool(votes.looks))):
+    for look, found in enumerate(
+        _looks(by_class, settings, counting, order.permutation, bool(votes.looks))
+    ):
         certified |= found.mask
         for mask, counts in zip(reached, by_group, strict=True):
             mask |= counts[look][0] >= found.cutoff
@@ -329,7 +312,7 @@ def _certify(
         selection=counting.selection,
         tested_tau=counting.tau,
         looks=votes.looks,
-        order=order_source if settings.rule.takes_order else None,
+        order=order.source if settings.rule.takes_order else None,
         level=level,
         groups=tuple(level_votes.guess for level_votes in group_votes),
     )

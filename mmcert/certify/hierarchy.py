@@ -7,7 +7,7 @@ for a class is a vote for its groups, so hits never fall along the chain. Each f
 component therefore implies the false claim about its coarsest group of probability at most tau:
 testing the whole chain costs no more than testing the class, with one cut-off for all levels.
 Where the counted draws choose the chain as well ('same_draws'), the coarsest groups of probability
-at most tau are disjoint, and ``binomial.same_draws_table`` bounds their sum. The proof is in
+at most tau are disjoint, and ``binomial.same_draws_p_values`` bounds their sum. The proof is in
 docs/theory/further-claims.md, "Hierarchies".
 
 Built in are the categories of Cityscapes (Cordts et al., CVPR 2016) and the same categories for

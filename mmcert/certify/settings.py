@@ -32,7 +32,7 @@ class CertifySettings:
         procedure (str): Name of the multiple testing procedure, see ``mmcert.certify.procedures``.
         selection (str): 'holdout' tests the guess on the estimation draws alone, as SegCertify
             does. 'same_draws' counts the selection draws as well, at the price of a second term in
-            the p-value (see ``binomial.same_draws_table``). 'auto' is whichever needs less to
+            the p-value (see ``binomial.same_draws_p_values``). 'auto' is whichever needs less to
             begin, chosen from the plan alone (see ``selection.settle``); where the order or the
             votes allow only one, it is that one.
         k (int | float | None): For procedures that take it ('kfwer'): fewer than k certificates may

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mmcert.certify.certificate import Certificate, component_order
+from mmcert.certify.certificate import Certificate, ComponentOrder, component_order
 from mmcert.certify.hierarchy import Hierarchy
 from mmcert.certify.selection import settle_joint, settle_votes
 from mmcert.certify.settings import SELECTION, CertifySettings
@@ -77,7 +76,7 @@ def evaluate(
             ignore_index=task.ignore_index,
             hierarchy=task.hierarchy,
         )
-        orders: dict[tuple[str, str], NDArray[np.int32] | None] = {}
+        orders: dict[tuple[str, str], ComponentOrder] = {}
         for index, one in enumerate(settings):
             order = None
             if one.rule.takes_order:

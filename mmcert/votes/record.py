@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcert.certify import Certificate, CertifySettings, Hierarchy, Votes
-from mmcert.certify.certificate import certify_votes
+from mmcert.certify.certificate import ComponentOrder, certify_votes
 from mmcert.files import atomic_writer
 
 FORMAT = 2
@@ -85,7 +85,7 @@ class VotesRecord:
         settings: CertifySettings,
         hierarchy: Hierarchy | None = None,
         *,
-        order: NDArray[np.int32] | None = None,
+        order: ComponentOrder | None = None,
     ) -> Certificate:
         """Certifies the votes; see ``certify_votes``."""
         return certify_votes(self.votes, settings, hierarchy, margin=self.margin, order=order)

@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from mmcert.certify import CertifySettings, Votes, certify
-from mmcert.certify.binomial import histogram, p_value_table, same_draws_table
+from mmcert.certify.binomial import histogram, p_value_table
 from mmcert.certify.procedures import PROCEDURES, Bonferroni, Family, register, table
 from mmcert.certify.settings import PROCEDURE, SELECTION
 from mmcert.votes import VotesRecord
@@ -171,7 +171,7 @@ def exact_union(probabilities, n, k):
 @pytest.mark.parametrize('n', [2, 5, 20, 101])
 @pytest.mark.parametrize('tau', [0.5, 0.6, 0.75, 0.95])
 def test_same_draws_p_values_bound_every_null_distribution(n, tau):
-    table = same_draws_table(n, tau)
+    table = p_value_table(n, tau, 'same_draws')
     assert (np.diff(table) <= 0).all()
     rng = np.random.default_rng(n)
     k = np.arange(n // 2 + 1, n + 1)
@@ -181,7 +181,7 @@ def test_same_draws_p_values_bound_every_null_distribution(n, tau):
             p = rng.dirichlet(np.full(classes, rng.choice([0.1, 1.0, 10.0])))
             worst = np.maximum(worst, exact_union(p[p <= tau], n, k))
     assert (worst <= table[k] + 1e-12).all()
-    in_family = same_draws_table(n, tau, 1000)
+    in_family = p_value_table(n, tau, 'same_draws', 1000)
     minority = stats.binom.sf(np.arange(n + 1) - 1, n, 1 - tau)
     expected = np.minimum(1, np.where(table < 1, table + 999 * minority, 1))
     np.testing.assert_allclose(in_family, expected, rtol=1e-9)

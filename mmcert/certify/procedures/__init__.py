@@ -1,9 +1,6 @@
 """Multiple testing procedures: one class each, in a registry that is open to your own.
 
-All of them bound the probability of a wrong certificate (or of k) under any dependence between the
-components. All reject step by step: what is rejected leaves the family, and the others are tested
-anew. They may therefore be continued on further draws at an alpha of their own (see
-``sequential``). The proofs are in docs/theory.
+``base.Procedure`` says what each must guarantee; the proofs are in docs/theory.
 
 Examples:
     >>> import numpy as np

@@ -21,7 +21,7 @@ class Rejections:
     Attributes:
         mask (np.ndarray): True where this run rejected a null hypothesis that was pending, (K,).
         cutoff (int): Smallest number of hits at which *every* component that is still pending may
-            be tested; n + 1 if there is none. The groups of a hierarchy are tested at it.
+            be rejected; n + 1 if there is none. The groups of a hierarchy are tested at it.
     """
 
     mask: NDArray[np.bool_]
@@ -69,15 +69,13 @@ class Family:
         """Rejects by the step-down procedure of Lehmann and Romano; with k = 1, by Holm's.
 
         With the p-values sorted, it rejects ``p_(i)`` while ``p_(i) <= k alpha / (K + k - max(i,
-        k))``, and stops at the first failure. Equal p-values stand or fall together, since the
-        first of them meets the smallest critical value. So a walk over the histogram of hits is
-        enough.
+        k))``, and stops at the first failure. The first of equal p-values meets the smallest
+        critical value, so they stand or fall together: a walk over the histogram of hits is enough.
         """
         total, counts = self.hits.size, self.counts[::-1]
         before = total - int(counts.sum()) + np.cumsum(counts) - counts
         critical = k * self.alpha / np.maximum(total + k - np.maximum(before + 1, k), 1)
-        # A p-value that no component has meets the critical value of the next one: the cut-off is
-        # for the groups of a hierarchy as well, whose hits may lie there.
+        # Numbers of hits that no component has count as well: groups of a hierarchy may have them.
         failed = self.table[::-1] > critical
         steps = int(np.argmax(failed)) if failed.any() else len(failed)
         return self.reject_from(len(failed) - steps)
@@ -86,9 +84,9 @@ class Family:
 class Procedure(ABC):
     """A multiple testing procedure: which null hypotheses of a family are rejected together.
 
-    A procedure must bound the probability that ``k`` or more rejections are wrong by ``alpha``,
-    under any dependence between the p-values. It must also do so when it runs on the components
-    that an earlier run left pending, at an alpha of its own: group-sequential looks rely on that.
+    It must bound the probability that ``k`` or more rejections are wrong by ``alpha``, under any
+    dependence between the p-values. It must also do so when it runs on the components that an
+    earlier run left pending, at an alpha of its own: group-sequential looks rely on that.
 
     The p-values of votes take at most n + 1 values. ``Family.table`` lists them by the number of
     hits, so a procedure is a cut-off of the hits, and needs neither a sort nor K p-values.
@@ -117,26 +115,10 @@ class Procedure(ABC):
 
     @abstractmethod
     def run(self, family: Family) -> Rejections:
-        """Runs the procedure on one family.
-
-        Args:
-            family (Family): Hits, p-values and alpha.
-
-        Returns:
-            Rejections: The newly rejected components, and the cut-off for all that are left.
-        """
+        """Rejects pending null hypotheses of one family."""
 
     def critical_value(self, alpha: float, num_components: int, k: int = 1) -> float:
-        """Largest p-value that the very first rejection may have; proportional to alpha.
-
-        Args:
-            alpha (float): Bound of the error probability.
-            num_components (int): Size of the family, K.
-            k (int): Fewer than k rejections may be wrong.
-
-        Returns:
-            float: k * alpha / K, unless a procedure has another one.
-        """
+        """Largest p-value that the very first rejection may have; proportional to alpha."""
         return k * alpha / max(num_components, 1)
 
     def next_critical_value(
@@ -155,22 +137,15 @@ class Procedure(ABC):
     ) -> int | None:
         """Hits that a first rejection needs while all other components have none.
 
-        Args:
-            table (np.ndarray): p-value of 0, ..., n hits, not increasing, shape (n + 1,).
-            alpha (float): Bound of the error probability, in (0, 1).
-            num_components (int): Size of the family, K.
-            k (int): Fewer than k rejections may be wrong.
-
-        Returns:
-            int | None: The hits, of the component that is tested first if there is an order; None
-            if n are not enough.
+        With an order, those of the component that it puts first. None if n are not enough. For
+        ``table``, see ``Family``.
         """
         hits = int(np.count_nonzero(table > self.critical_value(alpha, num_components, k)))
         return hits if hits < len(table) else None
 
     @property
     def without_order(self) -> Procedure:
-        """What the components that an order puts last meet: the procedure itself, without one."""
+        """What the components that an order puts last meet; without an order, the procedure."""
         return self
 
     def certificate_kind(self, k: int) -> str:
@@ -189,13 +164,7 @@ PROCEDURES: dict[str, Procedure] = {}
 
 
 def register(cls: type[Procedure]) -> type[Procedure]:
-    """Makes a procedure known by its name: a class decorator.
-
-    Args:
-        cls (type): A subclass of ``Procedure`` that takes no arguments.
-
-    Returns:
-        type: The same class.
+    """Makes a procedure known by its name: a decorator of classes that take no arguments.
 
     Raises:
         ValueError: If another procedure has the name.
@@ -219,11 +188,7 @@ def register(cls: type[Procedure]) -> type[Procedure]:
 
 
 def get_procedure(name: str) -> Procedure:
-    """The procedure of a name.
-
-    Raises:
-        ValueError: If there is none; the message lists the legal names.
-    """
+    """The procedure of a name; a ``ValueError`` that lists the legal ones if there is none."""
     if name not in PROCEDURES:
         raise ValueError(f'unknown procedure {name!r}; legal: {", ".join(PROCEDURES)}')
     return PROCEDURES[name]
