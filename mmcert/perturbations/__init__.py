@@ -47,7 +47,6 @@ from mmcert.perturbations.noise import (
     GaussianNoise,
     LaplaceNoise,
     PointNoise,
-    check_scale,
 )
 from mmcert.perturbations.slices import SlicedTransformation
 from mmcert.perturbations.surrogate import SurrogateTransform
@@ -86,7 +85,6 @@ __all__ = [
     'TwistRotation',
     'Uniform',
     'build_distribution',
-    'check_scale',
     'from_spec',
     'register',
 ]

@@ -22,7 +22,7 @@ READ_AT = 'read at the pixel nearest to where its content has moved'
 
 @dataclass(frozen=True)
 class InputThreshold:
-    """The threshold that one input needs, where the attack set is given beforehand.
+    """The threshold that one input needs for a given attack set.
 
     Attributes:
         tau (float): Smallest threshold in [0.5, 1) whose certificates cover the attack set on this
@@ -92,8 +92,8 @@ class Guarantee:
         """All of it as JSON values: the fields, with ``describe()`` and what ``extra`` holds."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         del values['claim'], values['extra']
-        parameters = dict(self.parameters)
-        return {**values, 'parameters': parameters, 'description': self.describe(), **self.extra}
+        values['parameters'] = dict(self.parameters)
+        return {**values, 'description': self.describe(), **self.extra}
 
 
 class Perturbation(ABC):
@@ -109,16 +109,19 @@ class Perturbation(ABC):
         domain (str): What it perturbs, 'image' or 'points'.
         num_columns (int): Columns of a cloud that it takes: the coordinates, or 6 with the normals.
         moves_labels (bool): Whether it moves the content of the input, and the labels with it. Then
-            a component is a position of the clean input's content, and whoever samples must choose
-            the class by the label maps of ``map_labels``, and count hits by ``labels_for_hits``.
+            a component is a position of the clean input's content; a sampler must choose the class
+            by the label maps of ``map_labels``, and count hits by ``labels_for_hits``.
         per_input_threshold (bool): Whether the attack set is given, and each input has a threshold
             of its own, its ``input_threshold``.
-        num_cells (int): Into how many cells the attack set is cut. With several, a certificate is a
-            conjunction over them: whoever samples must take the estimation draws of every ``cell``
-            and count, for each component, the fewest hits of any, as mmcert's sampler does.
+        num_cells (int): Into how many cells the attack set is cut. A certificate is a conjunction
+            over them: a sampler must take the estimation draws of every ``cell`` and count, for
+            each component, the fewest hits of any, as mmcert's sampler does.
         distribution (str): What the draws are, for the guarantee; likewise ``norm``, ``unit``,
             ``stage`` and ``rounding``, see ``Guarantee``.
         component (str): What the guarantee calls a component.
+        formula (str): The attack set as a formula.
+        attack_text (str): The attack in words that follow a 'no'; {radius}, {norm} and {unit} stand
+            for the numbers of a guarantee.
     """
 
     domain: str = 'image'
@@ -132,6 +135,8 @@ class Perturbation(ABC):
     stage: str
     rounding: str
     component: str = 'component'
+    formula: str
+    attack_text: str
 
     @property
     def selection_counts(self) -> bool:
@@ -143,25 +148,11 @@ class Perturbation(ABC):
         return self.num_cells == 1 and not strict
 
     def cell(self, index: int) -> Perturbation:
-        """The perturbation of one cell of the attack set.
-
-        Args:
-            index (int): In [0, ``num_cells``).
-
-        Returns:
-            Perturbation: One whose draws are of this cell.
-        """
+        """The perturbation whose draws are of one cell, ``index`` in [0, ``num_cells``)."""
         return self
 
     def check(self, inputs: torch.Tensor) -> None:  # noqa: B027 (some have nothing to refuse)
-        """Refuses an input that this perturbation is evidently not meant for.
-
-        Args:
-            inputs (torch.Tensor): The input.
-
-        Raises:
-            ValueError: If there is such a reason; the message says what to do.
-        """
+        """Refuses, with a ValueError that says what to do, an input evidently not meant for it."""
 
     @abstractmethod
     def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -193,15 +184,7 @@ class Perturbation(ABC):
         """
 
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws one perturbed input.
-
-        Args:
-            inputs (torch.Tensor): The input, unchanged by the call.
-            generator (torch.Generator): The only source of randomness, on the input's device.
-
-        Returns:
-            torch.Tensor: The perturbed input.
-        """
+        """Draws one perturbed input with a generator on the input's device."""
         return self.apply(inputs, self.draw(inputs, [generator]))[0]
 
     def map_labels(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
@@ -226,8 +209,8 @@ class Perturbation(ABC):
         an attack of the set could make the nearest one.
 
         Args:
-            labels (torch.Tensor): As for ``map_labels``.
-            parameters (torch.Tensor): As for ``map_labels``.
+            labels (torch.Tensor): As for ``map_labels``, and so the parameters.
+            parameters (torch.Tensor): Those of ``apply``.
 
         Returns:
             torch.Tensor: As ``map_labels``, and outside [0, C) where these labels differ.
@@ -235,10 +218,7 @@ class Perturbation(ABC):
         return self.map_labels(labels, parameters)
 
     def input_threshold(self, inputs: torch.Tensor) -> InputThreshold | None:
-        """The threshold that an input needs, where the attack set is given beforehand.
-
-        Args:
-            inputs (torch.Tensor): The input.
+        """The threshold that an input needs for a given attack set.
 
         Returns:
             InputThreshold | None: Determined by the input, never by the draws; None where
@@ -267,14 +247,7 @@ class Perturbation(ABC):
         """
 
     def guarantee(self, tau: float) -> Guarantee:
-        """What a certificate at ``tau`` says.
-
-        Args:
-            tau (float): Probability threshold in [0.5, 1).
-
-        Returns:
-            Guarantee: The attack set and its radius.
-        """
+        """What a certificate at the probability threshold ``tau``, in [0.5, 1), says."""
         arguments = self.spec()
         return Guarantee(
             perturbation=arguments.pop('type'),
@@ -291,13 +264,13 @@ class Perturbation(ABC):
             extra=self._extra(tau),
         )
 
-    @abstractmethod
     def _attack_set(self, tau: float) -> str:
-        """The attack set as a formula."""
+        """The attack set at ``tau`` as a formula."""
+        return self.formula
 
-    @abstractmethod
     def _attack(self, tau: float) -> str:
         """The attack set at ``tau`` in words that follow a 'no'."""
+        return self.attack_text.format(radius=self.radius(tau), norm=self.norm, unit=self.unit)
 
     def _claim(self, tau: float) -> str:
         """The guarantee as a sentence."""
@@ -323,20 +296,17 @@ class Perturbation(ABC):
         parameters = inspect.signature(type(self)).parameters.values()
         if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
             raise TypeError(f'{type(self).__name__} must say in spec() which arguments it has')
-        arguments = {p.name: _plain(getattr(self, p.name)) for p in parameters}
-        return {'type': type(self).__name__, **arguments}
+        spec: dict[str, Any] = {'type': type(self).__name__}
+        for name in (p.name for p in parameters):
+            value = getattr(self, name)
+            plain = list(value) if isinstance(value, tuple) else value
+            spec[name] = value.spec() if hasattr(value, 'spec') else plain
+        return spec
 
     def __repr__(self) -> str:
         spec = self.spec()
         arguments = ', '.join(f'{name}={value!r}' for name, value in spec.items() if name != 'type')
         return f'{spec["type"]}({arguments})'
-
-
-def _plain(value: Any) -> Any:
-    """An argument as a JSON value."""
-    if hasattr(value, 'spec'):
-        return value.spec()
-    return list(value) if isinstance(value, tuple) else value
 
 
 CLASSES: dict[str, type[Perturbation]] = {}
@@ -346,12 +316,7 @@ CLASSES: dict[str, type[Perturbation]] = {}
 def register(cls: type[Perturbation]) -> type[Perturbation]:
     """Makes a perturbation known by its name, so that stored votes of it can be asked.
 
-    Args:
-        cls (type): A perturbation whose ``spec`` gives its class name as ``type``, and the
-            arguments of the class.
-
-    Returns:
-        type: The same class: use this as a decorator.
+    Use it as a decorator. The class's ``spec`` must give its name as ``type``, and its arguments.
 
     Raises:
         ValueError: If another class has the name.
@@ -363,12 +328,6 @@ def register(cls: type[Perturbation]) -> type[Perturbation]:
 
 def from_spec(spec: Mapping[str, Any]) -> Perturbation:
     """Builds a perturbation from what its ``spec`` returned, as stored with votes.
-
-    Args:
-        spec (Mapping): ``type`` and the arguments of the class.
-
-    Returns:
-        Perturbation: An equal one.
 
     Raises:
         ValueError: If the type is not known.

@@ -9,6 +9,7 @@ smoothing over t says nothing about it. ``Taper`` is the one with the factor exp
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,13 +40,12 @@ class PointTransformation(ParametricTransformation):
     as well. All other columns stay as they are.
 
     Args:
-        sigma (float): Standard deviation of each parameter.
-
-    Attributes:
-        formula (str): The attack set.
+        sigma (float): Standard deviation of each parameter; in the classes below, of one or two.
+        axis (str | Sequence[float]): Where a class has one: 'x', 'y', 'z' or a unit vector.
+        normals (bool): Where a class has it: whether the normals rotate as well.
 
     Raises:
-        ValueError: If sigma is not positive and finite.
+        ValueError: If a sigma is not positive and finite, or the axis no unit vector.
     """
 
     domain = 'points'
@@ -58,7 +58,6 @@ class PointTransformation(ParametricTransformation):
     )
     points_per_unit = POINTS
     normals: bool = False
-    formula: str
 
     def __init__(self, sigma: float) -> None:
         self.sigma = validate_positive(sigma)
@@ -92,20 +91,25 @@ class PointTransformation(ParametricTransformation):
             return points
         return torch.cat([points, self._turn_normals(inputs[:, 3:], parameter)], dim=1)
 
+    @abstractmethod
     def _move(self, points: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """The transformed coordinates, shape (N, 3)."""
-        raise NotImplementedError
 
     def _turn_normals(self, normals: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         """The rotated normals, shape (N, 3); by default as the coordinates."""
         return self._move(normals, parameter)
 
-    def _attack_set(self, tau: float) -> str:
-        return self.formula
+
+class _AboutAxis(PointTransformation):
+    """A transformation about an axis through the origin."""
+
+    def __init__(self, sigma: float, axis: Axis = 'z') -> None:
+        super().__init__(sigma)
+        self.axis = _checked_axis(axis)
 
 
 @register
-class AxisRotation(PointTransformation):
+class AxisRotation(_AboutAxis):
     """Rotation about a fixed axis through the origin, by a Gaussian angle.
 
     Angles add, T_a(T_b x) = T_{a+b} x. From a radius of pi on, every rotation about the axis is
@@ -115,9 +119,6 @@ class AxisRotation(PointTransformation):
         sigma (float): Standard deviation of the angle, in radians.
         axis (str | Sequence[float]): 'x', 'y', 'z' or a unit vector.
         normals (bool): Whether the normals rotate as well.
-
-    Raises:
-        ValueError: If sigma is not positive and finite, or the axis no unit vector.
 
     Example:
         >>> rotation = AxisRotation(sigma=0.3)
@@ -133,8 +134,8 @@ class AxisRotation(PointTransformation):
     formula = '{rotation by xi about the axis through the origin : |xi| <= radius}'
 
     def __init__(self, sigma: float, axis: Axis = 'z', normals: bool = False) -> None:
-        super().__init__(sigma)
-        self.axis, self.normals = _checked_axis(axis), check_flag(normals, 'normals')
+        super().__init__(sigma, axis)
+        self.normals = check_flag(normals, 'normals')
 
     def _move(self, points: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         return _turn(points, self.axis, parameter[0])
@@ -175,9 +176,6 @@ class Rotation3D(PointTransformation):
     Args:
         sigma (float): Standard deviation of each entry of v, in radians, at most 1.
         normals (bool): Whether the normals rotate as well.
-
-    Raises:
-        ValueError: If sigma is not in (0, 1].
     """
 
     distribution = (
@@ -210,22 +208,16 @@ class Rotation3D(PointTransformation):
         axis = parameter.expand_as(points)
         once = torch.linalg.cross(axis, points)
         twice = torch.linalg.cross(axis, once)
-        return (
-            points
-            + torch.sinc(angle / math.pi) * once
-            + 0.5 * torch.sinc(angle / (2 * math.pi)).square() * twice
-        )
+        first = torch.sinc(angle / math.pi)
+        second = 0.5 * torch.sinc(angle / (2 * math.pi)).square()
+        return points + first * once + second * twice
 
     def _attack(self, tau: float) -> str:
         return f'rotation about any axis through the origin {_angle_words(self.radius(tau))}'
 
     def _extra(self, tau: float) -> dict[str, Any]:
-        return {
-            'derivation': (
-                "mmcert's own, in the docstring of Rotation3D, with numeric checks; not from a "
-                'paper'
-            )
-        }
+        own = "mmcert's own, in the docstring of Rotation3D, with numeric checks; not from a paper"
+        return {'derivation': own}
 
 
 @register
@@ -234,13 +226,11 @@ class PointTranslation(PointTransformation):
 
     Args:
         sigma (float): Standard deviation of each entry, in the unit of the coordinates.
-
-    Raises:
-        ValueError: If sigma is not positive and finite.
     """
 
     distribution = 'N(0, sigma^2 I_3)'
     norm = 'l2'
+    attack_text = 'translation of the whole cloud by up to {radius:.4g} (in {unit})'
     formula = '{translation of all points by xi : ||xi||_2 <= radius}'
 
     def __init__(self, sigma: float) -> None:
@@ -249,9 +239,6 @@ class PointTranslation(PointTransformation):
 
     def _move(self, points: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         return points + parameter
-
-    def _attack(self, tau: float) -> str:
-        return f'translation of the whole cloud by up to {self.radius(tau):.4g} (in {POINT_UNIT})'
 
 
 @register
@@ -262,9 +249,6 @@ class LogScale(PointTransformation):
 
     Args:
         sigma (float): Standard deviation of s, the natural logarithm of the factor.
-
-    Raises:
-        ValueError: If sigma is not positive and finite.
     """
 
     unit = 'natural logarithm of the factor'
@@ -293,7 +277,7 @@ class Shear(PointTransformation):
         axis (str): The coordinate that they are displaced in proportion to; not in ``along``.
 
     Raises:
-        ValueError: If sigma is not positive and finite, or the coordinates are not as above.
+        ValueError: If the coordinates are not as above.
     """
 
     norm = 'l2'
@@ -311,9 +295,11 @@ class Shear(PointTransformation):
         super().__init__(sigma)
         self.along, self.axis, self.scales = along, axis, (self.sigma,) * len(along)
         self.distribution = f'N(0, sigma^2 I_{len(along)})'
-        terms = zip(along, 'ab', strict=False)
-        self._terms = ', '.join(f'{name} += {factor} {axis}' for name, factor in terms)
-        self.formula = f'{{{self._terms} : l2 norm of the coefficients <= radius}}'
+        factors = zip(along, 'ab', strict=False)
+        terms = ', '.join(f'{name} += {factor} {axis}' for name, factor in factors)
+        self.formula = f'{{{terms} : l2 norm of the coefficients <= radius}}'
+        norm = '|a|' if len(along) == 1 else 'sqrt(a^2 + b^2)'
+        self.attack_text = f'shear {terms} with {norm} up to {{radius:.4g}}'
 
     def _move(self, points: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         direction = sum(
@@ -322,24 +308,9 @@ class Shear(PointTransformation):
         )
         return points + _heights(points, self.axis) * direction
 
-    def _attack(self, tau: float) -> str:
-        norm = '|a|' if len(self.along) == 1 else 'sqrt(a^2 + b^2)'
-        return f'shear {self._terms} with {norm} up to {self.radius(tau):.4g}'
-
-
-class _AlongAxis(PointTransformation):
-    """A transformation whose size depends on the height along an axis through the origin.
-
-    The heights stay as they are, so T_a(T_b x) = T_{a+b} x.
-    """
-
-    def __init__(self, sigma: float, axis: Axis = 'z') -> None:
-        super().__init__(sigma)
-        self.axis = _checked_axis(axis)
-
 
 @register
-class Twist(_AlongAxis):
+class Twist(_AboutAxis):
     """Rotation about an axis through the origin by an angle proportional to the height along it.
 
     The heights stay as they are, so T_a(T_b x) = T_{a+b} x.
@@ -347,9 +318,6 @@ class Twist(_AlongAxis):
     Args:
         sigma (float): Standard deviation of the rate, in radians per unit of the coordinates.
         axis (str | Sequence[float]): 'x', 'y', 'z' or a unit vector.
-
-    Raises:
-        ValueError: If sigma is not positive and finite, or the axis no unit vector.
     """
 
     unit = 'radians per unit of the coordinates as the pipeline delivers them'
@@ -363,17 +331,14 @@ class Twist(_AlongAxis):
 
 
 @register
-class Taper(_AlongAxis):
+class Taper(_AboutAxis):
     """Scaling towards an axis through the origin by e^{t h}, with h the height along the axis.
 
-    The heights stay as they are, so T_a(T_b x) = T_{a+b} x. (Tapers by 1 + t h do not add up.)
+    The heights stay as they are, so T_a(T_b x) = T_{a+b} x.
 
     Args:
         sigma (float): Standard deviation of t, in 1 / unit of the coordinates.
         axis (str | Sequence[float]): 'x', 'y', 'z' or a unit vector.
-
-    Raises:
-        ValueError: If sigma is not positive and finite, or the axis no unit vector.
     """
 
     unit = '1 / unit of the coordinates as the pipeline delivers them'
@@ -392,13 +357,15 @@ class Taper(_AlongAxis):
 
 
 class _TwoParameters(PointTransformation):
-    """Two commuting families: the attack set is an ellipse, ``radius`` that of its unit sphere."""
+    """Two commuting families: the attack set is an ellipse, ``radius`` that of its unit sphere.
+
+    ``units`` has the names of both parameters, and the unit of each.
+    """
 
     distribution = 'independent N(0, sigma_k^2) of the two parameters'
     norm = 'l2 of the parameters, each divided by its sigma'
     unit = 'standard deviations of the parameters; semi_axes has the units of each'
-    names: tuple[str, str]
-    units: tuple[str, str]
+    units: dict[str, str]
 
     def radius(self, tau: float, target: float = 0.5) -> float:
         """Phi^{-1}(tau) - Phi^{-1}(target): the l2 norm of parameters divided by their sigmas."""
@@ -407,16 +374,15 @@ class _TwoParameters(PointTransformation):
     def semi_axes(self, tau: float) -> dict[str, float]:
         """How far the attack may go in each parameter alone, by its name."""
         radius = self.radius(tau)
-        return {name: scale * radius for name, scale in zip(self.names, self.scales, strict=True)}
+        return {name: scale * radius for name, scale in zip(self.units, self.scales, strict=True)}
 
     def _extra(self, tau: float) -> dict[str, Any]:
-        units = dict(zip(self.names, self.units, strict=True))
-        return {'semi_axes': self.semi_axes(tau), 'semi_axes_units': units}
+        return {'semi_axes': self.semi_axes(tau), 'semi_axes_units': self.units}
 
     def _ellipse_words(self, tau: float) -> str:
         return ' and '.join(
-            f'{name} up to {size:.4g} ({unit})'
-            for (name, size), unit in zip(self.semi_axes(tau).items(), self.units, strict=True)
+            f'{name} up to {size:.4g} ({self.units[name]})'
+            for name, size in self.semi_axes(tau).items()
         )
 
 
@@ -430,13 +396,9 @@ class TwistRotation(_TwoParameters):
         sigma_twist (float): Standard deviation of a, in radians per unit of the coordinates.
         sigma_rotation (float): Standard deviation of b, in radians.
         axis (str | Sequence[float]): 'x', 'y', 'z' or a unit vector.
-
-    Raises:
-        ValueError: If a sigma is not positive and finite, or the axis no unit vector.
     """
 
-    names = ('twist', 'rotation')
-    units = (Twist.unit, 'radians')
+    units = {'twist': Twist.unit, 'rotation': 'radians'}
     formula = (
         '{rotation about the axis by a * (height along it) + b : '
         '(a / sigma_twist)^2 + (b / sigma_rotation)^2 <= radius^2}'
@@ -469,13 +431,9 @@ class RotationScale(_TwoParameters):
         sigma_scale (float): Standard deviation of s, the natural logarithm of the factor.
         axis (str | Sequence[float]): 'x', 'y', 'z' or a unit vector.
         normals (bool): Whether the normals rotate as well.
-
-    Raises:
-        ValueError: If a sigma is not positive and finite, or the axis no unit vector.
     """
 
-    names = ('rotation', 'scale')
-    units = ('radians', LogScale.unit)
+    units = {'rotation': 'radians', 'scale': LogScale.unit}
     formula = (
         '{rotation by a about the axis and scaling by e^s about the origin : '
         '(a / sigma_rotation)^2 + (s / sigma_scale)^2 <= radius^2}'

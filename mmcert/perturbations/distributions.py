@@ -48,13 +48,13 @@ class Distribution(ABC):
     one_sided: bool = False
 
     def __post_init__(self) -> None:
-        name = _scale_of(self)
+        name = fields(self)[0].name  # type: ignore[arg-type]
         object.__setattr__(self, name, validate_positive(getattr(self, name), name))
 
     @property
     def scale(self) -> float:
         """The first field."""
-        return getattr(self, _scale_of(self))
+        return getattr(self, fields(self)[0].name)  # type: ignore[arg-type]
 
     def describe(self) -> str:
         """The distribution as a formula with its numbers."""
@@ -62,14 +62,9 @@ class Distribution(ABC):
 
     @abstractmethod
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws independent values into a tensor.
+        """Draws independent values into a floating point tensor, and returns it.
 
-        Args:
-            values (torch.Tensor): Floating point; changed in place.
-            generator (torch.Generator): The only source of randomness, on the tensor's device.
-
-        Returns:
-            torch.Tensor: ``values``.
+        The generator, on the tensor's device, is the only source of randomness.
         """
 
     def fill_batch(
@@ -79,17 +74,15 @@ class Distribution(ABC):
         factor: float = 1.0,
         offset: float = 0.0,
     ) -> torch.Tensor:
-        """Draws independent values into a batch, row j by generator j.
+        """Draws independent values times ``factor`` plus ``offset`` into a batch, and returns it.
 
         Args:
             values (torch.Tensor): Shape (B, ...), floating point, each row contiguous; changed in
                 place.
-            generators (Sequence[torch.Generator]): B of them, on the tensor's device.
-            factor (float): The drawn values are multiplied by it.
-            offset (float): What is then added.
-
-        Returns:
-            torch.Tensor: ``values``.
+            generators (Sequence[torch.Generator]): B of them, on the tensor's device: generator j
+                draws row j.
+            factor (float): Factor of the drawn values.
+            offset (float): What is added to them.
         """
         for row, generator in zip(values, generators, strict=True):
             self.fill(row, generator).mul_(factor).add_(offset)
@@ -98,15 +91,8 @@ class Distribution(ABC):
     def radius(self, tau: float, target: float = 0.5) -> float:
         """Largest attack under which every probability above ``tau`` stays above ``target``.
 
-        Args:
-            tau (float): Probability threshold in [0.5, 1).
-            target (float): Target probability in [0.5, 1).
-
-        Returns:
-            float: The radius, in the parameter's unit; 0 if ``target`` is not below ``tau``.
-
-        Raises:
-            ValueError: If one of them is out of range.
+        Both lie in [0.5, 1), or a ValueError is raised. The radius is in the parameter's unit, and
+        0 if ``target`` is not below ``tau``.
         """
         tau, target = check_tau(tau), check_tau(target)
         return max(self._reach(tau, target), 0.0) if target < tau else 0.0
@@ -120,10 +106,6 @@ class Distribution(ABC):
         return {'type': type(self).__name__, **asdict(self)}  # type: ignore[call-overload]
 
 
-def _scale_of(distribution: Any) -> str:
-    return fields(distribution)[0].name
-
-
 @dataclass(frozen=True)
 class Gaussian(Distribution):
     """N(0, sigma^2) for each entry; any number of entries, attacks of bounded l2 norm.
@@ -132,9 +114,6 @@ class Gaussian(Distribution):
     set is a half-space. Its probability falls from tau to Phi(Phi^{-1}(tau) - ||xi||_2 / sigma),
     which meets the target at ||xi||_2 = sigma * (Phi^{-1}(tau) - Phi^{-1}(target)) (Cohen,
     Rosenfeld, Kolter, "Certified Adversarial Robustness via Randomized Smoothing", ICML 2019).
-
-    Args:
-        sigma (float): Standard deviation.
     """
 
     sigma: float
@@ -142,7 +121,7 @@ class Gaussian(Distribution):
     formula = 'N(0, {sigma:g}^2)'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws independent values; see ``Distribution``."""
+        """See ``Distribution``."""
         return values.normal_(0.0, self.sigma, generator=generator)
 
     def fill_batch(
@@ -179,9 +158,7 @@ class Laplace(Distribution):
     and its probability is 1 - (1 - tau) exp(r / b) as long as r <= t, that is, down to 1/2.
     (Radius for target 1/2: Teng, Lee, Yuan, "l1 Adversarial Robustness Certificates: a Randomized
     Smoothing Approach", 2020.)
-
-    Args:
-        b (float): Scale; the standard deviation is sqrt(2) b.
+    The standard deviation is sqrt(2) b.
     """
 
     b: float
@@ -206,9 +183,6 @@ class Exponential(Distribution):
     first region, of probability 1 - exp(-xi / mean), and what it still lacks from the second:
     P_xi(A) = 1 - (1 - tau) exp(xi / mean), which is the target at xi = mean * ln((1 - target) /
     (1 - tau)). With several entries and xi_k >= 0, the same holds with the sum of xi_k.
-
-    Args:
-        mean (float): Mean of the parameter.
     """
 
     mean: float
@@ -216,7 +190,7 @@ class Exponential(Distribution):
     formula = 'Exponential(mean {mean:g})'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws independent values; see ``Distribution``."""
+        """See ``Distribution``."""
         return values.exponential_(generator=generator).mul_(self.mean)
 
     def _reach(self, tau: float, target: float) -> float:
@@ -254,7 +228,7 @@ class Uniform(Distribution):
         return f'Uniform[{low:g}, {low + self.width:g}]'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws independent values; see ``Distribution``."""
+        """See ``Distribution``."""
         values.uniform_(generator=generator)
         return values.sub_(0.0 if self.one_sided else 0.5).mul_(self.width)
 
@@ -270,9 +244,6 @@ class FoldedNormal(Distribution):
     it grows with theta. The worst set is [0, t) with 2 Phi(t / sigma) - 1 = tau, and P_xi(A) =
     2 Phi((t - xi) / sigma) - 1 is the target at
     xi = sigma * (Phi^{-1}((1 + tau) / 2) - Phi^{-1}((1 + target) / 2)).
-
-    Args:
-        sigma (float): Standard deviation before folding.
     """
 
     sigma: float
@@ -280,7 +251,7 @@ class FoldedNormal(Distribution):
     formula = '|N(0, {sigma:g}^2)|'
 
     def fill(self, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draws independent values; see ``Distribution``."""
+        """See ``Distribution``."""
         return values.normal_(generator=generator).abs_().mul_(self.sigma)
 
     def _reach(self, tau: float, target: float) -> float:
@@ -292,21 +263,15 @@ STANDARD_NORMAL = Gaussian(1.0)
 DISTRIBUTIONS: dict[str, type[Distribution]] = {
     cls.__name__: cls for cls in (Gaussian, Laplace, Exponential, Uniform, FoldedNormal)
 }
-"""All distributions by name: what the ``law`` of a perturbation's config may speak of."""
+"""All distributions by name, as in the ``law`` of a perturbation's config."""
 
 
 def build_distribution(law: Distribution | Mapping[str, Any]) -> Distribution:
-    """Builds a distribution from its config.
-
-    Args:
-        law (Distribution | Mapping): A distribution, or ``type``, its name, and its arguments, as
-            from ``spec``.
-
-    Returns:
-        Distribution: As described.
+    """Builds a distribution from its config, ``type`` and arguments, as from ``spec``.
 
     Raises:
-        ValueError: If it is neither; the message names the known ones.
+        ValueError: If it is neither a distribution nor such a config; the message names the known
+            ones.
     """
     if isinstance(law, Distribution):
         return law

@@ -61,12 +61,15 @@ class AdditiveNoise(Perturbation):
     unit = IMAGE_UNIT
     stage = IMAGE_STAGE
     rounding = LEVELS_ROUNDING
+    attack_text = 'perturbation of {norm} norm up to {radius:.4g} (in {unit}, over the whole image)'
+    _applied = 'added to the input, not clipped'
 
     def __init__(self, noise: Distribution) -> None:
         if noise.norm is None:
             raise ValueError(f'{noise!r} has a radius for one value, and none for all of an input')
         self.noise, self.norm = noise, noise.norm
         self.distribution = f'i.i.d. {noise.describe()} on every value'
+        self.formula = f'{{delta : ||delta||_{noise.norm[1:]} <= radius}}, {self._applied}'
 
     def check(self, inputs: torch.Tensor) -> None:
         """Refuses an image that is evidently in 0-255 units.
@@ -87,15 +90,6 @@ class AdditiveNoise(Perturbation):
     def radius(self, tau: float, target: float = 0.5) -> float:
         """The radius of the distribution, in the norm that it names; see ``Perturbation``."""
         return self.noise.radius(tau, target)
-
-    def _attack_set(self, tau: float) -> str:
-        return f'{{delta : ||delta||_{self.norm[1:]} <= radius}}, added to the input, not clipped'
-
-    def _attack(self, tau: float) -> str:
-        return (
-            f'perturbation of {self.norm} norm up to {self.radius(tau):.4g} (in {IMAGE_UNIT}, over '
-            'the whole image)'
-        )
 
     def _extra(self, tau: float) -> dict[str, Any]:
         return {'padding': 'none needed', 'clipping': NOT_CLIPPED}
@@ -168,6 +162,14 @@ class PointNoise(AdditiveNoise):
         'on the coordinates as the pipeline delivers them, before voxelisation, cropping or '
         'normalisation inside the model'
     )
+    attack_text = (
+        'displacement of the points by an {norm} norm up to {radius:.4g} (in {unit}, over all '
+        'points together)'
+    )
+    _applied = (
+        'added to the coordinates of the points; their number, their order and the columns without '
+        'noise stay'
+    )
 
     def __init__(self, noise: Distribution) -> None:
         super().__init__(noise)
@@ -177,8 +179,13 @@ class PointNoise(AdditiveNoise):
         )
 
     def check(self, inputs: torch.Tensor) -> None:
-        """Refuses a cloud smaller than the scale of the noise: see ``check_scale``."""
-        check_scale(self.noise.scale, inputs)
+        """Refuses a cloud smaller than the scale of the noise: a sign of a wrong unit."""
+        extent = float((inputs.amax(0) - inputs.amin(0)).max()) if len(inputs) else 0.0
+        if not self.noise.scale <= extent:
+            raise ValueError(
+                f'sigma={self.noise.scale} exceeds the largest extent of the cloud, {extent:.4g}: '
+                'sigma is in the unit of the coordinates as the pipeline delivers them'
+            )
 
     def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """Draws the noise, shape (B, N, 3), float64."""
@@ -189,18 +196,6 @@ class PointNoise(AdditiveNoise):
     def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Adds the noise to the coordinates, changing it in place."""
         return on_grid(inputs.double(), parameters, self.noise.scale).to(inputs.dtype)
-
-    def _attack_set(self, tau: float) -> str:
-        return (
-            f'{{delta : ||delta||_{self.norm[1:]} <= radius}}, added to the coordinates of the '
-            'points; their number, their order and the columns without noise stay'
-        )
-
-    def _attack(self, tau: float) -> str:
-        return (
-            f'displacement of the points by an {self.norm} norm up to {self.radius(tau):.4g} (in '
-            f'{POINT_UNIT}, over all points together)'
-        )
 
     def _extra(self, tau: float) -> dict[str, Any]:
         return {}
@@ -225,14 +220,9 @@ class CoordinateNoise(PointNoise):
 
 
 def check_range(inputs: torch.Tensor, overshoot: float) -> None:
-    """Refuses what is evidently no image in [0, 1] units, attacked or not.
+    """Refuses what is evidently no image in [0, 1] units, attacked or not, with a ValueError.
 
-    Args:
-        inputs (torch.Tensor): To be floating point.
-        overshoot (float): How far beyond [0, 1] an attack may take its values.
-
-    Raises:
-        ValueError: If it is none; the message says what it is.
+    ``overshoot`` says how far beyond [0, 1] an attack may take its values.
     """
     if not inputs.is_floating_point():
         raise ValueError(f'an image must be floating point, got {inputs.dtype}')
@@ -244,22 +234,4 @@ def check_range(inputs: torch.Tensor, overshoot: float) -> None:
             f'expected an image in [0, 1], attacked or not, got values from {low:.4g} to '
             f'{high:.4g}: the scales of the perturbation are in these units; divide 0-255 images '
             'by 255'
-        )
-
-
-def check_scale(sigma: float, points: torch.Tensor) -> None:
-    """Refuses a noise level larger than the cloud: a sign of a wrong unit.
-
-    Args:
-        sigma (float): Noise level, in the unit of the coordinates.
-        points (torch.Tensor): The perturbed columns, shape (N, 3).
-
-    Raises:
-        ValueError: If sigma exceeds the largest extent of the cloud along an axis.
-    """
-    extent = float((points.amax(0) - points.amin(0)).max()) if len(points) else 0.0
-    if not sigma <= extent:
-        raise ValueError(
-            f'sigma={sigma} exceeds the largest extent of the cloud, {extent:.4g}: sigma is in the '
-            'unit of the coordinates as the pipeline delivers them'
         )

@@ -10,18 +10,7 @@ MAX_SIGMA = 5.0
 
 
 def validate_positive(value: float, name: str = 'sigma') -> float:
-    """Checks a positive finite number.
-
-    Args:
-        value (float): The number.
-        name (str): What the message calls it.
-
-    Returns:
-        float: The same number.
-
-    Raises:
-        ValueError: If it is not one.
-    """
+    """The number as a float; a ValueError that names it unless it is positive and finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f'{name} must be a finite number, got {value!r}')
     if value <= 0:
@@ -30,24 +19,18 @@ def validate_positive(value: float, name: str = 'sigma') -> float:
 
 
 def validate_sigma(sigma: float, name: str = 'sigma') -> float:
-    """Checks a noise level in [0, 1] image units.
-
-    Args:
-        sigma (float): Standard deviation, or another scale, of the noise.
-        name (str): What the message calls it.
-
-    Returns:
-        float: The same number.
+    """Checks the scale of noise in [0, 1] image units, a standard deviation or another.
 
     Raises:
         ValueError: If it is not a positive finite number, or evidently in 0-255 units.
     """
-    if validate_positive(sigma, name) > MAX_SIGMA:
+    level = validate_positive(sigma, name)
+    if level > MAX_SIGMA:
         raise ValueError(
             f'{name}={sigma} looks like 0-255 units; mmcert takes [0, 1] image units: did you mean '
             f'{name}={sigma / 255:.4g}?'
         )
-    return float(sigma)
+    return level
 
 
 def validate_sigma_range(sigma: float | Sequence[float]) -> tuple[float, float]:
