@@ -1,18 +1,6 @@
 """What lets the OpenMMLab packages run in the environments that mmcert supports.
 
-Five things, each inert where it is not needed:
-
-* ``enable_mmcv_lite``: mmsegmentation 1.2 and mmdetection3d 1.4 import ``mmcv.ops`` without a
-  guard, which fails on ``mmcv-lite`` (mmcv without its compiled extension). A stand-in for the
-  extension lets them import; a compiled operator that is really called says what is missing.
-* ``allow_mmengine_checkpoints``: torch >= 2.6 loads checkpoints with ``weights_only=True`` and then
-  refuses mmengine's own bookkeeping objects; exactly those are declared safe.
-* ``distributed_cpu``: mmengine's ``pytorch`` launcher asks for a CUDA device without
-  looking whether there is one.
-* ``reuse_freed_memory``: glibc hands large blocks back to the system after every layer of a model
-  on the CPU, and asks for them again, page by page.
-* ``resume_from_work_dir``: mmengine resumes from ``load_from`` where there is one, although that
-  is what a fine-tuned model starts from.
+Each is inert where it is not needed.
 """
 
 from __future__ import annotations
@@ -58,8 +46,11 @@ class _MissingExtension(types.ModuleType):
 def enable_mmcv_lite() -> bool:
     """Lets packages that import ``mmcv.ops`` unguarded import on ``mmcv-lite``.
 
-    Call it before mmseg, mmdet or mmdet3d are imported. Does nothing when mmcv is not installed,
-    has its compiled extension, or was handled already; says once, as a log line, when it acted.
+    mmsegmentation 1.2 and mmdetection3d 1.4 import it so, which fails on mmcv without its compiled
+    extension. A stand-in for the extension lets them import; a compiled operator that is really
+    called says what is missing. Call this before mmseg, mmdet or mmdet3d are imported. Does nothing
+    when mmcv is not installed, has its extension, or was handled already; says once, as a log line,
+    when it acted.
 
     Returns:
         bool: Whether the stand-in is in place after the call.
@@ -106,8 +97,9 @@ def reuse_freed_memory() -> bool:
 def allow_mmengine_checkpoints() -> None:
     """Declares the objects in mmengine's own checkpoints safe for ``torch.load``.
 
-    These are the message hub's ``HistoryBuffer``, its statistics methods, and the NumPy scalars and
-    arrays it holds, nothing broader. Does nothing before torch 2.6, which did not ask.
+    From 2.6 on torch loads with ``weights_only=True`` and refuses them; earlier ones did not ask.
+    They are the message hub's ``HistoryBuffer``, its statistics methods, and the NumPy scalars and
+    arrays it holds, nothing broader.
     """
     import numpy as np
     import torch
@@ -147,10 +139,10 @@ def allow_mmengine_checkpoints() -> None:
 def distributed_cpu(cfg: Any) -> Iterator[None]:
     """Lets several processes (``--launcher pytorch``) run on a machine without a GPU.
 
-    Joins the process group with the gloo backend before mmengine would ask for a CUDA device, has
-    models wrapped without device numbers, and leaves the group when all processes are done: one
-    that exits with gloo's threads alive takes the others with it. Does nothing with another
-    launcher or with a GPU.
+    mmengine asks for a CUDA device without looking whether there is one. This joins the process
+    group with the gloo backend before that, has models wrapped without device numbers, and leaves
+    the group when all processes are done: one that exits with gloo's threads alive takes the others
+    with it. Does nothing with another launcher or with a GPU.
 
     Args:
         cfg (mmengine.config.Config): Config with ``launcher``; gets a ``model_wrapper_cfg``.

@@ -31,13 +31,10 @@ class _Draws:
 class Progress:
     """Times the inputs that are sampled; those whose votes are found in the store cost nothing.
 
-    Args:
-        batches (int): Batches of the data loader.
-        draws (int): Most draws of an input.
-        word (str): What an input is called.
-        logger (logging.Logger): Gets a line every ``SECONDS`` while an input takes long.
-        processes (int): Processes that share the draws of each input, each with batches of its own.
-        clock (Callable): Tells the time in seconds.
+    ``batches`` is the length of the data loader, ``draws`` the most draws of an input, ``word``
+    what an input is called. ``logger`` gets a line every ``SECONDS`` while an input takes long. The
+    ``processes`` share the draws of each input, each with batches of its own. ``clock`` tells the
+    time in seconds.
     """
 
     def __init__(

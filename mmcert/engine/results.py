@@ -19,12 +19,9 @@ from mmcert.visualization import CertifiedVisualizer
 class ResultsWriter:
     """Writes certificates, and draws every so-many-th of them.
 
-    Args:
-        certificates (Path): Folder of ``NAME.png`` (the labels of an image), ``NAME.npz`` (maps)
-            and ``NAME.json``; made with the first one.
-        pictures (Path): Folder of the pictures.
-        visualizer (CertifiedVisualizer): What draws them.
-        draw_every (int): Draws the first input and every so-many-th after it; 0 draws none.
+    The folder ``certificates`` gets ``NAME.png`` (the labels of an image), ``NAME.npz`` (maps) and
+    ``NAME.json``. The folder ``pictures`` gets the first input, drawn by ``visualizer``, and every
+    ``draw_every``-th after it; 0 draws none.
     """
 
     def __init__(

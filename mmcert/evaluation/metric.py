@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger, print_log
 
 from mmcert.certify import Hierarchy
 from mmcert.fields import certified_maps
-from mmcert.metrics.confusion import IGNORE_INDEX, count_certificate, total
+from mmcert.metrics.confusion import IGNORE_INDEX, ConfusionAccumulator, total
 from mmcert.registry import METRICS
 from mmcert.report.summary import InputResult, Summary, write_summary
 
@@ -64,18 +64,16 @@ class CertifiedMetric(BaseMetric):
             certificate, maps = sample['certificate'], certified_maps(sample)
             levels: Any = maps.get('levels', [None])
             level, *groups = levels
-            counts = count_certificate(
+            image = ConfusionAccumulator(
                 maps.get('label'),
                 maps['pred'],
-                maps['cert'] == maps['pred'],
                 self.num_classes,
                 base=maps['base'],
                 ignore_index=self.ignore_index,
                 hierarchy=self.hierarchy,
-                allowance=certificate['wrong_pixels'],
-                level=level,
-                groups=groups,
             )
+            certified = maps['cert'] == maps['pred']
+            counts = image.count(certified, certificate['wrong_pixels'], level, groups)
             self.results.append(InputResult(sample['name'], certificate, counts))
             self.running = self.running + counts
 

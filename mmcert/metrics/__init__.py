@@ -4,7 +4,6 @@ from mmcert.metrics.confusion import (
     IGNORE_INDEX,
     ConfusionAccumulator,
     ConfusionCounts,
-    count_certificate,
     total,
 )
 from mmcert.metrics.information_gain import HierarchyCounts
@@ -17,7 +16,6 @@ __all__ = [
     'ConfusionCounts',
     'HierarchyCounts',
     'RadiusCurve',
-    'count_certificate',
     'count_radii',
     'total',
     'worst_iou',

@@ -30,8 +30,8 @@ BOUNDARY_DISTANCE = 5
 class ConfusionCounts(Counts):
     """Counts over some images; those of different images add up.
 
-    >>> one = count_certificate([0, 0, 1, 1], [0, 0, 1, 0], [True, True, False, True], 2)
-    >>> both = one + count_certificate([1], [1], [True], 2)
+    >>> one = ConfusionAccumulator([0, 0, 1, 1], [0, 0, 1, 0], 2).count([True, True, False, True])
+    >>> both = one + ConfusionAccumulator([1], [1], 2).count([True])
     >>> both.images, both.components, both.abstained
     (2, 5, 1)
     >>> rates = both.rates()
@@ -183,7 +183,12 @@ class ConfusionCounts(Counts):
 
 
 class ConfusionAccumulator:
-    """Counts one image under several certificates.
+    """Counts one image under one certificate or several.
+
+    >>> image = ConfusionAccumulator(label=[0, 1, 1], guess=[0, 1, 0], num_classes=2)
+    >>> counts = image.count([True, False, True])
+    >>> counts.certified.tolist()  # rows: ground truth; columns: certified class, then abstained
+    [[1, 0, 0], [1, 0, 1]]
 
     Args:
         label (np.ndarray | None): Ground truth, classes in [0, C) or ``ignore_index``; None if
@@ -295,35 +300,6 @@ class ConfusionAccumulator:
         decided = table[1].copy()
         decided[:, -1] = table[0].sum(axis=1)
         return decided
-
-
-def count_certificate(
-    label: ArrayLike | None,
-    guess: ArrayLike,
-    certified: ArrayLike,
-    num_classes: int,
-    *,
-    base: ArrayLike | None = None,
-    ignore_index: int = IGNORE_INDEX,
-    hierarchy: Hierarchy | None = None,
-    allowance: int = 0,
-    level: ArrayLike | None = None,
-    groups: Sequence[ArrayLike] = (),
-) -> ConfusionCounts:
-    """Counts one image under one certificate; see ``ConfusionAccumulator`` and its ``count``.
-
-    >>> counts = count_certificate(label=[0, 1, 1], guess=[0, 1, 0],
-    ...                            certified=[True, False, True], num_classes=2)
-    >>> counts.certified.tolist()  # rows: ground truth; columns: certified class, then abstained
-    [[1, 0, 0], [1, 0, 1]]
-
-    Raises:
-        ValueError: If shapes differ or a class is out of range.
-    """
-    accumulator = ConfusionAccumulator(
-        label, guess, num_classes, base=base, ignore_index=ignore_index, hierarchy=hierarchy
-    )
-    return accumulator.count(certified, allowance, level, groups)
 
 
 def near_boundary(

@@ -419,7 +419,7 @@ def test_counts_of_another_run_are_refused_not_overwritten(make_config, tmp_path
     store = VotesStore(tmp_path, {'seed': 1}, {})
     store.put_checkpoint('a', {'counts': np.zeros(3)})
     assert set(store.get_checkpoint('a')) == {'counts'}
-    with pytest.raises(FingerprintError, match='has begun'):
+    with pytest.raises(FingerprintError, match='was begun'):
         VotesStore(tmp_path, {'seed': 2}, {}).get_checkpoint('a')
 
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from mmcert.metrics import count_certificate
+from mmcert.metrics import ConfusionAccumulator
 from mmcert.report.summary import InputResult, Summary, write_summary
 
 ENTRIES = {
@@ -15,7 +15,7 @@ ENTRIES = {
 
 def results(digests, **entries):
     label = np.zeros((2, 2), dtype=int)
-    counts = count_certificate(label, label, label == 0, 2)
+    counts = ConfusionAccumulator(label, label, 2).count(label == 0)
     return [
         InputResult(str(index), {**ENTRIES, 'input': digest, **entries}, counts)
         for index, digest in enumerate(digests)
