@@ -341,32 +341,26 @@ class AppendCategory(_ShapeTransform):
 
     Required key: ``category_id``. Modified key: ``points``, with 'category' in ``attribute_dims``.
 
-    Args:
-        num_categories (int): Number of categories.
-
     Raises:
         ValueError: If the category id is out of range.
     """
 
-    def __init__(self, num_categories: int = len(CATEGORIES)) -> None:
-        self.num_categories = num_categories
-
     def transform(self, results: dict) -> dict:
         """Widens ``results['points']``."""
-        category = results['category_id']
-        if not 0 <= category < self.num_categories:
+        category, count = results['category_id'], len(CATEGORIES)
+        if not 0 <= category < count:
             raise ValueError(
                 f'category id {category} of {results.get("shape_id", "the sample")} must lie in '
-                f'0 to {self.num_categories - 1}'
+                f'0 to {count - 1}'
             )
         points = results['points']
         width = points.tensor.shape[1]
-        one_hot = points.tensor.new_zeros(len(points), self.num_categories)
+        one_hot = points.tensor.new_zeros(len(points), count)
         one_hot[:, category] = 1
-        columns = list(range(width, width + self.num_categories))
+        columns = list(range(width, width + count))
         results['points'] = type(points)(
             torch.cat([points.tensor, one_hot], dim=1),
-            width + self.num_categories,
+            width + count,
             attribute_dims={**(points.attribute_dims or {}), 'category': columns},
         )
         return results

@@ -22,8 +22,8 @@ class CertifiedMetric(BaseMetric):
     Reads the fields that ``mmcert.models.SmoothedSegmentor`` adds to the samples and the ground
     truth, where there is one. All values are unrounded fractions in [0, 1]; see
     ``mmcert.metrics.ConfusionCounts.rates`` for what each one is. ``radius`` is the certificate's.
-    Where the threshold of an input is only an estimate, the names begin with ``estimated`` in place
-    of the prefix.
+    The names begin with ``certified/``, or with ``estimated/`` where the threshold of an input is
+    only an estimate.
 
     Args:
         num_classes (int): Number of classes C.
@@ -32,7 +32,6 @@ class CertifiedMetric(BaseMetric):
         out_dir (str | None): Folder for ``summary.json`` and ``images.jsonl`` (the figures of each
             image, a line each); None writes nothing.
         collect_device (str): See ``mmengine.evaluator.BaseMetric``.
-        prefix (str): Beginning of the names of certified metrics.
 
     Attributes:
         running (ConfusionCounts): The counts of all inputs that this process has seen.
@@ -48,14 +47,12 @@ class CertifiedMetric(BaseMetric):
         hierarchy: Hierarchy | None = None,
         out_dir: str | None = None,
         collect_device: str = 'cpu',
-        prefix: str = 'certified',
     ) -> None:
         super().__init__(collect_device=collect_device)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.hierarchy = hierarchy
         self.out_dir = out_dir
-        self.certified_prefix = prefix
         self.running = total([], num_classes)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -81,11 +78,11 @@ class CertifiedMetric(BaseMetric):
         """Pools the inputs, prints the tables and writes the files."""
         if not results:
             rates = total([], self.num_classes).rates()
-            return {f'{self.certified_prefix}/{name}': rate for name, rate in rates.items()}
+            return {f'certified/{name}': rate for name, rate in rates.items()}
         classes = (self.dataset_meta or {}).get('classes') or ()
         summary = Summary(results, self.num_classes, classes)
         print_log(summary.describe(), logger=MMLogger.get_current_instance())
         if self.out_dir is not None:
             write_summary(summary, self.out_dir)
-        prefix = 'estimated' if summary.estimated else self.certified_prefix
+        prefix = 'estimated' if summary.estimated else 'certified'
         return {f'{prefix}/{name}': rate for name, rate in summary.rates.items()}

@@ -36,7 +36,7 @@ def worst_iou(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(union > 0, iou(hit, union + free.sum() - free), np.nan)
 
 
-def worst_mean_iou(confusion: NDArray[np.int64], *, absent_as_zero: bool = False) -> float:
+def worst_mean_iou(confusion: NDArray[np.int64]) -> float:
     """The least mIoU that the adversary can bring about, exactly.
 
     With T_c the certified and correct components of class c, D_c its labelled ones plus those that
@@ -55,8 +55,6 @@ def worst_mean_iou(confusion: NDArray[np.int64], *, absent_as_zero: bool = False
 
     Args:
         confusion (np.ndarray): As for ``worst_iou``, over one image or many.
-        absent_as_zero (bool): Whether classes that occur on neither side are averaged over with an
-            IoU of 0, as in SegCertify's tables.
 
     Returns:
         float: The minimum; NaN if there is no class to average over.
@@ -65,8 +63,6 @@ def worst_mean_iou(confusion: NDArray[np.int64], *, absent_as_zero: bool = False
     total = sum(free)
     limits = [total - count for count in free]
     present = [c for c, size in enumerate(union) if size > 0]
-    if absent_as_zero:
-        return _least_sum(hit, union, limits, present, total) / len(hit)
     means = []
     for brought_in in range(min(len(hit) - len(present), total) + 1):
         averaged = len(present) + brought_in
