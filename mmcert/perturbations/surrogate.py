@@ -24,7 +24,6 @@ from mmcert.surrogates import (
     Surrogate,
     build_attack_set,
     load_surrogate,
-    paper_coefficient,
 )
 from mmcert.surrogates.displacement import ABSOLUTE_MARGIN, RELATIVE_MARGIN
 from mmcert.transformations import build
@@ -342,7 +341,7 @@ class SurrogateTransform(Perturbation):
         values = attack.values
         if attack.mode != 'finite':
             values = surrogate.transformation.grid(values[0], values[1], PAPER_POINTS)
-        coefficient = paper_coefficient(surrogate, inputs, values, self.sigma1, self.sigma2)
+        coefficient = self._displacement.paper_coefficient(inputs, values)
         if coefficient is None:
             return None
         identity = surrogate.transformation.identity

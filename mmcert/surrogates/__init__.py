@@ -4,7 +4,7 @@ torch only.
 """
 
 from mmcert.surrogates.attack_sets import AttackSet, build_attack_set
-from mmcert.surrogates.displacement import Displacement, paper_coefficient
+from mmcert.surrogates.displacement import Displacement
 from mmcert.surrogates.network import Surrogate, load_surrogate, save_surrogate
 
 __all__ = [
@@ -13,6 +13,5 @@ __all__ = [
     'Surrogate',
     'build_attack_set',
     'load_surrogate',
-    'paper_coefficient',
     'save_surrogate',
 ]

@@ -10,11 +10,8 @@ import torch
 
 from mmcert.transformations import Transformation, build
 
-MODES = ('finite', 'lipschitz', 'sampled')
-"""How a supremum over the set is found."""
-
-POINTS = {'lipschitz': 400, 'sampled': 50}
-"""How many parameters are looked at by default."""
+POINTS = {'finite': 0, 'lipschitz': 400, 'sampled': 50}
+"""By mode, how many parameters of a range are looked at by default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +41,8 @@ class AttackSet:
     def __post_init__(self) -> None:
         values = torch.as_tensor(self.values, dtype=torch.float64).clone()
         object.__setattr__(self, 'values', values)  # Ours alone: nobody changes it afterwards.
-        if self.mode not in MODES:
-            raise ValueError(f'mode must be one of {", ".join(MODES)}, got {self.mode!r}')
+        if self.mode not in POINTS:
+            raise ValueError(f'mode must be one of {", ".join(POINTS)}, got {self.mode!r}')
         if values.dim() != 2 or values.numel() == 0 or not bool(values.isfinite().all()):
             raise ValueError(
                 f'an attack set needs finite parameters of shape (N, P), got {self.values}'
@@ -121,17 +118,18 @@ def build_attack_set(
             f'an attack set needs either values or range (with mode and points), got {attack}'
         )
     mode = given.get('mode', 'finite' if 'values' in given else None)
-    if mode not in MODES or (mode == 'finite') != ('values' in given):
+    if mode not in POINTS or (mode == 'finite') != ('values' in given):
         raise ValueError(
             "an attack set with values is 'finite'; one with a range needs mode='lipschitz' (a "
             f"certificate) or mode='sampled' (an estimate), got mode={mode!r}"
         )
-    if mode == 'finite':
+    if 'values' in given:
         if 'points' in given:
             raise ValueError('points belong to a range: of values, each is looked at')
-        return AttackSet(mode, transformation.finite(given['values']), 0, transformation.spec())
-    points = given.get('points', POINTS[mode])
-    return AttackSet(mode, transformation.ends(given['range']), points, transformation.spec())
+        values = transformation.finite(given['values'])
+    else:
+        values = transformation.ends(given['range'])
+    return AttackSet(mode, values, given.get('points', POINTS[mode]), transformation.spec())
 
 
 def _check_same(meant: Mapping[str, Any] | str, transformation: Transformation) -> None:

@@ -30,6 +30,7 @@ import heapq
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -89,22 +90,14 @@ def mahalanobis_norm(
 def split_norm(
     delta: torch.Tensor, u: torch.Tensor, matrix: torch.Tensor, sigma1: float, sigma2: float
 ) -> torch.Tensor:
-    """D_I of displacements of the latent by attacks u in units of the range, shape (N, P).
-
-    The other arguments and the result are those of ``mahalanobis_norm``.
-    """
+    """D_I of displacements by attacks u (N, P) in units of the range; see ``mahalanobis_norm``."""
     left = delta - (u.to(matrix) @ matrix.T)[..., None, None]
     squares = left.flatten(1).square().sum(1) / sigma2**2
     return (squares + u.to(matrix).square().sum(1) / sigma1**2).sqrt()
 
 
 class Displacement:
-    """D(xi) of one surrogate and noise.
-
-    Args:
-        surrogate (Surrogate): With a linear F1.
-        sigma1 (float): Scale of theta, in units of the surrogate's range.
-        sigma2 (float): Scale of theta'.
+    """D(xi) of one surrogate, and noise of scale sigma1 (in units of the range) and sigma2.
 
     Raises:
         ValueError: If F1 is not linear or a scale not positive.
@@ -119,12 +112,18 @@ class Displacement:
         self.encoder = copy.deepcopy(surrogate.image_encoder).double()
 
     @torch.no_grad()
-    def __call__(self, image: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self,
+        image: torch.Tensor,
+        parameters: torch.Tensor,
+        at_clean: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """D at some parameters.
 
         Args:
             image (torch.Tensor): Shape (C, H, W), in [0, 1] units.
             parameters (torch.Tensor): Shape (N, P), within the surrogate's range.
+            at_clean (torch.Tensor | None): ``latent`` of the image, if it is at hand.
 
         Returns:
             torch.Tensor: Shape (N,), float64.
@@ -133,27 +132,21 @@ class Displacement:
             ValueError: If a parameter is outside the range, or D not finite: no threshold follows
                 from that.
         """
-        return self._values(image, self.latent(image), parameters)
-
-    def _values(
-        self, image: torch.Tensor, at_clean: torch.Tensor, parameters: torch.Tensor
-    ) -> torch.Tensor:
-        """D at some parameters, given the latent of the clean image."""
+        transformation = self.surrogate.transformation
         rows = self.surrogate.check_within(parameters).to(image.device)
         clean = image.double()[None]
+        at_clean = self.latent(image) if at_clean is None else at_clean
         found = []
-        for part in rows.split(CHUNK):
+        for some in rows.split(CHUNK):
             # Unchecked: an image that was attacked before may lie outside [0, 1].
-            images = clean.expand(len(part), -1, -1, -1)
-            attacked = self.surrogate.transformation.transform(images, part)
-            found.append(self._norm(self.encoder(attacked) - at_clean, part))
+            attacked = transformation.transform(clean.expand(len(some), -1, -1, -1), some)
+            found.append(self._norm(self.encoder(attacked) - at_clean, some))
         values = torch.cat(found)
-        if not bool(values.isfinite().all()):
-            at = rows[~values.isfinite()][0].tolist()
+        bad = ~values.isfinite()
+        if bool(bad.any()):
             raise ValueError(
-                f'{self.surrogate.transformation.name} at {at} moves the latent by '
-                f'{float(values[~values.isfinite()][0])}: the surrogate or the attacked image '
-                'overflows'
+                f'{transformation.name} at {rows[bad][0].tolist()} moves the latent by '
+                f'{float(values[bad][0])}: the surrogate or the attacked image overflows'
             )
         return values
 
@@ -173,11 +166,7 @@ class Displacement:
         return mahalanobis_norm(delta, matrix, self.sigma1, self.sigma2)
 
     def supremum(self, image: torch.Tensor, attack: AttackSet) -> Supremum:
-        """The supremum of D over an attack set.
-
-        Args:
-            image (torch.Tensor): Shape (C, H, W), in [0, 1].
-            attack (AttackSet): The set, and the mode.
+        """The supremum of D over an attack set, for an image (C, H, W) in [0, 1].
 
         Returns:
             Supremum: Exact up to the margin for finite sets, an upper bound for intervals, and a
@@ -188,14 +177,12 @@ class Displacement:
                 'lipschitz' and the transformation has no proven Lipschitz constant, or an infinite
                 one.
         """
-        attack.check_of(self.surrogate.transformation)
+        transformation, values = self.surrogate.transformation, attack.values
+        attack.check_of(transformation)
         if attack.mode == 'lipschitz':
             return self._bounded(image, attack)
-        values = attack.values
         if attack.mode == 'sampled':
-            transformation = self.surrogate.transformation
-            width = len(transformation.parameters)
-            count = max(2, math.floor(attack.points ** (1 / width)))
+            count = max(2, math.floor(attack.points ** (1 / len(transformation.parameters))))
             values = transformation.grid(values[0], values[1], count)
         return self._largest(image, values, attack.mode)
 
@@ -203,8 +190,7 @@ class Displacement:
         """The largest D at some parameters."""
         found = self(image, values)
         index = int(found.argmax())
-        largest = float(found[index])
-        worst = tuple(values[index].tolist())
+        largest, worst = float(found[index]), tuple(values[index].tolist())
         return Supremum(_with_margin(largest), largest, worst, len(values), by)
 
     @cached_property
@@ -232,88 +218,72 @@ class Displacement:
         encoder = self._encoder_constant / self.sigma2
         clean, at_clean = image.double()[None], self.latent(image)
 
-        def value(at: float) -> float:
-            return float(self._values(image, at_clean, torch.tensor([[at]], dtype=torch.float64)))
+        def point(place: float) -> tuple[float, float]:
+            at = torch.tensor([[place]], dtype=torch.float64)
+            return place, float(self(image, at, at_clean))
 
-        def bound(a: float, at_a: float, b: float, at_b: float) -> float:
+        def piece(left: tuple[float, float], right: tuple[float, float]) -> tuple[Any, ...]:
+            (a, at_a), (b, at_b) = left, right
             constant = encoder * float(transformation.lipschitz(clean, a, b))
             if not math.isfinite(constant):
                 raise ValueError(
                     f'{transformation.name} has the Lipschitz constant {constant} on [{a}, {b}]: '
                     'use a finite set of parameters'
                 )
-            return (at_a + at_b + constant * (b - a)) / 2
+            return -(at_a + at_b + constant * (b - a)) / 2, left, right
 
-        low, high = attack.values[:, 0].tolist()
-        ends = [(low, value(low)), (high, value(high))]
-        looked_at = 2
-        largest, worst = max((at, place) for place, at in ends)
-        (a, at_a), (b, at_b) = ends
-        heap = [(-bound(a, at_a, b, at_b), a, at_a, b, at_b)]
-        while looked_at < attack.points and -heap[0][0] > largest * (1 + TOLERANCE):
-            _, a, at_a, b, at_b = heapq.heappop(heap)
-            middle = (a + b) / 2
-            at = value(middle)
+        first, last = (point(end) for end in attack.values[:, 0].tolist())
+        # The largest value, and at equal ones the largest place.
+        worst = max(first, last, key=lambda found: found[::-1])
+        # The piece of the largest bound comes first.
+        heap, looked_at = [piece(first, last)], 2
+        while looked_at < attack.points and -heap[0][0] > worst[1] * (1 + TOLERANCE):
+            _, left, right = heapq.heappop(heap)
+            middle = point((left[0] + right[0]) / 2)
             looked_at += 1
-            largest, worst = max((largest, worst), (at, middle))
-            heapq.heappush(heap, (-bound(a, at_a, middle, at), a, at_a, middle, at))
-            heapq.heappush(heap, (-bound(middle, at, b, at_b), middle, at, b, at_b))
-        value_found = _with_margin(max(-heap[0][0], largest))
-        return Supremum(value_found, largest, (worst,), looked_at, 'lipschitz')
+            worst = max(worst, middle, key=lambda found: found[::-1])
+            heapq.heappush(heap, piece(left, middle))
+            heapq.heappush(heap, piece(middle, right))
+        bound = _with_margin(max(-heap[0][0], worst[1]))
+        return Supremum(bound, worst[1], (worst[0],), looked_at, 'lipschitz')
+
+    def paper_coefficient(self, image: torch.Tensor, parameters: torch.Tensor) -> float | None:
+        """GSmooth's coefficient M*, as its largest value at parameters (N, P): an estimate.
+
+        M(xi) = sqrt(1 / sigma1^2 + ||dF2(T_xi x) / du - A1||_2^2 / sigma2^2), with the derivative
+        by forward differentiation and the spectral norm of its few columns, exact at each
+        parameter. The radius that the paper gives is Phi^{-1}(tau) / M* (its Theorem 3). A maximum
+        over sampled parameters bounds M* from below, and the surrogate is taken for the
+        transformation.
+
+        Returns:
+            float | None: In units of the range; None where the transformation is not differentiable
+            in its parameters, as a class or at one of these.
+        """
+        transformation = self.surrogate.transformation
+        if not transformation.differentiable_parameters:
+            return None
+        device, clean = image.device, image.double()[None]
+        encoder, matrix = self.encoder.to(device), self.matrix.to(device)
+
+        def latent(value: torch.Tensor) -> torch.Tensor:
+            return encoder(transformation.transform(clean, value[None]))[0]
+
+        largest = 0.0
+        for row in self.surrogate.check_within(parameters).to(device):
+            columns = [
+                torch.func.jvp(latent, (row,), (unit,))[1] - column[:, None, None]
+                for unit, column in zip(
+                    torch.diag(self.surrogate.scale.to(device)), matrix.T, strict=True
+                )
+            ]
+            jacobian = torch.stack(columns).flatten(1).T.detach()
+            if not bool(jacobian.isfinite().all()):
+                return None
+            norm = float(torch.linalg.matrix_norm(jacobian, 2))
+            largest = max(largest, math.sqrt(1 / self.sigma1**2 + (norm / self.sigma2) ** 2))
+        return largest
 
 
 def _with_margin(value: float) -> float:
     return value * (1 + RELATIVE_MARGIN) + ABSOLUTE_MARGIN
-
-
-def paper_coefficient(
-    surrogate: Surrogate,
-    image: torch.Tensor,
-    parameters: torch.Tensor,
-    sigma1: float,
-    sigma2: float,
-) -> float | None:
-    """GSmooth's coefficient M*, as its largest value at some parameters.
-
-    M(xi) = sqrt(1 / sigma1^2 + ||dF2(T_xi x) / du - A1||_2^2 / sigma2^2), with the derivative by
-    forward differentiation and the spectral norm of its few columns, exact at each parameter. The
-    radius that the paper gives is Phi^{-1}(tau) / M* (its Theorem 3). A maximum over sampled
-    parameters bounds M* from below, and the surrogate is taken for the transformation, so this is
-    an estimate.
-
-    Args:
-        surrogate (Surrogate): The surrogate.
-        image (torch.Tensor): Shape (C, H, W), in [0, 1].
-        parameters (torch.Tensor): Where to look, shape (N, P).
-        sigma1 (float): Scale of theta, in units of the surrogate's range.
-        sigma2 (float): Scale of theta'.
-
-    Returns:
-        float | None: In units of the range; None where the transformation is not differentiable in
-        its parameters, as a class or at one of these.
-    """
-    transformation = surrogate.transformation
-    if not transformation.differentiable_parameters:
-        return None
-    rows = surrogate.check_within(parameters).to(image.device)
-    encoder = copy.deepcopy(surrogate.image_encoder).double().to(image.device)
-    matrix, scale = surrogate.matrix().to(image.device), surrogate.scale.to(image.device)
-    clean = image.double()[None]
-    largest = 0.0
-    for row in rows:
-        columns = []
-        for index in range(len(row)):
-            tangent = torch.zeros_like(row)
-            tangent[index] = scale[index]
-
-            def latent(value: torch.Tensor) -> torch.Tensor:
-                return encoder(transformation.transform(clean, value[None]))[0]
-
-            column = torch.func.jvp(latent, (row,), (tangent,))[1]
-            columns.append((column - matrix[:, index, None, None]).flatten().detach())
-        jacobian = torch.stack(columns, 1)
-        if not bool(jacobian.isfinite().all()):
-            return None
-        norm = float(torch.linalg.matrix_norm(jacobian, 2))
-        largest = max(largest, math.sqrt(1 / sigma1**2 + (norm / sigma2) ** 2))
-    return largest

@@ -33,9 +33,8 @@ class Surrogate(nn.Module):
 
     Parameters enter in units of the range: u = (theta - anchor) / scale, where ``anchor`` is the
     identity (or the mildest end of the range, where there is none) and ``scale`` the distance from
-    it to the farther end of the range. So |u| <= 1 within the range.
-
-    F1 adds the same vector at every place of the latent.
+    it to the farther end of the range. So |u| <= 1 within the range. F1 adds the same vector at
+    every place of the latent.
 
     Args:
         transformation (Transformation | Mapping | str): What is imitated.
@@ -81,7 +80,7 @@ class Surrogate(nn.Module):
                 f'{stride} and width {width}'
             )
         self.channels, self.latent_channels, self.stride = channels, latent_channels, stride
-        self.hidden, self.width = tuple(hidden), width
+        self.hidden, self.width = list(hidden), width
         self.parameter_encoder = nn.Linear(len(transformation.parameters), latent_channels)
         self.image_encoder = ImageEncoder(channels, self.hidden, latent_channels, stride)
         self.decoder = Decoder(latent_channels, width, channels, stride)
@@ -97,16 +96,13 @@ class Surrogate(nn.Module):
 
     @property
     def scale(self) -> torch.Tensor:
-        """One unit of u in the units of the parameters, signed, shape (P,), float64.
-
-        Positive where the range extends farther above the anchor than below it.
-        """
+        """One unit of u, (P,), float64: negative where the range extends farther downwards."""
         above, below = self.high - self.anchor, self.anchor - self.low
         return torch.where(above >= below, above, -below)
 
     def normalized(self, parameters: torch.Tensor) -> torch.Tensor:
         """Parameters (..., P) in units of the range."""
-        scale, anchor = self.scale.to(parameters.device), self.anchor.to(parameters.device)
+        _, _, anchor, scale = self._range(parameters.device)
         return (parameters.to(torch.float64) - anchor) / scale
 
     def parameters_at(self, u: torch.Tensor) -> torch.Tensor:
@@ -115,13 +111,16 @@ class Surrogate(nn.Module):
         They lie within the range: where it begins at the anchor, its mirror image stands in for
         negative u; integers are rounded.
         """
-        anchor, scale = self.anchor.to(u.device), self.scale.to(u.device)
-        low, high = self.low.to(u.device), self.high.to(u.device)
+        low, high, anchor, scale = self._range(u.device)
         one_sided = (anchor == low) | (anchor == high)
         u = u.to(torch.float64)
         values = (anchor + scale * torch.where(one_sided, u.abs(), u)).clamp(low, high)
         whole = [p.integer for p in self.transformation.parameters]
         return torch.where(torch.tensor(whole, device=u.device), values.round(), values)
+
+    def _range(self, device: torch.device) -> list[torch.Tensor]:
+        """Lower end, higher end, anchor and scale of the range, on a device."""
+        return [end.to(device) for end in (self.low, self.high, self.anchor, self.scale)]
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """F2: images (B, C, H, W) to latents, one for each square: (B, latent_channels, h, w)."""
@@ -142,15 +141,12 @@ class Surrogate(nn.Module):
     def forward(
         self, images: torch.Tensor, u: torch.Tensor, noise: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The surrogate of the transformed images.
+        """The surrogate of the transformed images, in their shape, not clipped.
 
         Args:
             images (torch.Tensor): Shape (B, C, H, W), in [0, 1].
             u (torch.Tensor): Normalised parameters, shape (B, P).
             noise (torch.Tensor | None): theta', in the shape of the latents.
-
-        Returns:
-            torch.Tensor: Shape (B, C, H, W), not clipped.
         """
         latents = self.encode(images) + self.shift(u)
         if noise is not None:
@@ -158,10 +154,7 @@ class Surrogate(nn.Module):
         return self.decode(latents, (images.shape[-2], images.shape[-1]))
 
     def matrix(self) -> torch.Tensor:
-        """A1 at one place of the latent: F1(theta) = A1 u + b1 everywhere.
-
-        Returns:
-            torch.Tensor: Shape (latent_channels, P), float64.
+        """A1 at one place of the latent, (latent_channels, P): F1(theta) = A1 u + b1 everywhere.
 
         Raises:
             ValueError: If F1 is not linear, which the certificate needs.
@@ -174,19 +167,13 @@ class Surrogate(nn.Module):
         return encoder.weight.detach().double()
 
     def check_within(self, parameters: Values) -> torch.Tensor:
-        """Checks that the surrogate was made for some parameters.
-
-        Args:
-            parameters (torch.Tensor | Sequence): Shape (N, P).
-
-        Returns:
-            torch.Tensor: The same, float64.
+        """Parameters (N, P) as float64, if the surrogate was made for them.
 
         Raises:
             ValueError: If one lies outside the range.
         """
         rows = self.transformation.check_parameters(parameters)
-        low, high = self.low.to(rows.device), self.high.to(rows.device)
+        low, high, _, _ = self._range(rows.device)
         outside = ((rows < low) | (rows > high)).any(dim=-1)
         if bool(outside.any()):
             raise ValueError(
@@ -198,15 +185,12 @@ class Surrogate(nn.Module):
 
     def spec(self) -> dict[str, Any]:
         """The arguments of the class, as JSON values."""
+        sizes = ('channels', 'latent_channels', 'stride', 'hidden', 'width')
         return {
             'transformation': self.transformation.spec(),
             'low': self.low.tolist(),
             'high': self.high.tolist(),
-            'channels': self.channels,
-            'latent_channels': self.latent_channels,
-            'stride': self.stride,
-            'hidden': list(self.hidden),
-            'width': self.width,
+            **{size: getattr(self, size) for size in sizes},
         }
 
     def digest(self) -> str:
@@ -247,7 +231,7 @@ class ImageEncoder(nn.Module):
     def lipschitz(self) -> float:
         """A proven Lipschitz constant of F2 in l2, from images to latents.
 
-        It is the product over all layers: padding by a constant changes no difference of images.
+        The product over all layers, as padding by a constant changes no difference of images.
         """
         convolutions = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
         return math.prod(convolution_norm(layer.weight, layer.stride[0]) for layer in convolutions)
@@ -264,9 +248,7 @@ def convolution_norm(weight: torch.Tensor, stride: int) -> float:
     trigonometric polynomial, of degree m in v and in w if there are m + 1 blocks a side. Such a
     polynomial does not exceed its largest value at N > 2 m equally spaced points by more than the
     factor 1 / cos(m pi / N) (Ehlich and Zeller, "Schwankung von Polynomen zwischen Gitterpunkten",
-    1964), and it is applied once in v and once in w.
-
-    The weight has the shape (outputs, inputs, k, k).
+    1964), and it is applied once in v and once in w. The weight is (outputs, inputs, k, k).
     """
     blocks = -(-weight.shape[-1] // stride)
     missing = blocks * stride - weight.shape[-1]
@@ -342,11 +324,7 @@ def save_surrogate(path: str | os.PathLike[str], surrogate: Surrogate) -> None:
 
 
 def load_surrogate(path: str | os.PathLike[str]) -> Surrogate:
-    """Reads a surrogate.
-
-    Args:
-        path (str | os.PathLike): Written by ``save_surrogate`` (as ``tools/train_surrogate.py``
-            does at the end).
+    """Reads a surrogate that ``save_surrogate`` wrote (as ``tools/train_surrogate.py`` does).
 
     Returns:
         Surrogate: On the CPU, in evaluation mode, its weights frozen.

@@ -49,12 +49,10 @@ class Transformation(ABC):
     """A family of maps of images to images of the same size, indexed by a parameter vector.
 
     In all methods, images have shape (B, C, H, W) and are floating point. Parameters have shape
-    (B, P) or, for all images alike, (P,); if P = 1 a number will do. An interval [low, high] is one
-    of the only parameter. Images keep their dtype, and nothing is clipped unless a class says so.
-    The items of a batch do not influence each other.
+    (B, P) or, for all images alike, (P,); if P = 1 a number will do. Images keep their dtype, and
+    nothing is clipped unless a class says so. The items of a batch do not influence each other.
 
-    A subclass says what it is in the attributes below. If it has options, it is a dataclass with
-    one field for each.
+    A subclass describes itself by the attributes below, and is a dataclass of its options.
 
     Attributes:
         name (str): Name in ``TRANSFORMATIONS``.
@@ -85,14 +83,12 @@ class Transformation(ABC):
         for option, legal in self.legal.items():
             value = getattr(self, option)
             if isinstance(legal, Mapping):
-                if value not in legal:
-                    known = ', '.join(legal)
-                    raise ValueError(f'{self.name}: {option} must be one of {known}, got {value!r}')
-            elif isinstance(value, bool) or not isinstance(value, int) or value < legal:
-                raise ValueError(
-                    f'{self.name}: {option} must be a whole number of at least {legal}, got '
-                    f'{value!r}'
-                )
+                fits, wanted = value in legal, f'one of {", ".join(legal)}'
+            else:
+                fits = type(value) is int and value >= legal
+                wanted = f'a whole number of at least {legal}'
+            if not fits:
+                raise ValueError(f'{self.name}: {option} must be {wanted}, got {value!r}')
 
     def __call__(self, images: torch.Tensor, parameters: Values) -> torch.Tensor:
         """Checks images and parameters and transforms the images.
@@ -120,11 +116,7 @@ class Transformation(ABC):
         """
 
     def per_image(self, parameters: Values, images: torch.Tensor) -> torch.Tensor:
-        """Checked parameters (B, P), float64, one row for each of B images or label maps.
-
-        Raises:
-            ValueError: If the shape does not fit or a value is out of its range.
-        """
+        """Checked parameters (B, P), float64, one row for each of B images or label maps."""
         rows = self.check_parameters(parameters).to(images.device)
         if rows.dim() == 1:
             return rows.expand(len(images), -1)
@@ -161,11 +153,7 @@ class Transformation(ABC):
         return values
 
     def check_interval(self, low: Values, high: Values) -> tuple[float, float]:
-        """Checks an interval of the only parameter and returns its ends.
-
-        Raises:
-            ValueError: If there are several parameters, an end is out of range or low > high.
-        """
+        """The ends of an interval of the only parameter, checked: see ``lipschitz`` for errors."""
         first, last = self.check_parameters(low), self.check_parameters(high)
         if first.shape != (1,) or last.shape != (1,) or first > last:
             raise ValueError(f'{self.name}: an interval needs low <= high, got {low} and {high}')
@@ -195,14 +183,11 @@ class Transformation(ABC):
         as a large one does: 'px' by min(H, W) / 224, 'px^2' by its square. Other units stay.
 
         Args:
-            severity (int): 1 to 5.
+            severity (int): 1 to 5; another one is a ValueError.
             size (tuple[int, int] | None): Height and width in pixels; None for 224 x 224.
 
         Returns:
             torch.Tensor: Shape (P,), float64.
-
-        Raises:
-            ValueError: If the severity is not one of 1 to 5.
         """
         if severity not in range(1, 6):
             raise ValueError(f'severity must be one of 1 to 5, got {severity!r}')
@@ -243,8 +228,8 @@ class Transformation(ABC):
         """Lower and upper ends of a range of parameters, shape (2, P), float64.
 
         Args:
-            bounds (Sequence | torch.Tensor): A pair (low, high) for each of the P parameters, shape
-                (P, 2), or one pair if P = 1.
+            bounds (Sequence | torch.Tensor): A pair (low, high) for each parameter, (P, 2), or one
+                pair if P = 1.
 
         Raises:
             ValueError: If the shape does not fit, low > high, or an end is out of range.
@@ -264,9 +249,8 @@ class Transformation(ABC):
         Args:
             low (torch.Tensor | Sequence | float): Lower ends, shape (P,), or a number if P = 1.
             high (torch.Tensor | Sequence | float): Upper ends, likewise.
-            count (int | Sequence[int]): Values of each parameter, ends included. With one value,
-                it is the lower end. Parameters that must be whole are rounded, and repetitions
-                dropped.
+            count (int | Sequence[int]): Values of each parameter, ends included; a single one is
+                the lower end. Whole parameters are rounded, and repetitions dropped.
 
         Raises:
             ValueError: If an end is out of range, low > high or a count is below 1.
@@ -307,12 +291,9 @@ class Transformation(ABC):
         """Label maps of the transformed images; the same maps unless ``moves_labels``.
 
         Args:
-            label_map (torch.Tensor): Shape (B, H, W), integers.
+            label_map (torch.Tensor): Shape (B, H, W), integers; the result has its dtype.
             parameters (torch.Tensor | Sequence | float): As for the images.
             ignore_index (int): Label for what comes from outside the frame.
-
-        Returns:
-            torch.Tensor: Shape (B, H, W), of the same dtype.
 
         Raises:
             ValueError: If shapes do not fit or a parameter is out of its range.

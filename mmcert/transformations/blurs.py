@@ -282,8 +282,7 @@ class MeanOfMoves(Transformation):
         that follows from those of the four factors, signs kept: copies that move against each
         other cancel. The interval is cut into parts in which no position moves more than
         ``REACH``; in each, the l2 norm of the values' largest absolute derivatives bounds the
-        speed, and L is the largest of them. The bound tends to the largest speed with smaller
-        parts.
+        speed, and L is the largest of them. With smaller parts the bound tends to that speed.
         """
         first, last = self.check_interval(low, high)
         values = images.to(torch.float64)
@@ -311,9 +310,6 @@ class RotationalBlur(MeanOfMoves):
     """Mean over rotations about the centre, by K equally spaced angles from -angle to angle.
 
     Severities (ours: the corruption benchmark has none): 1, 2, 3, 5, 8 degrees.
-
-    Args:
-        steps (int): K, at least 2.
     """
 
     steps: int = 15
@@ -334,10 +330,7 @@ class RotationalBlur(MeanOfMoves):
     def path(
         self, grid: torch.Tensor, low: float, high: float, place: float
     ) -> tuple[torch.Tensor, ...]:
-        """Boxes around arcs; a velocity is a quarter turn of the position, times the turn's speed.
-
-        An arc is shorter than half a turn.
-        """
+        """Boxes about arcs; a velocity is the position turned by 90 degrees, times the speed."""
         ends = self.backward_map(grid.new_tensor([low, high]), place)
         start, stop = torch.einsum('eij,hwj->ehwi', ends, grid)
         box = swept_boxes(start, stop, torch.linalg.vector_norm(grid, dim=-1, keepdim=True))
@@ -352,9 +345,6 @@ class ZoomBlur(MeanOfMoves):
     The corruption benchmark uses 11 to 16 factors, by severity, counts the original twice and
     interpolates on OpenCV-like crops. Severities: the ends of its ranges, 1.11, 1.15, 1.2, 1.24,
     1.3.
-
-    Args:
-        steps (int): K, at least 2.
     """
 
     steps: int = 16
@@ -375,10 +365,9 @@ class ZoomBlur(MeanOfMoves):
     def path(
         self, grid: torch.Tensor, low: float, high: float, place: float
     ) -> tuple[torch.Tensor, ...]:
-        """Segments towards the centre.
+        """Segments towards the centre: v / f and its velocity -v place / f^2 are monotone in u.
 
-        A copy of factor f = 1 + (u - 1) place reads v / f, which moves by -v place / f^2: both are
-        monotone in u.
+        The factor of the copy is f = 1 + (u - 1) place.
         """
         start, stop = 1 + (low - 1) * place, 1 + (high - 1) * place
         velocities = grid * (-place / start**2), grid * (-place / stop**2)

@@ -11,11 +11,7 @@ import torch
 
 
 def frequencies(size: int, like: torch.Tensor) -> torch.Tensor:
-    """Frequencies of the coefficients along an axis of N pixels: pi k / N radians per pixel.
-
-    Returns:
-        torch.Tensor: Shape (N,), of the type and on the device of ``like``.
-    """
+    """Frequencies of the coefficients along an axis, pi k / size radians per pixel, (size,)."""
     return torch.arange(size, dtype=like.dtype, device=like.device) * (math.pi / size)
 
 
@@ -31,17 +27,12 @@ def dct(images: torch.Tensor) -> torch.Tensor:
 
 
 def power(images: torch.Tensor) -> torch.Tensor:
-    """What each frequency contributes to the squared l2 norm of an image.
+    """What each frequency contributes to the squared l2 norm of images (B, C, H, W).
 
     The rows cos(w_k (x + 1/2)) of the DCT-II are orthogonal, with squares that sum to N for k = 0
-    and to N / 2 for the others (Rao and Yip, 'Discrete cosine transform', 1990, section 2.2).
-
-    Args:
-        images (torch.Tensor): Shape (B, C, H, W).
-
-    Returns:
-        torch.Tensor: Shape (B, H, W), the sum over the channels; summed, ||image||^2. An image
-        whose coefficients are multiplied by m has the squared norm sum m^2 power.
+    and to N / 2 for the others (Rao and Yip, 'Discrete cosine transform', 1990, section 2.2). The
+    result, (B, H, W), is the sum over the channels; summed, it is ||image||^2. An image whose
+    coefficients are multiplied by m has the squared norm sum m^2 power.
     """
     squares = dct(images).square().sum(dim=1)
     for axis in (-2, -1):
@@ -59,10 +50,8 @@ def idct(coefficients: torch.Tensor) -> torch.Tensor:
 def blurred(coefficients: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     """The images of some coefficients, blurred by Gaussian kernels: exactly additive in variance.
 
-    Args:
-        coefficients (torch.Tensor): From ``dct``, shape (..., H, W).
-        variance (torch.Tensor): Variance of the kernels in squared pixels, at least 0, of a shape
-            that broadcasts with the leading axes of the coefficients.
+    The kernels' variance, in squared pixels and at least 0, has a shape that broadcasts with the
+    leading axes of the coefficients (..., H, W).
     """
     rows, columns = (
         torch.exp(-0.5 * variance[..., None] * frequencies(size, variance).square())

@@ -26,15 +26,9 @@ def reflect(indices: torch.Tensor, size: int | torch.Tensor) -> torch.Tensor:
 
 
 def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Filters each image with its own kernel; the border is reflected.
+    """Filters images (B, C, H, W) with a kernel each, (B, h, w); the border is reflected.
 
-    Args:
-        images (torch.Tensor): Shape (B, C, H, W).
-        kernels (torch.Tensor): Shape (B, h, w), h and w odd, the same under a half turn (so that
-            convolution and correlation agree).
-
-    Returns:
-        torch.Tensor: Shape (B, C, H, W), of the images' dtype.
+    h and w are odd, and kernels the same under a half turn: convolution and correlation agree.
     """
     batch, channels = images.shape[:2]
     rows, columns = (
@@ -54,18 +48,10 @@ def pixel_grid(height: int, width: int, device: torch.device) -> torch.Tensor:
 
 
 def read_bilinear(images: torch.Tensor, positions: torch.Tensor, padding: str) -> torch.Tensor:
-    """Images at given positions, by bilinear interpolation.
+    """Images (B, C, H, W) at positions (B, H', W', 2), by bilinear interpolation.
 
-    Differentiable in the positions, backwards and forwards.
-
-    Args:
-        images (torch.Tensor): Shape (B, C, H, W).
-        positions (torch.Tensor): Shape (B, H', W', 2).
-        padding (str): What lies outside: 'reflection' (about the outer pixels' edges), 'zeros' or
-            'cyclic'.
-
-    Returns:
-        torch.Tensor: Shape (B, C, H', W'), of the images' dtype.
+    Differentiable in the positions, backwards and forwards. ``padding`` says what lies outside:
+    'reflection' (about the outer pixels' edges), 'zeros' or 'cyclic'.
     """
     height, width = images.shape[-2:]
     extent = positions.new_tensor([width, height])
@@ -107,14 +93,8 @@ def slope_ranges(
     in between. Where I has a kink, both sides count; a side that the box only touches does not, as
     a path in the box can be there for some time only without moving in that direction.
 
-    Args:
-        images (torch.Tensor): Shape (B, C, H, W).
-        low (torch.Tensor): Least (x, y) of boxes, shape (H', W', 2), of the images' dtype.
-        high (torch.Tensor): Largest (x, y), at most 1 above ``low``.
-
-    Returns:
-        list[tuple[torch.Tensor, torch.Tensor]]: Least and largest dI/dx, and the same of dI/dy,
-        each of shape (B, C, H', W').
+    Boxes reach from ``low`` to ``high``, both (H', W', 2) and of the images' dtype, at most 1
+    apart. The result is least and largest dI/dx, and the same of dI/dy, each (B, C, H', W').
     """
     sizes = low.new_tensor([images.shape[-1], images.shape[-2]])
     low, high = low + (sizes - 1) / 2, high + (sizes - 1) / 2
@@ -152,16 +132,10 @@ def _slope_range(
 def read_nearest(
     label_map: torch.Tensor, positions: torch.Tensor, missing: int, cyclic: bool = False
 ) -> torch.Tensor:
-    """Label maps at given positions, from the nearest pixel.
+    """Label maps (B, H, W) at positions (B, H', W', 2), from the nearest pixel.
 
-    Args:
-        label_map (torch.Tensor): Shape (B, H, W).
-        positions (torch.Tensor): Shape (B, H', W', 2).
-        missing (int): Label for positions outside the frame (beyond the pixels' edges).
-        cyclic (bool): Whether the frame's opposite edges meet, so that nothing is outside.
-
-    Returns:
-        torch.Tensor: Shape (B, H', W'), of the same dtype.
+    Positions outside the frame, beyond the pixels' edges, have the label ``missing``. With
+    ``cyclic``, opposite edges of the frame meet, and nothing is outside.
     """
     extent = positions.new_tensor([label_map.shape[2], label_map.shape[1]])
     # Nearest, and a position half-way (up to rounding) goes right and down.
@@ -177,19 +151,11 @@ def read_agreed(
     missing: int,
     cyclic: bool = False,
 ) -> torch.Tensor:
-    """What label maps say at all pixels that a place near a given one may be nearest to.
+    """What label maps say at all pixels that a place near a given position may be nearest to.
 
-    Args:
-        label_map (torch.Tensor): Shape (B, H, W).
-        positions (torch.Tensor): Shape (B, H', W', 2).
-        reach (float): How far the place may lie from the given one, less than 1 pixel: in any
-            direction if ``disc``, else along either axis.
-        disc (bool): Whether the places fill a disc, and not a square.
-        missing (int): Value where the labels differ, or a pixel lies outside the frame.
-        cyclic (bool): Whether the frame's opposite edges meet, so that nothing is outside.
-
-    Returns:
-        torch.Tensor: Shape (B, H', W'), of the same dtype: the label that all these pixels have.
+    The place lies at most ``reach``, less than 1 pixel, from the position: in any direction if
+    ``disc``, else along either axis. The result is the label of all these pixels, or ``missing``
+    if they differ or one lies outside the frame. Shapes and ``cyclic`` as for ``read_nearest``.
     """
     extent = positions.new_tensor([label_map.shape[2], label_map.shape[1]])
     # In pixels from the corner of the frame: the pixel p covers [p, p + 1].

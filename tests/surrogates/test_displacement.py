@@ -11,7 +11,6 @@ from mmcert.surrogates import (
     Displacement,
     Surrogate,
     build_attack_set,
-    paper_coefficient,
 )
 from mmcert.surrogates import displacement as module
 from mmcert.surrogates.displacement import (
@@ -406,12 +405,12 @@ def test_chunks_do_not_matter(monkeypatch):
 def test_the_coefficient_of_the_paper_in_closed_form():
     # dF2/du = 0.3 (6, 8, 0, 0, 0) at each of 15 places, A1 = (3, 4, 0, 0, 0).
     surrogate = even(ALONG)
-    found = paper_coefficient(surrogate, image(), column(-0.1, 0.3), 0.5, 0.25)
+    found = Displacement(surrogate, 0.5, 0.25).paper_coefficient(image(), column(-0.1, 0.3))
     residual = abs(0.3 * 10 - 5) * math.sqrt(PLACES)
     assert found == pytest.approx(math.sqrt(1 / 0.5**2 + (residual / 0.25) ** 2))
     # An exactly resolvable one has 1 / sigma1.
     surrogate.parameter_encoder.weight.data = torch.tensor([1.8, 2.4, 0, 0, 0])[:, None]
-    found = paper_coefficient(surrogate, image(), column(0.1), 0.5, 0.25)
+    found = Displacement(surrogate, 0.5, 0.25).paper_coefficient(image(), column(0.1))
     assert found == pytest.approx(2, abs=1e-6)
 
 
@@ -440,9 +439,11 @@ def test_the_coefficient_of_the_paper_by_differences(name, low, high, at):
         difference = (latent(numbers(*at) + move) - latent(numbers(*at) - move)) / (2 * step)
         columns.append((difference - surrogate.matrix()[:, index, None, None]).flatten())
     norm = torch.linalg.matrix_norm(torch.stack(columns, 1), 2).item()
-    found = paper_coefficient(surrogate, x, numbers(at), 0.5, 0.25)
+    found = Displacement(surrogate, 0.5, 0.25).paper_coefficient(x, numbers(at))
     assert found == pytest.approx(math.sqrt(4 + (norm / 0.25) ** 2), rel=1e-5)
-    more = paper_coefficient(surrogate, x, numbers(at, surrogate.low.tolist()), 0.5, 0.25)
+    more = Displacement(surrogate, 0.5, 0.25).paper_coefficient(
+        x, numbers(at, surrogate.low.tolist())
+    )
     assert more >= found - 1e-9
 
 
@@ -450,10 +451,10 @@ def test_where_there_is_no_derivative_there_is_no_coefficient():
     for name, low, high in (('pixelate', 1, 4), ('jpeg', 20, 90)):
         surrogate = make(name, low, high, channels=3)
         values = surrogate.transformation.grid(low, high, 2)
-        assert paper_coefficient(surrogate, image(3, 8, 8), values, 0.5, 0.25) is None
+        assert Displacement(surrogate, 0.5, 0.25).paper_coefficient(image(3, 8, 8), values) is None
     surrogate = make(Root(), 0, 0.3)
-    assert paper_coefficient(surrogate, image(), column(0.1, 0.2), 0.5, 0.25) > 2
-    assert paper_coefficient(surrogate, image(), column(0.1, 0.0), 0.5, 0.25) is None
+    assert Displacement(surrogate, 0.5, 0.25).paper_coefficient(image(), column(0.1, 0.2)) > 2
+    assert Displacement(surrogate, 0.5, 0.25).paper_coefficient(image(), column(0.1, 0.0)) is None
 
 
 # What is refused
