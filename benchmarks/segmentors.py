@@ -158,7 +158,7 @@ def of_base(name: str, base: Any, weights: str, precision: str = 'fp32') -> Segm
         }  # fmt: skip
         plan = SmoothingConfig.from_cfg(smoothing).plan([str(i) for i in range(CLASSES)])
         store = VotesStore(folder, plan.spec(), {})
-        wrapped = SmoothedSegmentor(base, plan, store)
+        wrapped = SmoothedSegmentor(base, plan, store=store)
         data = {'inputs': [(image * 255).round()], 'data_samples': [sample_of(image)]}
         return wrapped.test_step(data)
 

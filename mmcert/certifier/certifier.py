@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,8 @@ from mmcert.sampling import (
 )
 from mmcert.sampling.passes import Segment
 from mmcert.votes import VotesFileError, VotesRecord, VotesStore
+
+Label = NDArray[np.integer]
 
 
 class Certifier:
@@ -95,7 +98,10 @@ class Certifier:
         self.logger = logger or logging.getLogger('mmcert')
         self.processes = processes or ProcessGroup()
         self._feasible = self._repeatable = False
-        self._batch_sizes: dict[torch.Size, BatchSize] = {}
+        # What was found for inputs of each size holds for the next one.
+        self._batch_sizes: defaultdict[torch.Size, BatchSize] = defaultdict(
+            lambda: BatchSize.of(plan.sampling.batch_size, self.logger)
+        )
 
     @torch.no_grad()
     def certify(
@@ -103,7 +109,7 @@ class Certifier:
         segment: Segment | Segmentor,
         inputs: torch.Tensor,
         *,
-        label: NDArray[np.integer] | None = None,
+        label: Label | None = None,
         name: str | None = None,
         digest: bytes | None = None,
         shape: tuple[int, ...] | None = None,
@@ -111,9 +117,9 @@ class Certifier:
         """Certifies one input.
 
         Args:
-            segment (Callable | Segmentor): The base model for this input: a deterministic function
-                as in ``collect_votes``, or an object that also knows how clear its labels are and
-                answers for its own repeatability.
+            segment (Callable | Segmentor): The base model: a deterministic function as in
+                ``collect_votes``, or an object that also knows how clear its labels are and answers
+                for its own repeatability.
             inputs (torch.Tensor): The input, in the units of the perturbation; images in [0, 1].
             label (np.ndarray | None): Its ground truth, in the shape of the label maps.
             name (str | None): Its name in the store, a legal file name; by default one that its
@@ -158,7 +164,7 @@ class Certifier:
             self._repeatable = True
         settings = replace(
             plan.sampling,
-            batch_size=self._batch_size(inputs.shape),
+            batch_size=self._batch_sizes[inputs.shape],
             groups=() if plan.hierarchy is None else plan.hierarchy.groups,
         )
         options: dict[str, Any] = {
@@ -184,11 +190,7 @@ class Certifier:
         return CertifiedInput(record_of(votes=votes), plan, threshold, self.identity)
 
     def _begin(
-        self,
-        model: Segmentor,
-        inputs: torch.Tensor,
-        meta: dict[str, Any],
-        label: NDArray[np.integer] | None,
+        self, model: Segmentor, inputs: torch.Tensor, meta: dict[str, Any], label: Label | None
     ) -> tuple[Callable[..., VotesRecord], int]:
         """Labels the clean input: what makes a record of its votes, and how many components."""
         base, margin = model.with_margin(inputs)
@@ -198,13 +200,9 @@ class Certifier:
         # Sorted as in files: a run that finds them must write the same certificate.
         precision = dict(sorted(self.processes.broadcast(model.to_dict).items()))
         record_of = partial(
-            VotesRecord,
+            VotesRecord, label=label, base=clean, margin=clearness, grid=model.grid,
             meta={**meta, 'precision': precision},
-            label=label,
-            base=clean,
-            margin=clearness,
-            grid=model.grid,
-        )
+        )  # fmt: skip
         return record_of, clean.size
 
     def _next_look(self, record: VotesRecord, found: VotesRecord | None) -> int | None:
@@ -215,23 +213,12 @@ class Certifier:
         certificate = record.certify(self.plan.settings, self.plan.hierarchy)
         return self.plan.stopping.decide(record.votes, certificate).next_look
 
-    def _batch_size(self, shape: torch.Size) -> BatchSize:
-        """What was found for inputs of this size."""
-        if shape not in self._batch_sizes:
-            size = self.plan.sampling.batch_size
-            self._batch_sizes[shape] = BatchSize.of(size, self.logger)
-        return self._batch_sizes[shape]
-
     def _put(self, record: VotesRecord) -> None:
         if self.store is not None:
             self.store.put(record.meta['name'], record)
 
     def _stored(
-        self,
-        name: str,
-        digest: bytes,
-        label: NDArray[np.integer] | None,
-        shape: tuple[int, ...] | None,
+        self, name: str, digest: bytes, label: Label | None, shape: tuple[int, ...] | None
     ) -> VotesRecord | None:
         """The input's votes in the store, beside today's label: annotations may change."""
         if self.store is None or (found := self.store.get(name)) is None:

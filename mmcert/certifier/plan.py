@@ -73,8 +73,7 @@ class CertificationPlan:
     def spec(self) -> dict[str, Any]:
         """What determines the votes of a given base model, as JSON values.
 
-        Returns:
-            dict: For the fingerprint of a ``VotesStore``, beside a digest of the base model.
+        It belongs into the fingerprint of a ``VotesStore``, beside a digest of the base model.
         """
         spec: dict[str, Any] = {
             'perturbation': self.perturbation.spec(),
@@ -99,9 +98,6 @@ class CertificationPlan:
                 plan or model in it are refused.
             weights (str): What tells the base model from others, as ``weights_digest`` does.
             ignore_index (int): Label of components without ground truth.
-
-        Returns:
-            VotesStore: For a ``Certifier``.
         """
         provenance = {
             **self.input_to_dict(),

@@ -99,13 +99,9 @@ class CertifiedInput:
         return maps
 
     def counts(self, ignore_index: int = IGNORE_INDEX) -> ConfusionCounts:
-        """Counts certificates against the label; counts of several inputs add up.
+        """Counts certificates against the label, except where that is ``ignore_index``.
 
-        Args:
-            ignore_index (int): Label of components without ground truth.
-
-        Returns:
-            ConfusionCounts: Its ``rates()`` are certified accuracy, mIoU and so on.
+        Counts of several inputs add up; their ``rates()`` are certified accuracy, mIoU and so on.
         """
         task = Task(self.plan.sampling.num_classes, ignore_index, self.plan.hierarchy)
         return evaluate([self.record], [self.settings], task)[0]
@@ -153,13 +149,10 @@ class CertifiedInput:
         }
 
     def _hierarchy_to_dict(self) -> dict[str, Any]:
-        hierarchy, tau, radius = (
-            self.plan.hierarchy,
-            self.settings.tau,
-            self.plan.perturbation.radius,
-        )
+        hierarchy = self.plan.hierarchy
         if hierarchy is None:
             return {}
+        tau, radius = self.settings.tau, self.plan.perturbation.radius
         levels = [
             {
                 name: {

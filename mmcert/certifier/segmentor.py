@@ -42,11 +42,10 @@ class Segmentor(Protocol):
 
 
 class PlainSegmentor:
-    """A plain function as a ``Segmentor``.
+    """A plain, deterministic function (see ``Certifier``) as a ``Segmentor``.
 
     Args:
-        segment (Callable): Takes a list of B inputs and returns B label maps or ``LogitMaps``. It
-            must be deterministic, see ``Certifier``.
+        segment (Callable): Takes a list of B inputs and returns B label maps or ``LogitMaps``.
         num_classes (int): Labels lie in [0, num_classes).
     """
 
@@ -110,12 +109,10 @@ def clear_labels(output: LogitMaps) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def margins(probabilities: torch.Tensor, threshold: float | None = None) -> torch.Tensor:
-    """How clear the label of each component is, by class probabilities (C, ...).
+    """How clear the label of each component is, uint8, shape (...), by probabilities (C, ...).
 
-    Returns:
-        torch.Tensor: The difference between the probabilities of the first and the second class (of
-        the foreground's to its ``threshold`` for C = 1) in steps of 1/255, rounded down; uint8,
-        shape (...).
+    The difference between the probabilities of the first and the second class (of the foreground's
+    to its ``threshold`` for C = 1) in steps of 1/255, rounded down.
     """
     if threshold is not None:
         margin = (probabilities[0] - threshold).abs()

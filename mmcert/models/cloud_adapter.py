@@ -29,6 +29,9 @@ NORMALS = (3, 4, 5)
 class CloudAdapter(Adapter[Det3DDataSample]):
     """Clouds (N, D) and the labels of their points (N,).
 
+    Refuses clouds that are empty, too narrow, not finite, other than their labels, or of fewer
+    points than the model samples.
+
     Attributes:
         noise_dims (tuple[int, ...]): Columns that are perturbed.
         runs (int): Passes that are averaged, see ``PointSegmentor``.
@@ -49,15 +52,12 @@ class CloudAdapter(Adapter[Det3DDataSample]):
         return (*self.noise_dims, *(NORMALS if self.normals else ()))
 
     def spec(self) -> dict[str, Any]:
-        """The columns and the number of runs."""
         return {'columns': list(self.columns), 'runs': self.runs}
 
     def inputs(self, data: dict[str, Any]) -> list[tuple[torch.Tensor, Det3DDataSample]]:
-        """Clouds and their samples."""
         return list(zip(data['inputs']['points'], data['data_samples'], strict=True))
 
     def check(self, raw: torch.Tensor, sample: Det3DDataSample) -> None:
-        """Refuses clouds that are empty, too narrow, not finite, or other than their labels."""
         name = self.source(sample) or 'a cloud'
         if raw.dim() != 2 or len(raw) == 0:
             raise ValueError(f'{name}: a cloud must have shape (N, D), got {tuple(raw.shape)}')
@@ -81,7 +81,6 @@ class CloudAdapter(Adapter[Det3DDataSample]):
             )
 
     def clean_input(self, raw: torch.Tensor) -> torch.Tensor:
-        """The perturbed columns, shape (N, k)."""
         return raw[:, list(self.columns)].float()
 
     def segmentor(
@@ -91,11 +90,6 @@ class CloudAdapter(Adapter[Det3DDataSample]):
         sample: Det3DDataSample,
         precision: PrecisionSettings,
     ) -> PointSegmentor:
-        """See ``PointSegmentor``.
-
-        Raises:
-            ValueError: If the cloud has fewer points than the model samples.
-        """
         needed = points_needed(base.backbone)
         if len(raw) < needed and base.test_cfg.get('mode') == 'whole':
             raise ValueError(
@@ -105,12 +99,10 @@ class CloudAdapter(Adapter[Det3DDataSample]):
         return PointSegmentor(base, raw, sample, self.columns, self.runs, precision)
 
     def source(self, sample: Det3DDataSample) -> str:
-        """The cloud's file."""
         meta = sample.metainfo
         return str(meta.get('lidar_path') or meta.get('pts_filename') or '')
 
     def label(self, sample: Det3DDataSample) -> NDArray[np.integer] | None:
-        """The labels of the points, shape (N,)."""
         if 'gt_pts_seg' in sample and 'pts_semantic_mask' in sample.gt_pts_seg:
             return np.asarray(torch.as_tensor(sample.gt_pts_seg.pts_semantic_mask).cpu())
         info = getattr(sample, 'eval_ann_info', None) or {}
@@ -118,11 +110,9 @@ class CloudAdapter(Adapter[Det3DDataSample]):
         return None if label is None else np.asarray(label)
 
     def shape(self, raw: torch.Tensor, sample: Det3DDataSample) -> tuple[int, ...]:
-        """The number of points."""
         return (len(raw),)
 
     def attach(self, sample: Det3DDataSample, maps: Maps) -> None:
-        """As ``PointData``."""
         for name, array in maps.items():
             field, key = CLOUD_FIELDS[name]
             # PointData wants the points in the first axis.
@@ -130,7 +120,6 @@ class CloudAdapter(Adapter[Det3DDataSample]):
             sample.set_data({field: PointData(**{key: data.t() if data.dim() == 2 else data})})
 
     def to_dict(self) -> dict[str, Any]:
-        """Space, columns, runs."""
         columns = ', '.join(map(str, self.columns))
         return {
             'space': 'model',

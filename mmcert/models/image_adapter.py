@@ -31,12 +31,15 @@ SPACES = {
 
 @dataclass(frozen=True)
 class ImageAdapter(Adapter[SegDataSample]):
-    """Images (C, H, W) and their label maps (H, W).
+    """Images (C, H, W), 0-255, and their label maps (H, W).
+
+    Label maps become ``PixelData`` of shape (1, H, W), ``cert_levels`` (1 + L, H, W).
 
     Attributes:
         scales (tuple[float, ...]): Input scales inside the smoothed function.
         flip (bool): Whether the smoothed function averages with the mirrored image.
-        space (str): 'original' or 'model', see ``SPACES``.
+        space (str): 'original' or 'model', see ``SPACES``; an image that the pipeline resized is
+            refused with 'original'.
         resolution (str): 'image' or 'logits', see ``RESOLUTIONS``.
     """
 
@@ -51,11 +54,9 @@ class ImageAdapter(Adapter[SegDataSample]):
 
     @property
     def certifies_grid_points(self) -> bool:
-        """Whether the components are the points of the head's grid."""
         return self.resolution == 'logits'
 
     def spec(self) -> dict[str, Any]:
-        """Scales, flip, space, and the resolution where it is not the image's."""
         spec: dict[str, Any] = {'scales': list(self.scales), 'flip': self.flip, 'space': self.space}
         # Votes of earlier versions are found without it.
         if self.resolution != 'image':
@@ -63,11 +64,9 @@ class ImageAdapter(Adapter[SegDataSample]):
         return spec
 
     def inputs(self, data: dict[str, Any]) -> list[tuple[torch.Tensor, SegDataSample]]:
-        """Raw images, 0-255, and their samples."""
         return list(zip(data['inputs'], data['data_samples'], strict=True))
 
     def check(self, raw: torch.Tensor, sample: SegDataSample) -> None:
-        """Refuses an image that the pipeline resized although ``space`` is 'original'."""
         meta = sample.metainfo
         size, original = tuple(raw.shape[-2:]), tuple(meta['ori_shape'][:2])
         if self.space == 'original' and (size != original or meta.get('flip')):
@@ -80,7 +79,6 @@ class ImageAdapter(Adapter[SegDataSample]):
             )
 
     def clean_input(self, raw: torch.Tensor) -> torch.Tensor:
-        """The image in [0, 1] units."""
         return to_unit_range(raw)
 
     def segmentor(
@@ -90,23 +88,18 @@ class ImageAdapter(Adapter[SegDataSample]):
         sample: SegDataSample,
         precision: PrecisionSettings,
     ) -> ImageSegmentor:
-        """See ``ImageSegmentor``."""
         return ImageSegmentor(base, sample, self.scales, self.flip, precision, self.resolution)
 
     def source(self, sample: SegDataSample) -> str:
-        """The image file."""
         return sample.metainfo.get('img_path') or ''
 
     def label(self, sample: SegDataSample) -> NDArray[np.integer] | None:
-        """The annotation, shape (H, W)."""
         return sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else None
 
     def shape(self, raw: torch.Tensor, sample: SegDataSample) -> tuple[int, ...]:
-        """Height and width of the original image."""
         return tuple(sample.ori_shape[:2])
 
     def attach(self, sample: SegDataSample, maps: Maps) -> None:
-        """As ``PixelData`` of shape (1, H, W); ``cert_levels`` as (1 + L, H, W)."""
         for name, array in maps.items():
             if name == 'label':
                 continue  # The sample has it.
@@ -116,7 +109,6 @@ class ImageAdapter(Adapter[SegDataSample]):
             sample.set_data({field: PixelData(**{key: data})})
 
     def to_dict(self) -> dict[str, Any]:
-        """Space, resolution, scales."""
         return {
             'space': self.space,
             'certified_space': SPACES[self.space],

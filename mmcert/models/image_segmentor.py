@@ -87,11 +87,8 @@ class ImageSegmentor(RepeatableSegmentor):
             class probabilities are averaged.
         flip (bool): Whether to add the mirrored image at each scale.
         precision (PrecisionSettings | None): How the model computes.
-        resolution (str): 'image', or 'logits' for label maps on the head's own grid.
-
-    Attributes:
-        grid (Grid | None): With 'logits', which grid point each pixel of the image belongs to, once
-            an image was labelled.
+        resolution (str): 'image', or 'logits' for label maps on the head's own grid. Then ``grid``
+            says which grid point each pixel belongs to, once an image was labelled.
 
     Raises:
         ValueError: If ``resolution='logits'`` does not go with this model or these scales.
@@ -231,10 +228,7 @@ class ImageSegmentor(RepeatableSegmentor):
     def _labels(
         self, batch: torch.Tensor, keep_scores: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Label maps of a batch in [0, 1] units by ``predict``, and mean class probabilities.
-
-        The latter where they are wanted or needed.
-        """
+        """Label maps of a batch in [0, 1] units by ``predict``, and probabilities if needed."""
         batch = batch * PIXEL_RANGE
         if len(self.scales) == 1 and not self.flip:
             outputs = self._predict(_resize(batch, self.scales[0]))

@@ -43,8 +43,8 @@ class PartPointNet2Head(PointNet2Head):
     def forward(self, feat_dict: dict) -> Tensor:
         """Logits (B, num_classes, N) from the backbone's features, finest level first.
 
-        ``feat_dict`` has its ``sa_xyz`` and ``sa_features``, and ``category``, shape
-        (B, num_categories).
+        ``feat_dict`` has its ``sa_xyz`` and ``sa_features``, and ``category``, shape (B,
+        num_categories).
 
         Raises:
             ValueError: If the last module is not made for the channels that it gets.
@@ -119,14 +119,7 @@ class PartSegmentor(EncoderDecoder3D):
         return len(self.allowed)
 
     def split_category(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Splits points into the backbone's channels and the category.
-
-        Args:
-            points (Tensor): Clouds, shape (B, N, C + num_categories).
-
-        Returns:
-            tuple[Tensor, Tensor]: Channels of the points (B, N, C) and one-hots
-            (B, num_categories).
+        """Splits points (B, N, C + num_categories) into channels (B, N, C) and one-hots.
 
         Raises:
             ValueError: If there are fewer points than the backbone samples first, or the last
@@ -166,11 +159,7 @@ class PartSegmentor(EncoderDecoder3D):
         return logits.masked_fill(~self.allowed[category][:, :, None], FOREIGN_LOGIT)
 
     def loss(self, batch_inputs_dict: dict, batch_data_samples: list) -> dict[str, Tensor]:
-        """Losses by name of a batch of clouds of one size, over all classes.
-
-        Raises:
-            ValueError: If the clouds differ in size.
-        """
+        """Losses by name, over all classes; a ``ValueError`` if the clouds differ in size."""
         sizes = [tuple(points.shape) for points in batch_inputs_dict['points']]
         if len(set(sizes)) > 1:
             raise ValueError(

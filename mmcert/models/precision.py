@@ -83,9 +83,6 @@ class PrecisionSettings:
     def applied_to(self, base: BaseModel) -> Iterator[None]:
         """Prepares a model, and puts it back; meanwhile cuDNN's kernels are deterministic.
 
-        Args:
-            base (BaseModel): An mmsegmentation model.
-
         Raises:
             ValueError: If the model's device cannot do what is asked.
         """

@@ -44,8 +44,7 @@ UNREPEATABLE = (
 class GeneratorStates:
     """The present states of the global generators that a model may draw from.
 
-    Args:
-        device (torch.device): Of the model's input: on a CUDA device its generator counts as well.
+    On a CUDA ``device``, that of the model's input, its generator counts as well.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -117,12 +116,9 @@ class RandomNumbers:
     Passes over a batch begin from one fixed state of the generators. A model that draws numbers in
     its first pass and keeps them keeps the same ones in every process.
 
-    Args:
+    Attributes:
         together (bool): Whether a batch may go through the model at once. If not, every input is
             by itself and seeded from the beginning.
-
-    Attributes:
-        together (bool): Whether the next batch does.
         drawn (bool): Whether the model was seen to draw random numbers for an input by itself.
     """
 
@@ -133,12 +129,8 @@ class RandomNumbers:
     def run(self, model: Callable[[torch.Tensor], Result], batch: torch.Tensor) -> list[Result]:
         """Runs the model, and leaves the global generators as they were.
 
-        Args:
-            model (Callable): Takes a batch (B', ...), of 1 or all B.
-            batch (torch.Tensor): Inputs, shape (B, ...), B >= 1.
-
-        Returns:
-            list: What the model made of the batch, alone; or of each of its B inputs.
+        The model takes a batch (B', ...), of 1 or all B inputs. Returns what it made of the
+        ``batch``, alone; or of each of its B >= 1 inputs.
         """
         if self.together:
             with seeded(0, batch.device) as before:
@@ -168,9 +160,7 @@ _DIFFERING: WeakKeyDictionary[BaseModel, dict[Hashable, int]] = WeakKeyDictionar
 class Repeatability:
     """Whether a model gives the same labels again: tested once for a model and its settings.
 
-    Args:
-        base (BaseModel): The base model.
-        settings (Hashable): Everything about its use that may change its output.
+    The ``settings`` are everything about its use that may change its output.
     """
 
     def __init__(self, base: BaseModel, *settings: Hashable) -> None:
@@ -183,12 +173,7 @@ class Repeatability:
         return _DIFFERING.get(self.base, {}).get(self.settings)
 
     def check(self, first: Labelled, again: Callable[[], Labelled]) -> None:
-        """Compares a pass with another one over the same input, unless that was done before.
-
-        Args:
-            first (tuple[torch.Tensor, torch.Tensor]): Labels and margins (uint8, in steps of 1/255)
-                of one input, of one shape.
-            again (Callable): Labels it again.
+        """Compares a pass over an input with another one, unless that was done before.
 
         Raises:
             UnrepeatableModelError: If labels, or margins by more than a step, differ and the model

@@ -44,13 +44,7 @@ class RepeatableSegmentor(ABC):
         self._repeats = Repeatability(base, self.precision, *settings)
 
     def __call__(self, inputs: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
-        """Labels a batch.
-
-        Args:
-            inputs (list[torch.Tensor]): B perturbed inputs, in the units of the perturbation.
-
-        Returns:
-            LogitMaps | torch.Tensor: Label maps (B, ...), integers, or the logits that give them.
+        """Labels B perturbed inputs: label maps (B, ...), integers, or the logits that give them.
 
         Raises:
             SegmentorOutputError: If a score is NaN or infinite.
@@ -61,15 +55,7 @@ class RepeatableSegmentor(ABC):
         return self._output(inputs)
 
     def with_margin(self, inputs: torch.Tensor) -> Labelled:
-        """Labels one input and says how clear each label is.
-
-        Args:
-            inputs (torch.Tensor): One input, in the units of the perturbation.
-
-        Returns:
-            tuple[torch.Tensor, torch.Tensor]: The labels, integers, and the difference between the
-            probabilities of the first and the second class (of the foreground's to its threshold
-            for a binary head) in steps of 1/255, rounded down, uint8; both of one shape.
+        """Labels one input and says how clear each label is, see ``certifier.segmentor.margins``.
 
         Raises:
             SegmentorOutputError: If a score is NaN or infinite.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,6 @@ from mmcert.certifier import CertificationPlan, Certifier, Segmentor
 from mmcert.models.adapter import Adapter
 from mmcert.models.precision import PrecisionSettings
 from mmcert.sampling import ProcessGroup
-from mmcert.votes import VotesStore
 
 
 @dataclass(frozen=True)
@@ -70,15 +68,14 @@ class SmoothedSegmentor(BaseModel):
       ``_pts_seg``),
     * metainfo ``certificate``: what is certified, as JSON values.
 
+    Processes go through the inputs of each of them in turn, and must all be given equally many.
+
     Args:
         base (BaseModel): The base model; its parameters are shared, not copied.
         plan (SmoothingPlan): What to sample and test.
-        store (VotesStore | None): Where votes are kept and found again.
-        identity (Mapping | None): What the certificates say of the base model, as JSON values.
-        on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
-        logger (logging.Logger | None): Gets the warnings.
-        processes (ProcessGroup | None): Processes that share the draws of every input. They go
-            through the inputs of each of them in turn, and must all be given equally many.
+        processes (ProcessGroup | None): Processes that share the draws of every input.
+        **options: Further options of ``Certifier``: ``store``, ``identity``, ``on_draws``,
+            ``logger``.
 
     Raises:
         ValueError: If there are more classes than a label map with abstentions can tell apart.
@@ -88,23 +85,14 @@ class SmoothedSegmentor(BaseModel):
         self,
         base: BaseModel,
         plan: SmoothingPlan,
-        store: VotesStore | None = None,
-        identity: Mapping[str, Any] | None = None,
-        on_draws: Callable[[str, int], None] | None = None,
-        logger: logging.Logger | None = None,
+        *,
         processes: ProcessGroup | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.base, self.plan = base, plan
         self.processes = processes or ProcessGroup()
-        self.certifier = Certifier(
-            plan,
-            store=store,
-            identity=identity,
-            on_draws=on_draws,
-            logger=logger,
-            processes=self.processes,
-        )
+        self.certifier = Certifier(plan, processes=self.processes, **options)
 
     def forward(
         self,
@@ -119,11 +107,8 @@ class SmoothedSegmentor(BaseModel):
     def test_step(self, data: dict[str, Any]) -> list[BaseDataElement]:
         """Certifies a batch of inputs, one after the other; their sizes may differ.
 
-        Args:
-            data (dict): From the data loader: ``inputs`` and ``data_samples``.
-
-        Returns:
-            list[BaseDataElement]: The samples with the fields named above.
+        Takes the data loader's ``inputs`` and ``data_samples``, and returns the samples with the
+        fields named above.
 
         Raises:
             ValueError: If an input cannot be certified as the pipeline delivers it.

@@ -53,10 +53,8 @@ def needs_cuda(model: nn.Module) -> list[str]:
     """The children of a model that compute on CUDA only, whatever operators are installed.
 
     These are sparse convolutions (mmcv's, spconv's, torchsparse's, MinkowskiEngine's), scattering
-    of points to voxels, and MinkUNet's voxelization, which asks for CUDA by name.
-
-    Args:
-        model (nn.Module): Any model, with its data preprocessor if it has one.
+    of points to voxels, and MinkUNet's voxelization, which asks for CUDA by name. ``model`` comes
+    with its data preprocessor if it has one.
 
     Returns:
         list[str]: Names of children, with the reason in parentheses, such as

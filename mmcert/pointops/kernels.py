@@ -12,8 +12,8 @@ They compute what mmcv's CUDA kernels of the same names compute, for finite coor
   heap's history. Under noise only copies of a point have equal distances.
 * Each cloud of a batch is treated alone. Neither the other clouds nor the batch size matter.
 
-Indices are int32 as mmcv's are. All functions take any floating type and compare 16-bit coordinates
-in float32. Gradients flow through the functions that carry features.
+Indices are returned as int32, as mmcv's are. All functions take any floating type and compare
+16-bit coordinates in float32. Gradients flow through the functions that carry features.
 """
 
 from __future__ import annotations
@@ -53,16 +53,10 @@ def _one_thread() -> Iterator[None]:
 def furthest_point_sample(points_xyz: torch.Tensor, num_points: int) -> torch.Tensor:
     """Samples points one by one, each the furthest from all that are sampled already.
 
-    The first is point 0. Squared distances are capped at 1e10. Once every point or a copy of it is
-    sampled, all distances are 0 and point 0 comes again. Some older versions of this operator pass
-    over points near the origin; this one does not.
-
-    Args:
-        points_xyz (torch.Tensor): Coordinates, shape (B, N, 3), N at least 1.
-        num_points (int): Number of points to sample.
-
-    Returns:
-        torch.Tensor: Indices, shape (B, num_points), int32.
+    Of clouds (B, N, 3), N at least 1; returns indices (B, num_points). The first is point 0.
+    Squared distances are capped at 1e10. Once every point or a copy of it is sampled, all distances
+    are 0 and point 0 comes again. Some older versions of this operator pass over points near the
+    origin; this one does not.
 
     >>> furthest_point_sample(torch.tensor([[[0.0, 0, 0], [1, 0, 0], [5, 0, 0]]]), 2)
     tensor([[0, 2]], dtype=torch.int32)
@@ -101,15 +95,7 @@ def _sample(xyz: torch.Tensor, num_points: int) -> torch.Tensor:
 
 @_one_thread()
 def furthest_point_sample_with_dist(points_dist: torch.Tensor, num_points: int) -> torch.Tensor:
-    """``furthest_point_sample`` by given distances, which need not be Euclidean.
-
-    Args:
-        points_dist (torch.Tensor): Distance of each pair of points, shape (B, N, N).
-        num_points (int): Number of points to sample.
-
-    Returns:
-        torch.Tensor: Indices, shape (B, num_points), int32.
-    """
+    """``furthest_point_sample`` by distances (B, N, N), which need not be Euclidean."""
     distances = _comparable(points_dist).detach()
     batch, number, _ = distances.shape
     result = torch.zeros((batch, num_points), dtype=torch.int64)
@@ -131,18 +117,9 @@ def ball_query(
 ) -> torch.Tensor:
     """Finds the first points, by index, in a shell around each centre.
 
-    A point counts where min_radius^2 <= d^2 < max_radius^2 or d = 0, with the radii squared in
-    float32. Places left over repeat the first point, or are 0 where no point counts.
-
-    Args:
-        min_radius (float): Inner radius of the shell.
-        max_radius (float): Outer radius, larger than ``min_radius``.
-        sample_num (int): Number of points for each centre.
-        xyz (torch.Tensor): Coordinates, shape (B, N, 3).
-        center_xyz (torch.Tensor): Centres, shape (B, M, 3).
-
-    Returns:
-        torch.Tensor: Indices, shape (B, M, sample_num), int32.
+    Of points (B, N, 3) around centres (B, M, 3); returns indices (B, M, sample_num). A point counts
+    where min_radius^2 <= d^2 < max_radius^2 or d = 0, with the radii squared in float32. Places
+    left over repeat the first point, or are 0 where no point counts.
 
     Raises:
         ValueError: If the radii are not in order.
@@ -183,24 +160,16 @@ def knn(
 ) -> torch.Tensor:
     """Finds the k nearest points of each centre, nearest first.
 
-    Places left over are 0: where there are fewer than k points, or points 1e5 away or further.
+    Of points (B, N, C) and centres (B, M, C), by default the points; (B, C, N) and (B, C, M) if
+    ``transposed``. Returns indices (B, k, M). Places left over are 0: where there are fewer than k
+    points, or points 1e5 away or further.
 
     Points may have any number of coordinates, and all of them count, as mmcv documents. Its CUDA
     kernel always takes 3. It misreads the features of DGCNN's later layers (``F-KNN``): it reads
     the first 3 B N numbers of the batch as the points, so neighbours in one cloud depend on others.
 
-    Args:
-        k (int): Number of neighbours, 1 to 99.
-        xyz (torch.Tensor): Points, shape (B, N, C), or (B, C, N) if ``transposed``.
-        center_xyz (torch.Tensor, optional): Centres, shape (B, M, C), or (B, C, M); by default the
-            points.
-        transposed (bool): Whether coordinates come before points.
-
-    Returns:
-        torch.Tensor: Indices, shape (B, k, M), int32.
-
     Raises:
-        ValueError: If k is out of range.
+        ValueError: If k is not 1 to 99.
     """
     if not 0 < k < 100:
         raise ValueError(f'k must be 1 to 99, is {k}')
@@ -213,17 +182,10 @@ def knn(
 
 
 def three_nn(target: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Finds the three nearest source points of each target point, nearest first.
+    """Finds the three nearest points of ``source`` (B, M, 3) to each of ``target`` (B, N, 3).
 
-    Where there are fewer than three, the distances left over are infinite and the indices 0.
-
-    Args:
-        target (torch.Tensor): Points whose neighbours are sought, shape (B, N, 3).
-        source (torch.Tensor): Points among which they are sought, shape (B, M, 3).
-
-    Returns:
-        tuple[torch.Tensor, torch.Tensor]: Euclidean distances in the type of ``target`` and
-        indices, int32, both of shape (B, N, 3).
+    Returns Euclidean distances in the type of ``target`` and indices, both (B, N, 3), nearest
+    first; infinite distances and indices 0 where there are fewer than three.
     """
     _check(target, 'target')
     _check(source, 'source')
@@ -232,15 +194,10 @@ def three_nn(target: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def group_points(features: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """Copies the features of grouped points together (``grouping_operation`` in mmcv).
+    """Copies the features (B, C, N) of groups of points (B, M, K): ``grouping_operation`` of mmcv.
 
-    Args:
-        features (torch.Tensor): Shape (B, C, N).
-        indices (torch.Tensor): Integers, shape (B, M, K).
-
-    Returns:
-        torch.Tensor: Shape (B, C, M, K). Unlike mmcv's it has channels last in memory, so a point's
-        features are copied at once and later convolutions are faster.
+    The result (B, C, M, K), unlike mmcv's, has channels last in memory. So a point's features are
+    copied at once and later convolutions are faster.
     """
     batch, channels, _ = features.shape
     groups = indices.shape[1:]
@@ -249,18 +206,11 @@ def group_points(features: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 
 
 def group_points_grad(grad: torch.Tensor, indices: torch.Tensor, number: int) -> torch.Tensor:
-    """The gradient of ``group_points`` in the features: sums, in the order of the groups.
+    """The gradient of ``group_points`` in the features (B, C, N): sums in the order of the groups.
 
-    With ``grad[..., None]`` and ``indices[..., None]`` it is that of ``gather_points``; with
-    ``grad[..., None] * weight[:, None]``, that of ``three_interpolate``.
-
-    Args:
-        grad (torch.Tensor): Gradient in the grouped features, shape (B, C, M, K).
-        indices (torch.Tensor): Integers, shape (B, M, K).
-        number (int): Number of points N.
-
-    Returns:
-        torch.Tensor: Shape (B, C, N).
+    Takes the gradient (B, C, M, K) in the groups. With ``grad[..., None]`` and ``indices[...,
+    None]`` it is that of ``gather_points``; with ``grad[..., None] * weight[:, None]``, that of
+    ``three_interpolate``.
     """
     batch, channels = grad.shape[:2]
     rows = grad.permute(0, 2, 3, 1).reshape(-1, channels)
@@ -270,15 +220,7 @@ def group_points_grad(grad: torch.Tensor, indices: torch.Tensor, number: int) ->
 
 
 def gather_points(features: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """Copies the features of chosen points.
-
-    Args:
-        features (torch.Tensor): Shape (B, C, N).
-        indices (torch.Tensor): Integers, shape (B, M).
-
-    Returns:
-        torch.Tensor: Shape (B, C, M).
-    """
+    """Copies the features (B, C, N) of chosen points (B, M), shape (B, C, M)."""
     index = indices.long()[:, None].expand(-1, features.shape[1], -1)
     return features.gather(2, index)
 
@@ -286,15 +228,9 @@ def gather_points(features: torch.Tensor, indices: torch.Tensor) -> torch.Tensor
 def three_interpolate(
     features: torch.Tensor, indices: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Weighted sums of the features of three points.
+    """Weighted sums of the features (B, C, M) of three points each, shape (B, C, N).
 
-    Args:
-        features (torch.Tensor): Shape (B, C, M).
-        indices (torch.Tensor): Integers, shape (B, N, 3).
-        weight (torch.Tensor): Shape (B, N, 3).
-
-    Returns:
-        torch.Tensor: Shape (B, C, N).
+    Both ``indices`` and ``weight`` have shape (B, N, 3).
     """
     batch, channels, number = features.shape
     sums = F.embedding_bag(
@@ -314,18 +250,10 @@ def assign_score_withk(
 ) -> torch.Tensor:
     """Sums over PAConv's weight bank: sum_m s_m (p_m - c_m) for each pair of centre and neighbour.
 
-    The first neighbour is the centre. Like mmcv's kernel it sums, whatever ``aggregate`` says. A
-    pair whose neighbour is no point (index out of [0, N)) gives 0.
-
-    Args:
-        scores (torch.Tensor): Shape (B, M, K, W).
-        point_features (torch.Tensor): Features p of the points under each of the W matrices,
-            shape (B, N, W, D).
-        center_features (torch.Tensor): Features c, shape (B, N, W, D).
-        knn_idx (torch.Tensor): Neighbours, shape (B, M, K).
-
-    Returns:
-        torch.Tensor: Shape (B, D, M, K).
+    Takes scores s (B, M, K, W), the features p and c (B, N, W, D) of points and centres under each
+    of the W matrices, and neighbours (B, M, K); returns (B, D, M, K). The first neighbour is the
+    centre. Like mmcv's kernel it sums, whatever ``aggregate`` says. A pair whose neighbour is no
+    point (index out of [0, N)) gives 0.
     """
     batch, centres, k, _ = scores.shape
     result = point_features.new_empty((batch, centres, k, point_features.shape[3]))
@@ -343,11 +271,7 @@ def assign_score_withk_grad(
     center_features: torch.Tensor,
     knn_idx: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The gradients of ``assign_score_withk`` in scores, point features and centre features.
-
-    Takes the gradient in the sums, shape (B, D, M, K), then the arguments of
-    ``assign_score_withk``.
-    """
+    """The gradients of ``assign_score_withk`` in scores, point features and centre features."""
     k, bank = scores.shape[2:]
     grad = grad.permute(0, 2, 3, 1)
     in_scores = torch.zeros_like(scores)

@@ -60,15 +60,9 @@ class BatchSize:
         return size if isinstance(size, BatchSize) else cls(size, logger)
 
     def run(self, passes: Callable[[int], Result], device: torch.device, most: int) -> Result:
-        """Runs a pass with the best number of draws, halved where memory runs out.
+        """Runs a pass of at most ``most`` draws, halved where memory runs out.
 
-        Args:
-            passes (Callable): Runs a pass of as many draws as it is given.
-            device (torch.device): Where the model is.
-            most (int): Draws that are left.
-
-        Returns:
-            Result: What the pass returned.
+        ``passes`` takes the number of draws, and what it returns is returned.
 
         Raises:
             MemoryError: If a single draw does not fit; the message says what may help.
@@ -144,7 +138,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def memory(device: torch.device) -> tuple[int, int]:
     """The peak use of memory and its limit, in bytes.
 
-    On the CPU of the process, within the limits of its control group; on a CUDA device of torch.
+    On the CPU those of the process, within the limits of its control group; on a CUDA device
+    torch's.
     """
     if device.type == 'cuda':
         free, _ = torch.cuda.mem_get_info(device)

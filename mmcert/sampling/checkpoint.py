@@ -34,11 +34,7 @@ class Checkpoint:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray]) -> Checkpoint:
-        """Reads what ``to_arrays`` made.
-
-        Raises:
-            KeyError: If these are not such arrays.
-        """
+        """Reads what ``to_arrays`` made; a ``KeyError`` if these are not such arrays."""
         stage, start, done = (int(value) for value in arrays['_position'])
         counts = {key: array for key, array in arrays.items() if key != '_position'}
         return cls(stage, start, done, counts)
@@ -67,12 +63,8 @@ class Checkpointer:
         self.found = None
         return found
 
-    def save(self, current: Callable[[], Checkpoint]) -> None:
-        """Stores the run."""
-        self.store(current())
-        self._last = time.monotonic()
-
-    def save_if_due(self, current: Callable[[], Checkpoint]) -> None:
-        """Stores the run if it is time."""
-        if time.monotonic() - self._last >= self.seconds:
-            self.save(current)
+    def save(self, current: Callable[[], Checkpoint], *, if_due: bool = False) -> None:
+        """Stores the run, at once or if it is time."""
+        if not if_due or time.monotonic() - self._last >= self.seconds:
+            self.store(current())
+            self._last = time.monotonic()

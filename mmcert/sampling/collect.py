@@ -114,31 +114,21 @@ def collect_looks(
 ) -> Votes:
     """Samples group-sequential votes: look after look, until told to stop.
 
-    The draws are those of ``collect_votes``. After each look ``next_look`` decides whether to go
-    on. The sizes of the looks must be fixed beforehand, as doubling them is: a size that is chosen
-    by the votes voids the certificate.
+    The draws, the other arguments and the errors are those of ``collect_votes``; the perturbation
+    has one cell, n0 is at least 1, and the ``n`` of the settings does not matter. The sizes of the
+    looks must be fixed beforehand, as doubling them is: a size that is chosen by the votes voids
+    the certificate.
 
-    Args:
-        segment (Callable): As in ``collect_votes``.
-        inputs (torch.Tensor): As in ``collect_votes``.
-        perturbation (Perturbation): What the draws are of; of one cell.
-        settings (SamplingSettings): With n0 at least 1; its ``n`` does not matter.
-        first (int): Estimation draws of the first look.
-        next_look (Callable): Called with the votes of each look, those of ``start`` included, in
-            the first process. Returns the number of estimation draws of the next look, or None to
-            stop. The place to store the votes so far.
-        start (Votes | None): Votes of the same draws up to some look, to continue.
-        digest (bytes | None): This one and those below as in ``collect_votes``.
-        on_draws (Callable | None): See there.
-        checkpointer (Checkpointer | None): See there.
-        processes (ProcessGroup | None): See there.
+    ``first`` is the number of estimation draws of the first look. ``next_look`` gets the votes of
+    each look, those of ``start`` included, in the first process. It may store them, and returns the
+    number of estimation draws of the next look, or None to stop. ``start`` holds votes of the same
+    draws up to some look, to continue.
 
     Returns:
         Votes: With one look or more.
 
     Raises:
         ValueError: If an argument is out of range, or the perturbation has several cells.
-        SegmentorOutputError: If the base model's labels are not integers in [0, C) of one shape.
     """
     passes = Passes(segment, inputs, perturbation, settings, digest)
     sampler = Sampler(passes, on_draws, checkpointer, processes)
@@ -270,7 +260,7 @@ class Sampler:
 
     def _store(self, counter: Counter) -> None:
         if self.checkpointer is not None and counter.done < counter.draws:
-            self.checkpointer.save_if_due(partial(self._checkpoint, counter))
+            self.checkpointer.save(partial(self._checkpoint, counter), if_due=True)
 
     def _checkpoint(self, counter: Counter) -> Checkpoint:
         self.passes.require_finite()

@@ -25,16 +25,10 @@ Counts = dict[str, torch.Tensor]
 class Counter(ABC):
     """Integer counts over the draws of a stage. They add up over batches, processes and restarts.
 
-    Attributes:
-        stage (int): ``SELECTION`` or ``ESTIMATION``.
-        start (int): Number of the first draw.
-        draws (int): How many draws are counted in all.
-        done (int): How many are counted so far.
-        counts (dict[str, torch.Tensor]): The counts; empty before the first draw if their shape is
-            not known.
-        guess_arrays (dict[str, np.ndarray]): The guess that hits are counted of, by level.
-        cell (int | None): The cell of the perturbation that the next draws are of; None for all of
-            it.
+    ``draws`` draws from number ``start`` are counted, ``done`` of them so far. ``counts`` are empty
+    before the first draw if their shape is not known. ``guess_arrays`` hold the guess that hits are
+    counted of, by level. ``cell`` is the cell of the perturbation that the next draws are of; None
+    stands for all of it.
     """
 
     cell: int | None = None
@@ -115,13 +109,7 @@ class ClassCounts(Counter):
     """The votes of each class, shape (C, ...): they choose the guess."""
 
     def __init__(
-        self,
-        stage: int,
-        draws: int,
-        settings: SamplingSettings,
-        device: torch.device,
-        *,
-        shared: bool,
+        self, stage: int, draws: int, settings: SamplingSettings, device: torch.device, shared: bool
     ) -> None:
         super().__init__(stage, 0, draws, settings, device)
         # The smallest type that holds them. Processes add up bytes or int32, never int16.
@@ -129,7 +117,6 @@ class ClassCounts(Counter):
         self.dtype = next((t for t in types if draws <= torch.iinfo(t).max), torch.int32)
 
     def zeros(self, shape: torch.Size) -> Counts:
-        """One count for each class and component."""
         size = (self.settings.num_classes, *shape)
         return {'counts': torch.zeros(size, dtype=self.dtype, device=self.device)}
 
@@ -189,14 +176,12 @@ class Hits(Counter):
         self.counts = self.zeros(self.guesses[0].shape)
 
     def zeros(self, shape: torch.Size) -> Counts:
-        """One count for each level and component."""
         return {
             f'hits{level}': torch.zeros(shape, dtype=torch.int32, device=self.device)
             for level in range(len(self.guesses))
         }
 
     def add(self, counts: Counts, output: torch.Tensor | LogitMaps) -> None:
-        """Counts the hits of a batch."""
         check_shape(output, self.guesses[0].shape)
         if not self.groups:
             add_hits(counts['hits0'], output, self.guesses[0])
@@ -232,23 +217,20 @@ class FewestHits(Hits):
         self.draws_per_cell = draws
 
     def zeros(self, shape: torch.Size) -> Counts:
-        """Hits of the current cell, and the fewest of the cells before."""
         hits = super().zeros(shape)
         return {**hits, 'fewest0': torch.zeros_like(hits['hits0'])}
 
     @property
     def cell(self) -> int:  # type: ignore[override]
-        """The cell whose draws come next."""
         return self.done // self.draws_per_cell
 
     @property
     def stop(self) -> int:
-        """Where the draws of this cell end."""
         return (self.cell + 1) * self.draws_per_cell
 
     def advance(self, draws: int) -> None:
-        """At the end of a cell, keeps the fewer hits of it and the cells before."""
         super().advance(draws)
+        # At the end of a cell, the fewer hits of it and the cells before are kept.
         if self.done % self.draws_per_cell == 0:
             hits, fewest = self.counts['hits0'], self.counts['fewest0']
             first = self.done == self.draws_per_cell
@@ -256,7 +238,6 @@ class FewestHits(Hits):
             hits.zero_()
 
     def hits(self) -> list[NDArray[np.integer]]:
-        """The fewest hits of any cell."""
         return [to_array(self.counts['fewest0'])]
 
 

@@ -42,19 +42,14 @@ def input_digest(inputs: torch.Tensor) -> bytes:
 def draw_seed(seed: int, digest: bytes, stage: int, index: int) -> int:
     """Seed of one draw in [0, 2^64), distinct from that of every other draw of the same input.
 
-    torch's CPU generator keeps the low 32 bits of its seed only, so seeds made by hashing would
-    collide after some ten thousand draws, and a repeated draw breaks the binomial test. Here the
-    low 32 bits run through a permutation of a counter: no two of the 2^32 draws of one input share
-    them.
-
-    Args:
-        seed (int): Seed of the run, any integer.
-        digest (bytes): ``input_digest`` of the input.
-        stage (int): ``SELECTION`` or ``ESTIMATION``.
-        index (int): Number of the draw in its stage, in [0, 2^31).
+    The draw is number ``index`` of its ``stage``, of the input of a digest, in a run with ``seed``,
+    any integer. torch's CPU generator keeps the low 32 bits of its seed only, so seeds made by
+    hashing would collide after some ten thousand draws, and a repeated draw breaks the binomial
+    test. Here the low 32 bits run through a permutation of a counter: no two of the 2^32 draws of
+    one input share them.
 
     Raises:
-        ValueError: If the index is out of range.
+        ValueError: If the index is not in [0, 2^31).
     """
     if not 0 <= index < DRAWS_PER_STAGE:
         raise ValueError(f'a draw index must lie in [0, {DRAWS_PER_STAGE}), got {index}')

@@ -33,12 +33,10 @@ def decode_labels(maps: LogitMaps) -> torch.Tensor:
 
 
 def add_hits(hits: torch.Tensor, output: LogitMaps | torch.Tensor, guess: torch.Tensor) -> None:
-    """Adds the number of draws whose label is the guess.
+    """Adds the number of draws whose label is the guess to ``hits``, int32, in place.
 
-    Args:
-        hits (torch.Tensor): Hits of each component so far, int32; changed in place.
-        output (LogitMaps | torch.Tensor): Scores of B draws, or label maps (B, ...).
-        guess (torch.Tensor): Guess of each component.
+    ``output`` are the scores of B draws or their label maps (B, ...); ``hits`` and ``guess`` have
+    the shape of one map.
     """
     if isinstance(output, LogitMaps):
         kernel = _kernel(output)

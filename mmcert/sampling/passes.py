@@ -61,16 +61,9 @@ class Passes:
     def outputs(
         self, stage: int, indices: range, cell: int | None = None
     ) -> Iterator[torch.Tensor | LogitMaps]:
-        """Runs the base model on some draws, batch by batch.
+        """Runs the base model on the draws of some numbers, of one cell or all of the perturbation.
 
-        Args:
-            stage (int): ``SELECTION`` or ``ESTIMATION``.
-            indices (range): Numbers of the draws.
-            cell (int | None): The cell of the perturbation that they are of; None for all of it.
-
-        Yields:
-            torch.Tensor | LogitMaps: Label maps of a batch at the positions of the clean input, or
-            the scores that give them.
+        Yields, batch by batch, label maps at the positions of the clean input, or their scores.
         """
         perturbation = self.perturbation if cell is None else self.perturbation.cell(cell)
         position = 0
@@ -105,7 +98,12 @@ class Passes:
         output = self._checked(self.segment(perturbed), len(indices))
         if perturbation.moves_labels:
             labels = label_maps(output, self.settings.num_classes)
-            self._check_size(labels)
+            if labels.shape[-2:] != self.inputs.shape[-2:]:
+                raise SegmentorOutputError(
+                    f'{self.perturbation!r} moves the content, so label maps must have the size of '
+                    f'the image, {tuple(self.inputs.shape[-2:])}; got {tuple(labels.shape[-2:])}. '
+                    "Leave out resolution='logits', and any resizing in the test pipeline"
+                )
             if stage == SELECTION:
                 return perturbation.map_labels(labels, parameters)
             return perturbation.labels_for_hits(labels, parameters)
@@ -121,14 +119,6 @@ class Passes:
             generator.manual_seed(draw_seed(self.settings.seed, self.digest, stage, index))
             generators.append(generator)
         return generators
-
-    def _check_size(self, labels: torch.Tensor) -> None:
-        if labels.shape[-2:] != self.inputs.shape[-2:]:
-            raise SegmentorOutputError(
-                f'{self.perturbation!r} moves the content, so label maps must have the size of the '
-                f'image, {tuple(self.inputs.shape[-2:])}; got {tuple(labels.shape[-2:])}. Leave '
-                "out resolution='logits', and any resizing in the test pipeline"
-            )
 
     def _checked(self, output: Output, batch: int) -> torch.Tensor | LogitMaps:
         if not isinstance(output, LogitMaps):

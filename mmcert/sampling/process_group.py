@@ -17,12 +17,7 @@ class ProcessGroupError(RuntimeError):
 
 
 class ProcessGroup:
-    """One process of several that sample the same input, or one by itself.
-
-    Args:
-        rank (int): Number of this process, in [0, size).
-        size (int): Number of processes.
-    """
+    """Process number ``rank`` of ``size`` that sample the same input, or one by itself."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
@@ -72,8 +67,7 @@ class ProcessGroup:
     def fail_together(self, device: torch.device) -> Iterator[None]:
         """Runs a block of which each process does its own share; all wait at its end.
 
-        Args:
-            device (torch.device): One that the processes can exchange tensors on.
+        The processes exchange tensors on ``device``.
 
         Raises:
             ProcessGroupError: If it failed in another process.

@@ -313,7 +313,7 @@ def smoothed(base, folder, processes=None, **settings):
     )
     plan = config.plan([str(index) for index in range(CLASSES)])
     store = VotesStore(folder, plan.spec(), {})
-    return SmoothedSegmentor(base, plan, store, processes=processes)
+    return SmoothedSegmentor(base, plan, store=store, processes=processes)
 
 
 def certified(base, folder, seed=0, **settings):
