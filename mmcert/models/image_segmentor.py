@@ -13,15 +13,14 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.segmentors import BaseSegmentor, EncoderDecoder
+from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
 
 from mmcert.certifier.segmentor import Labelled, clear_labels, margins
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
-from mmcert.models.overrides import is_untouched
 from mmcert.models.precision import PrecisionSettings
 from mmcert.models.randomness import joined
-from mmcert.models.segmentor import RepeatableSegmentor
+from mmcert.models.segmentor import RepeatableSegmentor, is_stock
 from mmcert.sampling import LogitMaps
 from mmcert.sampling.label_decoding import decode_labels
 from mmcert.sampling.logit_maps import resized_scores
@@ -204,22 +203,27 @@ class ImageSegmentor(RepeatableSegmentor):
     ) -> tuple[torch.Tensor, list[dict[str, Any]]]:
         """What enters the model for ``batch * unit`` in 0-255, and each copy's metainfo."""
         preprocessor = self.base.data_preprocessor
-        forward = type(preprocessor).forward
-        ours = (SegDataPreProcessor.forward, NoisySegDataPreProcessor.forward)
-        stock = forward in ours and is_untouched(preprocessor, ('forward', 'cast_data'))
+        stock = any(
+            is_stock(preprocessor, cls, ('forward', 'cast_data'))
+            for cls in (SegDataPreProcessor, NoisySegDataPreProcessor)
+        )
         if stock and not preprocessor.test_cfg:
-            inputs = _normalised(batch, unit, preprocessor)
-            metas = [self._meta(batch) for _ in batch]
-        else:
-            data = {'inputs': list(batch * unit), 'data_samples': self._samples(batch)}
-            data = preprocessor(data, False)
-            inputs, metas = data['inputs'], [item.metainfo for item in data['data_samples']]
-        if self.precision.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return inputs, metas
+            inputs = self._laid_out(_normalised(batch, unit, preprocessor))
+            return inputs, [self._meta(batch) for _ in batch]
+        inputs, samples = self._by_preprocessor(batch * unit)
+        return inputs, [sample.metainfo for sample in samples]
 
-    def _samples(self, batch: torch.Tensor) -> list[SegDataSample]:
-        return [SegDataSample(metainfo=self._meta(batch)) for _ in batch]
+    def _by_preprocessor(self, batch: torch.Tensor) -> tuple[torch.Tensor, list[SegDataSample]]:
+        """What the model's own preprocessor makes of a batch in 0-255."""
+        samples = [SegDataSample(metainfo=self._meta(batch)) for _ in batch]
+        data = {'inputs': list(batch), 'data_samples': samples}
+        data = self.base.data_preprocessor(data, False)
+        return self._laid_out(data['inputs']), data['data_samples']
+
+    def _laid_out(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.precision.channels_last:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
 
     def _meta(self, batch: torch.Tensor) -> dict[str, Any]:
         # Each copy gets metainfo of its own: padding and slide inference write into it.
@@ -256,12 +260,7 @@ class ImageSegmentor(RepeatableSegmentor):
         return logits.softmax(dim=1) if logits.shape[1] > 1 else logits
 
     def _predict(self, batch: torch.Tensor) -> list[SegDataSample]:
-        data = {'inputs': list(batch), 'data_samples': self._samples(batch)}
-        data = self.base.data_preprocessor(data, False)
-        inputs = data['inputs']
-        if self.precision.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        outputs = self.base(inputs, data['data_samples'], mode='predict')
+        outputs = self.base(*self._by_preprocessor(batch), mode='predict')
         for output in outputs:
             require_finite(output.seg_logits.data)
         return outputs
@@ -331,18 +330,11 @@ def _is_plain(base: BaseModel) -> bool:
     if not isinstance(base, EncoderDecoder) or base.test_cfg.get('mode', 'whole') != 'whole':
         return False
     head = _last_head(base)
-    cls = type(base)
-    names = (
-        'forward', 'predict', 'inference', 'whole_inference', 'encode_decode', 'postprocess_result',
-    )  # fmt: skip
+    names = ('forward', 'predict', 'inference', 'whole_inference', 'postprocess_result')
     return (
-        is_untouched(base, names)
+        is_stock(base, EncoderDecoder, names)
+        and 'encode_decode' not in vars(base)
         and 'predict_by_feat' not in vars(head)
-        and cls.forward is BaseSegmentor.forward
-        and cls.predict is EncoderDecoder.predict
-        and cls.inference is EncoderDecoder.inference
-        and cls.whole_inference is EncoderDecoder.whole_inference
-        and cls.postprocess_result is BaseSegmentor.postprocess_result
         and getattr(type(head), 'predict_by_feat', None) is BaseDecodeHead.predict_by_feat
     )
 

@@ -11,10 +11,9 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModel
 
 from mmcert.certifier.segmentor import Labelled, margins
-from mmcert.models.overrides import is_untouched
 from mmcert.models.precision import PrecisionSettings
 from mmcert.models.randomness import content_number, joined
-from mmcert.models.segmentor import RepeatableSegmentor
+from mmcert.models.segmentor import RepeatableSegmentor, is_stock
 from mmcert.sampling.outputs import require_finite
 
 
@@ -112,14 +111,14 @@ def _takes_batches(base: BaseModel) -> bool:
         isinstance(base, EncoderDecoder3D)
         and base.test_cfg is not None
         and base.test_cfg.get('mode') == 'whole'
-        and type(base).predict is EncoderDecoder3D.predict
-        and type(base).inference is EncoderDecoder3D.inference
-        and type(base).postprocess_result is EncoderDecoder3D.postprocess_result
-        and is_untouched(base, ('forward', 'predict', 'inference', 'postprocess_result'))
+        and 'forward' not in vars(base)
+        and is_stock(base, EncoderDecoder3D, ('predict', 'inference', 'postprocess_result'))
         and type(preprocessor) is Det3DDataPreprocessor
         and not preprocessor.voxel
         and not _mixes_clouds(base)
-        and is_untouched(preprocessor, ('forward', 'cast_data', 'simple_process'))
+        and is_stock(
+            preprocessor, Det3DDataPreprocessor, ('forward', 'cast_data', 'simple_process')
+        )
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -81,3 +81,12 @@ class RepeatableSegmentor(ABC):
     @abstractmethod
     def _with_margin(self, inputs: torch.Tensor) -> Labelled:
         """Labels and margins by one pass."""
+
+
+def is_stock(module: torch.nn.Module, source: type, names: Sequence[str]) -> bool:
+    """Whether a module has these methods of a class, and no hooks around its call."""
+    cls = type(module)
+    return not (module._forward_hooks or module._forward_pre_hooks) and all(
+        name not in vars(module) and getattr(cls, name, None) is getattr(source, name)
+        for name in names
+    )

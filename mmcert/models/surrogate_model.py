@@ -134,15 +134,13 @@ class SurrogateModel(BaseModel):
             # The same noise at each call: checkpoints are compared.
             generator = torch.Generator(image.device).manual_seed(index)
             noise = torch.empty_like(surrogate.encode(batch)).normal_(generator=generator)
-            sample.set_metainfo(
-                {
-                    'error': float((surrogate(batch, u) - real).abs().mean()),
-                    'noisy_error': float(
-                        (surrogate(batch, u, self.sigma2 * noise) - real).abs().mean()
-                    ),
-                    'displacement': displacement.supremum(image, self.attack).value,
-                }
-            )
+            noisy = surrogate(batch, u, self.sigma2 * noise)
+            judged = {
+                'error': float((surrogate(batch, u) - real).abs().mean()),
+                'noisy_error': float((noisy - real).abs().mean()),
+                'displacement': displacement.supremum(image, self.attack).value,
+            }
+            sample.set_metainfo(judged)
             samples[index : index + 1] = [sample]
         return samples
 

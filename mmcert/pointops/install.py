@@ -35,7 +35,7 @@ def install_cpu_point_ops() -> None:
         (f'{fps}.FurthestPointSamplingWithDist', _indices(f'{fps}_with_dist'), None),
         ('ball_query.BallQuery', _indices('ball_query'), None),
         ('knn.KNN', _indices('knn'), None),
-        ('three_nn.ThreeNN', _three_nn, None),
+        ('three_nn.ThreeNN', _indices('three_nn'), None),
         ('group_points.GroupingOperation', _features('group_points'), _features_grad),
         ('gather_points.GatherPoints', _features('gather_points'), _features_grad),
         ('three_interpolate.ThreeInterpolate', _features('three_interpolate'), _features_grad),
@@ -102,23 +102,15 @@ def _dispatch_backward(on_cpu: Callable[..., Any], original: Callable[..., Any])
     return backward
 
 
-def _indices(kernel: str) -> Callable[..., torch.Tensor]:
-    """The forward pass of a kernel that returns indices."""
+def _indices(kernel: str) -> Callable[..., Any]:
+    """The forward pass of a kernel that returns indices, or distances and indices."""
 
-    def forward(ctx: Any, *args: Any) -> torch.Tensor:
-        indices = getattr(kernels, kernel)(*args)
-        ctx.mark_non_differentiable(indices)
-        return indices
+    def forward(ctx: Any, *args: Any) -> Any:
+        result = getattr(kernels, kernel)(*args)
+        ctx.mark_non_differentiable(result[-1] if isinstance(result, tuple) else result)
+        return result
 
     return forward
-
-
-def _three_nn(
-    ctx: Any, target: torch.Tensor, source: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    distance, indices = kernels.three_nn(target, source)
-    ctx.mark_non_differentiable(indices)
-    return distance, indices
 
 
 def _features(kernel: str) -> Callable[..., torch.Tensor]:

@@ -18,7 +18,7 @@ def decode_labels(maps: LogitMaps) -> torch.Tensor:
 
     Where possible without the resized scores of all classes. Some integer type.
     """
-    kernel = _kernel(maps)
+    kernel = kernel_for(maps)
     if kernel is not None:
         return kernel.decode_labels(maps)
     if maps.scores.dtype not in (torch.float32, torch.float64):
@@ -39,7 +39,7 @@ def add_hits(hits: torch.Tensor, output: LogitMaps | torch.Tensor, guess: torch.
     the shape of one map.
     """
     if isinstance(output, LogitMaps):
-        kernel = _kernel(output)
+        kernel = kernel_for(output)
         if kernel is not None:
             kernel.add_hits(hits, output, guess)
             return
@@ -47,11 +47,6 @@ def add_hits(hits: torch.Tensor, output: LogitMaps | torch.Tensor, guess: torch.
     # Summed as bytes, which is fast and holds for fewer than 256 draws.
     for agreed in (output == guess).split(255):
         hits += agreed.sum(dim=0, dtype=torch.uint8)
-
-
-def has_kernel(maps: LogitMaps) -> bool:
-    """Whether a kernel reads these maps, which takes no memory beside the result."""
-    return _kernel(maps) is not None
 
 
 @lru_cache(maxsize=8)
@@ -70,8 +65,8 @@ def _triton(device: str) -> ModuleType | None:
     return None
 
 
-def _kernel(maps: LogitMaps) -> ModuleType | None:
-    """What reads maps on a device other than the CPU."""
+def kernel_for(maps: LogitMaps) -> ModuleType | None:
+    """What reads maps in place on a device other than the CPU, without memory for their scores."""
     device = maps.scores.device.type
     if device == 'cpu':
         return None

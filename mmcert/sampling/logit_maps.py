@@ -56,11 +56,6 @@ class LogitMaps:
         """Other scores, read in the same way."""
         return replace(self, scores=scores)
 
-    def cut(self, resized: torch.Tensor) -> torch.Tensor:
-        """The window of resized maps (..., H, W)."""
-        top, left, height, width = self.region
-        return resized[..., top : top + height, left : left + width]
-
 
 def resized_scores(maps: LogitMaps) -> torch.Tensor:
     """The scores at the size of the label maps, shape (B, C, H, W)."""
@@ -72,7 +67,8 @@ def resized_scores(maps: LogitMaps) -> torch.Tensor:
         scores = F.interpolate(
             scores, size=maps.size, mode='bilinear', align_corners=maps.align_corners
         )
-    return maps.cut(scores)
+    top, left, height, width = maps.region
+    return scores[..., top : top + height, left : left + width]
 
 
 def eager_labels(maps: LogitMaps) -> torch.Tensor:

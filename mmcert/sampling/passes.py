@@ -9,7 +9,7 @@ import torch
 from mmcert.perturbations.base import Perturbation
 from mmcert.sampling.batching import BatchSize
 from mmcert.sampling.draws import SELECTION, draw_seed, input_digest
-from mmcert.sampling.label_decoding import has_kernel
+from mmcert.sampling.label_decoding import kernel_for
 from mmcert.sampling.logit_maps import LogitMaps
 from mmcert.sampling.outputs import (
     NOT_FINITE,
@@ -108,7 +108,7 @@ class Passes:
                 return perturbation.map_labels(labels, parameters)
             return perturbation.labels_for_hits(labels, parameters)
         # A kernel reads scores in place, which takes no memory.
-        if isinstance(output, LogitMaps) and has_kernel(output):
+        if isinstance(output, LogitMaps) and kernel_for(output) is not None:
             return output
         return label_maps(output, self.settings.num_classes)
 

@@ -244,7 +244,7 @@ def test_without_triton_a_device_is_read_eagerly_and_one_line_says_so(
         f'there is no Triton for device {device!r}: labels are read by torch itself, one draw '
         'after the other, which takes more time and memory'
     ]
-    assert not label_decoding.has_kernel(there)
+    assert label_decoding.kernel_for(there) is None
     assert labels.shape == (3, 71, 97)
     if device == 'cuda':
         assert torch.equal(labels, eager_labels(there))
@@ -256,4 +256,4 @@ def test_the_kernel_is_chosen_for_cuda_alone():
     label_decoding._triton.cache_clear()
     assert label_decoding._triton('cuda').__name__ == 'mmcert.sampling.triton_decoder'
     assert label_decoding._triton('mps') is None
-    assert not label_decoding.has_kernel(random_maps((9, 12), (71, 97), None))
+    assert label_decoding.kernel_for(random_maps((9, 12), (71, 97), None)) is None
