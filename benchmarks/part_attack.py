@@ -51,6 +51,7 @@ def main() -> int:
     from mmcert.models.cloud_adapter import CloudAdapter
     from mmcert.models.precision import PrecisionSettings
     from mmcert.perturbations import CoordinateNoise
+    from mmcert.sampling import input_digest
     from mmcert.votes import read_folder
 
     model = Model(args.sigma, normals=True)
@@ -62,7 +63,7 @@ def main() -> int:
     noise, adapter = CoordinateNoise(args.sigma), CloudAdapter()
 
     def digest_of(item: dict[str, Any]) -> str:
-        return adapter.digest(item['inputs']['points']).hex()
+        return input_digest(item['inputs']['points']).hex()
 
     settings = CertifySettings(args.tau, ALPHA, 'holm', 'holdout')
     items = (dataset[index] for index in range(len(dataset)))

@@ -45,6 +45,7 @@ from mmcert.perturbations import (  # noqa: E402
     build_distribution,
 )
 from mmcert.report.pictures import paint  # noqa: E402
+from mmcert.sampling import input_digest  # noqa: E402
 from mmcert.transformations import (  # noqa: E402
     IGNORE_INDEX,
     Geometric,
@@ -441,7 +442,7 @@ class Model:
                 self.adapter.clean_input(raw),
                 sample.gt_sem_seg.data[0].long(),
                 sample,
-                self.adapter.digest(raw).hex(),
+                input_digest(raw).hex(),
             )
 
     def segmentor(self, item: Item) -> Any:

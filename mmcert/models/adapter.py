@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from mmcert.certifier import Segmentor
 from mmcert.models.precision import PrecisionSettings
-from mmcert.sampling import input_digest
 
 Sample = TypeVar('Sample')
 
@@ -90,7 +89,3 @@ class Adapter(ABC, Generic[Sample]):
     def name(self, sample: Sample, digest: bytes) -> str:
         """A name for files: where the sample came from, and what it holds."""
         return f'{Path(self.source(sample) or self.word).stem}-{digest.hex()[:8]}'
-
-    def digest(self, raw: torch.Tensor) -> bytes:
-        """Address of an input among all inputs."""
-        return input_digest(raw)

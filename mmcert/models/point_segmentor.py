@@ -50,15 +50,12 @@ class PointSegmentor(RepeatableSegmentor):
         super().__init__(base, precision, self._batched, runs, *self.columns)
 
     def _output(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        scores = self._scores(inputs)
-        require_finite(scores)
-        return scores.argmax(dim=1)
+        return self._scores(inputs).argmax(dim=1)
 
     def _with_margin(self, tensor: torch.Tensor) -> Labelled:
-        scores = self._scores([tensor])
-        require_finite(scores)
-        probabilities = scores[0] if self.runs > 1 else scores[0].softmax(dim=0)
-        return scores[0].argmax(dim=0), margins(probabilities)
+        (scores,) = self._scores([tensor])
+        probabilities = scores if self.runs > 1 else scores.softmax(dim=0)
+        return scores.argmax(dim=0), margins(probabilities)
 
     def _scores(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         """Scores of all classes, (B, C, N): logits, or mean probabilities of several runs."""
@@ -66,17 +63,21 @@ class PointSegmentor(RepeatableSegmentor):
         clouds[:, :, self.columns] = torch.stack(inputs).to(clouds.dtype)
         with self.precision.autocast(clouds.device):
             if self.runs == 1:
-                return self._logits(clouds).float()
-            total: torch.Tensor | None = None
-            for run in range(self.runs):
-                orders = torch.stack([_order(tensor, run) for tensor in inputs]).to(clouds.device)
-                shuffled = clouds.gather(1, orders[:, :, None].expand_as(clouds))
-                part = self._logits(shuffled).float().softmax(dim=1)
-                back = orders.argsort(dim=1)[:, None].expand_as(part)
-                part = part.gather(2, back)
-                total = part if total is None else total + part
-            assert total is not None
-            return total / self.runs
+                scores = self._logits(clouds).float()
+            else:
+                scores = self._shuffled(clouds, inputs, 0)
+                for run in range(1, self.runs):
+                    scores = scores + self._shuffled(clouds, inputs, run)
+                scores = scores / self.runs
+        require_finite(scores)
+        return scores
+
+    def _shuffled(self, clouds: torch.Tensor, inputs: list[torch.Tensor], run: int) -> torch.Tensor:
+        """Probabilities of clouds whose points go through the model in the order of a run."""
+        orders = torch.stack([_order(tensor, run) for tensor in inputs]).to(clouds.device)
+        shuffled = clouds.gather(1, orders[:, :, None].expand_as(clouds))
+        scores = self._logits(shuffled).float().softmax(dim=1)
+        return scores.gather(2, orders.argsort(dim=1)[:, None].expand_as(scores))
 
     def _logits(self, clouds: torch.Tensor) -> torch.Tensor:
         """Logits of clouds (B, N, D), shape (B, C, N)."""

@@ -13,7 +13,7 @@ from mmengine.structures import BaseDataElement
 from mmcert.certifier import CertificationPlan, Certifier, Segmentor
 from mmcert.models.adapter import Adapter
 from mmcert.models.precision import PrecisionSettings
-from mmcert.sampling import ProcessGroup
+from mmcert.sampling import ProcessGroup, input_digest
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class SmoothedSegmentor(BaseModel):
             theirs = processes.broadcast(checked, owner)
             for raw, sample in mine if owner == processes.rank else theirs:
                 raw = raw.to(next(self.base.parameters()).device)
-                digest = adapter.digest(raw)
+                digest = input_digest(raw)
                 certified = self.certifier.certify(
                     self.plan.segmentor(self.base, raw, sample),
                     adapter.clean_input(raw),

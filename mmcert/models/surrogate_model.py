@@ -73,15 +73,12 @@ class SurrogateModel(BaseModel):
         data_samples: Sequence[BaseDataElement] | None = None,
         mode: str = 'tensor',
     ) -> Any:
-        """Losses of a batch, or what is reported of held-out images.
+        """Losses of images (B, C, H, W) in [0, 1], or what is reported of held-out images.
 
-        Args:
-            inputs (torch.Tensor): Images, shape (B, C, H, W), in [0, 1].
-            data_samples (Sequence[BaseDataElement] | None): Their samples.
-            mode (str): 'loss' for a dict of losses; 'predict' for the samples with ``error`` (mean
-                absolute difference from the real transformation, without noise, over the range),
-                ``noisy_error`` (with it) and ``displacement`` (the supremum of D); 'tensor' for the
-                surrogate at random parameters.
+        With mode 'loss' a dict of losses; with 'predict' the samples with ``error`` (mean absolute
+        difference from the real transformation, without noise, over the range), ``noisy_error``
+        (with it) and ``displacement`` (the supremum of D); with 'tensor' the surrogate at random
+        parameters.
 
         Raises:
             ValueError: If the images are not in [0, 1].

@@ -25,6 +25,11 @@ WORTHWHILE = 0.97
 ROOM = 0.8
 """Share of the memory that a larger batch may be expected to take."""
 
+OUT_OF_MEMORY = (
+    'out of memory', 'not enough memory', "can't allocate memory", 'status_alloc_failed',
+)  # fmt: skip
+"""What the messages of such errors say, in lower case."""
+
 Result = TypeVar('Result')
 
 
@@ -106,33 +111,24 @@ class BatchSize:
         cost, (used, total) = min(self._times), memory(device)
         self._times = []
         before, self._before = self._before, (self.size, cost, used)
+        # What the doubling to this size took, twice, is what the next one takes.
+        growth = 2 * max(used - before[2], 0) if before is not None else used
         if before is not None and cost > WORTHWHILE * before[1]:
-            self._settle(before[0])
-        elif self.size * 2 > LARGEST:
-            self._settle(self.size)
+            self.size, self.searching = before[0], False
+        elif self.size * 2 > LARGEST or used + growth > ROOM * total:
+            self.searching = False
         else:
-            # What the doubling to this size took, twice, is what the next one takes.
-            growth = 2 * max(used - before[2], 0) if before is not None else used
-            if used + growth > ROOM * total:
-                self._settle(self.size)
-            else:
-                self.size *= 2
-
-    def _settle(self, size: int) -> None:
-        self.size, self.searching = size, False
-        self.logger.info('batch_size=auto: %d draws per forward pass', size)
+            self.size *= 2
+            return
+        self.logger.info('batch_size=auto: %d draws per forward pass', self.size)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on whatever device."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
-    phrases = (
-        'out of memory', 'not enough memory', "can't allocate memory", 'status_alloc_failed',
-    )  # fmt: skip
-    return isinstance(error, RuntimeError) and any(
-        phrase in str(error).lower() for phrase in phrases
-    )
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(phrase in text for phrase in OUT_OF_MEMORY)
 
 
 def memory(device: torch.device) -> tuple[int, int]:

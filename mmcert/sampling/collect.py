@@ -192,11 +192,8 @@ class Sampler:
     def estimate(self, chosen: Votes, start: int, count: int) -> Votes:
         """Hits of ``count`` estimation draws, from number ``start``, under given guesses."""
         perturbation, device = self.passes.perturbation, self.passes.device
-        counter: Hits
-        if perturbation.num_cells > 1:
-            counter = FewestHits(chosen, perturbation.num_cells, count, self.settings, device)
-        else:
-            counter = Hits(chosen, start, count, self.settings, device)
+        counter_of = FewestHits if perturbation.num_cells > 1 else Hits
+        counter = counter_of(chosen, start, count, self.settings, device, perturbation.num_cells)
         self._count(counter)
         counts = perturbation.selection_counts
         classes, *by_group = (

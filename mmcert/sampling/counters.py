@@ -153,7 +153,10 @@ class ClassCounts(Counter):
 
 
 class Hits(Counter):
-    """Estimation draws that agree with the guess, for the classes and each level of groups."""
+    """Estimation draws that agree with the guess, for the classes and each level of groups.
+
+    ``draws`` is the number of draws of each cell.
+    """
 
     def __init__(
         self,
@@ -162,8 +165,10 @@ class Hits(Counter):
         draws: int,
         settings: SamplingSettings,
         device: torch.device,
+        num_cells: int = 1,
     ) -> None:
-        super().__init__(ESTIMATION, start, draws, settings, device)
+        super().__init__(ESTIMATION, start, num_cells * draws, settings, device)
+        self.draws_per_cell = draws
         self.chosen = [chosen, *chosen.group_votes]
         for level, votes in enumerate(self.chosen):
             self.guess_arrays[f'guess{level}'] = votes.guess
@@ -200,21 +205,7 @@ class Hits(Counter):
 
 
 class FewestHits(Hits):
-    """Hits of one cell of a perturbation after the other, and the fewest of the cells done so far.
-
-    ``draws`` is the number of draws of each cell.
-    """
-
-    def __init__(
-        self,
-        chosen: Votes,
-        num_cells: int,
-        draws: int,
-        settings: SamplingSettings,
-        device: torch.device,
-    ) -> None:
-        super().__init__(chosen, 0, num_cells * draws, settings, device)
-        self.draws_per_cell = draws
+    """Hits of one cell of a perturbation after the other, and the fewest of the cells so far."""
 
     def zeros(self, shape: torch.Size) -> Counts:
         hits = super().zeros(shape)

@@ -108,19 +108,16 @@ class TileDecoder:
             self._interpolate(result, place[:, few], chosen, names)
             rest = many.nonzero()[:, 0]
             place, corners = place[:, rest], corners[:, :, rest]
-        self._interpolate(result, place, corners, None)
+        every = torch.arange(classes)[:, None].expand(-1, place.shape[1])
+        self._interpolate(result, place, corners, every)
 
     def _interpolate(
-        self,
-        result: torch.Tensor,
-        place: torch.Tensor,
-        corners: torch.Tensor,
-        names: torch.Tensor | None,
+        self, result: torch.Tensor, place: torch.Tensor, corners: torch.Tensor, names: torch.Tensor
     ) -> None:
         """Labels the pixels of some blocks, chunk by chunk.
 
         ``place`` (3, M) says draw, row and column of each block, ``corners`` (4, k, M) the scores
-        of k classes at its corners, ``names`` (k, M) which classes these are, None that it is all.
+        of k classes at its corners, ``names`` (k, M) which classes these are.
         """
         rows, columns, (height, width) = self.rows, self.columns, self.maps.shape
         flat = result.view(-1)
@@ -136,16 +133,14 @@ class TileDecoder:
             values = (a * left).addcmul_(b, right) * upper
             values.addcmul_((c * left).addcmul_(d, right), lower)
             label, sole = self._tops(values)
-            if names is not None:
-                # Where several may win the sum means nothing: these are settled below.
-                index = label.flatten(0, 1).long().clamp_(max=len(names) - 1)
-                label = names[:, part].gather(0, index)
+            # Where several may win the sum means nothing: these are settled below.
+            index = label.flatten(0, 1).long().clamp_(max=len(names) - 1)
+            label = names[:, part].gather(0, index)
             pixel = rows.positions[:, None, row] * width + columns.positions[None, :, column]
             pixel += draw * (height * width)
             flat[pixel.flatten()] = label.flatten().to(torch.uint8)
             if not bool(sole.all()):
-                chosen = None if names is None else names[:, part]
-                self._settle(flat, pixel, ~sole, values, chosen)
+                self._settle(flat, pixel, ~sole, values, names[:, part])
 
     def _settle(
         self,
@@ -153,14 +148,12 @@ class TileDecoder:
         pixel: torch.Tensor,
         open_: torch.Tensor,
         values: torch.Tensor,
-        names: torch.Tensor | None,
+        names: torch.Tensor,
     ) -> None:
         """Labels pixels whose best scores are closer than rounding, as the reference does."""
         values = values.movedim(2, 3)[open_]
         near = values >= values.amax(dim=1, keepdim=True) - self.slack
-        classes = torch.arange(values.shape[1]).expand_as(near)
-        if names is not None:
-            classes = names.t()[open_.nonzero()[:, 2]]
+        classes = names.t()[open_.nonzero()[:, 2]]
         pixel = pixel[open_]
         size = self.maps.shape.numel()
         draws = pixel // size
