@@ -30,7 +30,7 @@ FIRST_STEP, LAST_STEP = 1 / 4, 1 / 400
 """Lengths of the first and of the last step of the gradient search, in widths of the box."""
 
 LEAST_PROBABILITY = 1e-6
-"""Probabilities below this one count as it does, so that one pixel does not rule the loss."""
+"""Smaller probabilities count as this one, so that no single pixel rules the loss."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,9 @@ class ParameterAttack:
         robust (torch.Tensor): Pixels that are labelled and right at all of them, shape (H, W),
             bool.
         worst (torch.Tensor): The first parameter of least accuracy, shape (P,).
-        labels (torch.Tensor): Labels at the worst parameter as they were scored, shape (H, W):
-            where labels move, of each clean pixel's content, ``ignore_index`` if it left.
+        labels (torch.Tensor): Labels at the worst parameter as they were scored, shape (H, W).
+            Where labels move with the content, they are those of each clean pixel's content, and
+            ``ignore_index`` if it left the frame.
     """
 
     parameters: torch.Tensor
@@ -65,26 +66,23 @@ def exhaustive(
 ) -> ParameterAttack:
     """Tries every parameter of a finite set.
 
-    For a model that draws no random numbers this is more than an attack: it is a complete
-    verification of the set, without draws and without an error probability. A pixel that is
-    ``robust`` is right at each of these parameters, and nothing is said of any other. The majority
-    over draws of a smoothed model is random, and this is an attack on it.
+    For a model that draws no random numbers this is more than an attack: it verifies the set
+    completely, without draws and without an error probability. A ``robust`` pixel is right at each
+    of these parameters; nothing is said of any other. The majority over draws of a smoothed model
+    is random, and this is an attack on it.
 
-    For a transformation that moves labels with the content (``moves_labels``), the labels of
-    the transformed image are read where each clean pixel's content went, and content that left the
-    frame is wrong, as it is for the certificate.
+    If the transformation moves labels with the content (``moves_labels``), the labels of the
+    transformed image are read where each clean pixel's content went. Content that left the frame is
+    wrong, as it is for the certificate.
 
     Args:
-        predict (Callable): Labels (H, W) of an image (C, H, W); the base model's, or the smoothed
+        predict (Callable): Labels (H, W) of an image (C, H, W): the base model's, or the smoothed
             one's, such as a majority over draws.
         image (torch.Tensor): Shape (C, H, W), floating point, in [0, 1].
         transformation (Transformation): The attack.
         parameters (torch.Tensor | Sequence): The set, shape (N, P), or (N,) if P = 1.
         label (torch.Tensor): Ground truth of the clean image, shape (H, W), integers.
         ignore_index (int): Ground truth of pixels that do not count.
-
-    Returns:
-        ParameterAttack: As described.
 
     Raises:
         ValueError: If the set is empty or a parameter out of range, shapes do not fit, no pixel is
@@ -127,17 +125,18 @@ def gradient(
     image, on which ``scores`` may draw its own noise: expectation over transformation (Athalye et
     al., 'Synthesizing robust adversarial examples', ICML 2018), with the loss outside of the mean
     (Salman et al., 'Provably robust deep learning via adversarially trained smoothed classifiers',
-    NeurIPS 2019). From all corners of the box and from random points, steps along the gradient's
-    sign, shorter and shorter, stay in the box. Of the best points of the starts, those of largest
-    loss are tried by ``predict``, as in ``exhaustive``.
+    NeurIPS 2019). The search starts from all corners of the box and from random points, follows the
+    gradient's sign in shorter and shorter steps, and stays in the box. Of the best points of the
+    starts, those of largest loss are tried by ``predict``, as in ``exhaustive``; the result has
+    them by falling loss.
 
-    Where labels move, probabilities are read where each clean pixel's content went, 0 outside of
-    the frame.
+    If labels move with the content, probabilities are read where each clean pixel's content went,
+    0 outside of the frame.
 
     Args:
         scores (Callable): Logits or log-probabilities (B, classes, H, W) of images (B, C, H, W),
             differentiable.
-        predict (Callable): Labels (H, W) of an image (C, H, W), by which parameters are judged.
+        predict (Callable): As for ``exhaustive``; it judges the parameters.
         image (torch.Tensor): Shape (C, H, W), floating point, in [0, 1].
         transformation (Transformation): The attack.
         low (torch.Tensor | Sequence | float): Lower ends of the box, shape (P,).
@@ -150,21 +149,14 @@ def gradient(
         judged (int): How many parameters are tried at most, at least 1.
         ignore_index (int): Ground truth of pixels that do not count.
 
-    Returns:
-        ParameterAttack: Of the parameters that were tried, by falling loss.
-
     Raises:
         ValueError: If no gradient reaches the parameter (use ``exhaustive``), a number or an end
             is out of range, scores do not fit or are not finite, or as for ``exhaustive``.
     """
-    for name, value, least in (
-        ('steps', steps, 0),
-        ('restarts', restarts, 0),
-        ('draws', draws, 1),
-        ('judged', judged, 1),
-    ):
-        if value < least:
-            raise ValueError(f'{name} must be at least {least}, got {value}')
+    least = {'steps': 0, 'restarts': 0, 'draws': 1, 'judged': 1}
+    for name, value in zip(least, (steps, restarts, draws, judged), strict=True):
+        if value < least[name]:
+            raise ValueError(f'{name} must be at least {least[name]}, got {value}')
     _labelled(image, label, ignore_index)
     corners = transformation.grid(low, high, 2)
     first, last = corners[0], corners[-1]
@@ -188,9 +180,8 @@ def gradient(
     found = sorted((climbed(start) for start in starts), key=lambda found: -found[0])
     tried = torch.stack([place for _, place in found])
     keep = [k for k in range(len(tried)) if not (tried[:k] == tried[k]).all(dim=1).any()]
-    return exhaustive(
-        predict, image, transformation, tried[keep[:judged]], label, ignore_index=ignore_index
-    )
+    tried = tried[keep[:judged]]
+    return exhaustive(predict, image, transformation, tried, label, ignore_index)
 
 
 def _labelled(image: torch.Tensor, label: torch.Tensor, ignore_index: int) -> torch.Tensor:

@@ -96,9 +96,6 @@ def build_attack_set(
             ``transformation``, its name or config, the set is checked to be of that one.
         transformation (Transformation): Whose parameters they are.
 
-    Returns:
-        AttackSet: Checked.
-
     Raises:
         ValueError: If the set is empty, a parameter is out of range, a key is unknown, the mode
             does not go with it, or it is of another transformation.

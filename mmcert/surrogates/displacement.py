@@ -118,15 +118,9 @@ class Displacement:
         parameters: torch.Tensor,
         at_clean: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """D at some parameters.
+        """D of an image (C, H, W) in [0, 1] at parameters (N, P), shape (N,), float64.
 
-        Args:
-            image (torch.Tensor): Shape (C, H, W), in [0, 1] units.
-            parameters (torch.Tensor): Shape (N, P), within the surrogate's range.
-            at_clean (torch.Tensor | None): ``latent`` of the image, if it is at hand.
-
-        Returns:
-            torch.Tensor: Shape (N,), float64.
+        ``at_clean`` is the ``latent`` of the image, if it is at hand.
 
         Raises:
             ValueError: If a parameter is outside the range, or D not finite: no threshold follows
@@ -168,9 +162,8 @@ class Displacement:
     def supremum(self, image: torch.Tensor, attack: AttackSet) -> Supremum:
         """The supremum of D over an attack set, for an image (C, H, W) in [0, 1].
 
-        Returns:
-            Supremum: Exact up to the margin for finite sets, an upper bound for intervals, and a
-            lower bound for sampled ranges.
+        Exact up to the margin for finite sets, an upper bound for intervals, and a lower bound for
+        sampled ranges.
 
         Raises:
             ValueError: If the set is of another transformation or outside the range, or the mode is
@@ -254,11 +247,8 @@ class Displacement:
         by forward differentiation and the spectral norm of its few columns, exact at each
         parameter. The radius that the paper gives is Phi^{-1}(tau) / M* (its Theorem 3). A maximum
         over sampled parameters bounds M* from below, and the surrogate is taken for the
-        transformation.
-
-        Returns:
-            float | None: In units of the range; None where the transformation is not differentiable
-            in its parameters, as a class or at one of these.
+        transformation. The unit is that of the range. None if the transformation is not
+        differentiable in its parameters, as a class or at one of these.
         """
         transformation = self.surrogate.transformation
         if not transformation.differentiable_parameters:

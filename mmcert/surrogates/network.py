@@ -143,10 +143,8 @@ class Surrogate(nn.Module):
     ) -> torch.Tensor:
         """The surrogate of the transformed images, in their shape, not clipped.
 
-        Args:
-            images (torch.Tensor): Shape (B, C, H, W), in [0, 1].
-            u (torch.Tensor): Normalised parameters, shape (B, P).
-            noise (torch.Tensor | None): theta', in the shape of the latents.
+        It takes images (B, C, H, W) in [0, 1], normalised parameters (B, P), and maybe theta' in
+        the shape of the latents.
         """
         latents = self.encode(images) + self.shift(u)
         if noise is not None:
@@ -229,10 +227,7 @@ class ImageEncoder(nn.Module):
 
     @torch.no_grad()
     def lipschitz(self) -> float:
-        """A proven Lipschitz constant of F2 in l2, from images to latents.
-
-        The product over all layers, as padding by a constant changes no difference of images.
-        """
+        """A proven l2 Lipschitz constant of F2: its layers' product; padding moves nothing apart."""
         convolutions = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
         return math.prod(convolution_norm(layer.weight, layer.stride[0]) for layer in convolutions)
 
@@ -326,8 +321,7 @@ def save_surrogate(path: str | os.PathLike[str], surrogate: Surrogate) -> None:
 def load_surrogate(path: str | os.PathLike[str]) -> Surrogate:
     """Reads a surrogate that ``save_surrogate`` wrote (as ``tools/train_surrogate.py`` does).
 
-    Returns:
-        Surrogate: On the CPU, in evaluation mode, its weights frozen.
+    It is on the CPU, in evaluation mode, its weights frozen.
 
     Raises:
         ValueError: If the file is not one of a surrogate.

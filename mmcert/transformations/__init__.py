@@ -17,18 +17,11 @@ from mmcert.transformations.base import (
 from mmcert.transformations.blurs import (
     DefocusBlur,
     GaussianFilter,
-    KernelBlur,
     MotionBlur,
     RotationalBlur,
     ZoomBlur,
 )
-from mmcert.transformations.geometry import (
-    AboutCentre,
-    Geometric,
-    Rotation,
-    Scaling,
-    Shift,
-)
+from mmcert.transformations.geometry import AboutCentre, Geometric, Rotation, Scaling, Shift
 from mmcert.transformations.photometric import JPEG, Brightness, Contrast, Pixelate
 
 __all__ = [
@@ -41,7 +34,6 @@ __all__ = [
     'DefocusBlur',
     'GaussianFilter',
     'Geometric',
-    'KernelBlur',
     'MotionBlur',
     'Parameter',
     'Pixelate',
@@ -82,11 +74,12 @@ def build(cfg: Mapping[str, Any] | str) -> Transformation:
     Args:
         cfg (Mapping | str): ``type`` and the arguments of the class, or the name alone.
 
-    Returns:
-        Transformation: As described.
-
     Raises:
-        ValueError: If the type or an argument is not known, or an argument is out of range.
+        ValueError: If the type or an argument is not known, or an argument is not legal.
+
+    Example:
+        >>> build(dict(type='rotation', padding='zeros'))
+        Rotation(padding='zeros')
     """
     arguments = {'type': cfg} if isinstance(cfg, str) else dict(cfg)
     name = arguments.pop('type', None)

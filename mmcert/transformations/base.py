@@ -91,15 +91,7 @@ class Transformation(ABC):
                 raise ValueError(f'{self.name}: {option} must be {wanted}, got {value!r}')
 
     def __call__(self, images: torch.Tensor, parameters: Values) -> torch.Tensor:
-        """Checks images and parameters and transforms the images.
-
-        Args:
-            images (torch.Tensor): Shape (B, C, H, W), floating point, in [0, 1].
-            parameters (torch.Tensor | Sequence | float): Shape (B, P) or, for all the images
-                alike, (P,); a number if P = 1.
-
-        Returns:
-            torch.Tensor: Shape (B, C, H, W), of the images' dtype, not clipped.
+        """Transforms images that lie in [0, 1].
 
         Raises:
             ValueError: If shapes do not fit, an image is not in [0, 1] up to 0.001, or a
@@ -182,12 +174,8 @@ class Transformation(ABC):
         that are not theirs). Lengths scale with the shorter side, so that a small image suffers
         as a large one does: 'px' by min(H, W) / 224, 'px^2' by its square. Other units stay.
 
-        Args:
-            severity (int): 1 to 5; another one is a ValueError.
-            size (tuple[int, int] | None): Height and width in pixels; None for 224 x 224.
-
-        Returns:
-            torch.Tensor: Shape (P,), float64.
+        ``severity`` is 1 to 5, else a ValueError; ``size`` is height and width in pixels, None for
+        224 x 224. The result has the shape (P,), float64.
         """
         if severity not in range(1, 6):
             raise ValueError(f'severity must be one of 1 to 5, got {severity!r}')
@@ -204,10 +192,7 @@ class Transformation(ABC):
         ]
 
     def finite(self, values: torch.Tensor | NDArray[Any] | Sequence[Any]) -> torch.Tensor:
-        """A finite attack set, shape (N, P), float64, in the order given.
-
-        Args:
-            values (Sequence | torch.Tensor): N parameter vectors, or N numbers if P = 1.
+        """A finite attack set, (N, P), float64, from N parameter vectors, or numbers if P = 1.
 
         Raises:
             ValueError: If there is none, or one is out of range.
@@ -225,11 +210,9 @@ class Transformation(ABC):
         return self.check_parameters(rows)
 
     def ends(self, bounds: torch.Tensor | NDArray[Any] | Sequence[Any]) -> torch.Tensor:
-        """Lower and upper ends of a range of parameters, shape (2, P), float64.
+        """Lower and upper ends of a range, shape (2, P), float64.
 
-        Args:
-            bounds (Sequence | torch.Tensor): A pair (low, high) for each parameter, (P, 2), or one
-                pair if P = 1.
+        ``bounds`` are a pair (low, high) for each parameter, (P, 2), or one pair if P = 1.
 
         Raises:
             ValueError: If the shape does not fit, low > high, or an end is out of range.
@@ -246,11 +229,8 @@ class Transformation(ABC):
     def grid(self, low: Values, high: Values, count: int | Sequence[int]) -> torch.Tensor:
         """A regular grid of parameters, shape (N, P), float64; the last one varies fastest.
 
-        Args:
-            low (torch.Tensor | Sequence | float): Lower ends, shape (P,), or a number if P = 1.
-            high (torch.Tensor | Sequence | float): Upper ends, likewise.
-            count (int | Sequence[int]): Values of each parameter, ends included; a single one is
-                the lower end. Whole parameters are rounded, and repetitions dropped.
+        ``count`` says how many values each parameter takes, its lower and upper end included; a
+        single one is the lower end. Whole parameters are rounded, and repetitions dropped.
 
         Raises:
             ValueError: If an end is out of range, low > high or a count is below 1.
@@ -290,10 +270,8 @@ class Transformation(ABC):
     ) -> torch.Tensor:
         """Label maps of the transformed images; the same maps unless ``moves_labels``.
 
-        Args:
-            label_map (torch.Tensor): Shape (B, H, W), integers; the result has its dtype.
-            parameters (torch.Tensor | Sequence | float): As for the images.
-            ignore_index (int): Label for what comes from outside the frame.
+        Maps have the shape (B, H, W) and any integer dtype, which stays. What comes from outside
+        the frame has the label ``ignore_index``.
 
         Raises:
             ValueError: If shapes do not fit or a parameter is out of its range.

@@ -77,7 +77,7 @@ class KernelBlur(Transformation):
 class DefocusBlur(KernelBlur):
     """Mean over a disk: a lens out of focus.
 
-    Two kernels for a radius r, with d the distance from the centre:
+    ``kernel`` is one of two, for a radius r and d the distance from the centre:
 
     * 'disk' (default), continuous in r: weight clip(r + 1/2 - d, 0, 1), a disk whose edge falls
       linearly over one pixel. Radii up to 1/2 leave the image as it is.
@@ -88,9 +88,6 @@ class DefocusBlur(KernelBlur):
     Kernels sum to 1 (the benchmark's for radii 8 and 10 miss that by about 1 %), and the border is
     reflected about the pixels' edges (the benchmark: about their centres).
     Severities: the benchmark's radii, 3, 4, 6, 8, 10.
-
-    Args:
-        kernel (str): 'disk' or 'benchmark'.
     """
 
     kernel: str = 'disk'
@@ -183,14 +180,12 @@ def _benchmark_disk(radius: float) -> torch.Tensor:
 class MotionBlur(KernelBlur):
     """Mean along a straight line through each pixel: the camera moves.
 
-    The kernel is that of bilinear interpolation at the midpoints of K equal parts of a centred
-    line, so it is continuous in length and angle. Angle 0 is horizontal, positive angles turn
+    The kernel is that of bilinear interpolation at the midpoints of ``steps`` equal parts of a
+    centred line, so it is continuous in length and angle; the default keeps the parts below a
+    pixel. Angle 0 is horizontal, positive angles turn
     anticlockwise as seen. The corruption benchmark weights one half of a line with a Gaussian, at a
     random angle; our severities are horizontal and have its standard deviations along the line:
     lengths 6.5, 10.6, 14, 15.3, 19.9.
-
-    Args:
-        steps (int): K, at least 1; the default keeps the steps below a pixel.
     """
 
     steps: int = 128
@@ -225,13 +220,10 @@ def _hats(places: torch.Tensor) -> torch.Tensor:
 
 @dataclass(eq=False)
 class MeanOfMoves(Transformation):
-    """A blur that averages K copies of the image, each moved by a linear map about the centre.
+    """A blur that averages copies of the image, each moved by a linear map about the centre.
 
-    Bilinear interpolation, the border reflected about the outer pixels' edges. A copy is known by
-    its ``place``, from 0 (first) to 1 (last).
-
-    Args:
-        steps (int): K, at least 2.
+    There are ``steps`` copies, at least 2, each known by its ``place``, from 0 (first) to 1 (last).
+    Bilinear interpolation, the border reflected about the outer pixels' edges.
 
     Attributes:
         speed_limit (float): No copy's positions move faster than this times their distance from the
@@ -253,10 +245,8 @@ class MeanOfMoves(Transformation):
     ) -> tuple[torch.Tensor, ...]:
         """Ranges of where the content of a copy's pixels comes from, and of its velocity.
 
-        Returns:
-            tuple[torch.Tensor, ...]: For pixels at ``grid`` (H, W, 2) and parameters in [low,
-            high]: least and largest position, least and largest velocity (pixels per unit of the
-            parameter), each of shape (H, W, 2).
+        Least and largest position, least and largest velocity (pixels per unit of the parameter),
+        each (H, W, 2), for pixels at ``grid`` (H, W, 2) and parameters in [low, high].
         """
 
     @property
@@ -307,7 +297,7 @@ class MeanOfMoves(Transformation):
 
 @dataclass(eq=False)
 class RotationalBlur(MeanOfMoves):
-    """Mean over rotations about the centre, by K equally spaced angles from -angle to angle.
+    """Mean over rotations about the centre, by equally spaced angles from -angle to angle.
 
     Severities (ours: the corruption benchmark has none): 1, 2, 3, 5, 8 degrees.
     """
@@ -340,7 +330,7 @@ class RotationalBlur(MeanOfMoves):
 
 @dataclass(eq=False)
 class ZoomBlur(MeanOfMoves):
-    """Mean over enlargements about the centre, by K equally spaced factors from 1 to ``factor``.
+    """Mean over enlargements about the centre, by equally spaced factors from 1 to ``factor``.
 
     The corruption benchmark uses 11 to 16 factors, by severity, counts the original twice and
     interpolates on OpenCV-like crops. Severities: the ends of its ranges, 1.11, 1.15, 1.2, 1.24,

@@ -49,9 +49,7 @@ class Geometric(Transformation):
     The frame keeps its size. Each pixel reads the image at the place from where its content comes,
     by bilinear interpolation. What comes from outside the frame is filled by the padding, and has
     no label. Images are computed in double precision, whatever their type: that is the operator
-    that certificates speak of.
-
-    Positions are (x, y) in pixels from the image's centre, x to the right and y downwards.
+    that certificates speak of. Positions are (x, y) in pixels from the centre, y downwards.
 
     Args:
         padding (str): 'reflection' (about the outer pixels' edges) or 'zeros'.
@@ -104,16 +102,8 @@ class Geometric(Transformation):
     ) -> torch.Tensor:
         """What label maps of transformed images say of the content of each original pixel.
 
-        Args:
-            label_map (torch.Tensor): Of the transformed images, shape (B, H, W), integers.
-            parameters (torch.Tensor | Sequence | float): As for the images.
-            ignore_index (int): Label for content that left the frame.
-
-        Returns:
-            torch.Tensor: Shape (B, H, W): the label at A v + t, from the nearest pixel.
-
-        Raises:
-            ValueError: If shapes do not fit or a parameter is out of its range.
+        That is the label at A v + t, from the nearest pixel, or ``ignore_index`` for content that
+        left the frame. Arguments, shapes and errors are those of ``labels``.
         """
         check_labels(label_map)
         return self.read_content(label_map, self.per_image(parameters, label_map), ignore_index)
@@ -135,14 +125,8 @@ class Geometric(Transformation):
         A_{u + xi} v but L_u e away from it, with |e_x|, |e_y| <= 1/2 and L_u the linear part of
         A_u. This reads the label at every pixel that such a place may be nearest to, for maps that
         keep lengths: of the square of e, or, if the map turns it, of the disc about that square.
-
-        Args:
-            label_map (torch.Tensor): Shape (B, H, W), integers.
-            parameters (torch.Tensor): u + xi, shape (B, P), float64, of any range.
-            missing (int): Value where these pixels differ, or one is outside the frame.
-
-        Returns:
-            torch.Tensor: Shape (B, H, W).
+        The parameters are u + xi, of any range. Where the labels at these pixels differ, or one is
+        outside the frame, the result is ``missing``.
         """
         moved = self.moved(parameters, *label_map.shape[1:])
         reach = math.sqrt(0.5) if self.turns else 0.5
@@ -152,12 +136,9 @@ class Geometric(Transformation):
 class Shift(Geometric):
     """Moves the content to the right by dx and down by dy pixels.
 
-    With 'cyclic' padding, whole shifts are exactly additive, and the direct certificate of
-    translations speaks of them; no content leaves the frame then. Severities (ours: the
+    The padding may also be 'cyclic': whole shifts are then exactly additive, the direct certificate
+    of translations speaks of them, and no content leaves the frame. Severities (ours: the
     corruption benchmark has none): dx = dy = 2, 4, 8, 12, 20.
-
-    Args:
-        padding (str): 'reflection' (about the outer pixels' edges), 'zeros' or 'cyclic'.
     """
 
     name = 'translation'
@@ -179,16 +160,14 @@ class AboutCentre(Geometric):
     """
 
     @abstractmethod
-    def matrices(self, parameter: torch.Tensor) -> torch.Tensor:
+    def matrices(self, parameter: torch.Tensor, /) -> torch.Tensor:
         """The maps A of the content, shape (B, 2, 2), for parameters of shape (B,), float64."""
 
     @abstractmethod
     def rate(self, low: float) -> torch.Tensor:
-        """How fast the place q = A_u^{-1} v that a pixel reads moves with the parameter.
+        """How fast the place q = A_u^{-1} v that a pixel reads moves for u >= low.
 
-        Returns:
-            torch.Tensor: G of shape (2, 2), float64: for u >= low, dq/du is G q times a number in
-            [-1, 1].
+        dq/du is G q, G being the result, (2, 2), float64, times a number in [-1, 1].
         """
 
     @abstractmethod
@@ -232,15 +211,11 @@ class AboutCentre(Geometric):
         return worst.sqrt()
 
     def reached(self, low: float, high: float, height: int, width: int) -> torch.Tensor:
-        """All pixels at which content may be found as the parameter runs through an interval.
+        """All pixels at which content may be found as the parameter runs through [low, high].
 
-        Returns:
-            torch.Tensor: Shape (K, H, W), integers: for the content of each pixel the numbers y W +
-            x of pixels, some repeated, and -1 for any outside the frame. The nearest pixel to A_u v
-            is among them for all u in [low, high], either one where two are equally near.
-
-        Raises:
-            ValueError: If an end is out of range or low > high.
+        The result, (K, H, W), has for the content of each pixel the numbers y W + x of pixels, some
+        repeated, and -1 for any outside the frame. The nearest pixel to A_u v is among them for all
+        u in [low, high], either one where two are equally near.
         """
         edges = self._pieces(*self.check_interval(low, high), 0.9, height, width)
         places = (self.moved(u[None, None], height, width)[0] for u in edges)
@@ -278,10 +253,7 @@ class Rotation(AboutCentre):
     name = 'rotation'
     parameters = (Parameter('angle', 'degrees', -360, 360, 0),)
     severities = ((2,), (5,), (10,), (15,), (25,))
-
-    def matrices(self, parameter: torch.Tensor) -> torch.Tensor:
-        """The rotations."""
-        return rotation_matrices(parameter)
+    matrices = staticmethod(rotation_matrices)
 
     def rate(self, low: float) -> torch.Tensor:
         """A quarter turn per radian."""
@@ -302,10 +274,7 @@ class Scaling(AboutCentre):
     name = 'scaling'
     parameters = (Parameter('factor', 'factor', 0.1, 10, 1),)
     severities = ((1.05,), (1.1,), (1.2,), (1.35,), (1.5,))
-
-    def matrices(self, parameter: torch.Tensor) -> torch.Tensor:
-        """The enlargements."""
-        return scaling_matrices(parameter)
+    matrices = staticmethod(scaling_matrices)
 
     def rate(self, low: float) -> torch.Tensor:
         """Towards the centre: dq/du = -q / u."""
@@ -324,16 +293,10 @@ def ordered(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torc
 def swept_boxes(
     first: torch.Tensor, last: torch.Tensor, radius: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Smallest boxes about paths that are arcs about the centre, or parts of rays from it.
+    """Smallest boxes about paths that are arcs about the centre, or pieces of rays from it.
 
-    Args:
-        first (torch.Tensor): One end of each path, shape (..., 2): (x, y) from the centre.
-        last (torch.Tensor): The other end, less than half a turn apart.
-        radius (torch.Tensor | None): Distances from the centre, shape (..., 1); None for those of
-            ``first``.
-
-    Returns:
-        tuple[torch.Tensor, torch.Tensor]: Lowest and highest (x, y), both of the same shape.
+    The ends of a path, both (..., 2), are (x, y) from the centre, less than half a turn apart;
+    ``radius``, (..., 1), is their distance from it. The boxes are lowest and highest (x, y).
     """
     low, high = ordered(first, last)
     if radius is None:
@@ -353,8 +316,7 @@ def _squared_speeds(
 ) -> torch.Tensor:
     """Bounds (B,) of ||d/du T_u x||_2^2 while each pixel reads within a box; see ``lipschitz``.
 
-    ``boxes`` has the lowest and highest (x, y) of each pixel, shape (H, W, 2) each, at most a pixel
-    apart; ``rate`` is G.
+    ``boxes`` are the lowest and highest (x, y), (H, W, 2), at most a pixel apart; ``rate`` is G.
     """
     height, width = images.shape[-2:]
     # A ring of zeros stands for all that lies outside.

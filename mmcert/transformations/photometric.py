@@ -43,13 +43,10 @@ class Brightness(Transformation):
 class Contrast(Transformation):
     """Multiplies the distance from a pivot by e^k: p + e^k (x - p).
 
-    Not clipped, so additive in k. With the default pivot, each image's mean in each channel, this
-    is the corruption benchmark's contrast of factor e^k before its clipping. With pivot 'zero' it
-    is e^k x, the contrast of the direct brightness-contrast certificate. Severities: the
-    benchmark's factors 0.4, 0.3, 0.2, 0.1, 0.05.
-
-    Args:
-        pivot (str): 'mean' or 'zero'.
+    Not clipped, so additive in k. With pivot 'mean', each image's mean in each channel, this is the
+    corruption benchmark's contrast of factor e^k before its clipping. With pivot 'zero' it is
+    e^k x, the contrast of the direct brightness-contrast certificate. Severities: the benchmark's
+    factors 0.4, 0.3, 0.2, 0.1, 0.05.
     """
 
     pivot: str = 'mean'
@@ -123,11 +120,7 @@ class Pixelate(Transformation):
 
 
 def _block_means(size: int, factor: float) -> torch.Tensor:
-    """Pixelation of an axis by blocks of about ``factor`` pixels.
-
-    Returns:
-        torch.Tensor: Shape (size, size), float64; rows sum to 1.
-    """
+    """Means over blocks of about ``factor`` pixels of an axis: a matrix whose rows sum to 1."""
     blocks = max(math.floor(size / factor + 1e-4), 1)
     edges = torch.arange(blocks + 1, dtype=torch.float64) * (size / blocks)
     pixel = torch.arange(size, dtype=torch.float64)
@@ -142,12 +135,9 @@ class JPEG(Transformation):
 
     The only transformation that rounds and clips, as the format does: values are clipped to
     [0, 1] and rounded to whole 0-255 ones. Chroma is stored at half resolution, OpenCV's default
-    and Pillow's, which the corruption benchmark uses. No quality leaves an image as it is.
-    Severities: the benchmark's, 25, 18, 15, 10, 7. Not differentiable.
-
-    Args:
-        channels (str): Order of three channels, 'bgr' (as mmseg's pipelines have it) or 'rgb'; an
-            image of one channel is stored in grey.
+    and Pillow's, which the corruption benchmark uses. ``channels`` is the order of three channels,
+    'bgr' (as mmseg's pipelines have it) or 'rgb'; a single channel is stored in grey. No quality
+    leaves an image as it is. Severities: the benchmark's, 25, 18, 15, 10, 7. Not differentiable.
     """
 
     channels: str = 'bgr'
