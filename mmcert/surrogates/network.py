@@ -227,7 +227,10 @@ class ImageEncoder(nn.Module):
 
     @torch.no_grad()
     def lipschitz(self) -> float:
-        """A proven l2 Lipschitz constant of F2: its layers' product; padding moves nothing apart."""
+        """A proven Lipschitz constant of F2 in l2, the product of its layers'.
+
+        Padding by a constant changes no difference of images.
+        """
         convolutions = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
         return math.prod(convolution_norm(layer.weight, layer.stride[0]) for layer in convolutions)
 
