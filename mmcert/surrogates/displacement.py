@@ -113,10 +113,7 @@ class Displacement:
 
     @torch.no_grad()
     def __call__(
-        self,
-        image: torch.Tensor,
-        parameters: torch.Tensor,
-        at_clean: torch.Tensor | None = None,
+        self, image: torch.Tensor, parameters: torch.Tensor, at_clean: torch.Tensor | None = None
     ) -> torch.Tensor:
         """D of an image (C, H, W) in [0, 1] at parameters (N, P), shape (N,), float64.
 

@@ -272,7 +272,7 @@ class MeanOfMoves(Transformation):
         that follows from those of the four factors, signs kept: copies that move against each
         other cancel. The interval is cut into parts in which no position moves more than
         ``REACH``; in each, the l2 norm of the values' largest absolute derivatives bounds the
-        speed, and L is the largest of them. With smaller parts the bound tends to that speed.
+        speed, and L is the largest of them. As the parts shrink, L tends to the largest speed.
         """
         first, last = self.check_interval(low, high)
         values = images.to(torch.float64)
