@@ -27,6 +27,7 @@ from mmcert.sampling import (
     collect_votes,
     input_digest,
 )
+from mmcert.sampling.batching import is_out_of_memory
 from mmcert.sampling.passes import Segment
 from mmcert.votes import VotesFileError, VotesRecord, VotesStore
 
@@ -39,7 +40,8 @@ class Certifier:
     The theorem is about a deterministic function: what the base model makes of an input must depend
     on that input alone, not on random numbers, earlier calls or other inputs of the batch. Call
     ``model.eval()``, and seed inside the function whatever it draws. Before the first input is
-    sampled, two passes of a plain function over it, without noise, must agree.
+    sampled, two passes of a plain function over it, without noise, must agree, also beside other
+    inputs of a batch.
 
     Votes that lie in the store are found again, and an input that was broken off goes on where it
     stopped. Before an input is sampled, the plan is checked: the first input that cannot be
@@ -160,13 +162,14 @@ class Certifier:
             return CertifiedInput(found, plan, threshold, self.identity)
         if isinstance(model, PlainSegmentor) and not self._repeatable:
             with processes.fail_together(inputs.device):
-                model.require_repeatable(inputs)
+                self._require_repeatable(model, inputs)
             self._repeatable = True
         settings = replace(
             plan.sampling,
             batch_size=self._batch_sizes[inputs.shape],
             groups=() if plan.hierarchy is None else plan.hierarchy.groups,
         )
+        draws_of = model, inputs, plan.perturbation, settings
         options: dict[str, Any] = {
             'digest': digest,
             'on_draws': None if self.on_draws is None else partial(self.on_draws, name),
@@ -174,14 +177,11 @@ class Certifier:
             'processes': processes,
         }
         if plan.stopping is None:
-            votes = collect_votes(model, inputs, plan.perturbation, settings, **options)
+            votes = collect_votes(*draws_of, **options)
             processes.broadcast(lambda: self._put(record_of(votes=votes)))
         else:
             votes = collect_looks(
-                model,
-                inputs,
-                plan.perturbation,
-                settings,
+                *draws_of,
                 first=min(plan.first_look(num_components), plan.stopping.budget),
                 next_look=lambda votes: self._next_look(record_of(votes=votes), found),
                 start=None if found is None else found.votes,
@@ -204,6 +204,17 @@ class Certifier:
             meta={**meta, 'precision': precision},
         )  # fmt: skip
         return record_of, clean.size
+
+    def _require_repeatable(self, model: PlainSegmentor, inputs: torch.Tensor) -> None:
+        """Refuses a function whose passes over an input differ."""
+        in_batches = not self._batch_sizes[inputs.shape].one_by_one
+        try:
+            model.require_repeatable(inputs, in_batches=in_batches)
+        except (RuntimeError, MemoryError) as error:
+            if not (in_batches and is_out_of_memory(error)):
+                raise
+            # Two inputs at once may not fit.
+            model.require_repeatable(inputs, in_batches=False)
 
     def _next_look(self, record: VotesRecord, found: VotesRecord | None) -> int | None:
         """Stores the votes of a look, and decides about the next one."""

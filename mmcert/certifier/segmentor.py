@@ -61,26 +61,35 @@ class PlainSegmentor:
 
     def with_margin(self, inputs: torch.Tensor) -> Labelled:
         """Labels of one input, and how clear each of them is if the function returns scores."""
-        self.device, output = inputs.device.type, self.segment([inputs])
+        return self._first_of([inputs])
+
+    def _first_of(self, inputs: list[torch.Tensor]) -> Labelled:
+        """Labels and margins of the first input of a batch."""
+        self.device, output = inputs[0].device.type, self.segment(inputs)
         if not isinstance(output, LogitMaps):
-            return checked_labels(output, 1, self.num_classes)[0], None
-        labels, margin = clear_labels(output)
+            return checked_labels(output, len(inputs), self.num_classes)[0], None
+        labels, margin = clear_labels(output.with_scores(output.scores[:1]))
         check_range(labels, self.num_classes)
         return labels, margin
 
-    def require_repeatable(self, inputs: torch.Tensor) -> None:
+    def require_repeatable(self, inputs: torch.Tensor, *, in_batches: bool) -> None:
         """Raises ``UnrepeatableModelError`` if two passes over an input differ.
 
-        A check, not a proof: randomness that leaves this input's labels as they are is not seen.
+        With ``in_batches`` it lies beside itself in one pass and beside half of itself in the
+        other, so that batch statistics show as well. A check, not a proof: what leaves the labels
+        of this input as they are is not seen.
         """
-        first, second = self.with_margin(inputs), self.with_margin(inputs)
+        companions = ([inputs], [inputs / 2]) if in_batches else ([], [])
+        first, second = (self._first_of([inputs, *others]) for others in companions)
         if differing := count_differing(first, second):
+            beside = ', beside another one in a batch,' if in_batches else ''
             raise UnrepeatableModelError(
-                f'two passes of the base model over the same input differ at {differing} of '
-                f'{first[0].numel()} components, but what is smoothed must be a deterministic '
-                'function of its input. Switch dropout and batch statistics off with model.eval(), '
-                'and seed inside the function whatever random numbers it needs, by its input. On a '
-                'CUDA device torch.use_deterministic_algorithms(True) may be missing'
+                f'two passes of the base model over the same input{beside} differ at {differing} '
+                f'of {first[0].numel()} components, but what is smoothed must be a deterministic '
+                'function of its input alone. Switch dropout and batch statistics off with '
+                'model.eval(), and seed inside the function whatever random numbers it needs, by '
+                'its input. On a CUDA device torch.use_deterministic_algorithms(True) may help, '
+                'and batch_size=1 where inputs of a batch cannot be kept apart'
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,8 +17,8 @@ class NoisySegDataPreProcessor(SegDataPreProcessor):
     """mmsegmentation's preprocessor with Gaussian noise on the training images.
 
     The noise is added on the model's device, before normalisation and padding, to the image that
-    the pipeline delivers; in testing nothing is added. Where the noise must come before a resize
-    or crop of the pipeline, use the transform ``mmcert.AddGaussianNoise`` instead.
+    the pipeline delivers; in testing nothing is added. Where the noise must come before a resize or
+    crop of the pipeline, use the transform ``mmcert.AddGaussianNoise`` instead.
 
     Args:
         sigma (float | Sequence[float]): Noise level in [0, 1] image units, or a range (low, high)

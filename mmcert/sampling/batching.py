@@ -64,6 +64,11 @@ class BatchSize:
         """A batch size of what was asked for; one that is given is shared."""
         return size if isinstance(size, BatchSize) else cls(size, logger)
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether no pass will have more than one draw."""
+        return self.size == 1 and not self.searching
+
     def run(self, passes: Callable[[int], Result], device: torch.device, most: int) -> Result:
         """Runs a pass of at most ``most`` draws, halved where memory runs out.
 

@@ -14,13 +14,9 @@ Arrays = dict[str, NDArray]
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """What the draws of a stage have counted so far.
+    """What the first ``done`` draws of a stage have counted, from draw ``start``.
 
-    Attributes:
-        stage (int): ``draws.SELECTION`` or ``draws.ESTIMATION``.
-        start (int): First draw of the count.
-        done (int): Draws that were counted.
-        arrays (dict): The counts, and the guess that they belong to.
+    ``arrays`` hold the counts, and the guess that they belong to.
     """
 
     stage: int

@@ -179,13 +179,10 @@ class TileDecoder:
 class Axis:
     """Positions of pixels along one axis, in blocks of neighbours between the same two points.
 
-    Blocks are padded to the longest one by repeating positions of theirs.
-
-    Attributes:
-        tile (torch.Tensor): Lower point of each position, shape (H,), int64.
-        positions (torch.Tensor): Positions of each block, shape (P, G), int64.
-        block_tile (torch.Tensor): Lower point of each block, shape (G,), int64.
-        weights (tuple): Weights of the lower and the upper point there, each of shape (P, G).
+    ``tile`` (H,) holds the lower point of each position, ``positions`` (P, G) the positions of each
+    block, ``block_tile`` (G,) its lower point, and ``weights`` those of the lower and the upper
+    point there, each of shape (P, G). Blocks are padded to the longest one by repeating positions
+    of theirs.
     """
 
     tile: torch.Tensor

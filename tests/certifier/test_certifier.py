@@ -1,5 +1,7 @@
 """Certification of a plain PyTorch model, without any framework."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -79,10 +81,10 @@ def test_stored_votes_are_found_and_other_models_and_plans_refused(model, image,
     plan, log = plan_of(), []
     store = plan.open_store(tmp_path, weights_digest(model))
     first = Certifier(plan, store=store).certify(segment_of(model, log), image, name='a')
-    assert sum(log) == 1 + 2 + 108, 'base prediction, comparison of two passes, draws'
+    assert sum(log) == 1 + 4 + 108, 'base prediction, two passes of two inputs, draws'
     again = Certifier(plan, store=store)
     found = again.certify(segment_of(model, log), image, name='a', label=first.maps['pred'])
-    assert sum(log) == 1 + 2 + 108, 'nothing was sampled'
+    assert sum(log) == 1 + 4 + 108, 'nothing was sampled'
     assert (found.maps['cert'] == first.maps['cert']).all()
     # Another label, the same votes; they answer other settings without the model.
     [record] = read_folder(tmp_path)
@@ -133,7 +135,20 @@ def drawing_scores(images):
     return LogitMaps(torch.randn(len(images), 3, 6, 8), (12, 16))
 
 
-@pytest.mark.parametrize('segment', [dropping, stateful, drawing_scores])
+class BatchStatistics:
+    """Normalised by the batch, as by a model that was left in training mode."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.BatchNorm2d(3)
+        )
+
+    def __call__(self, images):
+        return self.model(torch.stack(list(images))).argmax(1)
+
+
+@pytest.mark.parametrize('segment', [dropping, stateful, drawing_scores, BatchStatistics()])
 def test_a_function_that_is_not_deterministic_is_refused(image, tmp_path, segment):
     plan = plan_of()
     certifier = Certifier(plan, store=plan.open_store(tmp_path, 'x'))
@@ -150,7 +165,23 @@ def test_two_passes_are_compared_once(model, image):
     log, certifier = [], Certifier(plan_of())
     certifier.certify(segment_of(model, log), image)
     certifier.certify(segment_of(model, log), image + 0.01)
-    assert sum(log) == 2 * (1 + 108) + 2
+    assert log[:3] == [1, 2, 2] and sum(log) == 2 * (1 + 108) + 4
+
+
+def test_where_inputs_go_one_by_one_or_two_do_not_fit_the_passes_have_one(model, image):
+    plan = plan_of()
+    alone, log = replace(plan, sampling=replace(plan.sampling, batch_size=1)), []
+    Certifier(alone).certify(segment_of(model, log), image)
+    assert set(log) == {1} and sum(log) == 1 + 2 + 108
+    log.clear()
+
+    def small(images):
+        if len(images) > 1:
+            raise MemoryError
+        return segment_of(model, log)(images)
+
+    Certifier(plan).certify(small, image)
+    assert sum(log) == 1 + 2 + 108
 
 
 def test_groups_are_counted_where_there_is_a_hierarchy(model, image):
