@@ -9,36 +9,16 @@ such a function when the content of each input seeds these generators.
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from mmengine.logging import print_log
-from mmengine.model import BaseModel
 
-from mmcert.certifier.segmentor import Labelled, UnrepeatableModelError, count_differing
 from mmcert.sampling import input_digest
 
 Result = TypeVar('Result')
-
-SEEDED = (
-    "the base model draws random numbers; the global generators (torch's, NumPy's, Python's) are "
-    'seeded by the content of each perturbed input, which goes through the model by itself: what '
-    'is certified is the model with these numbers, a function of its input'
-)
-"""What certificates say of a model that draws random numbers."""
-
-UNREPEATABLE = (
-    'two passes over the same input differ although the global generators were seeded alike, as '
-    "with a CUDA device's kernels that add in no fixed order: what is certified is the model "
-    'averaged over its own randomness, provided that this is independent from draw to draw; votes '
-    'of another run may differ'
-)
-"""What certificates say of a model that gives other labels in another pass."""
 
 
 class GeneratorStates:
@@ -151,58 +131,3 @@ class RandomNumbers:
 def joined(parts: list[torch.Tensor]) -> torch.Tensor:
     """What ``RandomNumbers.run`` returned as one batch; not copied if it is one already."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-_DIFFERING: WeakKeyDictionary[BaseModel, dict[Hashable, int]] = WeakKeyDictionary()
-"""Of each model and its settings: components at which two passes differed."""
-
-
-class Repeatability:
-    """Whether a model gives the same labels again: tested once for a model and its settings.
-
-    The ``settings`` are everything about its use that may change its output.
-    """
-
-    def __init__(self, base: BaseModel, *settings: Hashable) -> None:
-        self.base = base
-        self.settings = (next(base.parameters()).device, *settings)
-
-    @property
-    def differing(self) -> int | None:
-        """Components at which two passes differed; None before the test."""
-        return _DIFFERING.get(self.base, {}).get(self.settings)
-
-    def check(self, first: Labelled, again: Callable[[], Labelled]) -> None:
-        """Compares a pass over an input with another one, unless that was done before.
-
-        Raises:
-            UnrepeatableModelError: If labels, or margins by more than a step, differ and the model
-                is on the CPU.
-        """
-        if self.differing is not None:
-            return
-        differing = count_differing(first, again())
-        if differing:
-            found = (
-                f'two passes of {type(self.base).__name__} over the same input differ at '
-                f'{differing} of {first[0].numel()} components, although the global generators '
-                "(torch's, NumPy's, Python's) were in the same state: "
-            )
-            if first[0].device.type == 'cpu':
-                raise UnrepeatableModelError(
-                    f'{found}the model has a random generator or a state of its own, so it is no '
-                    'function of its input, and votes would change from run to run. Let it draw '
-                    'from the global generators, which mmcert seeds by the input, make its '
-                    'generator anew in every pass, or keep it from changing its state in testing. '
-                    'If only the order of additions in several threads changes, set '
-                    'OMP_NUM_THREADS=1'
-                )
-            print_log(
-                f'{found}the certificates are of the model averaged over its own randomness, '
-                'provided that this is independent from draw to draw, and votes of another run may '
-                'differ. If kernels of the device are the cause, '
-                'torch.use_deterministic_algorithms(True) may help',
-                logger='current',
-                level=logging.WARNING,
-            )
-        _DIFFERING.setdefault(self.base, {})[self.settings] = differing

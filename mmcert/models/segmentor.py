@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 
-from mmcert.certifier.segmentor import Labelled
+from mmcert.certifier.segmentor import Labelled, UnrepeatableModelError, count_differing
 from mmcert.models.precision import PrecisionSettings
-from mmcert.models.randomness import SEEDED, UNREPEATABLE, RandomNumbers, Repeatability
+from mmcert.models.randomness import RandomNumbers
 from mmcert.sampling import LogitMaps
 from mmcert.votes import Grid
+
+SEEDED = (
+    "the base model draws random numbers; the global generators (torch's, NumPy's, Python's) are "
+    'seeded by the content of each perturbed input, which goes through the model by itself: what '
+    'is certified is the model with these numbers, a function of its input'
+)
+"""What certificates say of a model that draws random numbers."""
+
+UNREPEATABLE = (
+    'two passes over the same input differ although the global generators were seeded alike, as '
+    "with a CUDA device's kernels that add in no fixed order: what is certified is the model "
+    'averaged over its own randomness, provided that this is independent from draw to draw; votes '
+    'of another run may differ'
+)
+"""What certificates say of a model that gives other labels in another pass."""
+
+_DIFFERING: WeakKeyDictionary[BaseModel, dict[Hashable, int]] = WeakKeyDictionary()
+"""Of each model and its settings: components at which two passes differed."""
 
 
 class RepeatableSegmentor(ABC):
     """A model of OpenMMLab that gives an input the same labels in every batch, run and process.
 
     Random numbers that the model draws are seeded by the input (see ``RandomNumbers``). Before the
-    first input is sampled, two passes over it must agree (see ``Repeatability``).
+    first input is sampled, two passes over it must agree.
 
     Args:
         base (BaseModel): A trained segmentor.
@@ -41,7 +62,7 @@ class RepeatableSegmentor(ABC):
         self.base = base
         self.precision = precision or PrecisionSettings()
         self._random = RandomNumbers(together)
-        self._repeats = Repeatability(base, self.precision, *settings)
+        self._settings = (next(base.parameters()).device, self.precision, *settings)
 
     def __call__(self, inputs: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
         """Labels B perturbed inputs: label maps (B, ...), integers, or the logits that give them.
@@ -50,7 +71,7 @@ class RepeatableSegmentor(ABC):
             SegmentorOutputError: If a score is NaN or infinite.
             UnrepeatableModelError: If two passes over the first input ever seen differ.
         """
-        if self._repeats.differing is None:
+        if self.differing is None:
             self.with_margin(inputs[0])
         return self._output(inputs)
 
@@ -62,15 +83,49 @@ class RepeatableSegmentor(ABC):
             UnrepeatableModelError: If it is the first input, and another pass over it differs.
         """
         found = self._with_margin(inputs)
-        self._repeats.check(found, lambda: self._with_margin(inputs))
+        if self.differing is None:
+            self._compare(found, self._with_margin(inputs))
         return found
+
+    @property
+    def differing(self) -> int | None:
+        """Components at which two passes of the model, used in this way, differed, if compared."""
+        return _DIFFERING.get(self.base, {}).get(self._settings)
+
+    def _compare(self, first: Labelled, second: Labelled) -> None:
+        """Refuses a model on the CPU, and warns of one on another device, whose passes differ."""
+        differing = count_differing(first, second)
+        if differing:
+            found = (
+                f'two passes of {type(self.base).__name__} over the same input differ at '
+                f'{differing} of {first[0].numel()} components, although the global generators '
+                "(torch's, NumPy's, Python's) were in the same state: "
+            )
+            if first[0].device.type == 'cpu':
+                raise UnrepeatableModelError(
+                    f'{found}the model has a random generator or a state of its own, so it is no '
+                    'function of its input, and votes would change from run to run. Let it draw '
+                    'from the global generators, which mmcert seeds by the input, make its '
+                    'generator anew in every pass, or keep it from changing its state in testing. '
+                    'If only the order of additions in several threads changes, set '
+                    'OMP_NUM_THREADS=1'
+                )
+            print_log(
+                f'{found}the certificates are of the model averaged over its own randomness, '
+                'provided that this is independent from draw to draw, and votes of another run may '
+                'differ. If kernels of the device are the cause, '
+                'torch.use_deterministic_algorithms(True) may help',
+                logger='current',
+                level=logging.WARNING,
+            )
+        _DIFFERING.setdefault(self.base, {})[self._settings] = differing
 
     def to_dict(self) -> dict[str, Any]:
         """What certificates say of the arithmetic, once an input was labelled, as JSON values."""
         values = self.precision.to_dict(next(self.base.parameters()).device)
         if self._random.drawn:
             values['random_numbers'] = SEEDED
-        if self._repeats.differing:
+        if self.differing:
             values |= {'repeatable': False, 'certified_model': UNREPEATABLE}
         return values
 

@@ -17,11 +17,11 @@ from mmseg.structures import SegDataSample
 
 from mmcert.certifier import UnrepeatableModelError
 from mmcert.engine import SmoothingConfig
-from mmcert.models import ImageSegmentor, SmoothedSegmentor, randomness
+from mmcert.models import ImageSegmentor, SmoothedSegmentor
+from mmcert.models import segmentor as models_segmentor
 from mmcert.models.randomness import (
     GeneratorStates,
     RandomNumbers,
-    Repeatability,
     seeded,
 )
 from mmcert.perturbations import GaussianNoise
@@ -243,27 +243,26 @@ def test_a_state_of_the_models_own_is_refused():
 def test_a_model_is_compared_again_in_other_arithmetic():
     base = model()
     segmentor(base).with_margin(image())
-    assert Repeatability(base).differing is None
-    segmentor(base, flip=True).with_margin(image())
-    assert len(randomness._DIFFERING[base]) == 2
+    mirrored = segmentor(base, flip=True)
+    assert mirrored.differing is None
+    mirrored.with_margin(image())
+    assert mirrored.differing == segmentor(base).differing == 0
 
 
 def test_where_a_device_does_not_repeat_itself_the_certificate_says_so(monkeypatch, caplog):
     """As on a CUDA device; none is needed to see what is said."""
     base = model()
-    repeats = Repeatability(base)
+    segment = segmentor(base)
     labels = torch.zeros(2, 3, dtype=torch.int64, device='meta')
     margin = torch.zeros(2, 3, dtype=torch.uint8, device='meta')
     # A tensor of another device than the CPU; its sum is asked for once.
     monkeypatch.setattr(torch.Tensor, '__int__', lambda tensor: 4, raising=False)
     said = []
-    monkeypatch.setattr(randomness, 'print_log', lambda words, **options: said.append(words))
-    repeats.check((labels, margin), lambda: (labels, margin))
-    repeats.check((labels, margin), lambda: pytest.fail('compared before'))
-    assert len(said) == 1
+    monkeypatch.setattr(models_segmentor, 'print_log', lambda words, **options: said.append(words))
+    segment._compare((labels, margin), (labels, margin))
+    segment.with_margin(image())
+    assert len(said) == 1, 'not compared again'
     assert 'averaged over its own randomness' in said[0]
-    segment = segmentor(base)
-    segment._repeats = repeats
     assert segment.to_dict()['repeatable'] is False
     assert 'independent from draw to draw' in segment.to_dict()['certified_model']
 
@@ -273,13 +272,13 @@ def test_a_margin_that_moves_counts_as_well():
     first = torch.tensor([10, 20, 30], dtype=torch.uint8)
     for second, differing in (([11, 20, 29], 0), ([12, 20, 30], 1)):
         margin = torch.tensor(second, dtype=torch.uint8)
-        repeats = Repeatability(model())
+        segment = segmentor(model())
         if differing:
             with pytest.raises(UnrepeatableModelError, match='at 1 of 3 components'):
-                repeats.check((labels, first), lambda margin=margin: (labels, margin))
+                segment._compare((labels, first), (labels, margin))
         else:
-            repeats.check((labels, first), lambda margin=margin: (labels, margin))
-            assert repeats.differing == 0
+            segment._compare((labels, first), (labels, margin))
+            assert segment.differing == 0
 
 
 def test_seeds_are_put_back_after_an_error():
