@@ -15,6 +15,9 @@ from typing import Any, BinaryIO
 
 _STARTED = time.time()
 
+WRITING_SECONDS = 3600.0
+"""How long a file may take to write, on a slow file system and with clocks that differ."""
+
 
 @contextlib.contextmanager
 def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -62,11 +65,12 @@ def _beside(path: str | os.PathLike[str]) -> Path:
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Removes what ``atomic_writer`` was writing in a folder when its process was killed.
 
-    Files that are newer than this process are left alone: others may be writing them.
+    Files that were touched in the hour before this process began, or later, are left alone: others,
+    on this machine or another, may be writing them.
     """
     for file in Path(folder).glob('.*.tmp'):
         with contextlib.suppress(OSError):
-            if file.stat().st_mtime < _STARTED:
+            if file.stat().st_mtime < _STARTED - WRITING_SECONDS:
                 file.unlink()
 
 

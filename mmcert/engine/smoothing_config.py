@@ -23,6 +23,7 @@ from mmcert.models.precision import PrecisionSettings
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.perturbations import Perturbation
 from mmcert.sampling import SamplingSettings
+from mmcert.votes.shards import Shard
 
 DISTRIBUTE = ('images', 'draws')
 """What the processes of a run may share."""
@@ -81,6 +82,8 @@ class SmoothingConfig:
         cuda_graphs (bool): Whether backbone and neck are replayed as CUDA graphs.
         distribute (str): What several processes share: 'images' (each certifies its own), or
             'draws' (all sample the same image).
+        shard (str | None): Certifies one shard of the data set: '3/16' is the third of each 16
+            images. For independent jobs that share a votes folder.
         save_seconds (float): How often the votes of an image that takes long are stored.
         out_dir (str | None): Where results go; by default ``certified`` in the work folder.
         votes_dir (str | None): Where votes are kept and found again; 'auto' is a folder in
@@ -116,6 +119,7 @@ class SmoothingConfig:
     compile: bool | str = False
     cuda_graphs: bool = False
     distribute: str = 'images'
+    shard: str | None = None
     save_seconds: float = 120.0
     out_dir: str | None = None
     votes_dir: str | None = 'auto'
@@ -156,6 +160,10 @@ class SmoothingConfig:
         settings = self._settings(perturbation)
         n, stopping = self._estimation_draws(perturbation)
         _check_choice('distribute', self.distribute, DISTRIBUTE)
+        if self.shard is not None:
+            Shard.parse(self.shard)
+            if self.votes_dir is None:
+                raise ValueError('shard needs a folder of votes: votes_dir must not be None')
         for name in ('flip', 'strict_weights'):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from mmengine.dist import get_rank, is_main_process
@@ -18,6 +19,7 @@ from mmcert.engine.pipeline import require_unaltered_images
 from mmcert.engine.progress import Progress
 from mmcert.engine.provenance import RunInfo
 from mmcert.engine.results import ResultsWriter
+from mmcert.engine.sharding import sharded_loader, source_names
 from mmcert.engine.smoothing_config import smoothing_of
 from mmcert.engine.weights import mismatches, require_loaded
 from mmcert.evaluation import CertifiedMetric
@@ -27,6 +29,7 @@ from mmcert.registry import HOOKS
 from mmcert.sampling import ProcessGroup
 from mmcert.visualization import CertifiedVisualizer
 from mmcert.votes import VotesStore
+from mmcert.votes.shards import Manifest, Shard
 from mmcert.votes.store import fingerprint
 
 
@@ -50,6 +53,7 @@ class SmoothingHook(Hook):
     def __init__(self) -> None:
         self._mismatches: list[str] | None = None
         self._undo = contextlib.ExitStack()
+        self._finish_shard: Callable[..., None] | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Reads and checks ``smoothing``."""
@@ -67,7 +71,13 @@ class SmoothingHook(Hook):
     def before_test_epoch(self, runner: Runner) -> None:
         """Puts the smoothed model in place of the base model, and the metric beside the others."""
         self._undo.close()  # What a test that was broken off has left.
-        config, run, processes = self.config, RunInfo(runner), ProcessGroup()
+        config, loop = self.config, runner.test_loop
+        shard = None if config.shard is None else Shard.parse(config.shard)
+        if shard is not None:
+            self._undo.callback(setattr, loop, 'dataloader', loop.dataloader)
+            sources = source_names(loop.dataloader.dataset)
+            loop.dataloader = sharded_loader(runner, shard)
+        run, processes = RunInfo(runner), ProcessGroup()
         if config.strict_weights:
             trained = self._mismatches is None and _iteration(runner) > 0
             require_loaded([] if trained else self._mismatches)
@@ -99,6 +109,21 @@ class SmoothingHook(Hook):
             store = VotesStore(folder, sampling, run.provenance(plan, identity))
             if found := len(list(store.folder.glob('*.npz'))):
                 runner.logger.info(f'{found} {plan.adapter.word}s have votes in {folder} already')
+        self._finish_shard, results_dir = None, self.out_dir
+        if shard is not None:
+            assert store is not None
+            # Jobs of other shards may write to the same folders.
+            results_dir = self.out_dir / f'shard-{shard.file_name}'
+            task = {
+                'num_classes': len(run.classes),
+                'classes': run.metainfo.get('classes') or (),
+                'ignore_index': run.ignore_index,
+                **asked,
+            }
+            settings = asdict(plan.settings)
+            manifest = Manifest.of(shard, sources, sampling=sampling, settings=settings, task=task)
+            manifest.begin(store.folder, write=is_main_process())
+            self._finish_shard = partial(manifest.finish, store.folder)
         self._progress = Progress(
             run.batches, plan.most_draws, plan.adapter.word, runner.logger, processes.size
         )
@@ -112,7 +137,7 @@ class SmoothingHook(Hook):
             processes=processes,
         )
         self._metric = CertifiedMetric(
-            len(run.classes), run.ignore_index, plan.hierarchy, out_dir=str(self.out_dir)
+            len(run.classes), run.ignore_index, plan.hierarchy, out_dir=str(results_dir)
         )
         self._metric.dataset_meta = run.metainfo
 
@@ -145,10 +170,12 @@ class SmoothingHook(Hook):
         )
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Hands the certified metrics to the visualisation backends."""
+        """Hands the certified metrics to the visualisation backends, and records a whole shard."""
         if metrics and is_main_process():
             ours = {k: v for k, v in metrics.items() if k.startswith(('certified/', 'estimated/'))}
             runner.visualizer.add_scalars(ours, step=_iteration(runner))
+        if self._finish_shard is not None and (summary := self._metric.summary) is not None:
+            self._finish_shard([(one.name, one.certificate) for one in summary.results])
 
     def after_test(self, runner: Runner) -> None:
         """Puts the base model back."""

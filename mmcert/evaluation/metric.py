@@ -35,6 +35,8 @@ class CertifiedMetric(BaseMetric):
 
     Attributes:
         running (ConfusionCounts): The counts of all inputs that this process has seen.
+        summary (Summary | None): The results of all processes, in the main one, once they are
+            pooled.
     """
 
     # ``compute_metrics`` gives full names: their beginning depends on the results.
@@ -54,6 +56,7 @@ class CertifiedMetric(BaseMetric):
         self.hierarchy = hierarchy
         self.out_dir = out_dir
         self.running = total([], num_classes)
+        self.summary: Summary | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Counts a batch of certified samples."""
@@ -80,7 +83,7 @@ class CertifiedMetric(BaseMetric):
             rates = total([], self.num_classes).rates()
             return {f'certified/{name}': rate for name, rate in rates.items()}
         classes = (self.dataset_meta or {}).get('classes') or ()
-        summary = Summary(results, self.num_classes, classes)
+        self.summary = summary = Summary(results, self.num_classes, classes)
         print_log(summary.describe(), logger=MMLogger.get_current_instance())
         if self.out_dir is not None:
             write_summary(summary, self.out_dir)

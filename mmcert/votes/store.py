@@ -31,6 +31,15 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text, digest_size=8).hexdigest()
 
 
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Which settings differ, for a message."""
+    return '; '.join(
+        f'{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here'
+        for key in sorted(theirs.keys() | ours.keys())
+        if theirs.get(key) != ours.get(key)
+    )
+
+
 class VotesStore:
     """Votes files of one run, one per image.
 
@@ -68,7 +77,8 @@ class VotesStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe = self.folder / f'.probe-{os.getpid()}'
             probe.touch()
-            probe.unlink()
+            # Containers on several machines may share the folder, and all have one process id.
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise OSError(
                 f'the votes folder {self.folder} cannot be written ({error}); {ELSEWHERE}, or None '
@@ -93,15 +103,10 @@ class VotesStore:
             return None
         if record.meta.get('fingerprint') != self.fingerprint:
             theirs = record.meta.get('sampling', {})
-            differing = [
-                f'{key}: {theirs.get(key)!r} there, {self.sampling.get(key)!r} here'
-                for key in sorted(theirs.keys() | self.sampling.keys())
-                if theirs.get(key) != self.sampling.get(key)
-            ]
             old = 'scheme' in theirs and theirs['scheme'] != self.sampling.get('scheme')
             raise FingerprintError(
                 f'{self.path(name)} holds votes that were sampled otherwise '
-                f'({"; ".join(differing)}). Nothing was overwritten: {ELSEWHERE}.'
+                f'({differences(theirs, self.sampling)}). Nothing was overwritten: {ELSEWHERE}.'
                 + ' (The scheme is how draws are made: votes of another one must be sampled anew.)'
                 * old
             )

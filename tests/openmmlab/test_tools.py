@@ -176,6 +176,26 @@ def test_two_processes_give_the_votes_of_one(written_config, tmp_path, distribut
     assert len(list((tmp_path / 'work2/certified').glob('vis-*/*.png'))) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('distribute', ['images', 'draws'])
+def test_two_processes_share_a_shard(written_config, tmp_path, distribute):
+    config, checkpoint = written_config
+    run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
+    shared = tmp_path / 'shared'
+    for shard in ('1/2', '2/2'):
+        run_tool(
+            '-m', 'torch.distributed.run', '--nproc-per-node=2', '--master-port=29534',
+            'tools/test.py', config, checkpoint, '--launcher=pytorch',
+            '--work-dir', tmp_path / 'jobs' / shard[0],
+            '--cfg-options', f'smoothing.out_dir={shared}', 'smoothing.votes_dir=auto',
+            f'smoothing.distribute={distribute}', f'smoothing.shard={shard}',
+        )  # fmt: skip
+    assert votes_files(shared) == votes_files(tmp_path / 'votes')
+    run_tool('tools/merge.py', shared)
+    for name in ('summary.json', 'images.jsonl'):
+        assert (shared / name).read_bytes() == (tmp_path / 'work/certified' / name).read_bytes()
+
+
 def test_camvid_converter_brings_the_tutorial_layout_into_ours(tmp_path):
     source = tmp_path / 'CamVid'
     for split in ('train', 'val', 'test'):

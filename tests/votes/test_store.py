@@ -161,6 +161,9 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path):
     (old := tmp_path / '.b.npz-x1.tmp').touch()
     (new := tmp_path / '.c.npz-x2.tmp').touch()
     os.utime(old, (0, 0))
+    # Of a process that began before this one, perhaps on a machine whose clock differs.
+    minutes_ago = new.stat().st_mtime - 1800
+    os.utime(new, (minutes_ago, minutes_ago))
     VotesStore(tmp_path, {}, {})
     assert not old.exists()
     assert new.exists()
