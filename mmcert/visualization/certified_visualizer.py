@@ -32,10 +32,7 @@ class CertifiedVisualizer(SegLocalVisualizer):
     """
 
     def __init__(
-        self,
-        name: str = 'visualizer',
-        abstain_color: Sequence[int] = ABSTAIN_COLOR,
-        **kwargs: Any,
+        self, name: str = 'visualizer', abstain_color: Sequence[int] = ABSTAIN_COLOR, **kwargs: Any
     ) -> None:
         super().__init__(name=name, **kwargs)
         self.abstain_color = tuple(abstain_color)
