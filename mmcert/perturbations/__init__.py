@@ -16,7 +16,6 @@ from mmcert.perturbations.base import (
 from mmcert.perturbations.clouds import (
     AxisRotation,
     LogScale,
-    PointTransformation,
     PointTranslation,
     Rotation3D,
     RotationScale,
@@ -39,7 +38,6 @@ from mmcert.perturbations.images import (
     BrightnessContrast,
     CyclicTranslation,
     GaussianBlur,
-    ImageTransformation,
 )
 from mmcert.perturbations.noise import (
     AdditiveNoise,
@@ -66,14 +64,12 @@ __all__ = [
     'GaussianBlur',
     'GaussianNoise',
     'Guarantee',
-    'ImageTransformation',
     'InputThreshold',
     'Laplace',
     'LaplaceNoise',
     'LogScale',
     'Perturbation',
     'PointNoise',
-    'PointTransformation',
     'PointTranslation',
     'Rotation3D',
     'RotationScale',

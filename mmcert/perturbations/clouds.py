@@ -366,6 +366,7 @@ class _TwoParameters(PointTransformation):
     norm = 'l2 of the parameters, each divided by its sigma'
     unit = 'standard deviations of the parameters; semi_axes has the units of each'
     units: dict[str, str]
+    axis: str | list[float]
 
     def radius(self, tau: float, target: float = 0.5) -> float:
         """Phi^{-1}(tau) - Phi^{-1}(target): the l2 norm of parameters divided by their sigmas."""
@@ -379,11 +380,13 @@ class _TwoParameters(PointTransformation):
     def _extra(self, tau: float) -> dict[str, Any]:
         return {'semi_axes': self.semi_axes(tau), 'semi_axes_units': self.units}
 
-    def _ellipse_words(self, tau: float) -> str:
-        return ' and '.join(
+    def _attack(self, tau: float) -> str:
+        moved = self.attack_text.format(axis=_axis_words(self.axis))
+        sizes = ' and '.join(
             f'{name} up to {size:.4g} ({self.units[name]})'
             for name, size in self.semi_axes(tau).items()
         )
+        return f'{moved}, within the ellipse of {sizes},'
 
 
 @register
@@ -399,6 +402,7 @@ class TwistRotation(_TwoParameters):
     """
 
     units = {'twist': Twist.unit, 'rotation': 'radians'}
+    attack_text = 'twist with a rotation about {axis}'
     formula = (
         '{rotation about the axis by a * (height along it) + b : '
         '(a / sigma_twist)^2 + (b / sigma_rotation)^2 <= radius^2}'
@@ -412,12 +416,6 @@ class TwistRotation(_TwoParameters):
     def _move(self, points: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         twist, angle = parameter
         return _turn(points, self.axis, twist * _heights(points, self.axis) + angle)
-
-    def _attack(self, tau: float) -> str:
-        return (
-            f'twist with a rotation about {_axis_words(self.axis)}, within the ellipse of '
-            f'{self._ellipse_words(tau)},'
-        )
 
 
 @register
@@ -434,6 +432,7 @@ class RotationScale(_TwoParameters):
     """
 
     units = {'rotation': 'radians', 'scale': LogScale.unit}
+    attack_text = 'rotation about {axis} with a scaling about the origin'
     formula = (
         '{rotation by a about the axis and scaling by e^s about the origin : '
         '(a / sigma_rotation)^2 + (s / sigma_scale)^2 <= radius^2}'
@@ -453,12 +452,6 @@ class RotationScale(_TwoParameters):
 
     def _turn_normals(self, normals: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         return _turn(normals, self.axis, parameter[0])
-
-    def _attack(self, tau: float) -> str:
-        return (
-            f'rotation about {_axis_words(self.axis)} with a scaling about the origin, within the '
-            f'ellipse of {self._ellipse_words(tau)},'
-        )
 
 
 def _angle_words(radius: float) -> str:

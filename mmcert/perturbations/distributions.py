@@ -24,6 +24,7 @@ import torch
 from scipy.special import ndtri
 
 from mmcert.certify.checks import check_tau
+from mmcert.perturbations.base import check_flag
 from mmcert.perturbations.noise_level import validate_positive
 
 
@@ -219,8 +220,7 @@ class Uniform(Distribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.one_sided, bool):
-            raise ValueError(f'one_sided must be True or False, got {self.one_sided!r}')
+        check_flag(self.one_sided, 'one_sided')
 
     def describe(self) -> str:
         """As a formula."""

@@ -29,8 +29,7 @@ where the attack does not take them farther: blurred images overshoot a little."
 class ImageTransformation(ParametricTransformation):
     """A transformation of an image (C, H, W), rounded to 1/1024 of a level of an 8-bit image.
 
-    Attributes:
-        padding (str): What stands for the pixels outside the image.
+    ``padding`` says what stands for the pixels outside the image.
     """
 
     stage = IMAGE_STAGE
@@ -77,6 +76,7 @@ class GaussianBlur(ImageTransformation):
     unit = 'variance of the kernel, pixels^2 of the image as the test pipeline delivers it'
     norm = 'absolute value'
     padding = 'mirrored at the border, border pixels doubled (DCT-II)'
+    formula = '{Gaussian blur of kernel variance xi : 0 <= xi <= radius}'
 
     def __init__(self, law: Distribution | Mapping[str, Any]) -> None:
         self.law = build_distribution(law)
@@ -85,16 +85,7 @@ class GaussianBlur(ImageTransformation):
                 f'the variance of a blur is never negative, so its law must be Exponential, '
                 f'Uniform with one_sided=True, or FoldedNormal, got {self.law.describe()}'
             )
-        self.scales, self.distribution = (self.law.scale,), self.law.describe()
-
-    def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
-        """Draws variances, shape (B, 1), float64, in pixels^2."""
-        values = torch.empty((len(generators), 1), dtype=torch.float64, device=inputs.device)
-        return self.law.fill_batch(values, generators)
-
-    def radius(self, tau: float, target: float = 0.5) -> float:
-        """Largest variance of an attacking blur: the radius of the law, in pixels^2."""
-        return self.law.radius(tau, target)
+        self.scales, self.distribution = (1.0,), self.law.describe()
 
     def checked(self, parameter: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """A variance of at least 0; see the base class."""
@@ -111,9 +102,6 @@ class GaussianBlur(ImageTransformation):
     ) -> Iterator[torch.Tensor]:
         coefficients = dct(inputs)  # The draws share them.
         return (blurred(coefficients, variance) for variance in parameters)
-
-    def _attack_set(self, tau: float) -> str:
-        return '{Gaussian blur of kernel variance xi : 0 <= xi <= radius}'
 
     def _attack(self, tau: float) -> str:
         radius = self.radius(tau)
@@ -163,15 +151,17 @@ class BrightnessContrast(ImageTransformation):
     unit = IMAGE_UNIT
 
     def __init__(
-        self,
-        sigma_k: float,
-        sigma_b: float,
-        contrast_range: Sequence[float] = (1.0, 1.0),
+        self, sigma_k: float, sigma_b: float, contrast_range: Sequence[float] = (1.0, 1.0)
     ) -> None:
         self.sigma_k = validate_positive(sigma_k, 'sigma_k')
         self.sigma_b = validate_sigma(sigma_b, 'sigma_b')
         self.contrast_range = _contrast_range(contrast_range)
         self.scales = (self.sigma_k, self.sigma_b)
+        low, high = self.contrast_range
+        self.attack_text = (
+            'brightness offset up to {radius:.4g} (in {unit}) followed by a contrast factor '
+            f'from {low:.4g} to {high:.4g}'
+        )
 
     def check(self, inputs: torch.Tensor) -> None:
         """Refuses what is evidently no image (C, H, W) in [0, 1] units, attacked or not."""
@@ -181,14 +171,11 @@ class BrightnessContrast(ImageTransformation):
     def allowed_brightness(self, tau: float, k: float, target: float = 0.5) -> float | None:
         """Largest |b| of an attack e^k (x + b) that keeps a probability above ``target``.
 
-        Args:
-            tau (float): Probability threshold in [0.5, 1).
-            k (float): Logarithm of the attack's contrast factor.
-            target (float): What is to remain, in [0.5, 1).
+        It grows with k below 0 and falls above. Both probabilities lie in [0.5, 1).
 
         Returns:
             float | None: The bound, in [0, 1] image units; None if not even b = 0 is certified at
-            this contrast. It grows with k below 0 and falls above.
+            this contrast.
         """
         tau, target = check_tau(tau), check_tau(target)
         # How far the change of scale alone lowers tau.
@@ -198,10 +185,8 @@ class BrightnessContrast(ImageTransformation):
             left = 2 * ndtr(math.exp(k) * ndtri((1 + tau) / 2)) - 1
         else:
             left = tau
-        reach, shift = (
-            float(ndtri(left) - ndtri(target)) if left > 0 else -math.inf,
-            k / self.sigma_k,
-        )
+        reach = float(ndtri(left) - ndtri(target)) if left > 0 else -math.inf
+        shift = k / self.sigma_k
         if reach < abs(shift):
             return None
         return self.sigma_b * min(math.exp(-k), 1.0) * math.sqrt(reach**2 - shift**2)
@@ -211,15 +196,10 @@ class BrightnessContrast(ImageTransformation):
         return all(bound is not None for bound in self._end_bounds(tau, target))
 
     def radius(self, tau: float, target: float = 0.5) -> float:
-        """Largest |b| at every contrast in ``contrast_range``.
+        """Largest |b| at every contrast in ``contrast_range``, in [0, 1] image units.
 
-        Args:
-            tau (float): Probability threshold in [0.5, 1).
-            target (float): What is to remain, in [0.5, 1).
-
-        Returns:
-            float: The bound, in [0, 1] image units; 0 if ``target`` is not below ``tau``, or if tau
-            is too small for the range: see ``covers``.
+        It is 0 if ``target`` is not below ``tau``, or if tau is too small for the range: see
+        ``covers``.
         """
         return min(bound or 0.0 for bound in self._end_bounds(tau, target))
 
@@ -231,39 +211,28 @@ class BrightnessContrast(ImageTransformation):
         return (inputs + offset) * log_factor.exp()
 
     def _attack_set(self, tau: float) -> str:
-        if not self.covers(tau):
-            return '{the image itself}: tau is too small for contrast_range'
-        return '{x -> e^k (x + b) : e^k in contrast_range, |b| <= radius}'
-
-    def _attack(self, tau: float) -> str:
-        low, high = self.contrast_range
-        return (
-            f'brightness offset up to {self.radius(tau):.4g} (in {IMAGE_UNIT}) followed by a '
-            f'contrast factor from {low:.4g} to {high:.4g}'
-        )
+        if self.covers(tau):
+            return '{x -> e^k (x + b) : e^k in contrast_range, |b| <= radius}'
+        return '{the image itself}: tau is too small for contrast_range'
 
     def _claim(self, tau: float) -> str:
+        if self.covers(tau):
+            return super()._claim(tau)
         low, high = self.contrast_range
-        if not self.covers(tau):
-            return (
-                f'tau={tau:g} is too small for contrast factors from {low:.4g} to {high:.4g}: '
-                'nothing but the image itself is certified'
-            )
-        return super()._claim(tau)
+        return (
+            f'tau={tau:g} is too small for contrast factors from {low:.4g} to {high:.4g}: nothing '
+            'but the image itself is certified'
+        )
 
     def _extra(self, tau: float) -> dict[str, Any]:
-        covered = self.covers(tau)
-        low, high = self.contrast_range
-        first, last = self._end_bounds(tau, 0.5)
-        bounds = zip(
-            (low, 1.0, high), (first, self.allowed_brightness(tau, 0.0), last), strict=True
-        )
+        covered, (low, high) = self.covers(tau), self.contrast_range
         return {
             **super()._extra(tau),
             'covers_contrast_range': covered,
             'certified_contrast': [low, high] if covered else [1.0, 1.0],
             'brightness_at_contrast': [
-                {'contrast': contrast, 'largest_b': bound} for contrast, bound in bounds
+                {'contrast': factor, 'largest_b': self.allowed_brightness(tau, math.log(factor))}
+                for factor in (low, 1.0, high)
             ],
         }
 
@@ -282,8 +251,7 @@ class CyclicTranslation(ImageTransformation):
     Labels move with the content (``moves_labels``): a component is a position v of the clean image,
     and the base model's class there under the shift theta is what it predicts at v + theta.
     ``map_labels`` turns the label map of a shifted image into that frame, and the sampler counts no
-    other. A certificate says: after the attack xi, the class of the content at v
-    is found at v + xi.
+    other. A certificate says: after the attack xi, the class of the content at v is at v + xi.
 
     Args:
         sigma (float): Standard deviation of each entry of t, in pixels.
@@ -298,6 +266,8 @@ class CyclicTranslation(ImageTransformation):
     padding = 'cyclic'
     rounding = 'none: a shift changes no value'
     distribution = 'N(0, sigma^2 I_2) of (dy, dx), rounded to whole pixels'
+    formula = '{cyclic translation by whole (dy, dx) : dy^2 + dx^2 <= radius^2}'
+    attack_text = 'cyclic translation by whole pixels, up to {radius:.4g} of them in l2 norm'
 
     def __init__(self, sigma: float) -> None:
         self.sigma = validate_positive(sigma)
@@ -335,13 +305,6 @@ class CyclicTranslation(ImageTransformation):
     def _transform(self, inputs: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         return _rolled(inputs, parameter)
 
-    def _attack_set(self, tau: float) -> str:
-        return '{cyclic translation by whole (dy, dx) : dy^2 + dx^2 <= radius^2}'
-
-    def _attack(self, tau: float) -> str:
-        radius = self.radius(tau)
-        return f'cyclic translation by whole pixels, up to {radius:.4g} of them in l2 norm'
-
     def _extra(self, tau: float) -> dict[str, Any]:
         return {**super()._extra(tau), 'covered_shifts': self.covered_shifts(tau)}
 
@@ -355,9 +318,8 @@ def _contrast_range(contrast_range: Sequence[float]) -> tuple[float, float]:
     try:
         low, high = contrast_range
     except (TypeError, ValueError):
-        raise ValueError(
-            f'contrast_range must be two factors (low, high), got {contrast_range!r}'
-        ) from None
+        message = f'contrast_range must be two factors (low, high), got {contrast_range!r}'
+        raise ValueError(message) from None
     low, high = (validate_positive(end, 'contrast_range') for end in (low, high))
     if not low <= 1 <= high:
         raise ValueError(

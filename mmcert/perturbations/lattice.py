@@ -46,29 +46,20 @@ HALF = 0.5
 """Added before rounding down: halves go up."""
 
 
-def level_noise(inputs: torch.Tensor, draws: int, scale: float) -> torch.Tensor:
-    """An empty batch (B, *inputs.shape), in the precision that noise of a scale in levels needs."""
-    drawn = torch.float32 if scale <= SINGLE_STEPS else torch.float64
-    return torch.empty((draws, *inputs.shape), dtype=drawn, device=inputs.device)
-
-
 def on_levels(
     inputs: torch.Tensor, noise: torch.Tensor, dtype: torch.dtype | None = None
 ) -> torch.Tensor:
-    """Noisy images, rounded to whole levels.
+    """Noisy images (B, *inputs.shape), rounded to whole levels, of ``dtype`` or the input's.
 
     A value that is the nearest one of its type to a level stands for that level. Any other value
-    is added by its whole and its remaining part.
+    is added by its whole and its remaining part. The same level is the same value of a type,
+    whatever the input was.
 
     Args:
         inputs (torch.Tensor): Floating point, any shape, in [0, 1] units.
         noise (torch.Tensor): The noise plus 1/2, in levels, shape (B, *inputs.shape); its memory is
             used for the result.
-        dtype (torch.dtype | None): Of the result; by default the input's.
-
-    Returns:
-        torch.Tensor: Shape (B, *inputs.shape). The same level is the same value of a type, whatever
-        the input was.
+        dtype (torch.dtype | None): Of the result.
     """
     dtype = dtype or inputs.dtype
     drawn = noise.dtype

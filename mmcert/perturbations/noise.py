@@ -12,7 +12,7 @@ from mmcert.perturbations.distributions import Distribution, Gaussian, Laplace
 from mmcert.perturbations.lattice import (
     HALF,
     LEVELS,
-    level_noise,
+    SINGLE_STEPS,
     on_grid,
     on_levels,
     points_per_unit,
@@ -80,7 +80,9 @@ class AdditiveNoise(Perturbation):
 
     def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """Draws the noise plus 1/2, in levels of an 8-bit image, shape (B, *inputs.shape)."""
-        noise = level_noise(inputs, len(generators), self.noise.scale * LEVELS)
+        dtype = torch.float32 if self.noise.scale * LEVELS <= SINGLE_STEPS else torch.float64
+        shape = (len(generators), *inputs.shape)
+        noise = torch.empty(shape, dtype=dtype, device=inputs.device)
         return self.noise.fill_batch(noise, generators, LEVELS, HALF)
 
     def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:

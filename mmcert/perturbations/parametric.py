@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from mmcert.perturbations.base import Perturbation
-from mmcert.perturbations.distributions import STANDARD_NORMAL
+from mmcert.perturbations.distributions import STANDARD_NORMAL, Distribution
 from mmcert.perturbations.lattice import rounded
 
 
@@ -27,11 +27,12 @@ class ParametricTransformation(Perturbation):
     precisely, and not of a copy of it in single precision or, for images, in 8 bits.
 
     Attributes:
-        scales (tuple[float, ...]): Scale of each of the P parameters; the standard deviation
-            of a Gaussian one.
+        law (Distribution): Of each of the P parameters, up to its factor in ``scales``.
+        scales (tuple[float, ...]): These factors; the standard deviations of Gaussian parameters.
         points_per_unit (float): Of the grid.
     """
 
+    law: Distribution = STANDARD_NORMAL
     scales: tuple[float, ...]
     points_per_unit: float
 
@@ -44,8 +45,7 @@ class ParametricTransformation(Perturbation):
         """Draws parameters, shape (B, P), float64."""
         shape = (len(generators), self.num_parameters)
         values = torch.empty(shape, dtype=torch.float64, device=inputs.device)
-        standard = STANDARD_NORMAL.fill_batch(values, generators)
-        return standard * standard.new_tensor(self.scales)
+        return self.law.fill_batch(values, generators) * values.new_tensor(self.scales)
 
     def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> list[torch.Tensor]:
         """Transforms the input by each of the parameters, and rounds to the grid."""
@@ -54,15 +54,12 @@ class ParametricTransformation(Perturbation):
         return [rounded(values, self.points_per_unit).to(inputs.dtype) for values in moved]
 
     def transform(self, inputs: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-        """Transforms an input as an attacker may.
+        """Transforms an input as an attacker may, without clipping or rounding to a grid.
 
         Args:
             inputs (torch.Tensor): Floating point, of any values: an attacked image may leave
-                [0, 1]. Unchanged by the call.
+                [0, 1].
             parameter (torch.Tensor): Shape (P,).
-
-        Returns:
-            torch.Tensor: Of the same shape and type, neither clipped nor rounded to a grid.
 
         Raises:
             ValueError: If a shape or type is wrong, or the parameter outside the family.
@@ -79,11 +76,7 @@ class ParametricTransformation(Perturbation):
         """Refuses an input of another shape or type, with a ValueError."""
 
     def checked(self, parameter: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """A parameter in double precision on the device of the inputs.
-
-        Raises:
-            ValueError: If it is none of the family.
-        """
+        """A parameter as float64 on the inputs' device; a ValueError if none of the family."""
         parameter = torch.as_tensor(parameter)
         if parameter.shape != (self.num_parameters,):
             raise ValueError(
@@ -104,5 +97,8 @@ class ParametricTransformation(Perturbation):
         """The transformed input; both are float64."""
 
     def radius(self, tau: float, target: float = 0.5) -> float:
-        """Sigma * (Phi^{-1}(tau) - Phi^{-1}(target)), with the sigma that all parameters share."""
-        return self.scales[0] * STANDARD_NORMAL.radius(tau, target)
+        """Sigma * (Phi^{-1}(tau) - Phi^{-1}(target)), with the sigma that all parameters share.
+
+        For another ``law``, its radius takes the place of the difference.
+        """
+        return self.scales[0] * self.law.radius(tau, target)

@@ -82,6 +82,10 @@ class SlicedTransformation(Perturbation):
     unit = IMAGE_UNIT
     stage = IMAGE_STAGE
     rounding = LEVELS_ROUNDING
+    formula = (
+        '{T_xi x : low <= xi <= high, and T_xi x no farther from the image at the middle of its '
+        f'slice than the radius}}, the class {READ_AT}'
+    )
 
     def __init__(
         self,
@@ -106,6 +110,19 @@ class SlicedTransformation(Perturbation):
         place = (float(found.identity) - low) / (high - low) * slices
         self.index = min(max(int(place), 0), slices - 1)
         self._reached: torch.Tensor | None = None
+        unit = found.parameters[0].unit
+        self.attack_text = (
+            f'{found.name} from {low:g} to {high:g} ({unit}) that moves the image by no more than '
+            '{radius:.4g} (l2, {unit}) within a slice'
+        )
+        # The attack set and its cells, as JSON values.
+        self._cells: dict[str, Any] = {
+            'low': self.low,
+            'high': self.high,
+            'unit_of_xi': unit,
+            'operator': found.operator(),
+            'slices': self.slices,
+        }
 
     def cell(self, index: int) -> SlicedTransformation:
         """The same perturbation with its draws in another slice; see ``Perturbation``."""
@@ -123,18 +140,19 @@ class SlicedTransformation(Perturbation):
 
     def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Adds noise to the image moved to the middle of the slice; see ``Perturbation``."""
-        return on_levels(self._moved(inputs), parameters, inputs.dtype)
+        middle = self._centre().to(inputs.device)
+        moved = self.transformation.transform(inputs[None].double(), middle)[0]
+        return on_levels(moved, parameters, inputs.dtype)
 
     def map_labels(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """What label maps say of the content at the middle of the slice; see ``Perturbation``."""
-        middle = self._centre(self.index).to(labels.device).expand(len(labels), 1)
+        middle = self._centre().to(labels.device).expand(len(labels), 1)
         return self.transformation.read_content(labels.to(torch.int32), middle, -1)
 
     def labels_for_hits(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """The label of all pixels that the content at v may be nearest to; see ``Perturbation``.
 
-        It is -1 if they differ or one is out of the frame. The slice is known, so the parameters
-        are not needed. Shape (B, H, W), int32.
+        It is -1 if they differ or one is out of the frame. Shape (B, H, W), int32.
         """
         pixels = self._pixels(labels)
         flat = labels.flatten(1).to(torch.int32)
@@ -145,15 +163,11 @@ class SlicedTransformation(Perturbation):
         return torch.where(agreed, first, -1)
 
     def displacements(self, inputs: torch.Tensor) -> torch.Tensor:
-        """How far the image moves within each slice from the slice's middle, at most.
+        """Upper bounds of sup ||T_xi x - T_a x||_2 in each slice, a its middle, shape (S,).
 
         The slice is cut into parts. Within one, at whose ends the distances are D and D', no
         distance exceeds (D + D' + L step) / 2, with L the proven Lipschitz constant on that part.
-        Computed in double precision.
-
-        Returns:
-            torch.Tensor: Upper bounds of sup ||T_xi x - T_a x||_2, shape (S,), float64, in [0, 1]
-            image units.
+        In [0, 1] image units, computed in double precision.
         """
         image = inputs[None].double()
         bounds, grid = [], self._grid(STEPS).to(image.device)
@@ -173,13 +187,8 @@ class SlicedTransformation(Perturbation):
 
         tau = Phi(B / sigma), B the largest of the ``displacements``, plus a margin of the square
         root of the number of values times the spacing of the image's floating point numbers at 1:
-        twice what rounding the moved image to these numbers can do to values up to 2.
-
-        Args:
-            inputs (torch.Tensor): Image, shape (C, H, W), in [0, 1].
-
-        Returns:
-            InputThreshold: Rounded up, of kind 'certificate': the bound is proven.
+        twice what rounding the moved image to these numbers can do to values up to 2. It is rounded
+        up, and of kind 'certificate': the bound is proven.
         """
         margin = torch.finfo(inputs.dtype).eps * inputs.numel() ** 0.5
         bounds = self.displacements(inputs)
@@ -188,8 +197,8 @@ class SlicedTransformation(Perturbation):
             tau=min(float(ndtr(bound / self.sigma)) + 2**-52, LARGEST_TAU),
             kind='certificate',
             details={
-                'attack_set': self._attack_set(0.5),
-                **self._slices(),
+                'attack_set': self.formula,
+                **self._cells,
                 'supremum': bound,
                 'supremum_of': DISTANCE,
                 'supremum_by': f'{STEPS} parts of each slice, and a proven Lipschitz constant',
@@ -202,49 +211,17 @@ class SlicedTransformation(Perturbation):
         """The l2 distance that the image may move within a slice, in [0, 1] image units."""
         return self.noise.radius(tau, target)
 
-    def _attack_set(self, tau: float) -> str:
-        return (
-            '{T_xi x : low <= xi <= high, and T_xi x no farther from the image at the middle of '
-            f'its slice than the radius}}, the class {READ_AT}'
-        )
-
-    def _attack(self, tau: float) -> str:
-        return (
-            f'{self.transformation.name} from {self.low:g} to {self.high:g} ({self._unit_of_xi}) '
-            f'that moves the image by no more than {self.radius(tau):.4g} (l2, {IMAGE_UNIT}) '
-            'within a slice'
-        )
-
     def _extra(self, tau: float) -> dict[str, Any]:
         padding = self.transformation.options()['padding']
-        return {**self._slices(), 'padding': padding, 'clipping': NOT_CLIPPED}
-
-    def _slices(self) -> dict[str, Any]:
-        """The attack set and its cells, as JSON values."""
-        return {
-            'low': self.low,
-            'high': self.high,
-            'unit_of_xi': self._unit_of_xi,
-            'operator': self.transformation.operator(),
-            'slices': self.slices,
-        }
-
-    @property
-    def _unit_of_xi(self) -> str:
-        return self.transformation.parameters[0].unit
+        return {**self._cells, 'padding': padding, 'clipping': NOT_CLIPPED}
 
     def _grid(self, steps: int) -> torch.Tensor:
         """Ends of equal parts of the slices, ``steps`` of each, shape (S steps + 1, 1), float64."""
         return self.transformation.grid(self.low, self.high, self.num_cells * steps + 1)
 
-    def _centre(self, index: int) -> torch.Tensor:
-        """The parameter at the middle of a slice, shape (1,), float64."""
-        return self._grid(2)[2 * index + 1]
-
-    def _moved(self, inputs: torch.Tensor) -> torch.Tensor:
-        """The image at the middle of the slice, in double precision."""
-        middle = self._centre(self.index).to(inputs.device)
-        return self.transformation.transform(inputs[None].double(), middle[None])[0]
+    def _centre(self) -> torch.Tensor:
+        """The parameter at the middle of the slice, shape (1, 1), float64."""
+        return self._grid(2)[2 * self.index + 1, None]
 
     def _pixels(self, labels: torch.Tensor) -> torch.Tensor:
         """What ``reached`` gives for the slice and label maps of this size, computed once."""

@@ -70,9 +70,8 @@ class SurrogateTransform(Perturbation):
 
     With ``attack``, each image x is tested at the threshold that it needs, tau(x) = Phi(sup D),
     which depends on the image alone. ``radius`` speaks of the latent: the largest distance that its
-    mean may move, in the norm that the guarantee names.
-
-    The draws do not depend on ``attack``: votes that were sampled once are found again for another.
+    mean may move, in the norm that the guarantee names. The draws do not depend on ``attack``:
+    votes that were sampled once are found again for another.
 
     Args:
         surrogate (Surrogate | str | Mapping): A surrogate, the file of one (from
@@ -91,6 +90,10 @@ class SurrogateTransform(Perturbation):
 
     distribution = "theta ~ N(0, sigma1^2 I) and theta' ~ N(0, sigma2^2 I) in the latent layer"
     unit = 'standard deviations'
+    formula = 'whatever moves the latent by less than the radius'
+    attack_text = (
+        "change of the image that moves the surrogate's latent by less than {radius:.4g} ({norm})"
+    )
     stage = (
         'the transformation acts on the image in [0, 1] units as the test pipeline delivers it, '
         'and the surrogate on what comes of that, unclipped; input scaling, normalisation and '
@@ -110,69 +113,61 @@ class SurrogateTransform(Perturbation):
             'the smoothed function first rounds the noisy latent to multiples of '
             f'{1 / points_per_unit(self.sigma2):.4g}'
         )
-        self.surrogate: Surrogate | None = None
         self.attack: AttackSet | None = None
-        if isinstance(surrogate, Mapping):
-            self._identity = dict(surrogate)
-            self.moves_labels = build(self._identity['transformation']).moves_labels
-            if attack is not None:
-                raise ValueError('an attack set needs the surrogate itself, not its description')
-            return
-        # A copy: it is moved to the images' device, and must not be trained on.
-        made = copy.deepcopy(surrogate) if isinstance(surrogate, Surrogate) else None
-        self.surrogate = (made or load_surrogate(surrogate)).eval().requires_grad_(False)  # type: ignore[arg-type]
-        self._identity = {**self.surrogate.spec(), 'digest': self.surrogate.digest()}
-        self._displacement = Displacement(self.surrogate, self.sigma1, self.sigma2)
-        transformation = self.surrogate.transformation
-        self.moves_labels = transformation.moves_labels
-        if self.moves_labels:
-            if not isinstance(transformation, ADDITIVE):
-                raise ValueError(
-                    f'{transformation.name} moves the labels, and its parameters do not add up '
-                    'when one follows the other: use its certificate by slices'
-                )
-            if not bool(((self.surrogate.low < 0) & (self.surrogate.high > 0)).all()):
-                raise ValueError(
-                    f'{transformation.name} moves the labels by as much as each draw says, to '
-                    'either side: train the surrogate for a range that has 0 in its middle, got '
-                    f'{self.surrogate.low.tolist()} to {self.surrogate.high.tolist()}'
-                )
-        if attack is not None:
-            self.attack = build_attack_set(attack, transformation)
-            self.surrogate.check_within(self.attack.values)
-            self.per_input_threshold = True
+        self._surrogate: Surrogate | None = None
         self._encoded: _Encoded | None = None
         self._inside: torch.Tensor | None = None
-
-    def check(self, inputs: torch.Tensor) -> None:
-        """Refuses what is evidently no image (C, H, W) in [0, 1] units of so many channels."""
-        surrogate = self._needed()
-        check_image(inputs, max(OVERSHOOT, self._overshoot()))
-        if len(inputs) != surrogate.channels:
-            raise ValueError(
-                f'the surrogate was made for {surrogate.channels} channels, the image has '
-                f'{len(inputs)}'
-            )
+        if isinstance(surrogate, Mapping):
+            if attack is not None:
+                raise ValueError('an attack set needs the surrogate itself, not its description')
+            self._identity = dict(surrogate)
+            self.moves_labels = build(self._identity['transformation']).moves_labels
+        else:
+            # A copy: it is moved to the images' device, and must not be trained on.
+            made = copy.deepcopy(surrogate) if isinstance(surrogate, Surrogate) else None
+            found = made or load_surrogate(surrogate)  # type: ignore[arg-type]
+            self._surrogate = found.eval().requires_grad_(False)
+            self._identity = {**found.spec(), 'digest': found.digest()}
+            self._displacement = Displacement(found, self.sigma1, self.sigma2)
+            self.moves_labels = found.transformation.moves_labels
+            if self.moves_labels:
+                _check_adds_up(found)
+        self.norm = NORMS[self.moves_labels]
+        if attack is not None:
+            self.attack = build_attack_set(attack, self.surrogate.transformation)
+            self.surrogate.check_within(self.attack.values)
+            self.per_input_threshold = True
+            self.formula = self.attack.describe(self.surrogate.transformation)
 
     @property
-    def norm(self) -> str:  # type: ignore[override]
-        """What the radius measures; see ``NORMS``."""
-        return NORMS[self.moves_labels]
+    def surrogate(self) -> Surrogate:
+        """The surrogate, on the device of the last image; a ValueError if there is none."""
+        if self._surrogate is None:
+            raise ValueError('sampling needs the surrogate itself, not its description')
+        return self._surrogate
 
     @property
     def selection_counts(self) -> bool:
-        """Where labels move, hits ask for more than the label; see ``Perturbation``."""
+        """Not where labels move: hits ask for more than the label there."""
         return not self.moves_labels
+
+    def check(self, inputs: torch.Tensor) -> None:
+        """Refuses what is evidently no image (C, H, W) in [0, 1] units of so many channels."""
+        channels = self.surrogate.channels
+        check_image(inputs, max(OVERSHOOT, self._overshoot()))
+        if len(inputs) != channels:
+            raise ValueError(
+                f'the surrogate was made for {channels} channels, the image has {len(inputs)}'
+            )
 
     def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """Draws theta first, then theta', as one tensor (B, P + L h w), float64.
 
         theta is in units of the range, theta' in the order of the latent (L, h, w).
         """
-        surrogate = self._needed()
-        squares = math.prod(-(-side // surrogate.stride) for side in inputs.shape[-2:])
-        split = len(surrogate.low)
-        shape = (len(generators), split + surrogate.latent_channels * squares)
+        squares = math.prod(-(-side // self.surrogate.stride) for side in inputs.shape[-2:])
+        split = len(self.surrogate.low)
+        shape = (len(generators), split + self.surrogate.latent_channels * squares)
         values = torch.empty(shape, dtype=torch.float64, device=inputs.device)
         Gaussian(self.sigma1).fill_batch(values[:, :split], generators)
         Gaussian(self.sigma2).fill_batch(values[:, split:], generators)
@@ -180,34 +175,27 @@ class SurrogateTransform(Perturbation):
 
     @torch.no_grad()
     def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Makes images by the surrogate.
-
-        Args:
-            inputs (torch.Tensor): Image, shape (C, H, W), in [0, 1].
-            parameters (torch.Tensor): From ``draw``; theta stays, theta' changes in place.
-
-        Returns:
-            torch.Tensor: Shape (B, C, H, W), not clipped.
-        """
-        surrogate = self._needed()
-        weights = surrogate.parameter_encoder.weight
-        latent, split = self._latent(inputs), len(surrogate.low)
+        """Makes images by the surrogate, not clipped; theta stays, theta' changes in place."""
+        latent, split = self._latent(inputs), len(self.surrogate.low)
+        encoder = self.surrogate.parameter_encoder
+        # F1 in double precision, shape (B, L, 1, 1).
+        matrix, bias = self._displacement.matrix.to(latent), encoder.bias.to(latent)
+        shift = F.linear(parameters[:, :split], matrix, bias)[..., None, None]
         noise = parameters[:, split:].unflatten(1, latent.shape)
-        shifted = latent + self._shift(parameters[:, :split])
-        latents = on_grid(shifted, noise, self.sigma2).to(weights.dtype)
-        decoded = surrogate.decode(latents, (inputs.shape[-2], inputs.shape[-1]))
-        return decoded.to(inputs.dtype)
+        latents = on_grid(latent + shift, noise, self.sigma2).to(encoder.weight.dtype)
+        size = (inputs.shape[-2], inputs.shape[-1])
+        return self.surrogate.decode(latents, size).to(inputs.dtype)
 
     def map_labels(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Label maps at the positions of the clean image; see ``Perturbation``."""
-        transformation = self._needed().transformation
+        transformation = self.surrogate.transformation
         if not isinstance(transformation, Geometric):
             return labels
         return transformation.read_content(labels.long(), self._moves(parameters), -1)
 
     def labels_for_hits(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """What counts as a hit, wherever the attack's content is rounded to; see the class."""
-        transformation = self._needed().transformation
+        transformation = self.surrogate.transformation
         if not isinstance(transformation, Geometric):
             return labels
         agreed = transformation.read_agreed_content(labels.long(), self._moves(parameters), -1)
@@ -217,8 +205,7 @@ class SurrogateTransform(Perturbation):
         """The threshold that the attack set takes on an image; see ``Perturbation``."""
         if self.attack is None:
             return None
-        surrogate, attack = self._needed(), self.attack
-        found = self._displacement.supremum(inputs, attack)
+        found = self._displacement.supremum(inputs, self.attack)
         details: dict[str, Any] = {
             'supremum_by': found.by,
             'displacement': found.value,
@@ -227,27 +214,17 @@ class SurrogateTransform(Perturbation):
             'parameters_looked_at': found.looked_at,
             'margin': f'{RELATIVE_MARGIN:g} of the supremum and {ABSOLUTE_MARGIN:g}',
         }
-        if paper := self._of_the_paper(surrogate, inputs, attack):
+        if paper := self._of_the_paper(inputs, self.attack):
             details['paper'] = paper
         tau = min(max(float(ndtr(found.value)), 0.5), LARGEST_TAU)
-        return InputThreshold(tau, attack.kind, details)
+        return InputThreshold(tau, self.attack.kind, details)
 
     def radius(self, tau: float, target: float = 0.5) -> float:
         """Largest distance of the latent's mean: Phi^{-1}(tau) - Phi^{-1}(target)."""
         return STANDARD_NORMAL.radius(tau, target)
 
-    def _attack_set(self, tau: float) -> str:
-        if self.attack is None:
-            return 'whatever moves the latent by less than the radius'
-        return self.attack.describe(self._needed().transformation)
-
     def _attack(self, tau: float) -> str:
-        if self.attack is not None:
-            return self._attack_set(tau)
-        return (
-            f"change of the image that moves the surrogate's latent by less than "
-            f'{self.radius(tau):.4g} ({self.norm})'
-        )
+        return super()._attack(tau) if self.attack is None else self.formula
 
     def _claim(self, tau: float) -> str:
         claim = super()._claim(tau)
@@ -262,7 +239,7 @@ class SurrogateTransform(Perturbation):
     def _extra(self, tau: float) -> dict[str, Any]:
         if self.attack is None:
             return {}
-        return {'attack': self.attack.spec(), **self._needed().transformation.to_dict()}
+        return {'attack': self.attack.spec(), **self.surrogate.transformation.to_dict()}
 
     def spec(self) -> dict[str, Any]:
         """Class name, surrogate and scales; the attack does not matter to the draws."""
@@ -278,11 +255,6 @@ class SurrogateTransform(Perturbation):
         attack = '' if self.attack is None else f', attack={self.attack.spec()}'
         return f'SurrogateTransform({name}, sigma1={self.sigma1}, sigma2={self.sigma2}{attack})'
 
-    def _needed(self) -> Surrogate:
-        if self.surrogate is None:
-            raise ValueError('sampling needs the surrogate itself, not its description')
-        return self.surrogate
-
     def _latent(self, inputs: torch.Tensor) -> torch.Tensor:
         """F2 of the image, computed once while the image is the same.
 
@@ -290,19 +262,19 @@ class SurrogateTransform(Perturbation):
         than the one whose displacement is bounded.
         """
         if self._encoded is None or not self._encoded.is_of(inputs):
-            self._needed().to(inputs.device)
+            self.surrogate.to(inputs.device)
             latent = self._displacement.latent(inputs)
             self._encoded = _Encoded(inputs, _version(inputs), inputs.clone(), latent)
         return self._encoded.latent
 
     def _overshoot(self) -> float:
         """How far beyond [0, 1] the transformation takes values, where that is by much."""
-        surrogate = self._needed()
-        if not surrogate.transformation.straight:
+        transformation = self.surrogate.transformation
+        if not transformation.straight:
             return 0.0
         black = torch.zeros(2, 1, 8, 8, dtype=torch.float64)
-        ends = torch.stack([surrogate.low, surrogate.high]).double()
-        found = torch.cat([surrogate.transformation.transform(black + x, ends) for x in (0, 1)])
+        ends = torch.stack([self.surrogate.low, self.surrogate.high]).double()
+        found = torch.cat([transformation.transform(black + x, ends) for x in (0, 1)])
         return max(float(-found.min()), float(found.max()) - 1)
 
     def _stays(self, labels: torch.Tensor) -> torch.Tensor:
@@ -310,7 +282,7 @@ class SurrogateTransform(Perturbation):
 
         Translations need no such care: half of the draws at least would take it out as well.
         """
-        surrogate, size = self._needed(), (labels.shape[-2], labels.shape[-1])
+        surrogate, size = self.surrogate, (labels.shape[-2], labels.shape[-1])
         if self._inside is None or self._inside.shape != size:
             self._inside = torch.ones(size, dtype=torch.bool)
             if isinstance(surrogate.transformation, AboutCentre):
@@ -325,20 +297,13 @@ class SurrogateTransform(Perturbation):
 
         The noise may leave the range in which the transformation is defined.
         """
-        surrogate = self._needed()
-        u = parameters[:, : len(surrogate.low)]
-        return surrogate.anchor.to(u.device) + surrogate.scale.to(u.device) * u
+        u = parameters[:, : len(self.surrogate.low)]
+        anchor, scale = self.surrogate.anchor, self.surrogate.scale
+        return anchor.to(u.device) + scale.to(u.device) * u
 
-    def _shift(self, u: torch.Tensor) -> torch.Tensor:
-        """F1 in double precision, shape (B, L, 1, 1)."""
-        bias = self._needed().parameter_encoder.bias.double().to(u.device)
-        return F.linear(u, self._displacement.matrix.to(u.device), bias)[..., None, None]
-
-    def _of_the_paper(
-        self, surrogate: Surrogate, inputs: torch.Tensor, attack: AttackSet
-    ) -> dict[str, Any] | None:
+    def _of_the_paper(self, inputs: torch.Tensor, attack: AttackSet) -> dict[str, Any] | None:
         """GSmooth's own bound for this image, an estimate."""
-        values = attack.values
+        surrogate, values = self.surrogate, attack.values
         if attack.mode != 'finite':
             values = surrogate.transformation.grid(values[0], values[1], PAPER_POINTS)
         coefficient = self._displacement.paper_coefficient(inputs, values)
@@ -358,6 +323,22 @@ class SurrogateTransform(Perturbation):
                 'radius z(tau) / M* in units of the range'
             ),
         }
+
+
+def _check_adds_up(surrogate: Surrogate) -> None:
+    """Refuses a label-moving transformation by which labels cannot be read at A_theta w."""
+    name = surrogate.transformation.name
+    if not isinstance(surrogate.transformation, ADDITIVE):
+        raise ValueError(
+            f'{name} moves the labels, and its parameters do not add up when one follows the '
+            'other: use its certificate by slices'
+        )
+    if not bool(((surrogate.low < 0) & (surrogate.high > 0)).all()):
+        raise ValueError(
+            f'{name} moves the labels by as much as each draw says, to either side: train the '
+            'surrogate for a range that has 0 in its middle, got '
+            f'{surrogate.low.tolist()} to {surrogate.high.tolist()}'
+        )
 
 
 @dataclass(frozen=True, eq=False)

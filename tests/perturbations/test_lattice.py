@@ -102,8 +102,9 @@ def test_slices_smooth_the_function_that_noise_smooths():
     noisy = part.apply(image, part.draw(image, [generator(3)]))
     assert noisy.dtype == image.dtype
     levels_of(noisy)
-    moved = part._moved(image)
-    assert moved.dtype == torch.float64
+    moved = part.transformation.transform(image[None].double(), torch.tensor([[-8 / 3]]).double())[
+        0
+    ]
     alike = GaussianNoise(0.25).sample(moved.float(), generator(3))
     assert (alike != noisy[0]).float().mean() < 0.02
 
