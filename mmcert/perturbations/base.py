@@ -159,9 +159,8 @@ class Perturbation(ABC):
         """Draws the parameters of several perturbed inputs.
 
         Args:
-            inputs (torch.Tensor): The input; only its shape matters.
-            generators (Sequence[torch.Generator]): One for each draw, on the input's device: the
-                only source of randomness.
+            inputs (torch.Tensor): The input; only its shape and device matter.
+            generators (Sequence[torch.Generator]): One for each draw, on the input's device.
 
         Returns:
             torch.Tensor: Shape (B, ...); row j depends on generator j and on the shape alone.
@@ -209,7 +208,7 @@ class Perturbation(ABC):
         an attack of the set could make the nearest one.
 
         Args:
-            labels (torch.Tensor): As for ``map_labels``, and so the parameters.
+            labels (torch.Tensor): As for ``map_labels``.
             parameters (torch.Tensor): Those of ``apply``.
 
         Returns:

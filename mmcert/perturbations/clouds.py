@@ -58,6 +58,7 @@ class PointTransformation(ParametricTransformation):
     )
     points_per_unit = POINTS
     normals: bool = False
+    axis: str | list[float] = 'z'
 
     def __init__(self, sigma: float) -> None:
         self.sigma = validate_positive(sigma)
@@ -99,6 +100,16 @@ class PointTransformation(ParametricTransformation):
         """The rotated normals, shape (N, 3); by default as the coordinates."""
         return self._move(normals, parameter)
 
+    def _attack(self, tau: float) -> str:
+        radius = self.radius(tau)
+        return self.attack_text.format(
+            radius=radius,
+            unit=self.unit,
+            axis=_axis_words(self.axis),
+            angle=_angle_words(radius),
+            least=math.exp(-radius),
+        )
+
 
 class _AboutAxis(PointTransformation):
     """A transformation about an axis through the origin."""
@@ -132,6 +143,7 @@ class AxisRotation(_AboutAxis):
 
     unit = 'radians'
     formula = '{rotation by xi about the axis through the origin : |xi| <= radius}'
+    attack_text = 'rotation about {axis} {angle}'
 
     def __init__(self, sigma: float, axis: Axis = 'z', normals: bool = False) -> None:
         super().__init__(sigma, axis)
@@ -139,9 +151,6 @@ class AxisRotation(_AboutAxis):
 
     def _move(self, points: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         return _turn(points, self.axis, parameter[0])
-
-    def _attack(self, tau: float) -> str:
-        return f'rotation about {_axis_words(self.axis)} {_angle_words(self.radius(tau))}'
 
 
 @register
@@ -184,6 +193,7 @@ class Rotation3D(PointTransformation):
     norm = 'angle of the rotation, about any axis'
     unit = 'radians'
     formula = '{rotation about any axis through the origin : its angle <= radius}'
+    attack_text = 'rotation about any axis through the origin {angle}'
 
     def __init__(self, sigma: float, normals: bool = False) -> None:
         super().__init__(sigma)
@@ -211,9 +221,6 @@ class Rotation3D(PointTransformation):
         first = torch.sinc(angle / math.pi)
         second = 0.5 * torch.sinc(angle / (2 * math.pi)).square()
         return points + first * once + second * twice
-
-    def _attack(self, tau: float) -> str:
-        return f'rotation about any axis through the origin {_angle_words(self.radius(tau))}'
 
     def _extra(self, tau: float) -> dict[str, Any]:
         own = "mmcert's own, in the docstring of Rotation3D, with numeric checks; not from a paper"
@@ -253,16 +260,12 @@ class LogScale(PointTransformation):
 
     unit = 'natural logarithm of the factor'
     formula = '{scaling about the origin by e^xi : |xi| <= radius}'
+    attack_text = (
+        'scaling about the origin by a factor from e^-{radius:.4g} = {least:.4g} to its inverse'
+    )
 
     def _move(self, points: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         return points * parameter.exp()
-
-    def _attack(self, tau: float) -> str:
-        radius = self.radius(tau)
-        return (
-            'scaling about the origin by a factor from '
-            f'e^-{radius:.4g} = {math.exp(-radius):.4g} to its inverse'
-        )
 
 
 @register
@@ -322,12 +325,10 @@ class Twist(_AboutAxis):
 
     unit = 'radians per unit of the coordinates as the pipeline delivers them'
     formula = '{rotation about the axis by xi * (height along it) : |xi| <= radius}'
+    attack_text = 'twist about {axis} by up to {radius:.4g} {unit}'
 
     def _move(self, points: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         return _turn(points, self.axis, parameter[0] * _heights(points, self.axis))
-
-    def _attack(self, tau: float) -> str:
-        return f'twist about {_axis_words(self.axis)} by up to {self.radius(tau):.4g} {self.unit}'
 
 
 @register
@@ -343,17 +344,15 @@ class Taper(_AboutAxis):
 
     unit = '1 / unit of the coordinates as the pipeline delivers them'
     formula = '{distances from the axis times e^(xi * height along it) : |xi| <= radius}'
+    attack_text = (
+        'taper e^(t h) towards {axis}, h being the height along it, with |t| up to {radius:.4g} '
+        '{unit}'
+    )
 
     def _move(self, points: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         heights = _heights(points, self.axis)
         kept = heights * _unit_vector(self.axis, points)
         return kept + (points - kept) * (parameter[0] * heights).exp()
-
-    def _attack(self, tau: float) -> str:
-        return (
-            f'taper e^(t h) towards {_axis_words(self.axis)}, h being the height along it, with '
-            f'|t| up to {self.radius(tau):.4g} {self.unit}'
-        )
 
 
 class _TwoParameters(PointTransformation):
@@ -366,7 +365,6 @@ class _TwoParameters(PointTransformation):
     norm = 'l2 of the parameters, each divided by its sigma'
     unit = 'standard deviations of the parameters; semi_axes has the units of each'
     units: dict[str, str]
-    axis: str | list[float]
 
     def radius(self, tau: float, target: float = 0.5) -> float:
         """Phi^{-1}(tau) - Phi^{-1}(target): the l2 norm of parameters divided by their sigmas."""
@@ -381,7 +379,7 @@ class _TwoParameters(PointTransformation):
         return {'semi_axes': self.semi_axes(tau), 'semi_axes_units': self.units}
 
     def _attack(self, tau: float) -> str:
-        moved = self.attack_text.format(axis=_axis_words(self.axis))
+        moved = super()._attack(tau)
         sizes = ' and '.join(
             f'{name} up to {size:.4g} ({self.units[name]})'
             for name, size in self.semi_axes(tau).items()

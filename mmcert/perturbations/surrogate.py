@@ -177,13 +177,11 @@ class SurrogateTransform(Perturbation):
     def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Makes images by the surrogate, not clipped; theta stays, theta' changes in place."""
         latent, split = self._latent(inputs), len(self.surrogate.low)
-        encoder = self.surrogate.parameter_encoder
-        # F1 in double precision, shape (B, L, 1, 1).
-        matrix, bias = self._displacement.matrix.to(latent), encoder.bias.to(latent)
-        shift = F.linear(parameters[:, :split], matrix, bias)[..., None, None]
         noise = parameters[:, split:].unflatten(1, latent.shape)
-        latents = on_grid(latent + shift, noise, self.sigma2).to(encoder.weight.dtype)
+        shifted = latent + self._shift(parameters[:, :split])
+        latents = on_grid(shifted, noise, self.sigma2)
         size = (inputs.shape[-2], inputs.shape[-1])
+        latents = latents.to(self.surrogate.parameter_encoder.weight.dtype)
         return self.surrogate.decode(latents, size).to(inputs.dtype)
 
     def map_labels(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
@@ -300,6 +298,11 @@ class SurrogateTransform(Perturbation):
         u = parameters[:, : len(self.surrogate.low)]
         anchor, scale = self.surrogate.anchor, self.surrogate.scale
         return anchor.to(u.device) + scale.to(u.device) * u
+
+    def _shift(self, u: torch.Tensor) -> torch.Tensor:
+        """F1 in double precision, shape (B, L, 1, 1)."""
+        matrix, bias = self._displacement.matrix, self.surrogate.parameter_encoder.bias
+        return F.linear(u, matrix.to(u), bias.to(u))[..., None, None]
 
     def _of_the_paper(self, inputs: torch.Tensor, attack: AttackSet) -> dict[str, Any] | None:
         """GSmooth's own bound for this image, an estimate."""
