@@ -120,8 +120,7 @@ class Perturbation(ABC):
             ``stage`` and ``rounding``, see ``Guarantee``.
         component (str): What the guarantee calls a component.
         formula (str): The attack set as a formula.
-        attack_text (str): The attack in words that follow a 'no'; {radius}, {norm} and {unit} stand
-            for the numbers of a guarantee.
+        attack_text (str): The attack in words that follow a 'no', with {radius}, {norm}, {unit}.
     """
 
     domain: str = 'image'
@@ -170,10 +169,10 @@ class Perturbation(ABC):
     def apply(
         self, inputs: torch.Tensor, parameters: torch.Tensor
     ) -> Sequence[torch.Tensor] | torch.Tensor:
-        """Perturbs the input.
+        """Perturbs the input, which stays unchanged.
 
         Args:
-            inputs (torch.Tensor): The input, unchanged by the call.
+            inputs (torch.Tensor): The input.
             parameters (torch.Tensor): What ``draw`` gave, shape (B, ...). The call may reuse its
                 memory, except for what ``map_labels`` needs.
 

@@ -212,7 +212,7 @@ class Uniform(Distribution):
             2, width / 2], for attacks of either sign.
 
     Raises:
-        ValueError: If the width is not positive and finite, or one_sided no truth value.
+        ValueError: If one_sided is no truth value.
     """
 
     width: float

@@ -254,10 +254,7 @@ class CyclicTranslation(ImageTransformation):
     other. A certificate says: after the attack xi, the class of the content at v is at v + xi.
 
     Args:
-        sigma (float): Standard deviation of each entry of t, in pixels.
-
-    Raises:
-        ValueError: If sigma is not positive and finite.
+        sigma (float): Standard deviation of each entry of t, in pixels: positive and finite.
     """
 
     moves_labels = True

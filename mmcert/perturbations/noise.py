@@ -210,10 +210,8 @@ class CoordinateNoise(PointNoise):
     The l2 norm is over all points together: sqrt(sum of the squared displacements of the points).
 
     Args:
-        sigma (float): Noise level, in the unit of the coordinates as the pipeline delivers them.
-
-    Raises:
-        ValueError: If sigma is not a positive finite number.
+        sigma (float): Positive noise level, in the unit of the coordinates that the pipeline
+            delivers.
     """
 
     def __init__(self, sigma: float) -> None:
