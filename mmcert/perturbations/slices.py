@@ -73,6 +73,14 @@ class SlicedTransformation(Perturbation):
 
     Raises:
         ValueError: If an argument is out of range, or the transformation is another one.
+
+    Example:
+        >>> rotation = SlicedTransformation('rotation', low=-4, high=5, slices=3, sigma=0.25)
+        >>> rotation.num_cells, rotation.index
+        (3, 1)
+        >>> image = torch.linspace(0, 1, 64).reshape(1, 8, 8)
+        >>> round(rotation.input_threshold(image).tau, 3)
+        0.592
     """
 
     moves_labels = True

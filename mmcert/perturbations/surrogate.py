@@ -86,6 +86,13 @@ class SurrogateTransform(Perturbation):
         ValueError: If a scale is not positive, the attack set not valid for the surrogate, its F1
             not linear, or the transformation moves the labels and its parameters do not add up or
             do not extend to both sides of the identity.
+
+    Example:
+        >>> small = Surrogate('brightness', -0.3, 0.3, latent_channels=2, stride=4, width=8)
+        >>> attack = dict(values=[-0.1, 0.1])
+        >>> brightness = SurrogateTransform(small, sigma1=0.5, sigma2=0.25, attack=attack)
+        >>> brightness.guarantee(0.9).attack_set
+        'brightness with shift (image) in {-0.1, 0.1}'
     """
 
     distribution = "theta ~ N(0, sigma1^2 I) and theta' ~ N(0, sigma2^2 I) in the latent layer"
