@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from mmcert.certify.binomial import p_value_table
-from mmcert.certify.certificate import Certificate, certify, certify_votes
+from mmcert.certify.certificate import certify, certify_votes
 from mmcert.certify.hierarchy import Hierarchy
 from mmcert.certify.procedures import PROCEDURES, Holm
 from mmcert.certify.settings import SELECTION, SELECTION_CHOICES, CertifySettings
@@ -75,10 +75,11 @@ class Oracle:
             labels += place >= bound
         return labels
 
-    def ranking(self) -> NDArray[np.int64]:
-        """The order of the components, which depends on no draw."""
-        null = (self.probabilities.max(axis=1) <= self.tau + 1e-12).astype(int)
-        return np.argsort(-null if self.order == 'null first' else null, kind='stable')
+    @property
+    def margin(self) -> NDArray[np.uint8]:
+        """Puts the components in order, as the margin of the clean input does in a run."""
+        null = self.probabilities.max(axis=1) <= self.tau + 1e-12
+        return (null if self.order == 'null first' else ~null).astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,25 +173,31 @@ def table(
     return rows
 
 
-def _certified(settings: CertifySettings, looks: bool = False) -> Test:
-    """Certificates under some settings."""
+def _certified(settings: CertifySettings, looks: bool = False, groups: bool = False) -> Test:
+    """Certificates under some settings; with groups, above the classes a level of pairs of them."""
 
     def fails(family: Family, _: np.random.Generator) -> bool:
+        oracle, hierarchy = family.oracle, None
         votes = family.in_looks() if looks else family.votes
-        certificate = _by_margin(votes, family.oracle, settings)
-        return family.wrong(certificate.certified) >= certificate.k
+        if groups:
+            classes = [str(c) for c in range(oracle.probabilities.shape[1])]
+            if len(classes) < 3:
+                return False
+            pairs = {f'pair {c // 2}': classes[c : c + 2] for c in range(0, len(classes), 2)}
+            hierarchy = Hierarchy([pairs], classes)
+            labels = hierarchy.groups[0][family.labels].astype(np.uint8)
+            grouped = Family(oracle, labels, _count(labels, oracle.n0))
+            votes = replace(votes, group_votes=(grouped.in_looks() if looks else grouped.votes,))
+        wanted = replace(settings, tau=oracle.tau, alpha=oracle.alpha)
+        found = certify_votes(votes, wanted, hierarchy, margin=oracle.margin)
+        wrong = family.wrong(found.certified)
+        if hierarchy is not None:
+            within = hierarchy.groups[0] == found.groups[0][:, None]
+            p = (oracle.probabilities * within).sum(axis=1)
+            wrong += int(np.count_nonzero((found.level == 1) & (p <= oracle.tau + 1e-12)))
+        return wrong >= found.k
 
     return fails
-
-
-def _by_margin(
-    votes: Votes, oracle: Oracle, settings: CertifySettings, hierarchy: Hierarchy | None = None
-) -> Certificate:
-    """Certifies in the oracle's order, as a run does by the margin of the clean input."""
-    margin = np.empty(votes.num_components, dtype=np.int64)
-    margin[oracle.ranking()] = np.arange(margin.size)[::-1]
-    settings = replace(settings, tau=oracle.tau, alpha=oracle.alpha)
-    return certify_votes(votes, settings, hierarchy, margin=margin)
 
 
 def _by_selection_votes(procedure: str, selection: str = SELECTION) -> Test:
@@ -221,32 +228,6 @@ def _joint(selection: str) -> Test:
         )
         p = family.oracle.probabilities[np.arange(bounds.size), family.votes.guess]
         return bool((bounds > np.maximum(p, 0.5) + 1e-6).any())
-
-    return fails
-
-
-def _groups(settings: CertifySettings, looks: bool = False) -> Test:
-    """A hierarchy of one level: groups of two classes each, above the classes."""
-
-    def fails(family: Family, _: np.random.Generator) -> bool:
-        oracle = family.oracle
-        classes = [str(c) for c in range(oracle.probabilities.shape[1])]
-        if len(classes) < 3:
-            return False
-        pairs = {f'pair {c // 2}': classes[c : c + 2] for c in range(0, len(classes), 2)}
-        hierarchy = Hierarchy([pairs], classes)
-        labels = hierarchy.groups[0][family.labels].astype(np.uint8)
-        grouped = Family(oracle, labels, _count(labels, oracle.n0))
-        votes, group_votes = (
-            member.in_looks() if looks else member.votes for member in (family, grouped)
-        )
-        votes = replace(votes, group_votes=(group_votes,))
-        found = _by_margin(votes, oracle, settings, hierarchy)
-        assert found.level is not None
-        within = hierarchy.groups[0] == group_votes.guess[:, None]
-        p = (oracle.probabilities * within).sum(axis=1)
-        wrong = (found.level == 1) & (p <= oracle.tau + 1e-12)
-        return int(np.count_nonzero(wrong)) + family.wrong(found.certified) >= found.k
 
     return fails
 
@@ -322,11 +303,15 @@ def methods() -> tuple[Method, ...]:
         for selection in SELECTION_CHOICES[::-1]
     ]
     found = [Method(name, _certified(settings)) for name, settings in every]
-    found += [Method(f'{name}, in looks', _certified(settings, True)) for name, settings in every]
+    found += [
+        Method(f'{name}, in looks', _certified(settings, looks=True)) for name, settings in every
+    ]
     found += [Method(f'joint radii, {name}', _joint(name)) for name in SELECTION_CHOICES[::-1]]
-    found += [Method(f'groups, {name}', _groups(settings)) for name, settings in every]
+    found += [
+        Method(f'groups, {name}', _certified(settings, groups=True)) for name, settings in every
+    ]
     for name in (name for name, rule in PROCEDURES.items() if rule.takes_order):
-        same_draws = _groups(_settings(name, 'same_draws'), looks=True)
+        same_draws = _certified(_settings(name, 'same_draws'), looks=True, groups=True)
         by_votes = f'{name} by the selection votes'
         found += [
             Method(f'groups, {name}, same_draws, in looks', same_draws),
