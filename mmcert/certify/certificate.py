@@ -171,10 +171,9 @@ def certify(
         tau (float): Probability threshold in [0.5, 1).
         alpha (float): Bound of the error probability, in (0, 1).
         procedure (str): Name of the procedure, see ``mmcert.certify.procedures``.
-        selection (str): 'holdout', 'same_draws' or 'auto', see ``CertifySettings``. With an
-            ``order`` that the procedure uses, 'auto' is 'holdout' if there are selection draws: the
-            order may come from them.
         k (int | float | None): See ``CertifySettings``.
+        selection (str): See ``CertifySettings``. With an ``order`` that the procedure uses, 'auto'
+            is 'holdout' if there are selection draws: the order may come from them.
         order (np.ndarray | None): A permutation of the K components, most promising first; by
             default their order in memory. It must not depend on any counted draw. With 'same_draws'
             the selection draws are counted too: an order by their votes voids the certificate.
@@ -183,7 +182,7 @@ def certify(
             need the counts of its levels.
 
     Returns:
-        Certificate: The mask of certified components and the settings; see there for the theorem.
+        Certificate: The certified components and the settings; see there for the theorem.
 
     Raises:
         ValueError: If a value is out of range, the procedure is unknown, ``order`` is not a
@@ -195,8 +194,6 @@ def certify(
         >>> votes = Votes(guess=np.zeros((1, 3), dtype=int), hits=np.array([[100, 93, 60]]),
         ...               n=100, n0=10)
         >>> certify(votes, tau=0.75, alpha=0.001).certified
-        array([[ True,  True, False]])
-        >>> certify(votes, tau=0.75, alpha=0.001, procedure='bonferroni').certified
         array([[ True,  True, False]])
         >>> certify(votes, tau=0.9, alpha=0.001).certified
         array([[ True, False, False]])

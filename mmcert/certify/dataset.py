@@ -30,14 +30,14 @@ class DatasetStatement:
         alpha (float): Significance level of each input.
         expected_failures (float): Bound of the expected number of inputs that fail, M * alpha (by
             linearity; holds under any dependence).
-        all_hold (float): Probability, at least, that no input fails, (1 - alpha)^D; without
-            independence it would be 1 - D * alpha.
-        failures (int): With probability at least ``confidence``, not more inputs fail than this:
-            the sum of the q largest multiplicities, where q is that quantile of the binomial
-            distribution with D trials.
+        all_hold (float): Lower bound of the probability that no input fails, (1 - alpha)^D;
+            without independence it would be 1 - D * alpha.
+        failures (int): With probability at least ``confidence``, no more inputs fail: the sum of
+            the q largest multiplicities, where q is that quantile of the binomial distribution
+            with D trials.
         confidence (float): Of ``failures``.
-        alpha_for_all (float): Level for each input, alpha / D, at which what alpha says of one
-            input holds for all M together.
+        alpha_for_all (float): Level for each input, alpha / D, at which alpha holds for all M
+            inputs together.
     """
 
     images: int
@@ -70,22 +70,16 @@ class DatasetStatement:
 
 
 def dataset_statement(
-    images: int,
-    alpha: float,
-    confidence: float = 0.999,
-    digests: Iterable[str] | None = None,
+    images: int, alpha: float, confidence: float = 0.999, digests: Iterable[str] | None = None
 ) -> DatasetStatement:
     """What the certificates of M inputs say together.
 
     Args:
         images (int): Number of inputs M, at least 1.
         alpha (float): Significance level of each input, in (0, 1).
-        confidence (float): For the bound of the number of failures, in (0, 1).
-        digests (Iterable[str] | None): One digest per input, equal for equal inputs. By default all
+        confidence (float): Of the bound of the number of failures, in (0, 1).
+        digests (Iterable[str] | None): One per input, equal for equal inputs; by default all
             inputs differ.
-
-    Returns:
-        DatasetStatement: The figures.
 
     Raises:
         ValueError: If a value is out of range, or there are not M digests.

@@ -125,19 +125,14 @@ class Hierarchy:
         """Number of levels above the classes."""
         return len(self.groups)
 
-    def sizes(self, level: int) -> NDArray[np.int64]:
-        """Number of classes in each group of a level; level 0 holds the classes themselves."""
-        if level == 0:
-            return np.ones(len(self.classes), dtype=np.int64)
-        return np.bincount(self.groups[level - 1])
-
     def information(self, level: int) -> NDArray[np.float64]:
         """Information in each group of a level, relative to that in the class.
 
         It is (log C - log size) / log C, in [0, 1]; level 0 holds the classes themselves.
         """
-        total = math.log(max(len(self.classes), 2))
-        return 1 - np.log(self.sizes(level)) / total
+        if level == 0:
+            return np.ones(len(self.classes))
+        return 1 - np.log(np.bincount(self.groups[level - 1])) / math.log(len(self.classes))
 
     def check_votes(self, votes: Votes) -> None:
         """Raises a ``ValueError`` unless the votes hold the counts of these levels."""

@@ -82,15 +82,7 @@ def can_certify(n: int, settings: CertifySettings, num_components: int, n0: int 
 
 
 def min_draws(settings: CertifySettings, num_components: int, n0: int = 0) -> int:
-    """Smallest n that can certify anything; see ``can_certify``.
-
-    Args:
-        settings (CertifySettings): Threshold, alpha, procedure, selection and order.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws.
-
-    Returns:
-        int: Number of estimation draws.
+    """Smallest number of estimation draws that can certify anything; see ``can_certify``.
 
     Raises:
         InfeasiblePlanError: If no number is enough: the critical value is smaller than any
@@ -124,12 +116,6 @@ def min_draws(settings: CertifySettings, num_components: int, n0: int = 0) -> in
 def require_feasible(n: int, settings: CertifySettings, num_components: int, n0: int = 0) -> None:
     """Refuses n draws that cannot certify anything, before they are made.
 
-    Args:
-        n (int): Number of estimation draws, at least 1.
-        settings (CertifySettings): See ``min_draws``.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws.
-
     Raises:
         InfeasiblePlanError: If nothing can be certified; the message gives the smallest n.
 
@@ -147,13 +133,13 @@ def require_feasible(n: int, settings: CertifySettings, num_components: int, n0:
     least = min_draws(settings, num_components, n0)
     selection = settle(settings, num_components, n0, n).selection
     counted = counted_draws(n, n0, selection)
-    smallest = log_smallest_p_value(counted, settings.tau, selection, num_components)
+    smallest = math.exp(log_smallest_p_value(counted, settings.tau, selection, num_components))
+    critical = math.exp(_log_critical_value(settings, num_components))
     raise InfeasiblePlanError(
         f'n={n} draws cannot certify anything at tau={settings.tau}, alpha={settings.alpha} with '
         f'{num_components} components ({settings.procedure}, {settings.selection}): even unanimous '
-        f'votes have p-value {math.exp(smallest):.3g} > '
-        f'{math.exp(_log_critical_value(settings, num_components)):.3g}, the first critical value '
-        f'of the procedure. The smallest n that can is {least}.'
+        f'votes have p-value {smallest:.3g} > {critical:.3g}, the first critical value of the '
+        f'procedure. The smallest n that can is {least}.'
     )
 
 
@@ -174,7 +160,7 @@ def max_tau(n: int, settings: CertifySettings, num_components: int, n0: int = 0)
 
 
 def _max_tau(counted: int, critical: float, selection: str, num_components: int) -> float | None:
-    """Largest tau at which unanimous draws attain a critical value, given by its logarithm."""
+    """Largest tau at which unanimous draws attain a critical value, given as its logarithm."""
 
     def attains(tau: float) -> bool:
         return log_smallest_p_value(counted, tau, selection, num_components) <= critical
@@ -350,10 +336,8 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
 class Decision:
     """What a stopping rule says at a look.
 
-    Attributes:
-        reason (str | None): Why to stop; None to go on.
-        next_look (int | None): Estimation draws of the next look; None to stop.
-        gain (float): Share of the components that the next look is expected to certify in addition.
+    ``reason`` says why to stop, ``next_look`` is the size of the next look; one of them is None.
+    ``gain`` is the share of the components that the next look is expected to certify in addition.
     """
 
     reason: str | None
@@ -365,13 +349,8 @@ class Decision:
 class StoppingRule:
     """When a group-sequential run stops; any rule keeps the certificates valid.
 
-    Attributes:
-        budget (int): Most estimation draws.
-        min_gain (float): Stops when the next look is not expected to certify at least this share of
-            the components in addition, in [0, 1).
-
-    Raises:
-        ValueError: If a value is out of range.
+    It stops when the next look takes more than ``budget`` estimation draws, or is not expected to
+    certify a further share ``min_gain``, in [0, 1), of the components.
     """
 
     budget: int

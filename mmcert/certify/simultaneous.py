@@ -27,11 +27,7 @@ from mmcert.certify.votes import Votes
 
 
 def joint_radii(
-    votes: Votes,
-    *,
-    alpha: float,
-    radius: Callable[[float], float],
-    selection: str = SELECTION,
+    votes: Votes, *, alpha: float, radius: Callable[[float], float], selection: str = SELECTION
 ) -> NDArray[np.float32]:
     """The certified radius of each component, all of them jointly valid.
 
@@ -42,9 +38,7 @@ def joint_radii(
         votes (Votes): Votes of one input.
         alpha (float): Bound of the probability that any radius is too large, in (0, 1).
         radius (Callable): From a threshold tau in (1/2, 1) to the perturbation's radius.
-        selection (str): 'holdout', 'same_draws', or 'auto', the one of them under which an
-            unanimous component has the larger radius (``selection.settle_joint``: it follows from
-            the numbers of draws, alpha and K alone).
+        selection (str): 'holdout', 'same_draws', or 'auto', see ``selection.settle_joint``.
 
     Returns:
         np.ndarray: Radii, the shape of the votes, float32, rounded down; 0 where nothing is
@@ -69,17 +63,9 @@ def joint_radii(
         share = (spend(alpha, look) if votes.looks else alpha) / shares
         if share < SMALLEST_ALPHA:
             continue  # nothing is certified: the share itself may have lost digits
-        table = radius_table(clopper_pearson_table(n, share), radius)
+        bounds = clopper_pearson_table(n, share)
+        radii = np.array([radius(bound) if bound > 0.5 else 0.0 for bound in bounds])
+        table = radii.astype(np.float32)
+        table = np.where(table > radii, np.nextafter(table, np.float32(0)), table)
         np.maximum(found, table[hits], out=found)
     return found
-
-
-def radius_table(
-    bounds: NDArray[np.float64], radius: Callable[[float], float]
-) -> NDArray[np.float32]:
-    """The radius of each lower bound, rounded down to float32; 0 for bounds of at most 1/2."""
-    radii = np.array([radius(bound) if bound > 0.5 else 0.0 for bound in bounds])
-    rounded = radii.astype(np.float32)
-    above = rounded > radii
-    rounded[above] = np.nextafter(rounded[above], np.float32(0))
-    return rounded

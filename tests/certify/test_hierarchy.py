@@ -100,7 +100,6 @@ def test_the_chain_costs_no_more_error_than_one_test(selection, p):
 def test_classes_that_no_group_names_stand_alone():
     hierarchy = Hierarchy([{'vehicle': ['car', 'bus']}], CLASSES)
     assert hierarchy.names[0] == ('vehicle', 'road', 'sidewalk')
-    assert hierarchy.sizes(1).tolist() == [2, 1, 1]
     assert hierarchy.information(1).tolist() == [0.5, 1.0, 1.0]
 
 
