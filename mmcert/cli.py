@@ -24,12 +24,6 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
 
     That is what mmcert refuses (a bad setting, a missing key), a missing file, and ``UsageError``.
     All other exceptions are bugs and keep their traceback.
-
-    Args:
-        main (Callable): The tool; returns its exit code.
-
-    Returns:
-        Callable: The same, as described.
     """
 
     @functools.wraps(main)
@@ -98,11 +92,7 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 
 
 def import_modules(args: argparse.Namespace) -> None:
-    """Imports the modules of ``--import``, from the folder that the tool is called in, too.
-
-    Raises:
-        UsageError: If one cannot be imported.
-    """
+    """Imports the modules of ``--import``, also from the current folder."""
     if args.modules:
         sys.path.insert(0, '')
     for module in args.modules:
@@ -113,11 +103,7 @@ def import_modules(args: argparse.Namespace) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Any:
-    """The config ``args.config`` with its overrides.
-
-    Raises:
-        UsageError: If it cannot be read.
-    """
+    """The config ``args.config`` with its overrides; a ``UsageError`` if it cannot be read."""
     from mmcert.compat import enable_mmcv_lite
 
     enable_mmcv_lite()

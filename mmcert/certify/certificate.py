@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from mmcert.certify.binomial import p_value_table
 from mmcert.certify.checks import check_order
 from mmcert.certify.hierarchy import Hierarchy
-from mmcert.certify.procedures import Family, Rejections
-from mmcert.certify.selection import Counting, settle_votes
+from mmcert.certify.procedures import Family
+from mmcert.certify.selection import settle_votes
 from mmcert.certify.sequential import spend
 from mmcert.certify.settings import PROCEDURE, SELECTION, CertifySettings
 from mmcert.certify.votes import Votes
@@ -270,40 +269,35 @@ def component_order(
 
 
 def _certify(
-    votes: Votes,
-    settings: CertifySettings,
-    order: ComponentOrder,
-    hierarchy: Hierarchy | None,
+    votes: Votes, settings: CertifySettings, order: ComponentOrder, hierarchy: Hierarchy | None
 ) -> Certificate:
-    tested: list[NDArray[np.bool_] | None] = [None]
-    group_votes: tuple[Votes, ...] = ()
-    if hierarchy is not None:
-        hierarchy.check_votes(votes)
-        tested, group_votes = [*hierarchy.nested(votes)], votes.group_votes
     counting = settle_votes(votes, settings)
+    components, k = votes.num_components, settings.k_for(votes.num_components)
+    group_votes = () if hierarchy is None else votes.group_votes
+    tested = [None] if hierarchy is None else hierarchy.nested(votes)
     by_class, *by_group = (
         _counts(counted, counting.selection, mask)
         for counted, mask in zip((votes, *group_votes), tested, strict=True)
     )
-    certified = np.zeros(votes.num_components, dtype=bool)
-    reached = [certified.copy() for _ in by_group]
-    for look, found in enumerate(
-        _looks(by_class, settings, counting, order.permutation, bool(votes.looks))
-    ):
-        certified |= found.mask
-        for mask, counts in zip(reached, by_group, strict=True):
+    certified = np.zeros((1 + len(by_group), components), dtype=bool)  # classes, then groups
+    pending = None
+    for look, (hits, n) in enumerate(by_class):
+        table = p_value_table(n, counting.tau, counting.selection, components)
+        alpha = spend(settings.alpha, look + 1) if votes.looks else settings.alpha
+        found = settings.rule.run(Family(hits, table, alpha, k, order.permutation, pending))
+        certified[0] |= found.mask
+        pending = ~certified[0]
+        for mask, counts in zip(certified[1:], by_group, strict=True):
             mask |= counts[look][0] >= found.cutoff
-    level: NDArray[np.uint8] | None = None
+    level = None
     if hierarchy is not None:
-        level = np.full(votes.num_components, len(group_votes) + 1, dtype=np.uint8)
-        for index, mask in reversed(list(enumerate([certified, *reached]))):
-            np.copyto(level, index, where=mask, casting='unsafe')
-        level = level.reshape(votes.guess.shape)
+        level = np.where(certified.any(axis=0), certified.argmax(axis=0), len(certified))
+        level = level.astype(np.uint8).reshape(votes.guess.shape)
     return Certificate(
-        certified=certified.reshape(votes.guess.shape),
+        certified=certified[0].reshape(votes.guess.shape),
         guess=votes.guess,
         settings=settings,
-        k=settings.k_for(votes.num_components),
+        k=k,
         n=votes.n,
         n0=votes.n0,
         selection=counting.selection,
@@ -323,22 +317,3 @@ def _counts(
         (hits.ravel() if tested is None else np.where(tested, hits, 0).ravel(), n)
         for hits, n in votes.stages(selection)
     ]
-
-
-def _looks(
-    stages: list[tuple[NDArray[np.integer], int]],
-    settings: CertifySettings,
-    counting: Counting,
-    order: NDArray[np.integer] | None,
-    sequential: bool,
-) -> Iterator[Rejections]:
-    """Runs the procedure at each look on the components that are still pending."""
-    pending: NDArray[np.bool_] | None = None
-    for look, (hits, n) in enumerate(stages, start=1):
-        table = p_value_table(n, counting.tau, counting.selection, hits.size)
-        alpha = spend(settings.alpha, look) if sequential else settings.alpha
-        found = settings.rule.run(
-            Family(hits, table, alpha, settings.k_for(hits.size), order, pending)
-        )
-        yield found
-        pending = ~found.mask if pending is None else pending & ~found.mask

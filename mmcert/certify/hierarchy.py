@@ -134,8 +134,7 @@ class Hierarchy:
             return np.ones(len(self.classes))
         return 1 - np.log(np.bincount(self.groups[level - 1])) / math.log(len(self.classes))
 
-    def check_votes(self, votes: Votes) -> None:
-        """Raises a ``ValueError`` unless the votes hold the counts of these levels."""
+    def _check(self, votes: Votes) -> None:
         if len(votes.group_votes) != self.num_levels:
             raise ValueError(
                 f'the hierarchy has {self.num_levels} levels, but the votes were counted for '
@@ -151,21 +150,20 @@ class Hierarchy:
     def nested(self, votes: Votes) -> list[NDArray[np.bool_]]:
         """Where each level belongs to a component's chain: one mask per level, classes first.
 
-        The votes hold the counts of these levels. The coarsest mask is True everywhere.
+        The coarsest mask is True everywhere.
+
+        Raises:
+            ValueError: If the votes were not counted for these levels.
         """
+        self._check(votes)
+        levels = [np.arange(len(self.classes)), *self.groups]
         guesses = [votes.guess, *(counted.guess for counted in votes.group_votes)]
         masks = [np.ones(votes.guess.shape, dtype=bool)]
         for level in range(self.num_levels - 1, -1, -1):
-            masks.insert(0, masks[0] & (self._parents(level)[guesses[level]] == guesses[level + 1]))
+            parents = np.zeros(levels[level].max() + 1, dtype=np.int64)
+            parents[levels[level]] = levels[level + 1]
+            masks.insert(0, masks[0] & (parents[guesses[level]] == guesses[level + 1]))
         return masks
-
-    def _parents(self, level: int) -> NDArray[np.int64]:
-        """The group of the next level that each group of a level lies in."""
-        if level == 0:
-            return self.groups[0]
-        parents = np.zeros(len(self.names[level - 1]), dtype=np.int64)
-        parents[self.groups[level - 1]] = self.groups[level]
-        return parents
 
     def members(self, level: int) -> dict[str, list[str]]:
         """The classes of each group of a level, in the order of the groups' numbers."""

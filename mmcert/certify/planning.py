@@ -390,5 +390,7 @@ def _selections(settings: CertifySettings, n0: int) -> tuple[str, ...]:
 
 
 def _log_critical_value(settings: CertifySettings, num_components: int) -> float:
+    """Logarithm of the first critical value, which may itself underflow."""
     k = settings.k_for(num_components)
-    return settings.rule.log_critical_value(settings.alpha, num_components, k)
+    at_one = settings.rule.critical_value(1.0, num_components, k)
+    return math.log(settings.alpha) + math.log(at_one)

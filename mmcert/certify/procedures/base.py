@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -127,10 +126,6 @@ class Procedure(ABC):
         """``critical_value`` after so many rejections; the planner forecasts by it."""
         left = num_components - rejected if self.steps_down else num_components
         return self.critical_value(alpha, left, k)
-
-    def log_critical_value(self, alpha: float, num_components: int, k: int = 1) -> float:
-        """Logarithm of ``critical_value``, which may underflow."""
-        return math.log(alpha) + math.log(self.critical_value(1.0, num_components, k))
 
     def first_hits(
         self, table: NDArray[np.float64], alpha: float, num_components: int, k: int = 1
