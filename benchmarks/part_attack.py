@@ -97,7 +97,7 @@ def attacked(
     import numpy as np
     import torch
 
-    from mmcert.certify.binomial import p_values
+    from mmcert.certify.binomial import p_value_table
 
     certificate = record.certify(settings)
     points = np.flatnonzero(certificate.certified)
@@ -115,7 +115,7 @@ def attacked(
     for name, delta in deltas.items():
         # One guess for all: the new draws count how often the certified class comes up.
         hits = count(segment, clean + delta, guess, noise, args.new_draws)[points]
-        fewer = p_values(args.new_draws - hits, args.new_draws, 0.5)
+        fewer = p_value_table(args.new_draws, 0.5, 'holdout')[args.new_draws - hits]
         tested = max(len(points), 1) * 3 * args.shapes
         rows.append(
             {

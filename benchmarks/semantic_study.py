@@ -31,7 +31,7 @@ from study import (  # noqa: E402
 )
 
 from mmcert.attacks import exhaustive  # noqa: E402
-from mmcert.certify.binomial import p_values  # noqa: E402
+from mmcert.certify.binomial import p_value_table  # noqa: E402
 from mmcert.engine import SmoothingConfig  # noqa: E402
 from mmcert.models.image_adapter import ImageAdapter  # noqa: E402
 from mmcert.models.precision import PrecisionSettings  # noqa: E402
@@ -571,7 +571,9 @@ class AttackedModel:
             ever |= doubtful
             if doubtful.any():
                 _, hits = self.sampled(image, number, SURE_DRAWS, SURE_SEED)
-                broken |= doubtful & (p_values(SURE_DRAWS - hits, SURE_DRAWS, 0.5) < level)
+                broken |= doubtful & (
+                    p_value_table(SURE_DRAWS, 0.5, 'holdout')[SURE_DRAWS - hits] < level
+                )
         return {'doubtful': int(ever.sum()), 'broken': int(broken.sum())}
 
 

@@ -45,9 +45,9 @@ class Oracle:
         n0 (int): Selection draws.
         n (int): Estimation draws.
         coupling (str): How the components of a draw depend: 'independent'; 'identical' (all from
-            one uniform number); 'exclusive' (one number on a circle, with errors at different
-            places: only one component errs, where that is possible); 'correlated' (identical in
-            most draws, independent in the others).
+            one uniform number); 'exclusive' (one number on a circle, and errors at different
+            places: only one component errs, where possible); 'correlated' (identical in most
+            draws, independent in the others).
         order (str): Order of the components for ordered procedures: 'null first' or 'null last'.
     """
 
@@ -110,19 +110,13 @@ Test = Callable[[Family, np.random.Generator], bool]
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """Something that issues certificates.
-
-    Attributes:
-        name (str): For the table.
-        fails (Callable): Whether a family fails.
-        valid (bool): Whether it should keep its level.
-        share (float): Share of the families to run it on; some methods are slow.
-    """
+    """Something that issues certificates, and whether it should keep its level."""
 
     name: str
     fails: Test
     valid: bool = True
     share: float = 1.0
+    """Of the families to run it on; some methods are slow."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +145,8 @@ def table(
     findings: list[Finding], everything: bool = False
 ) -> list[tuple[str, str, str, str, str, str]]:
     """The worst finding of each method, or every one: rows of a table, below their header."""
-    oracle, interval = (
-        'oracle' if everything else 'worst oracle',
-        f'{100 * CONFIDENCE:g} % interval',
-    )
-    rows = [('method', 'meant to hold', oracle, 'families failed', interval, '')]
+    oracle = 'oracle' if everything else 'worst oracle'
+    rows = [('method', 'meant to hold', oracle, 'families failed', '99.9 % interval', '')]
     for name in dict.fromkeys(finding.method for finding in findings):
         of_method = (finding for finding in findings if finding.method == name)
         worst_first = sorted(of_method, key=lambda finding: -finding.low)
@@ -368,14 +359,9 @@ ORACLES: tuple[Oracle, ...] = (
 
 @dataclass
 class Audit:
-    """Runs methods on oracles.
+    """Runs every method on a number of families of every oracle.
 
-    Attributes:
-        families (int): Families for each pair.
-        seed (int): Seed of all draws.
-        methods (tuple[Method, ...]): What to audit.
-        oracles (tuple[Oracle, ...]): What to audit with.
-        progress (Callable | None): Called with the name of each oracle before it is run.
+    ``progress`` is called with the name of each oracle before its families are drawn.
     """
 
     families: int = 5_000
@@ -405,12 +391,10 @@ class Audit:
                     if done < runs[index]:
                         failed[index] += method.fails(family, rng)
                 done += 1
-        for method, count, runs_of in zip(
-            self.methods, failed.tolist(), runs.tolist(), strict=True
-        ):
-            interval = _interval(count, runs_of)
+        for method, count, total in zip(self.methods, failed.tolist(), runs.tolist(), strict=True):
+            low, high = _interval(count, total)
             yield Finding(
-                method.name, oracle.name, method.valid, runs_of, count, oracle.alpha, *interval
+                method.name, oracle.name, method.valid, total, count, oracle.alpha, low, high
             )
 
     def passed(self) -> bool:

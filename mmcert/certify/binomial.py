@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from mmcert.certify.checks import check_alpha, check_draws, check_hits, check_tau
+from mmcert.certify.checks import check_alpha, check_draws, check_tau
 
 SELECTIONS = ('holdout', 'same_draws')
 """Which draws are counted: those that did not choose the guess, or all of them."""
@@ -109,9 +109,11 @@ def check_selection(selection: str) -> None:
 def p_value_table(
     n: int, tau: float, selection: str, num_components: int = 1
 ) -> NDArray[np.float64]:
-    """Every attainable p-value of a selection, by the number of counted hits.
+    """Every attainable p-value of a selection, by the number of counted hits; exact.
 
-    For 'holdout' it is ``P[Bin(n, tau) >= k]`` for k = 0, ..., n; for 'same_draws' see
+    They test H0: P(f(x + noise) = guess) <= tau. For 'holdout', whose hits are independent of the
+    guess, the p-value of k hits is ``P[Bin(n, tau) >= k]`` (Fischer, Baader, Vechev, "Scalable
+    Certified Segmentation via Randomized Smoothing", ICML 2021). For 'same_draws' see
     ``same_draws_p_values``.
 
     Args:
@@ -124,7 +126,12 @@ def p_value_table(
         np.ndarray: Shape (n + 1,), float64, not increasing, at least ``SMALLEST``, not writable.
 
     Raises:
-        ValueError: If a value is out of range.
+        ValueError: If a value is out of range; the message gives the value.
+
+    Examples:
+        >>> from mmcert.certify.binomial import p_value_table
+        >>> p_value_table(2, 0.5, 'holdout')
+        array([1.  , 0.75, 0.25])
     """
     check_selection(selection)
     hits, tau = np.arange(check_draws(n) + 1), check_tau(tau)
@@ -160,49 +167,16 @@ def histogram(hits: NDArray[np.integer], n: int) -> NDArray[np.int64]:
     return counts
 
 
-def p_values(hits: ArrayLike, n: int, tau: float) -> NDArray[np.float64]:
-    """Exact one-sided p-value of each component's null hypothesis.
-
-    Tests H0: P(f(x + noise) = guess) <= tau with the statistic ``hits`` (Fischer, Baader, Vechev,
-    "Scalable Certified Segmentation via Randomized Smoothing", ICML 2021). Valid only if ``hits``
-    come from draws independent of those that chose the guess.
-
-    Args:
-        hits (np.ndarray): Agreements with the guess, any shape, integers in [0, n].
-        n (int): Number of estimation draws, at least 1.
-        tau (float): Probability threshold in [0.5, 1).
-
-    Returns:
-        np.ndarray: p-values, the shape of ``hits``, float64.
-
-    Raises:
-        ValueError: If a value is out of range; the message gives the value.
-
-    Examples:
-        >>> from mmcert.certify.binomial import p_values
-        >>> p_values([0, 1, 2], n=2, tau=0.5)
-        array([1.  , 0.75, 0.25])
-    """
-    table = p_value_table(n, tau, 'holdout')
-    return table[check_hits(hits, n)]
-
-
 def clopper_pearson_table(n: int, alpha: float) -> NDArray[np.float64]:
     """One-sided lower confidence bounds of a binomial probability, by the number of hits; exact.
 
     The probability that the bound of the observed hits exceeds the true probability is at most
     ``alpha`` (Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 1934).
-
-    Args:
-        n (int): Number of draws, at least 1.
-        alpha (float): Significance level in (0, 1) of each single bound.
-
-    Returns:
-        np.ndarray: Shape (n + 1,), float64, increasing from 0; zeros, which are bounds as well, for
-        alpha below ``SMALLEST_ALPHA``.
+    They increase from 0, shape (n + 1,). For alpha below ``SMALLEST_ALPHA`` they are zeros, which
+    are bounds as well.
 
     Raises:
-        ValueError: If a value is out of range.
+        ValueError: If n or alpha is out of range.
     """
     n, alpha = check_draws(n), check_alpha(alpha)
     if alpha < SMALLEST_ALPHA:
