@@ -38,12 +38,7 @@ class Oracle:
     """A segmentor whose class probabilities are known.
 
     Attributes:
-        name (str): For the table.
         probabilities (np.ndarray): Of each class, shape (K, C).
-        tau (float): Threshold of the certificates.
-        alpha (float): Significance level.
-        n0 (int): Selection draws.
-        n (int): Estimation draws.
         coupling (str): How the components of a draw depend: 'independent'; 'identical' (all from
             one uniform number); 'exclusive' (one number on a circle, and errors at different
             places: only one component errs, where possible); 'correlated' (identical in most

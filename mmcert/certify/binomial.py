@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,15 +75,11 @@ def best_tau(n: int, hits: ArrayLike, num_components: int) -> NDArray[np.float64
 def balanced_tau(n: int, num_components: int, first: float, later: float) -> float:
     """The least threshold, in [0.5, 1), at which same draws are tested.
 
-    Let k be the smallest number of hits that attains ``first`` at its own ``best_tau``, or n if
-    none does. The result is the best threshold for k hits, or the best one for ``later`` where that
-    does not raise k. It is a function of the plan, and must not depend on the votes.
-
-    Args:
-        n (int): Number of counted draws, at least 1.
-        num_components (int): Size of the family, K.
-        first (float): Critical value of a first rejection; may have been rounded to 0.
-        later (float): Critical value after some rejections, at least ``first``.
+    Of n counted draws, let k be the smallest number of hits that attains ``first``, the critical
+    value of a first rejection, at its own ``best_tau``, or n if none does. The result is the best
+    threshold for k hits, or the best one for ``later``, the critical value after some rejections,
+    where that does not raise k. It is a function of the plan, and must not depend on the votes.
+    ``first`` may have been rounded to 0.
     """
     if n < 2:
         return 0.5
@@ -99,10 +96,10 @@ def balanced_tau(n: int, num_components: int, first: float, later: float) -> flo
     return float(taus[after if max(float(at_later), SMALLEST) <= first else begin])
 
 
-def check_selection(selection: str) -> None:
+def check_selection(selection: str, legal: Sequence[str] = SELECTIONS) -> None:
     """Raises a ``ValueError`` that lists the legal selections if this is none of them."""
-    if selection not in SELECTIONS:
-        raise ValueError(f'unknown selection {selection!r}; legal: {", ".join(SELECTIONS)}')
+    if selection not in legal:
+        raise ValueError(f'unknown selection {selection!r}; legal: {", ".join(legal)}')
 
 
 @functools.lru_cache(maxsize=256)

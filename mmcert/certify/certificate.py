@@ -62,10 +62,9 @@ class Certificate:
     Attributes:
         certified (np.ndarray): True where the component is certified, bool, the shape of the votes.
         guess (np.ndarray): The class that is certified there, same shape.
-        settings (CertifySettings): The settings.
+        settings (CertifySettings): What was asked.
         k (int): Fewer than k certificates may be wrong; 1 if none may.
-        n (int): Number of estimation draws.
-        n0 (int): Number of selection draws.
+        n (int): Number of estimation draws, beside n0 selection draws.
         selection (str): 'holdout' or 'same_draws': what was counted.
         tested_tau (float): The threshold of the tests, tau or more (see ``binomial.balanced_tau``).
         looks (tuple[int, ...]): The looks of a group-sequential run; empty if n was fixed.
@@ -224,9 +223,6 @@ def certify_votes(
             integers in [0, 255], the shape of the votes: an order that depends on no draw.
         order (ComponentOrder | None): ``component_order`` of the same arguments, if it is known
             already. For an order of your own, use ``certify``.
-
-    Returns:
-        Certificate: See there.
 
     Raises:
         ValueError: If the votes lack what the settings need.

@@ -19,7 +19,7 @@ def check_draws(n: int, name: str = 'n') -> int:
     try:
         value = operator.index(n)
     except TypeError:
-        raise ValueError(f'{name} must be an integer, got {n!r}') from None
+        value = 0
     if isinstance(n, bool) or value < 1:
         raise ValueError(f'{name} must be an integer of at least 1, got {n!r}')
     return value
@@ -57,15 +57,21 @@ def check_k(k: int | float, num_components: int) -> int:
         ) from None
 
 
-def check_hits(hits: ArrayLike, n: int) -> NDArray[np.integer]:
-    """Checks counts of agreement: an array of integers in [0, n], any shape."""
-    n = check_draws(n)
-    array = np.asarray(hits)
+def check_integers(values: ArrayLike, name: str) -> NDArray[np.integer]:
+    """Checks an array of integers; an empty one may have any type."""
+    array = np.asarray(values)
     if array.size == 0:
         return array.astype(np.int64)
     if array.dtype.kind not in 'iu':
-        raise ValueError(f'hits must be integers, got an array of {array.dtype}')
-    low, high = array.min(), array.max()
+        raise ValueError(f'{name} must be integers, got an array of {array.dtype}')
+    return array
+
+
+def check_hits(hits: ArrayLike, n: int) -> NDArray[np.integer]:
+    """Checks counts of agreement: an array of integers in [0, n], any shape."""
+    n = check_draws(n)
+    array = check_integers(hits, 'hits')
+    low, high = array.min(initial=0), array.max(initial=0)
     if low < 0 or high > n:
         raise ValueError(f'hits must lie in [0, n] = [0, {n}], got {low if low < 0 else high}')
     return array
@@ -73,18 +79,13 @@ def check_hits(hits: ArrayLike, n: int) -> NDArray[np.integer]:
 
 def check_order(order: ArrayLike, num_components: int) -> NDArray[np.integer]:
     """Checks an order of the components: a permutation of 0, ..., K - 1, shape (K,)."""
-    array = np.asarray(order)
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if array.dtype.kind not in 'iu' or array.shape != (num_components,):
+    array = check_integers(order, 'order')
+    if array.shape != (num_components,):
         raise ValueError(
             f'order must be a permutation of the {num_components} components, got an array of '
-            f'{array.dtype} with shape {array.shape}'
+            f'shape {array.shape}'
         )
-    seen = np.zeros(num_components, dtype=bool)
-    if array.size and array.min() >= 0 and array.max() < num_components:
-        seen[array] = True
-    if not seen.all():
+    if (np.sort(array) != np.arange(num_components)).any():
         raise ValueError(f'order must hold each of 0, ..., {num_components - 1} once')
     return array
 

@@ -74,12 +74,8 @@ def dataset_statement(
 ) -> DatasetStatement:
     """What the certificates of M inputs say together.
 
-    Args:
-        images (int): Number of inputs M, at least 1.
-        alpha (float): Significance level of each input, in (0, 1).
-        confidence (float): Of the bound of the number of failures, in (0, 1).
-        digests (Iterable[str] | None): One per input, equal for equal inputs; by default all
-            inputs differ.
+    ``digests`` has one string per input, equal for equal inputs; by default all inputs differ. For
+    the other arguments, see ``DatasetStatement``.
 
     Raises:
         ValueError: If a value is out of range, or there are not M digests.

@@ -54,14 +54,13 @@ class Hierarchy:
         self.classes = tuple(classes)
         self.names: list[tuple[str, ...]] = []
         self.groups: list[NDArray[np.int64]] = []
+        if not levels:
+            raise ValueError('a hierarchy needs at least one level')
+        previous: NDArray[np.int64] = np.arange(len(self.classes))
         for number, level in enumerate(levels, start=1):
             names, groups = self._read(level, number)
             self.names.append(names)
             self.groups.append(groups)
-        if not self.groups:
-            raise ValueError('a hierarchy needs at least one level')
-        previous: NDArray[np.int64] = np.arange(len(self.classes))
-        for number, groups in enumerate(self.groups, start=1):
             self._check_coarser(previous, groups, number)
             previous = groups
 
@@ -134,7 +133,14 @@ class Hierarchy:
             return np.ones(len(self.classes))
         return 1 - np.log(np.bincount(self.groups[level - 1])) / math.log(len(self.classes))
 
-    def _check(self, votes: Votes) -> None:
+    def nested(self, votes: Votes) -> list[NDArray[np.bool_]]:
+        """Where each level belongs to a component's chain: one mask per level, classes first.
+
+        The coarsest mask is True everywhere.
+
+        Raises:
+            ValueError: If the votes were not counted for these levels.
+        """
         if len(votes.group_votes) != self.num_levels:
             raise ValueError(
                 f'the hierarchy has {self.num_levels} levels, but the votes were counted for '
@@ -146,16 +152,6 @@ class Hierarchy:
                     f'the votes name group {counted.guess.max()} of level {level + 1}, which has '
                     f'{len(self.names[level])}: they were counted for another hierarchy'
                 )
-
-    def nested(self, votes: Votes) -> list[NDArray[np.bool_]]:
-        """Where each level belongs to a component's chain: one mask per level, classes first.
-
-        The coarsest mask is True everywhere.
-
-        Raises:
-            ValueError: If the votes were not counted for these levels.
-        """
-        self._check(votes)
         levels = [np.arange(len(self.classes)), *self.groups]
         guesses = [votes.guess, *(counted.guess for counted in votes.group_votes)]
         masks = [np.ones(votes.guess.shape, dtype=bool)]

@@ -22,7 +22,6 @@ import numpy as np
 from mmcert.certify.binomial import (
     LARGEST_TAU,
     SMALLEST,
-    best_tau,
     histogram,
     log_smallest_p_value,
     p_value_table,
@@ -149,28 +148,18 @@ def max_tau(n: int, settings: CertifySettings, num_components: int, n0: int = 0)
     The radius cannot be larger than that of this tau. The tau of the settings is not used.
     """
     critical = _log_critical_value(settings, num_components)
-    found = [
-        _max_tau(counted_draws(n, n0, selection), critical, selection, num_components)
-        for selection in _selections(settings, n0)
-    ]
-    if best := [tau for tau in found if tau is not None]:
-        return max(best)
-    # At an exact tie the table decides.
-    return 0.5 if can_certify(n, replace(settings, tau=0.5), num_components, n0) else None
-
-
-def _max_tau(counted: int, critical: float, selection: str, num_components: int) -> float | None:
-    """Largest tau at which unanimous draws attain a critical value, given as its logarithm."""
+    counted = {name: counted_draws(n, n0, name) for name in _selections(settings, n0)}
 
     def attains(tau: float) -> bool:
-        return log_smallest_p_value(counted, tau, selection, num_components) <= critical
+        return any(
+            log_smallest_p_value(draws, tau, selection, num_components) <= critical
+            for selection, draws in counted.items()
+        )
 
-    # The p-value is the same up to here, since same draws are tested at this or more.
     low, high = 0.5, LARGEST_TAU
-    if selection == 'same_draws' and counted > 1:
-        low = float(best_tau(counted, counted, num_components))
     if critical < math.log(SMALLEST) or not attains(low):
-        return None
+        # At an exact tie the table decides.
+        return 0.5 if can_certify(n, replace(settings, tau=0.5), num_components, n0) else None
     if attains(high):
         return high
     for _ in range(60):
@@ -200,15 +189,10 @@ def _of_first_look(settings: CertifySettings) -> CertifySettings:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a plan can reach at best.
+    """What a plan can reach at best: whether anything, and what ``min_draws`` and ``max_tau`` say.
 
-    Attributes:
-        feasible (bool): Whether anything can be certified.
-        min_draws (int): Smallest n that can; of a group-sequential run, its first look.
-        max_tau (float | None): Largest tau that n draws can certify; None if below 1/2.
-        counting (Counting): What is counted and tested; of a group-sequential run, at the last
-            look.
-        looks (tuple[int, ...]): The looks of a group-sequential run; empty if n is fixed.
+    In a group-sequential run, ``min_draws`` is the first look, ``counting`` holds at the last look,
+    and ``looks`` are the sizes of all.
     """
 
     feasible: bool

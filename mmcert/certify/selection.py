@@ -4,7 +4,7 @@ Both follow from the plan alone: from n0, n (or the size of the first look), tau
 procedure and k; from an order that leaves only one selection; and from whether selection draws may
 count. Nothing here may look at what was voted for: alpha does not cover a choice by that.
 
-Arguments as in ``planning``; in a group-sequential run, n and alpha are those of one look.
+Arguments as in ``planning``. A value that is out of range raises a ``ValueError``.
 """
 
 from __future__ import annotations
@@ -71,11 +71,7 @@ def possible(settings: CertifySettings, legal: Sequence[str] = SELECTIONS) -> tu
 
 
 def settle(
-    settings: CertifySettings,
-    num_components: int,
-    n0: int,
-    n: int,
-    legal: Sequence[str] | None = None,
+    settings: CertifySettings, num_components: int, n0: int, n: int, legal: Sequence[str] = ()
 ) -> Counting:
     """Decides what is counted and tested: the one place where 'auto' is resolved.
 
@@ -85,18 +81,10 @@ def settle(
     'auto' is the one under which their p-value is smaller; a selection that can certify goes before
     one that cannot. Where nothing else decides, it is 'same_draws'.
 
-    Args:
-        settings (CertifySettings): The settings; of a group-sequential run, with the alpha of its
-            first look.
-        num_components (int): Size of the family, K.
-        n0 (int): Number of selection draws.
-        n (int): Number of estimation draws; of a group-sequential run, at its first look.
-        legal (Sequence[str] | None): The selections that the draws allow; by default ``allowed``.
-
-    Raises:
-        ValueError: If a value is out of range.
+    In a group-sequential run, alpha and n are those of the first look. ``legal`` are the selections
+    that the draws allow, by default ``allowed(n0)``.
     """
-    selections = possible(settings, allowed(n0) if legal is None else legal)
+    selections = possible(settings, legal or allowed(n0))
     found = [_counting(settings, num_components, n0, n, selection) for selection in selections]
     if len(found) == 1:
         return found[0]
@@ -123,7 +111,7 @@ def counted_draws(n: int, n0: int, selection: str) -> int:
 
 
 def settle_votes(votes: Votes, settings: CertifySettings) -> Counting:
-    """``settle`` for stored votes, at their first look: by draws and looks, and stored counts."""
+    """``settle`` for stored votes, at their first look."""
     first = votes.n
     if votes.looks:
         first, settings = votes.looks[0], replace(settings, alpha=spend(settings.alpha, 1))
@@ -159,9 +147,6 @@ def settle_joint(votes: Votes, alpha: float, selection: str = SELECTION) -> str:
     'auto' is the one under which a unanimous component has the larger bound: a^(1 / m) with m
     counted draws, and a = alpha / K for 'holdout', alpha / (2 K) for 'same_draws'. The first look
     decides. Certificates at one threshold may count another selection.
-
-    Raises:
-        ValueError: If a value is out of range.
     """
     if selection != 'auto':
         check_selection(selection)

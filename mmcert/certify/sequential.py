@@ -1,11 +1,11 @@
 """Group-sequential certification: the number of draws need not be chosen beforehand.
 
-The votes are looked at after n_1 < n_2 < ... draws, numbers that are fixed beforehand: only whether
-to go on may depend on the votes, not how far. At look l the procedure is applied to the still
-uncertified components at alpha_l, where the alpha_l add up to alpha; then one may stop or go
-on, by any rule (Bartroff and Song, "Sequential tests of multiple hypotheses controlling type I and
-II familywise error rates", Journal of Statistical Planning and Inference 2014). The first false
-certificate falls to look l with probability at most alpha_l; the proof is in
+The looks at the votes come after n_1 < n_2 < ... draws, numbers that are fixed beforehand: only
+whether to go on may depend on the votes, not how far. Look l applies the procedure to the
+components that are still uncertified, at alpha_l, where the alpha_l add up to alpha; then one may
+stop or go on, by any rule (Bartroff and Song, "Sequential tests of multiple hypotheses controlling
+type I and II familywise error rates", Journal of Statistical Planning and Inference 2014). The
+first false certificate falls to look l with probability at most alpha_l; the proof is in
 docs/theory/further-claims.md.
 
 With alpha_l = alpha / (l (l + 1)), which add up to alpha over infinitely many looks, the budget of
@@ -24,15 +24,9 @@ the budget either, a larger budget continues what a smaller one began."""
 
 
 def spend(alpha: float, look: int) -> float:
-    """The share of alpha that one look may spend.
+    """The share of alpha that one look may spend, counted from 1: alpha / (look * (look + 1)).
 
-    Args:
-        alpha (float): Bound of the error probability over all looks, in (0, 1).
-        look (int): Number of the look, from 1.
-
-    Returns:
-        float: alpha / (look * (look + 1)), and never 0: at least the smallest positive number,
-        which is far below every p-value.
+    It is never 0: at least the smallest positive number, which is far below every p-value.
 
     Raises:
         ValueError: If a value is out of range.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from dataclasses import dataclass, replace
 
-from mmcert.certify.binomial import SELECTIONS
+from mmcert.certify.binomial import SELECTIONS, check_selection
 from mmcert.certify.checks import check_alpha, check_k, check_tau
 from mmcert.certify.procedures import PROCEDURES, Procedure, get_procedure
 
@@ -64,12 +64,8 @@ class CertifySettings:
         """Checks the fields."""
         object.__setattr__(self, 'tau', check_tau(self.tau))
         object.__setattr__(self, 'alpha', check_alpha(self.alpha))
-        takes_k = self.rule.takes_k
-        if self.selection not in SELECTION_CHOICES:
-            raise ValueError(
-                f'unknown selection {self.selection!r}; legal: {", ".join(SELECTION_CHOICES)}'
-            )
-        if takes_k != (self.k is not None):
+        check_selection(self.selection, SELECTION_CHOICES)
+        if self.rule.takes_k != (self.k is not None):
             names = ', '.join(name for name, rule in PROCEDURES.items() if rule.takes_k)
             raise ValueError(
                 f'k belongs to the procedure {names}, got procedure={self.procedure!r} with '

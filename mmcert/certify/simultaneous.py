@@ -3,12 +3,10 @@
 A certificate at one tau says nothing of another tau, and alpha does not cover choosing the
 best-looking tau afterwards. Lower confidence bounds at alpha / K for each component do: with
 probability at least 1 - alpha no bound exceeds its component's probability. So p_i > t holds for
-all components i and all t below their bounds together, and every curve made of them is valid as a
-whole.
-
-With 'holdout' the bound is Clopper and Pearson's. With 'same_draws' the class is chosen by counts
-that are bounded, so the bound is taken at half of that, alpha / (2 K), and is used where it
-exceeds 1/2. The proof is in docs/theory/further-claims.md.
+all components i and all t below their bounds together, and a curve made of them is valid as a
+whole. With 'holdout' the bound is Clopper and Pearson's. With 'same_draws', where the counted draws
+choose the class, it is taken at alpha / (2 K) and used where it exceeds 1/2. The proof is in
+docs/theory/further-claims.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcert.certify.binomial import SELECTIONS
-from mmcert.certify.checks import check_draws, check_hits
+from mmcert.certify.checks import check_draws, check_hits, check_integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,10 @@ class Votes:
         if self.n0 != 0 or isinstance(self.n0, bool):
             object.__setattr__(self, 'n0', check_draws(self.n0, 'n0'))
         object.__setattr__(self, 'hits', check_hits(self.hits, self.n))
-        object.__setattr__(self, 'guess', self._checked_guess())
+        object.__setattr__(self, 'guess', check_integers(self.guess, 'guess'))
+        self._check_shape(self.guess, 'guess')
+        if self.guess.min(initial=0) < 0:
+            raise ValueError(f'guess must hold classes >= 0, got {self.guess.min()}')
         if self.selection_hits is not None:
             if self.n0 == 0 and np.any(self.selection_hits):
                 raise ValueError('selection_hits must be 0 without selection draws (n0=0)')
@@ -76,17 +79,6 @@ class Votes:
             self._check_shape(votes.guess, 'group votes')
             if (votes.n, votes.n0, votes.looks) != (self.n, self.n0, self.looks):
                 raise ValueError('group votes must come from the same draws')
-
-    def _checked_guess(self) -> NDArray[np.integer]:
-        guess = np.asarray(self.guess)
-        if guess.size == 0:
-            guess = guess.astype(np.int64)
-        if guess.dtype.kind not in 'iu':
-            raise ValueError(f'guess must hold integer classes, got {guess.dtype}')
-        self._check_shape(guess, 'guess')
-        if guess.size and guess.min() < 0:
-            raise ValueError(f'guess must hold classes >= 0, got {guess.min()}')
-        return guess
 
     def _check_looks(self) -> None:
         if not self.looks and not self.history:
@@ -145,14 +137,7 @@ class Votes:
         return [(_added(hits, first, n + n0), n + n0) for hits, n in stages]
 
     def with_look(self, further: Votes) -> Votes:
-        """Adds a look to group-sequential votes.
-
-        Args:
-            further (Votes): Votes of independent draws after these, for the same guess, without
-                looks of their own.
-
-        Returns:
-            Votes: With the hits and draws of both, and one look more.
+        """Adds a look: votes of independent draws after these, for the same guess.
 
         Raises:
             ValueError: If these votes have no looks, the further ones have, or the guesses or the

@@ -104,7 +104,7 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path, damage):
         ({'hits': [101]}, 'got 101'),
         ({'hits': [1, 2]}, 'one shape'),
         ({'guess': [-1]}, 'classes >= 0, got -1'),
-        ({'guess': [0.5]}, 'integer classes'),
+        ({'guess': [0.5]}, 'guess must be integers'),
         ({'n': 0}, 'n must be an integer of at least 1'),
         ({'n0': -1}, 'n0 must be'),
         ({'selection_hits': [11]}, 'got 11'),

@@ -21,7 +21,6 @@ from mmcert.certify.procedures.base import (
     Rejections,
     get_procedure,
     register,
-    table,
 )
 from mmcert.certify.procedures.bonferroni import Bonferroni
 from mmcert.certify.procedures.holm import Holm
@@ -39,5 +38,4 @@ __all__ = [
     'Rejections',
     'get_procedure',
     'register',
-    'table',
 ]

@@ -187,13 +187,3 @@ def get_procedure(name: str) -> Procedure:
     if name not in PROCEDURES:
         raise ValueError(f'unknown procedure {name!r}; legal: {", ".join(PROCEDURES)}')
     return PROCEDURES[name]
-
-
-def table() -> str:
-    """All procedures, with what they promise, as a Markdown table."""
-    rows = ['| procedure | promise, with probability 1 - alpha per input | source |']
-    rows.append('| --- | --- | --- |')
-    for name, procedure in PROCEDURES.items():
-        with_k = ' with `k`' if procedure.takes_k else ''
-        rows.append(f'| `{name}`{with_k} | {procedure.promise} | {procedure.source} |')
-    return '\n'.join(rows)
