@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,10 +117,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Finding:
-    """How many families failed with one method on one oracle.
-
-    ``low`` and ``high`` bound the failure rate, with confidence ``CONFIDENCE``.
-    """
+    """How many families failed with one method on one oracle, and bounds of their rate."""
 
     method: str
     oracle: str
@@ -190,17 +188,10 @@ def _by_selection_votes(procedure: str, selection: str = SELECTION) -> Test:
     """A caller's own order, most selection votes first."""
 
     def fails(family: Family, _: np.random.Generator) -> bool:
-        votes, oracle = family.votes, family.oracle
-        assert votes.selection_hits is not None
-        certificate = certify(
-            votes,
-            tau=oracle.tau,
-            alpha=oracle.alpha,
-            procedure=procedure,
-            selection=selection,
-            order=np.argsort(oracle.n0 - votes.selection_hits, kind='stable'),
-        )
-        return family.wrong(certificate.certified) >= certificate.k
+        assert family.votes.selection_hits is not None
+        order = np.argsort(family.oracle.n0 - family.votes.selection_hits, kind='stable')
+        asked = {'selection': selection, 'order': order}
+        return family.wrong(_plainly(family.votes, family.oracle, procedure, **asked)) > 0
 
     return fails
 
@@ -248,9 +239,8 @@ def _invalid_kfwer(family: Family, _: np.random.Generator) -> bool:
     order = np.argsort(p, kind='stable')
     rank = np.arange(1, p.size + 1)
     critical = k * oracle.alpha / np.where(rank <= k, p.size, p.size - rank + 1)
-    failed = p[order] > critical
     certified = np.zeros(p.size, dtype=bool)
-    certified[order[: int(np.argmax(failed)) if failed.any() else p.size]] = True
+    certified[order] = np.logical_and.accumulate(p[order] <= critical)
     return family.wrong(certified) >= k
 
 
@@ -269,10 +259,13 @@ def _repeated(family: Family, _: np.random.Generator) -> bool:
     return family.wrong(_plainly(doubled, oracle)) > 0
 
 
-def _plainly(votes: Votes, oracle: Oracle) -> NDArray[np.bool_]:
-    """The certificates of Holm's procedure on held-out draws."""
+def _plainly(
+    votes: Votes, oracle: Oracle, procedure: str = Holm.name, **asked: Any
+) -> NDArray[np.bool_]:
+    """What ``certify`` certifies; by default by Holm's procedure on held-out draws."""
+    asked = {'selection': 'holdout', **asked}
     return certify(
-        votes, tau=oracle.tau, alpha=oracle.alpha, procedure=Holm.name, selection='holdout'
+        votes, tau=oracle.tau, alpha=oracle.alpha, procedure=procedure, **asked
     ).certified
 
 

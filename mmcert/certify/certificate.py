@@ -22,10 +22,7 @@ ABSTAIN_LABEL = 254
 
 
 class ComponentOrder(NamedTuple):
-    """An order of the components, most promising first, and what it comes from.
-
-    ``permutation`` has shape (K,); None is the order in memory.
-    """
+    """A permutation of the components, shape (K,), most promising first; None: as in memory."""
 
     permutation: NDArray[np.integer] | None
     source: str
@@ -97,11 +94,6 @@ class Certificate:
     level: NDArray[np.uint8] | None = None
     groups: tuple[NDArray[np.integer], ...] = ()
 
-    @property
-    def num_components(self) -> int:
-        """Number of components K, the size of the family."""
-        return int(self.guess.size)
-
     def label_map(self, abstain: int = ABSTAIN_LABEL) -> NDArray[np.integer]:
         """The certified classes, and ``abstain`` elsewhere, in a type that holds both.
 
@@ -119,8 +111,8 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         """Promise, settings (with the selection that was used) and counts, as JSON values."""
         settings = self.settings
-        values = {
-            'kind': settings.rule.certificate_kind(self.k),
+        values: dict[str, Any] = {
+            'kind': 'count certificate' if self.k > 1 else 'certificate',
             'promise': settings.rule.describe(self.k),
             'tau': settings.tau,
             'alpha': settings.alpha,
@@ -131,7 +123,7 @@ class Certificate:
             'k': self.k,
             'n0': self.n0,
             'n': self.n,
-            'components': self.num_components,
+            'components': int(self.guess.size),
             'certified': int(np.count_nonzero(self.certified)),
         }
         if self.tested_tau != settings.tau:

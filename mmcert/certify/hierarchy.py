@@ -9,9 +9,6 @@ testing the whole chain costs no more than testing the class, with one cut-off f
 Where the counted draws choose the chain as well ('same_draws'), the coarsest groups of probability
 at most tau are disjoint, and ``binomial.same_draws_p_values`` bounds their sum. The proof is in
 docs/theory/further-claims.md, "Hierarchies".
-
-Built in are the categories of Cityscapes (Cordts et al., CVPR 2016) and the same categories for
-CamVid. Each has a second level above: what moves by itself, and what does not.
 """
 
 from __future__ import annotations
@@ -219,4 +216,4 @@ BUILT_IN = {
         }
     ),
 }
-"""The hierarchies that configs can name."""
+"""By name: the categories of Cityscapes (Cordts et al., CVPR 2016), and the same for CamVid."""

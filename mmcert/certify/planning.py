@@ -318,9 +318,8 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a stopping rule says at a look.
+    """Why to stop, or the size of the next look; one of them is None.
 
-    ``reason`` says why to stop, ``next_look`` is the size of the next look; one of them is None.
     ``gain`` is the share of the components that the next look is expected to certify in addition.
     """
 
@@ -341,7 +340,6 @@ class StoppingRule:
     min_gain: float = 0.01
 
     def __post_init__(self) -> None:
-        """Checks the fields."""
         check_draws(self.budget, 'budget')
         if not 0 <= self.min_gain < 1:
             raise ValueError(f'min_gain must lie in [0, 1), got {self.min_gain!r}')

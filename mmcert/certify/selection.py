@@ -59,10 +59,7 @@ def even_chance(hits: int, counted: int) -> float:
 
 
 def possible(settings: CertifySettings, legal: Sequence[str] = SELECTIONS) -> tuple[str, ...]:
-    """The selections that settings leave open, of those that the draws allow (``legal``).
-
-    One that the settings name stays, allowed or not.
-    """
+    """The selections that settings leave open: the one they name, or what the draws allow."""
     if settings.selection != 'auto':
         return (settings.selection,)
     if settings.rule.takes_order and settings.order == 'selection':

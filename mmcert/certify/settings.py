@@ -61,7 +61,6 @@ class CertifySettings:
     order: str = 'auto'
 
     def __post_init__(self) -> None:
-        """Checks the fields."""
         object.__setattr__(self, 'tau', check_tau(self.tau))
         object.__setattr__(self, 'alpha', check_alpha(self.alpha))
         check_selection(self.selection, SELECTION_CHOICES)

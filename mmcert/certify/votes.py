@@ -128,12 +128,12 @@ class Votes:
         stages = list(zip([*self.history, self.hits], self.looks or (self.n,), strict=True))
         if selection == 'holdout' or self.n0 == 0:
             return stages
-        first, n0 = self.selection_hits, self.n0
-        if first is None:
+        if self.selection_hits is None:
             raise ValueError(
                 "selection='same_draws' counts the selection draws as well, and these votes lack "
                 'selection_hits'
             )
+        first, n0 = self.selection_hits, self.n0
         return [(_added(hits, first, n + n0), n + n0) for hits, n in stages]
 
     def with_look(self, further: Votes) -> Votes:

@@ -98,8 +98,7 @@ class Procedure(ABC):
         promise (str): What holds with probability 1 - alpha per input, for the table in the docs.
         source (str): Who showed that it holds.
         takes_k (bool): Whether fewer than ``k`` rejections may be wrong, k being a setting.
-        takes_order (bool): Whether it tests the components in an order. The order must not depend
-            on counted draws.
+        takes_order (bool): Whether it tests the components in an order, see ``Family``.
         steps_down (bool): Whether its critical values rise once something was rejected.
         planning_note (str): What the planner's figures mean, where that needs a sentence.
     """
@@ -142,10 +141,6 @@ class Procedure(ABC):
     def without_order(self) -> Procedure:
         """What the components that an order puts last meet; without an order, the procedure."""
         return self
-
-    def certificate_kind(self, k: int) -> str:
-        """What its certificates are called."""
-        return 'count certificate' if k > 1 else 'certificate'
 
     def describe(self, k: int) -> str:
         """What holds for one input with probability at least 1 - alpha, in a sentence."""
