@@ -19,7 +19,7 @@ def check_draws(n: int, name: str = 'n') -> int:
     try:
         value = operator.index(n)
     except TypeError:
-        value = 0
+        raise ValueError(f'{name} must be an integer, got {n!r}') from None
     if isinstance(n, bool) or value < 1:
         raise ValueError(f'{name} must be an integer of at least 1, got {n!r}')
     return value

@@ -29,14 +29,7 @@ from mmcert.certify.binomial import (
 )
 from mmcert.certify.certificate import Certificate
 from mmcert.certify.checks import check_draws
-from mmcert.certify.selection import (
-    Counting,
-    allowed,
-    counted_draws,
-    later_look,
-    possible,
-    settle,
-)
+from mmcert.certify.selection import Counting, allowed, counted_draws, later_look, possible, settle
 from mmcert.certify.sequential import GROWTH, spend
 from mmcert.certify.settings import CertifySettings
 from mmcert.certify.votes import Votes
@@ -148,18 +141,24 @@ def max_tau(n: int, settings: CertifySettings, num_components: int, n0: int = 0)
     The radius cannot be larger than that of this tau. The tau of the settings is not used.
     """
     critical = _log_critical_value(settings, num_components)
-    counted = {name: counted_draws(n, n0, name) for name in _selections(settings, n0)}
+    # At an exact tie the table decides.
+    found = [0.5] if can_certify(n, replace(settings, tau=0.5), num_components, n0) else []
+    if critical >= math.log(SMALLEST):
+        for selection in _selections(settings, n0):
+            counted = counted_draws(n, n0, selection)
+            found.append(_max_tau(counted, critical, selection, num_components))
+    return max(found, default=0.0) or None
+
+
+def _max_tau(counted: int, critical: float, selection: str, num_components: int) -> float:
+    """Largest tau at which unanimous draws attain a critical value (its logarithm), or 0."""
 
     def attains(tau: float) -> bool:
-        return any(
-            log_smallest_p_value(draws, tau, selection, num_components) <= critical
-            for selection, draws in counted.items()
-        )
+        return log_smallest_p_value(counted, tau, selection, num_components) <= critical
 
     low, high = 0.5, LARGEST_TAU
-    if critical < math.log(SMALLEST) or not attains(low):
-        # At an exact tie the table decides.
-        return 0.5 if can_certify(n, replace(settings, tau=0.5), num_components, n0) else None
+    if not attains(low):
+        return 0.0
     if attains(high):
         return high
     for _ in range(60):

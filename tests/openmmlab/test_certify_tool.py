@@ -134,7 +134,7 @@ class HalfBonferroni(Bonferroni):
 
 def test_a_procedure_of_ones_own_is_known_everywhere(tool, tmp_path, monkeypatch):
     from mmcert.certify.audit import Audit, methods
-    from mmcert.certify.procedures import PROCEDURES, table
+    from mmcert.certify.procedures import PROCEDURES
     from mmcert.engine.planner import PlannedRun, report
     from mmcert.engine.smoothing_config import SmoothingConfig
 
@@ -163,7 +163,7 @@ def test_a_procedure_of_ones_own_is_known_everywhere(tool, tmp_path, monkeypatch
         audited = tuple(method for method in methods() if 'half_bonferroni' in method.name)
         assert len(audited) == 9
         assert not any(finding.violates_level for finding in Audit(50, methods=audited).run())
-        assert '| `half_bonferroni` | no certificate is wrong | valid, and of no use |' in table()
+        assert PROCEDURES['half_bonferroni'].source == 'valid, and of no use'
     finally:
         PROCEDURES.pop('half_bonferroni', None)
         sys.modules.pop('own_procedure_module', None)
