@@ -115,9 +115,11 @@ def test_shards_are_one_run(job, tmp_path):
 def test_a_merge_counts_what_the_jobs_counted(job, tmp_path, smoothing):
     job(None, images=2, results='whole', **smoothing)
     for shard in ('1/2', '2/2'):
-        job(shard, images=2, **smoothing)
-    (votes,) = (tmp_path / 'shared').glob('votes-*')
-    merge(votes, '--out', tmp_path / 'merged')
+        # On a disk of its own, and copied into one folder afterwards.
+        job(shard, images=2, results=f'disk-{shard[0]}', **smoothing)
+        (votes,) = (tmp_path / f'disk-{shard[0]}').glob('votes-*')
+        shutil.copytree(votes, tmp_path / 'common', dirs_exist_ok=True)
+    merge(tmp_path / 'common', '--out', tmp_path / 'merged')
     for name in ('summary.json', 'images.jsonl'):
         merged, whole = (tmp_path / folder / name for folder in ('merged', 'whole'))
         assert merged.read_bytes() == whole.read_bytes()
