@@ -76,7 +76,7 @@ class CertificationPlan:
         It belongs into the fingerprint of a ``VotesStore``, beside a digest of the base model.
         """
         spec: dict[str, Any] = {
-            'perturbation': self.perturbation.spec(),
+            'perturbation': self.perturbation.address(),
             'n0': self.sampling.n0,
             'n': 'auto' if self.sampling.n is None else self.sampling.n,
             'seed': self.sampling.seed,

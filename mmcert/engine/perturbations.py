@@ -16,13 +16,7 @@ def build(cfg: Mapping[str, Any]) -> Perturbation:
     """
     _add_registered()
     perturbation = PERTURBATIONS.build({**cfg, '_scope_': 'mmcert'})
-    name, said = type(perturbation).__name__, perturbation.spec().get('type')
-    if said != name:
-        raise ValueError(
-            f'{name}.spec() says that its type is {said!r}, so that its votes would be taken for '
-            f"those of {said}: return {{**super().spec(), 'type': '{name}'}}, with all arguments "
-            'that the draws depend on'
-        )
+    perturbation.address()
     return perturbation
 
 

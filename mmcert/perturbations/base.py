@@ -103,7 +103,8 @@ class Perturbation(ABC):
     ``map_labels`` brings the label maps of perturbed inputs back to the positions of the clean one.
     ``radius`` and ``guarantee`` say what certificates of such draws mean.
 
-    The arguments of a subclass must be attributes of the same names: ``spec`` reads them.
+    The arguments of a subclass must be attributes of the same names: ``spec`` reads them. What was
+    set once stays: draws, radius and the address of votes would no longer agree.
 
     Attributes:
         domain (str): What it perturbs, 'image' or 'points'.
@@ -137,6 +138,25 @@ class Perturbation(ABC):
     formula: str
     attack_text: str
 
+    def __init_subclass__(cls) -> None:
+        """Refuses a class that maps labels and does not say ``moves_labels``, with a TypeError."""
+        super().__init_subclass__()
+        verbs = {'map_labels', 'labels_for_hits'} & set(vars(cls))
+        said = any('moves_labels' in vars(base) for base in cls.__mro__ if base is not Perturbation)
+        if verbs and not said:
+            raise TypeError(
+                f'{cls.__name__} overrides {" and ".join(sorted(verbs))}, which is called only '
+                'where moves_labels is True: set it in the class'
+            )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self) and not name.startswith('_'):
+            raise AttributeError(
+                f'{type(self).__name__}.{name} is fixed once it is set, since draws, radius and '
+                'the address of votes depend on it: make a new perturbation'
+            )
+        super().__setattr__(name, value)
+
     @property
     def selection_counts(self) -> bool:
         """Whether the draws that choose the class may count as hits beside the others.
@@ -148,6 +168,11 @@ class Perturbation(ABC):
 
     def cell(self, index: int) -> Perturbation:
         """The perturbation whose draws are of one cell, ``index`` in [0, ``num_cells``)."""
+        if self.num_cells > 1:
+            raise NotImplementedError(
+                f'{type(self).__name__} has {self.num_cells} cells and must override cell(index): '
+                'the draws of one cell do not count for another'
+            )
         return self
 
     def check(self, inputs: torch.Tensor) -> None:  # noqa: B027 (some have nothing to refuse)
@@ -299,6 +324,21 @@ class Perturbation(ABC):
             value = getattr(self, name)
             plain = list(value) if isinstance(value, tuple) else value
             spec[name] = value.spec() if hasattr(value, 'spec') else plain
+        return spec
+
+    def address(self) -> dict[str, Any]:
+        """What ``spec`` says, for votes to be found by.
+
+        Raises:
+            ValueError: If it is that of another class.
+        """
+        name, spec = type(self).__name__, self.spec()
+        if spec.get('type') != name:
+            raise ValueError(
+                f'{name}.spec() says that its type is {spec.get("type")!r}, so that its votes '
+                'would be taken for those of that class: return '
+                f"{{**super().spec(), 'type': '{name}'}}, with all arguments that draws depend on"
+            )
         return spec
 
     def __repr__(self) -> str:

@@ -59,10 +59,11 @@ class PointTransformation(ParametricTransformation):
     points_per_unit = POINTS
     normals: bool = False
     axis: str | list[float] = 'z'
+    _num_entries = 1
 
     def __init__(self, sigma: float) -> None:
         self.sigma = validate_positive(sigma)
-        self.scales = (self.sigma,)
+        self.scales = (self.sigma,) * self._num_entries
 
     @property
     def num_columns(self) -> int:  # type: ignore[override]
@@ -194,6 +195,7 @@ class Rotation3D(PointTransformation):
     unit = 'radians'
     formula = '{rotation about any axis through the origin : its angle <= radius}'
     attack_text = 'rotation about any axis through the origin {angle}'
+    _num_entries = 3
 
     def __init__(self, sigma: float, normals: bool = False) -> None:
         super().__init__(sigma)
@@ -202,7 +204,7 @@ class Rotation3D(PointTransformation):
                 f'Rotation3D takes sigma (radians) up to 1, got {sigma}: larger angles wrap around '
                 'too often'
             )
-        self.scales, self.normals = (self.sigma,) * 3, check_flag(normals, 'normals')
+        self.normals = check_flag(normals, 'normals')
 
     def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """Draws axis-angle vectors of norm at most pi, shape (B, 3), float64."""
@@ -238,11 +240,8 @@ class PointTranslation(PointTransformation):
     distribution = 'N(0, sigma^2 I_3)'
     norm = 'l2'
     attack_text = 'translation of the whole cloud by up to {radius:.4g} (in {unit})'
+    _num_entries = 3
     formula = '{translation of all points by xi : ||xi||_2 <= radius}'
-
-    def __init__(self, sigma: float) -> None:
-        super().__init__(sigma)
-        self.scales = (self.sigma,) * 3
 
     def _move(self, points: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         return points + parameter
@@ -295,8 +294,9 @@ class Shear(PointTransformation):
                 f'along must be {others[0]!r}, {others[1]!r} or {"".join(others)!r} for a shear in '
                 f'proportion to {axis}, got {along!r}'
             )
+        self._num_entries = len(along)
         super().__init__(sigma)
-        self.along, self.axis, self.scales = along, axis, (self.sigma,) * len(along)
+        self.along, self.axis = along, axis
         self.distribution = f'N(0, sigma^2 I_{len(along)})'
         factors = zip(along, 'ab', strict=False)
         terms = ', '.join(f'{name} += {factor} {axis}' for name, factor in factors)

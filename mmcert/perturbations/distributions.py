@@ -86,7 +86,12 @@ class Distribution(ABC):
             offset (float): What is added to them.
         """
         for row, generator in zip(values, generators, strict=True):
-            self.fill(row, generator).mul_(factor).add_(offset)
+            if self.fill(row, generator) is not row:
+                raise ValueError(
+                    f'{type(self).__name__}.fill must draw into the tensor that it is given, in '
+                    'place, and return this tensor'
+                )
+            row.mul_(factor).add_(offset)
         return values
 
     def radius(self, tau: float, target: float = 0.5) -> float:
@@ -133,6 +138,8 @@ class Gaussian(Distribution):
         offset: float = 0.0,
     ) -> torch.Tensor:
         """Draws the rows side by side on a CPU, where torch fills a tensor in one thread."""
+        if type(self).fill is not Gaussian.fill:
+            return super().fill_batch(values, generators, factor, offset)
         sigma, threads = self.sigma * factor, torch.get_num_threads()
 
         def fill(pair: tuple[torch.Tensor, torch.Generator]) -> None:

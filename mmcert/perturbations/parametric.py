@@ -97,8 +97,8 @@ class ParametricTransformation(Perturbation):
         """The transformed input; both are float64."""
 
     def radius(self, tau: float, target: float = 0.5) -> float:
-        """Sigma * (Phi^{-1}(tau) - Phi^{-1}(target)), with the sigma that all parameters share.
+        """Sigma * (Phi^{-1}(tau) - Phi^{-1}(target)), with the smallest sigma of the parameters.
 
         For another ``law``, its radius takes the place of the difference.
         """
-        return self.scales[0] * self.law.radius(tau, target)
+        return min(self.scales) * self.law.radius(tau, target)

@@ -108,6 +108,11 @@ class SlicedTransformation(Perturbation):
         if not isinstance(found, AboutCentre):
             raise ValueError(f'only rotation and scaling are certified by slices, got {found!r}')
         found.check_parameters([[low], [high]])
+        if type(build(found.spec())) is not type(found):
+            raise ValueError(
+                f'{type(found).__name__} has the spec of {type(build(found.spec())).__name__}: its '
+                'votes would be taken for those of that class'
+            )
         if low >= high:
             raise ValueError(f'slices need low < high, got {low} and {high}')
         self.transformation, self.low, self.high = found, float(low), float(high)
@@ -135,7 +140,7 @@ class SlicedTransformation(Perturbation):
     def cell(self, index: int) -> SlicedTransformation:
         """The same perturbation with its draws in another slice; see ``Perturbation``."""
         other = copy.copy(self)
-        other.index, other._reached = range(self.num_cells)[index], None
+        vars(other).update(index=range(self.num_cells)[index], _reached=None)
         return other
 
     def check(self, inputs: torch.Tensor) -> None:

@@ -95,6 +95,7 @@ class SurrogateTransform(Perturbation):
         'brightness with shift (image) in {-0.1, 0.1}'
     """
 
+    moves_labels = False  # Until a transformation says otherwise.
     distribution = "theta ~ N(0, sigma1^2 I) and theta' ~ N(0, sigma2^2 I) in the latent layer"
     unit = 'standard deviations'
     formula = 'whatever moves the latent by less than the radius'
@@ -120,7 +121,6 @@ class SurrogateTransform(Perturbation):
             'the smoothed function first rounds the noisy latent to multiples of '
             f'{1 / points_per_unit(self.sigma2):.4g}'
         )
-        self.attack: AttackSet | None = None
         self._surrogate: Surrogate | None = None
         self._encoded: _Encoded | None = None
         self._inside: torch.Tensor | None = None
@@ -140,11 +140,16 @@ class SurrogateTransform(Perturbation):
             if self.moves_labels:
                 _check_adds_up(found)
         self.norm = NORMS[self.moves_labels]
-        if attack is not None:
-            self.attack = build_attack_set(attack, self.surrogate.transformation)
-            self.surrogate.check_within(self.attack.values)
+        self.attack: AttackSet | None = None if attack is None else self._checked(attack)
+        if self.attack is not None:
             self.per_input_threshold = True
             self.formula = self.attack.describe(self.surrogate.transformation)
+
+    def _checked(self, attack: AttackSet | Mapping[str, Any]) -> AttackSet:
+        """An attack set of the surrogate's transformation and within its range."""
+        found = build_attack_set(attack, self.surrogate.transformation)
+        self.surrogate.check_within(found.values)
+        return found
 
     @property
     def surrogate(self) -> Surrogate:
