@@ -55,7 +55,7 @@ def main() -> int:
     results = read_votes(votes, manifests, problems)
     if problems:
         print('\n'.join(problems))
-        print(f'{len(problems)} problems; nothing was written', file=sys.stderr)
+        print(f'nothing was merged (lines above: {len(problems)})', file=sys.stderr)
         return 1
     note_versions(results)
 

@@ -37,6 +37,7 @@ from mmcert.engine.smoothing_config import SmoothingConfig, smoothing_of
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.sampling import BatchSize, SamplingSettings, collect_votes
 from mmcert.sampling.batching import LARGEST
+from mmcert.votes.shards import Shard
 
 TIMED_BATCHES = 3
 SAMPLED_INPUTS = 8
@@ -83,11 +84,13 @@ class PlannedRun:
             runner = Runner.from_cfg(cfg)
             plan = smoothing_of(runner).plan()
             dataset = runner.build_dataloader(runner.cfg.test_dataloader).dataset
+            shard = runner.cfg.smoothing.get('shard')
+            images = Shard.parse(shard).positions(len(dataset)) if shard else dataset
             raw, sample = _input(runner, plan, dataset, 0)
             run = cls(
                 plan,
                 _count_components(runner, plan, raw, sample),
-                len(dataset),
+                len(images),
                 _sampled_thresholds(runner, plan, dataset),
             )
             if checkpoint is None:

@@ -32,6 +32,8 @@ from mmcert.sampling import SamplingSettings, collect_votes
 from mmcert.votes import read_folder
 from mmcert.votes.recertify import Task, evaluate
 
+from .conftest import run_tool
+
 POINTS = 60
 
 
@@ -162,6 +164,18 @@ def random_segmentor():
 @pytest.fixture
 def cloud():
     return torch.randn(POINTS, 4, generator=torch.Generator().manual_seed(3))
+
+
+def test_shards_of_clouds_are_one_run(tmp_path):
+    folders = {shard: str(tmp_path / (shard or 'whole')[:1]) for shard in (None, '1/2', '2/2')}
+    for shard, folder in folders.items():
+        votes = {'votes_dir': f'{folder}/votes' if shard is None else str(tmp_path / 'votes')}
+        run(config(tmp_path, {'shard': shard, 'out_dir': folder, **votes}, clouds=3))
+    run_tool('tools/merge.py', tmp_path / 'votes')
+    for name in ('summary.json', 'images.jsonl'):
+        assert (tmp_path / 'votes' / name).read_bytes() == (tmp_path / 'w' / name).read_bytes()
+    manifest = json.loads((tmp_path / 'votes/shards/1-of-2.json').read_text())
+    assert manifest['sources'] == ['cloud-0', 'cloud-2']
 
 
 def test_a_test_run_certifies_every_cloud(tmp_path):

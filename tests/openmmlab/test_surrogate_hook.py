@@ -103,6 +103,15 @@ def test_certificates_state_the_attack_and_what_it_takes_on_each_image(
     assert 'no brightness with shift (image) in {-0.1, 0.2} changes the class' in printed
 
 
+def test_shards_are_merged_with_the_threshold_of_each_image(make_config, tmp_path, smoothing):
+    options = smoothing()
+    for shard, folder in ((None, 'whole'), ('1/2', 'shared'), ('2/2', 'shared')):
+        run_test(make_config(smoothing=options | dict(shard=shard, out_dir=str(tmp_path / folder))))
+    run_tool('tools/merge.py', tmp_path / 'shared')
+    for name in ('summary.json', 'images.jsonl'):
+        assert (tmp_path / 'shared' / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
+
+
 def test_the_threshold_of_the_run_is_that_of_the_image(make_config, tmp_path, smoothing):
     # By hand, from the file that the data set wrote.
     cfg = make_config(images=1, smoothing=smoothing())

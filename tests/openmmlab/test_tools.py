@@ -294,6 +294,8 @@ def test_plan_tool_says_what_can_be_certified_and_how_long_it_takes(written_conf
     assert 'ms per draw' not in alone
     for name in ('bonferroni', 'kfwer, k=0.001', 'ordered_holm', 'same_draws'):
         assert name in alone
+    shard = run_tool('tools/plan.py', config, '--cfg-options', 'smoothing.shard=1/2')
+    assert '2 images of 1536 components' in shard
     large = run_tool(
         'tools/plan.py', config, '--size', 1024, 2048, '--images', 500, '--cfg-options',
         'smoothing.n=auto', 'smoothing.budget=400',
