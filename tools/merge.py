@@ -41,12 +41,13 @@ def main() -> int:
     args = parse_args()
     import_modules(args)
     votes, others = votes_folders(Path(args.folder))
-    inside = Path(args.folder) != votes or not votes.name.startswith('votes-')
-    out = Path(args.out or (args.folder if inside else votes.absolute().parent))
+    # Where a run writes them: beside a folder votes-*.
+    beside = votes.name.startswith('votes-')
+    out = Path(args.out or (votes.absolute().parent if beside else args.folder))
     problems: list[str] = []
     manifests = read_manifests(votes, args.shards, problems)
     for other in others if manifests else ():
-        for one in read_manifests(other, args.shards, problems):
+        for one in read_manifests(other, args.shards, problems=[]):
             problems.append(
                 f'{other}: shard {one.shard} was run otherwise than shard {manifests[0].shard} '
                 f'({how_they_differ(one, manifests[0])}): run it again, or give the folder of '
