@@ -53,7 +53,7 @@ from mmcert.transformations import (  # noqa: E402
     Transformation,
     build,
 )
-from mmcert.visualization.surrogates import beside, panel  # noqa: E402
+from mmcert.visualization.surrogates import panel  # noqa: E402
 from mmcert.votes import VotesRecord, read_folder  # noqa: E402
 
 CONFIGS = ROOT / 'configs' / 'semantic'
@@ -305,7 +305,7 @@ class Study:
             draw = SurrogateTransform(surrogate, sigma1, sigma2)
             noisy = draw.sample(image, torch.Generator().manual_seed(0))
             panels.append(panel(noisy, f'latent noise {sigma2:g}'))
-        write_picture('semantic_noise.jpg', beside(panels))
+        write_picture('semantic_noise.jpg', np.concatenate(panels, axis=1))
 
     def picture(self, name: str) -> np.ndarray:
         """One test image: clean, under the attack that costs most pixels, label, certified."""
@@ -325,13 +325,14 @@ class Study:
             for values, other in zip(maps, ((0, 0, 0), (255, 255, 255)), strict=True)
         )
         shown = ', '.join(f'{value:.3g}' for value in worst)
-        return beside(
+        return np.concatenate(
             [
                 panel(item.image, 'image'),
                 panel(attacked, f'{model.transformation.name} {shown}'),
                 panel(label, 'label'),
                 panel(certified, 'certified for the attack set'),
-            ]
+            ],
+            axis=1,
         )
 
     def row(self, name: str) -> Iterator[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """The benchmarks' command lines, tables and results files."""
 
+import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -84,3 +86,12 @@ def test_the_sweep_over_the_model_zoo_measures_a_stock_config():
     assert 'FileNotFoundError' in measured('fastscnn/nothing.py')['missing']
     refused = run('--families', 'nothing')
     assert refused.returncode == 2 and 'no such family: nothing' in refused.stdout
+
+
+@pytest.mark.parametrize('name', sorted(p.stem for p in FOLDER.glob('*.py')))
+def test_every_program_imports_what_there_is(name):
+    """Names that a program imports within its functions exist, too."""
+    for node in ast.walk(ast.parse((FOLDER / f'{name}.py').read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith('mmcert'):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
