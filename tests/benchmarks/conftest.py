@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import tests.openmmlab  # noqa: F401
+
 FOLDER = Path(__file__).parents[2] / 'benchmarks'
 
 

@@ -10,7 +10,7 @@ from mmcert import registry
 from mmcert.datasets.shapenet_part import CATEGORY_PARTS, ShapeNetPartDataset
 from mmcert.engine import SmoothingConfig
 from mmcert.surrogates import Surrogate, build_attack_set, save_surrogate
-from tests.openmmlab.conftest import ROOT
+from tests.openmmlab import ROOT
 
 OF_CLOUDS = ('part_shapes', 'shapenet_part')
 """Folders of configs that import mmdetection3d."""

@@ -19,9 +19,9 @@ from mmcert.models.precision import PRECISIONS  # noqa: E402
 from mmcert.sampling.label_decoding import decode_labels  # noqa: E402
 from mmcert.sampling.logit_maps import eager_labels  # noqa: E402
 from mmcert.votes import read_folder  # noqa: E402
-from tests.openmmlab import test_sampling_paths as paths  # noqa: E402
-from tests.openmmlab.conftest import make_config, run_test  # noqa: E402, F401
-from tests.openmmlab.test_sampling_paths import noisy_images, sample_for, small_model  # noqa: E402
+from tests.models import test_sampling_paths as paths  # noqa: E402
+from tests.models.test_sampling_paths import noisy_images, sample_for, small_model  # noqa: E402
+from tests.openmmlab import make_config, run_test  # noqa: E402, F401
 
 
 def images_on(device, count=3):

@@ -57,7 +57,7 @@ def forbidden():
 @pytest.fixture
 def model(openmmlab):
     """A model of mmsegmentation and an image, on the device."""
-    from tests.openmmlab.test_sampling_paths import noisy_images, sample_for, small_model
+    from tests.models.test_sampling_paths import noisy_images, sample_for, small_model
 
     return small_model().cuda(), sample_for(), noisy_images(1)[0].clamp(0, 1).cuda()
 

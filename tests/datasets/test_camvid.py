@@ -5,7 +5,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from mmcert.datasets import CamVidDataset, StreetScenesDataset
-from tests.openmmlab.conftest import ROOT
+from tests.openmmlab import ROOT
 
 CAMVID = ROOT / 'data' / 'camvid'
 

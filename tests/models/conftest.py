@@ -1,3 +1,3 @@
 """Prepares the frameworks."""
 
-import tests.openmmlab.conftest  # noqa: F401
+from tests.openmmlab import make_config  # noqa: F401

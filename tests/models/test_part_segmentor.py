@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from tests.datasets.support import COUNTS
-from tests.openmmlab.conftest import ROOT
+from tests.openmmlab import ROOT
 
 pytest.importorskip('mmdet3d')
 

@@ -12,10 +12,9 @@ import pytest
 
 from mmcert.cli import command
 from mmcert.votes import load_votes
-
-from .conftest import ROOT, run_tool
-from .test_compat import LITE
-from .test_smoothing_hook import votes_files
+from tests.engine.test_smoothing_hook import votes_files
+from tests.openmmlab import ROOT, run_tool
+from tests.test_compat import LITE
 
 PLAIN = ROOT / 'configs/camvid/fast-scnn_noise-s0.25-3k_camvid-360x480.py'
 

@@ -15,8 +15,7 @@ from mmcert.perturbations import SurrogateTransform
 from mmcert.sampling import SegmentorOutputError
 from mmcert.surrogates import Surrogate, load_surrogate, save_surrogate
 from mmcert.votes import load_votes
-
-from .conftest import run_test, run_tool
+from tests.openmmlab import run_test, run_tool
 
 SCALES = {'sigma1': 0.5, 'sigma2': 0.25}
 ATTACK = dict(values=[-0.1, 0.2])

@@ -8,8 +8,7 @@ from scipy import stats
 from mmcert.sampling import draw_seed
 from mmcert.sampling.draws import ESTIMATION, SELECTION, input_digest
 from mmcert.votes import load_votes
-
-from .conftest import run_test
+from tests.openmmlab import run_test
 
 
 def predict(model, noisy, sample):

@@ -10,9 +10,8 @@ from mmengine.runner import Runner
 from mmcert.certifier import certifier
 from mmcert.votes import FingerprintError, load_votes, save_votes
 from mmcert.votes.shards import Manifest, Shard
-
-from .conftest import run_test, run_tool
-from .test_smoothing_hook import Interrupt, votes_files
+from tests.engine.test_smoothing_hook import Interrupt, votes_files
+from tests.openmmlab import run_test, run_tool
 
 IMAGES = 5
 

@@ -14,8 +14,7 @@ from mmcert.engine.smoothing_config import SmoothingConfig
 from mmcert.perturbations import GaussianNoise
 from mmcert.votes import load_votes, read_folder
 from mmcert.votes.recertify import Task, radius_curve
-
-from .conftest import run_test
+from tests.openmmlab import run_test
 
 LEVELS = [
     {'flat': ['road', 'sidewalk'], 'tall': ['building', 'tree', 'sign', 'sky']},

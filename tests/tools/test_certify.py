@@ -10,7 +10,7 @@ import pytest
 from mmcert.certify import Votes, certify
 from mmcert.sampling.draws import DRAW_SCHEME
 from mmcert.votes import VotesRecord, VotesStore
-from tests.openmmlab.conftest import run_tool
+from tests.openmmlab import run_tool
 
 PROVENANCE = {'num_classes': 2, 'ignore_index': 255, 'certified_space': 'the original image'}
 

@@ -25,7 +25,7 @@ from mmseg.models.segmentors import EncoderDecoder  # noqa: E402
 from mmseg.registry import MODELS  # noqa: E402
 from mmseg.utils import register_all_modules  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 DEMO = ROOT / 'configs/street_scenes/segcertify-s0.25-n100_unet-tiny_street-scenes-128x192.py'
 
 register_all_modules()

@@ -15,10 +15,9 @@ from mmcert.perturbations import SlicedTransformation
 from mmcert.sampling import SegmentorOutputError
 from mmcert.transformations import build
 from mmcert.votes import FingerprintError, load_votes
-
-from .conftest import run_test
-from .test_smoothing_hook import votes_files
-from .test_surrogate_training import call, tool_of
+from tests.engine.test_smoothing_hook import votes_files
+from tests.openmmlab import run_test
+from tests.tools.test_train_surrogate import call, tool_of
 
 LOW, HIGH, SLICES, SIGMA = 2.8, 3.2, 3, 0.25
 """Few angles, as each pixel of the model below is on its own: the whole image must move by less

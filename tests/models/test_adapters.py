@@ -19,8 +19,7 @@ from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.perturbations import CoordinateNoise, GaussianNoise
 from mmcert.sampling import LogitMaps, SamplingSettings, input_digest
 from mmcert.sampling.label_decoding import decode_labels
-
-from .conftest import BrightnessSegmentor
+from tests.openmmlab import BrightnessSegmentor
 
 
 def an_image():
@@ -35,8 +34,7 @@ def an_image():
 def a_cloud():
     pytest.importorskip('mmdet3d')
     from mmcert.models.cloud_adapter import CloudAdapter
-
-    from .test_clouds import Det3DDataSample, segmentor
+    from tests.engine.test_clouds import Det3DDataSample, segmentor
 
     raw = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
     sample = Det3DDataSample(metainfo={'lidar_path': 'data/a.bin'})

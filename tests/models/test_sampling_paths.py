@@ -23,8 +23,7 @@ from mmcert.sampling import LogitMaps, passes
 from mmcert.sampling.draws import ESTIMATION
 from mmcert.votes import FingerprintError, VotesStore, read_folder
 from mmcert.votes.recertify import Task, evaluate
-
-from .conftest import BrightnessSegmentor, run_test
+from tests.openmmlab import BrightnessSegmentor, run_test
 
 ROOT = Path(__file__).parents[2]
 
@@ -371,7 +370,7 @@ def test_a_compiled_model_is_sampled_and_put_back():
 
 
 def test_the_batch_size_may_be_found_by_itself(make_config, tmp_path):
-    from .test_smoothing_hook import votes_files
+    from tests.engine.test_smoothing_hook import votes_files
 
     for name, size in (('fixed', 8), ('found', 'auto')):
         run_test(make_config(smoothing=dict(batch_size=size, votes_dir=str(tmp_path / name))))

@@ -19,8 +19,7 @@ from mmcert.engine.weights import CheckpointMismatchError
 from mmcert.models import SmoothedSegmentor
 from mmcert.sampling import SegmentorOutputError
 from mmcert.votes import FingerprintError, VotesFileError, load_votes, save_votes
-
-from .conftest import run_test
+from tests.openmmlab import run_test
 
 EXPECTED = {
     'certAcc', 'mIoU', 'mIoU_paper', 'abstain', 'abstain_valid', 'certified_share', 'radius',

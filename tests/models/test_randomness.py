@@ -354,9 +354,9 @@ MEMBER = """
 import sys
 from pathlib import Path
 import torch, torch.distributed as dist
-import tests.openmmlab.conftest
+import tests.openmmlab
 from mmcert.sampling import ProcessGroup
-from tests.openmmlab.test_randomness import certified, model
+from tests.models.test_randomness import certified, model
 rank, folder, source = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
 torch.manual_seed(rank)

@@ -12,8 +12,7 @@ from mmcert.engine import SmoothingConfig
 from mmcert.models import ImageSegmentor, NoisySegDataPreProcessor, SmoothedSegmentor
 from mmcert.models.image_segmentor import PIXEL_RANGE, to_unit_range
 from mmcert.sampling import SamplingSettings, collect_votes
-
-from .conftest import BrightnessSegmentor
+from tests.openmmlab import BrightnessSegmentor
 
 
 def sample_for(height, width, **metainfo):

@@ -23,8 +23,7 @@ from mmcert.perturbations import GaussianNoise, SurrogateTransform
 from mmcert.report.pictures import GAP, TITLE_HEIGHT
 from mmcert.surrogates import Displacement, Surrogate, load_surrogate, save_surrogate
 from mmcert.visualization.surrogates import compare_surrogate
-
-from .conftest import ROOT, run_tool
+from tests.openmmlab import ROOT, run_tool
 
 SIZE = (36, 48)
 CASES = {
