@@ -1,7 +1,5 @@
 """What the command line tools share; imports nothing heavy, so that ``--help`` answers at once."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import importlib

@@ -3,8 +3,6 @@
 Each is inert where it is not needed.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.machinery

@@ -1,7 +1,5 @@
 """The maps that a smoothed model adds to data samples, and the names of their fields."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Files that are written at once or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

@@ -5,8 +5,6 @@ that is certified for a set of parameters is right at all of them, up to the cer
 probability, if it is right on the clean image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Certifies one input after the other, with votes that are stored, found again and shared."""
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping

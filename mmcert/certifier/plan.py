@@ -1,7 +1,5 @@
 """What to sample and what to test."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from dataclasses import asdict, dataclass, replace

@@ -1,7 +1,5 @@
 """What was certified of one input."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property

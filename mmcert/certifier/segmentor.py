@@ -1,7 +1,5 @@
 """What a base model looks like to the certifier."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 import torch

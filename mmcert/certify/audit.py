@@ -9,8 +9,6 @@ also runs methods that are known to be invalid: an audit that misses their failu
 An audit cannot prove a procedure right. It can show that it is wrong.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any

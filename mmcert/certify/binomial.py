@@ -1,7 +1,5 @@
 """Exact binomial tails: the p-values and confidence bounds of vote counts."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """From votes to a certificate."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 

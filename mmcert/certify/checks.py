@@ -4,8 +4,6 @@ Each returns the value in its standard type, or raises a ``ValueError`` that giv
 legal range.
 """
 
-from __future__ import annotations
-
 import math
 import numbers
 import operator

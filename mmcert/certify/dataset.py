@@ -7,8 +7,6 @@ probability alpha, whatever the inputs are. The number of all inputs that fail i
 as many of the largest multiplicities.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass

@@ -11,8 +11,6 @@ All raise a ``ValueError`` if a value is out of range. Functions that look for a
 raise an ``InfeasiblePlanError`` if no number is enough.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -7,8 +7,6 @@ count. Nothing here may look at what was voted for: alpha does not cover a choic
 Arguments as in ``planning``. A value that is out of range raises a ``ValueError``.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence

@@ -12,8 +12,6 @@ With alpha_l = alpha / (l (l + 1)), which add up to alpha over infinitely many l
 draws may be raised later, and the votes sampled so far stay good.
 """
 
-from __future__ import annotations
-
 import math
 
 from mmcert.certify.checks import check_alpha, check_draws

@@ -9,8 +9,6 @@ choose the class, it is taken at alpha / (2 K) and used where it exceeds 1/2. Th
 docs/theory/further-claims.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

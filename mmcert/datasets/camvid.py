@@ -1,7 +1,5 @@
 """CamVid, the 11-class road scene dataset."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmseg.datasets import BaseSegDataset

@@ -4,8 +4,6 @@ Synthetic: results on it show that the method works, and say nothing about real 
 have the layout of ShapeNetPart with normals and are read as such.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

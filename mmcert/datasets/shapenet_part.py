@@ -9,8 +9,6 @@ point in each line, ``x y z nx ny nz label``. The y axis points up.
 mmdetection3d is imported only when a shape is loaded.
 """
 
-from __future__ import annotations
-
 import colorsys
 import json
 import zlib

@@ -3,8 +3,6 @@
 Synthetic: results on it show that the machinery works, and say nothing about real images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

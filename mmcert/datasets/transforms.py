@@ -1,7 +1,5 @@
 """Pipeline transforms that train a model on noisy, transformed and perturbed inputs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Which models can be smoothed, and what they take."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Looks at a test pipeline: does the model get the image as it is on disk?"""
 
-from __future__ import annotations
-
 from typing import Any
 
 UNALTERING = ('Load', 'Pack', 'Resize')

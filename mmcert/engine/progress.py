@@ -1,7 +1,5 @@
 """How far a test has come, and how long it will still take."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

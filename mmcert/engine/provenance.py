@@ -1,7 +1,5 @@
 """Where votes come from: what determines them, and what else is worth recording."""
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Writes what a run certifies: a label map, an array file and a JSON file for each input."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

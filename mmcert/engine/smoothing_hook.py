@@ -1,7 +1,5 @@
 """The hook that turns a runner's segmentor into a smoothed one for testing."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict

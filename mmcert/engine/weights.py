@@ -1,7 +1,5 @@
 """Checks that a checkpoint holds the weights of the model."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Certified accuracy, mIoU and abstention in mmengine's evaluator."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

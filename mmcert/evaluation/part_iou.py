@@ -1,7 +1,5 @@
 """Part segmentation's mIoU, averaged over shapes and over categories."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

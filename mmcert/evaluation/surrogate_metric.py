@@ -1,7 +1,5 @@
 """How well a surrogate imitates its transformation, and how far attacks move its latent."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

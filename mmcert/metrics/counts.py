@@ -1,7 +1,5 @@
 """What all counts share: those of different images add up, and IoU is a ratio of two of them."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """What the levels of a hierarchy certify: counts, and the certified information gain."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Certified rates as functions of the radius."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -6,8 +6,6 @@ mIoU under attack, were it measured, could not be smaller as long as the certifi
 image with the certificate's confidence, over many images see ``dataset``.
 """
 
-from __future__ import annotations
-
 import heapq
 import math
 from fractions import Fraction

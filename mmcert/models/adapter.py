@@ -1,7 +1,5 @@
 """The seam between the certifier and the inputs that a model of OpenMMLab takes."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass

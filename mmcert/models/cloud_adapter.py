@@ -1,7 +1,5 @@
 """Point clouds: mmdetection3d's models and samples."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Images: mmsegmentation's models and samples."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 

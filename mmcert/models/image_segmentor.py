@@ -1,7 +1,5 @@
 """A 2D mmsegmentation model as a function from images in [0, 1] to label maps."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

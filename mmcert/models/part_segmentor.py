@@ -6,8 +6,6 @@ category enters as a one-hot vector before the last feature propagation, next to
 coordinates and normals, and a prediction is one of the parts of that category.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """An mmdetection3d segmentor as a function from point coordinates to labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The precision that a model computes in: part of what the base model is."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

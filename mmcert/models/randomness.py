@@ -6,8 +6,6 @@ global generators (torch's on the CPU and on the input's CUDA device, NumPy's, P
 such a function when the content of each input seeds these generators.
 """
 
-from __future__ import annotations
-
 import contextlib
 import random
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What segmentors of images and of clouds share: a model that is a function of its input."""
 
-from __future__ import annotations
-
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence

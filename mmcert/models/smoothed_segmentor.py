@@ -1,7 +1,5 @@
 """The smoothed model of OpenMMLab: certifies each input that it is tested on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

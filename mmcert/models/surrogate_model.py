@@ -1,7 +1,5 @@
 """Training of surrogates through mmengine's runner."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

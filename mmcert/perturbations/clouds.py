@@ -6,8 +6,6 @@ A taper by the factor 1 + t z is not offered: applied twice it is no taper of th
 smoothing over t says nothing about it. ``Taper`` is the one with the factor exp(t z).
 """
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Sequence

@@ -10,8 +10,6 @@ is itself random, A becomes a function with values in [0, 1], and nothing else c
 is taken as exact.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

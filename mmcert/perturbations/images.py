@@ -3,8 +3,6 @@
 The values are never clipped between attack and smoothing: clipping does not compose.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

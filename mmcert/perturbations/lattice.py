@@ -21,8 +21,6 @@ an estimate and not a bound: it says how good the assumption is, and no certific
 Where s exceeds ``SINGLE_STEPS``, and on all finer grids, the noise is drawn in double precision.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Additive noise: certificates against perturbations of bounded norm."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

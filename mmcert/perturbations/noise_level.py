@@ -1,7 +1,5 @@
 """Checks of noise levels, shared by the perturbations and the training noise."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Transformations of a whole input by a random parameter, where the parameters compose."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """Smoothing through a surrogate of a semantic transformation (GSmooth)."""
 
-from __future__ import annotations
-
 import copy
 import math
 import os

@@ -1,7 +1,5 @@
 """Puts the CPU kernels under mmcv's point operators, and finds what else needs CUDA."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 from collections.abc import Callable

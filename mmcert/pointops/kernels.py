@@ -16,8 +16,6 @@ Indices are returned as int32, as mmcv's are. All functions take any floating ty
 16-bit coordinates in float32. Gradients flow through the functions that carry features.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 from collections.abc import Iterator

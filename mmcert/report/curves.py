@@ -1,7 +1,5 @@
 """Curves of certified accuracy over the radius."""
 
-from __future__ import annotations
-
 import os
 import textwrap
 from collections.abc import Iterable, Mapping

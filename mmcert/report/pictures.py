@@ -1,7 +1,5 @@
 """Pictures of certificates: the input, its maps side by side, and a legend of the classes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

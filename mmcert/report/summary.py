@@ -1,7 +1,5 @@
 """The results of a data set: pooled, put in words and tables, and written to files."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Readable tables of certified results."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

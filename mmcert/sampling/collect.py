@@ -1,7 +1,5 @@
 """Two-stage vote collection: guess from the selection draws, hits from fresh estimation draws."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace

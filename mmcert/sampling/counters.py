@@ -1,7 +1,5 @@
 """What is counted of the draws: votes of each class, or hits of a guess."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 import numpy as np

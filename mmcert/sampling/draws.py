@@ -1,7 +1,5 @@
 """Addressable draws: draw j of an input under a seed is one tensor, however it is batched."""
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

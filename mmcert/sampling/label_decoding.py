@@ -1,7 +1,5 @@
 """Label maps from scores, the fastest way on each device."""
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """What a base model may return, and what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Addressed draws in batches through the base model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import torch

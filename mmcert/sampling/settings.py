@@ -1,7 +1,5 @@
 """How the votes of one input are sampled."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Label maps from coarse scores on the CPU: interpolates only what neighbours leave open."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import lru_cache

@@ -4,8 +4,6 @@ The arithmetic is that of torch's own bilinear kernel, in float32; where two sco
 rounding, the compilers' freedom to fuse multiplications and additions may decide between them.
 """
 
-from __future__ import annotations
-
 import torch
 import triton
 import triton.language as tl

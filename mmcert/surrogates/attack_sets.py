@@ -1,7 +1,5 @@
 """The parameters of a transformation that an attacker may choose."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -23,8 +23,6 @@ pixels about A_theta v. ``mmcert.perturbations.SurrogateTransform`` says which p
 nobody reads a label map between its pixels.
 """
 
-from __future__ import annotations
-
 import copy
 import heapq
 import math

@@ -1,7 +1,5 @@
 """The surrogate of a transformation: an image-to-image network with a noisy latent layer."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -1,7 +1,5 @@
 """What a semantic transformation of images is."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Blurs: each averages an image with copies of itself; labels stay in place."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from abc import abstractmethod

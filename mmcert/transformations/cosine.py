@@ -3,8 +3,6 @@
 It acts on the last two axes of images (..., H, W), float32 or float64, and keeps their dtype.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Geometric transformations: labels move with the content."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ kernels that are symmetric in x and in y keep an image's mean.
 Positions are (x, y) in pixels from the image's centre, x to the right and y downwards, float64.
 """
 
-from __future__ import annotations
-
 from itertools import product
 
 import torch

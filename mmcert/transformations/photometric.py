@@ -1,7 +1,5 @@
 """Transformations of colours and of the way an image is stored: labels stay in place."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

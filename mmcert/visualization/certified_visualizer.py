@@ -1,7 +1,5 @@
 """An mmsegmentation visualiser that shows where a certified model abstains."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Pictures of surrogates beside the transformations that they imitate."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """Certifies stored votes again, under other settings: no model, no new draws."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Votes files: the votes of one input, what was stored beside them, and where they come from."""
 
-from __future__ import annotations
-
 import json
 import os
 import zipfile

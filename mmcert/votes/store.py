@@ -1,7 +1,5 @@
 """A folder of votes files: what one run on a data set has sampled so far."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Bonferroni's procedure."""
 
-from __future__ import annotations
-
 from mmcert.certify.procedures.base import Family, Procedure, Rejections, register
 
 

@@ -1,7 +1,5 @@
 """Holm's procedure, which SegCertify uses."""
 
-from __future__ import annotations
-
 from mmcert.certify.procedures.base import Family, Procedure, Rejections, register
 
 

@@ -1,7 +1,5 @@
 """The procedure of Lehmann and Romano: fewer than k rejections are wrong."""
 
-from __future__ import annotations
-
 from mmcert.certify.procedures.base import Family, Procedure, Rejections, register
 
 

@@ -1,7 +1,5 @@
 """Ordered Holm: spends what Holm's procedure leaves of alpha."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
