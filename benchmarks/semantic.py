@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -185,7 +186,8 @@ def reach(results: Results) -> list[str]:
     rows = [('attack set', 'certified accuracy')]
     for row in results['rows']:
         for words, right in row['attack']['reach'].items() if row['attack'] else ():
-            rows.append((words, two(right / row['attack']['labelled'])))
+            share = two(right / row['attack']['labelled'])
+            rows.append((_without_repeated_units(words), share))
     return [
         *table(rows),
         '',
@@ -294,11 +296,16 @@ def _attack_set(row: dict) -> str:
     """The attack set, or what the radius buys, in words."""
     settings = row['certificate']
     if 'attack' in settings:
-        return str(settings['attack_set'])
+        return _without_repeated_units(settings['attack_set'])
     if 'slices' in settings:
         name = settings['parameters']['transformation']['type']
         return f'{name} from {settings["low"]:g} to {settings["high"]:g} ({settings["unit_of_xi"]})'
     return str(settings['description']).split(' changes the class')[0].removeprefix('no ')
+
+
+def _without_repeated_units(words: str) -> str:
+    """An attack set in words; earlier results have a unit that repeats the parameter's name."""
+    return re.sub(r'\b(\w+) \(\1\)', r'\1', words)
 
 
 TABLES = {

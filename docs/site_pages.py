@@ -26,6 +26,7 @@ def setup(app) -> None:
     write_tables()
     app.connect('autodoc-process-docstring', keep_colons, priority=100)
     app.connect('autodoc-process-docstring', escape_signs, priority=900)
+    app.connect('doctree-read', hide_object)
     app.connect('env-check-consistency', check_complete)
 
 
@@ -142,6 +143,15 @@ def escape_signs(app, what, name, obj, options, lines: list[str]) -> None:
         for place in range(0, len(pieces), 2):
             pieces[place] = re.sub(r'(?<!\\)(\||\*(?! ))', r'\\\1', pieces[place])
         lines[index] = ''.join(pieces)
+
+
+def hide_object(app, doctree) -> None:
+    """Takes out the bases of a class that has none but ``object``."""
+    from docutils import nodes
+
+    for paragraph in list(doctree.findall(nodes.paragraph)):
+        if paragraph.astext() == 'Bases: object':
+            paragraph.parent.remove(paragraph)
 
 
 def public_names() -> Iterator[str]:

@@ -25,7 +25,8 @@ class CertificationPlan:
         perturbation (Perturbation): What the draws are of.
         settings (CertifySettings): What to certify under.
         sampling (SamplingSettings): How to sample. Its ``groups`` follow from the hierarchy.
-        hierarchy (Hierarchy | None): Levels of groups to certify where the class cannot be.
+        hierarchy (Hierarchy | None): Levels of class groups to fall back on when the class
+            cannot be certified.
         stopping (StoppingRule | None): With ``sampling.n = None``: when looks end.
         save_seconds (float): How often the votes of an input that takes long are stored.
 

@@ -64,8 +64,9 @@ class SmoothingConfig:
         k (int | float | None): For 'kfwer': fewer than k certificates of an image may be wrong; a
             number, or a share of the pixels.
         order (str): For 'ordered_holm': 'auto', 'margin' or 'selection'.
-        hierarchy (str | Sequence | None): Groups to certify where the class cannot be:
-            'cityscapes', 'camvid', or a list of levels, each a dict from group names to classes.
+        hierarchy (str | Sequence | None): Class groups to fall back on when the class cannot
+            be certified: 'cityscapes', 'camvid', or a list of levels, each a dict from group names
+            to classes.
         batch_size (int | str): Draws per forward pass; 'auto' finds it while sampling.
         seed (int): Seed of the draws.
         scales (float | Sequence[float]): Input scales inside the smoothed function.
@@ -89,7 +90,7 @@ class SmoothingConfig:
         votes_dir (str | None): Where votes are kept and found again; 'auto' is a folder in
             ``out_dir`` named by the fingerprint, None keeps none.
         draw_every (int): Draws a picture of every so-many-th image; 0 draws none.
-        show_dir (str | None): Where pictures go; by default ``vis`` in ``out_dir``.
+        show_dir (str | None): Where pictures go; by default ``vis-*`` in ``out_dir``.
         strict_weights (bool): Refuses a checkpoint with missing or unexpected weights.
     """
 

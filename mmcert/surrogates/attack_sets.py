@@ -74,7 +74,10 @@ class AttackSet:
 
     def describe(self, transformation: Transformation) -> str:
         """The set in words, for example 'defocus_blur with radius (px) in {1, 2, 3}'."""
-        names = ', '.join(f'{p.name} ({p.unit})' for p in transformation.parameters)
+        names = ', '.join(
+            p.name if p.unit == p.name else f'{p.name} ({p.unit})'
+            for p in transformation.parameters
+        )
         if self.mode == 'finite':
             shown = ', '.join(_number(row) for row in self.values.tolist())
             return f'{transformation.name} with {names} in {{{shown}}}'

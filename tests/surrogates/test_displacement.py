@@ -532,6 +532,8 @@ def test_attack_sets_in_words_say_the_numbers_in_full():
     assert attack.describe(Brightness()) == 'brightness with shift (image) in [0, 0.1]'
     assert attack.spec() == {'mode': 'sampled', 'range': [[0, 0.1]], 'points': 50}
     both = build_attack_set(dict(values=[(1, 2), (-1, 0)]), build('translation'))
+    quality = build_attack_set(dict(values=[80, 60]), build('jpeg'))
+    assert quality.describe(build('jpeg')) == 'jpeg with quality in {80, 60}'
     assert both.describe(build('translation')) == (
         'translation with dx (px), dy (px) in {(1, 2), (-1, 0)}'
     )
