@@ -26,7 +26,7 @@ from mmcert.sampling import (
     input_digest,
 )
 from mmcert.sampling.batching import is_out_of_memory
-from mmcert.sampling.passes import Segment
+from mmcert.sampling.passes import Segment, require_separate_draws
 from mmcert.votes import VotesFileError, VotesRecord, VotesStore
 
 Label = NDArray[np.integer]
@@ -48,7 +48,8 @@ class Certifier:
     Args:
         plan (CertificationPlan): What to sample and test.
         store (VotesStore | None): Where votes are kept and found again, see ``plan.open_store``.
-            Its fingerprint must cover ``plan.spec()`` and the base model.
+            Its fingerprint must cover ``plan.spec()``, which is checked, and the base model, which
+            cannot be: votes found in it are taken for those of the function that is given.
         identity (Mapping | None): What the certificates say of the base model, as JSON values.
         on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
         logger (logging.Logger | None): Gets the warnings.
@@ -57,6 +58,7 @@ class Certifier:
 
     Raises:
         ValueError: If there are more classes than a label map with abstentions can tell apart.
+        FingerprintError: If the store is that of another plan.
 
     Examples:
         >>> import tempfile
@@ -92,6 +94,8 @@ class Certifier:
                 f'{plan.sampling.num_classes} classes: label maps carry "abstain" as '
                 f'{ABSTAIN_LABEL}, so at most {ABSTAIN_LABEL} classes can be certified'
             )
+        if store is not None:
+            store.require(plan.spec())
         self.plan, self.store = plan, store
         self.identity = dict(identity or {})
         self.on_draws = on_draws
@@ -132,10 +136,12 @@ class Certifier:
             CertifiedInput: The votes, and what they certify.
 
         Raises:
-            ValueError: If the input is not one of the perturbation.
+            ValueError: If the input is not one of the perturbation, or draws of it depend on others
+                of their batch.
             UnrepeatableModelError: If two passes of a function over the first input differ.
             InfeasiblePlanError: If the draws are too few for the first input, before it is sampled.
-            VotesFileError: If the store holds votes of another input under this name.
+            VotesFileError: If the store holds votes of another input under this name, or of
+                another device.
         """
         plan, processes = self.plan, self.processes
         model: Segmentor = (
@@ -148,7 +154,8 @@ class Certifier:
         plan.perturbation.check(inputs)
         threshold = plan.perturbation.input_threshold(inputs)
         # The first process has the store; the others hear what it finds.
-        found = processes.broadcast(lambda: self._stored(name, digest, label, shape))
+        device = inputs.device.type
+        found = processes.broadcast(lambda: self._stored(name, digest, device, label, shape))
         record_of: Callable[..., VotesRecord]
         if found is not None:
             record_of, num_components = partial(replace, found), found.votes.num_components
@@ -158,7 +165,7 @@ class Certifier:
         self._require_feasible(name, num_components, threshold)
         if found is not None and plan.stopping is None:
             return CertifiedInput(found, plan, threshold, self.identity)
-        if isinstance(model, PlainSegmentor) and not self._repeatable:
+        if not self._repeatable:
             with processes.fail_together(inputs.device):
                 self._require_repeatable(model, inputs)
             self._repeatable = True
@@ -171,7 +178,7 @@ class Certifier:
         options: dict[str, Any] = {
             'digest': digest,
             'on_draws': None if self.on_draws is None else partial(self.on_draws, name),
-            'checkpointer': self._checkpointer(name, digest, found),
+            'checkpointer': self._checkpointer(name, digest + device.encode(), found),
             'processes': processes,
         }
         if plan.stopping is None:
@@ -191,7 +198,8 @@ class Certifier:
         self, model: Segmentor, inputs: torch.Tensor, meta: dict[str, Any], label: Label | None
     ) -> tuple[Callable[..., VotesRecord], int]:
         """Labels the clean input: what makes a record of its votes, and how many components."""
-        base, margin = model.with_margin(inputs)
+        # A copy: the model may work in place.
+        base, margin = model.with_margin(inputs.clone())
         labelled = base.cpu().numpy(), None if margin is None else margin.cpu().numpy()
         # All processes go on with what the first one has.
         clean, clearness = self.processes.broadcast(lambda: labelled)
@@ -203,9 +211,13 @@ class Certifier:
         )  # fmt: skip
         return record_of, clean.size
 
-    def _require_repeatable(self, model: PlainSegmentor, inputs: torch.Tensor) -> None:
-        """Refuses a function whose passes over an input differ."""
+    def _require_repeatable(self, model: Segmentor, inputs: torch.Tensor) -> None:
+        """Refuses draws that depend on their batch, and a function whose two passes differ."""
         in_batches = not self._batch_sizes[inputs.shape].one_by_one
+        if in_batches:
+            require_separate_draws(self.plan.perturbation, inputs)
+        if not isinstance(model, PlainSegmentor):
+            return
         try:
             model.require_repeatable(inputs, in_batches=in_batches)
         except (RuntimeError, MemoryError) as error:
@@ -227,7 +239,12 @@ class Certifier:
             self.store.put(record.meta['name'], record)
 
     def _stored(
-        self, name: str, digest: bytes, label: Label | None, shape: tuple[int, ...] | None
+        self,
+        name: str,
+        digest: bytes,
+        device: str,
+        label: Label | None,
+        shape: tuple[int, ...] | None,
     ) -> VotesRecord | None:
         """The input's votes in the store, beside today's label: annotations may change."""
         if self.store is None or (found := self.store.get(name)) is None:
@@ -238,26 +255,36 @@ class Certifier:
                 f'the votes stored as {name} are of another {self.plan.input_word}; delete that '
                 'file and run again'
             )
+        if (other := found.meta.get('precision', {}).get('device', device)) != device:
+            # It has other generators and other rounding.
+            raise VotesFileError(
+                f'the votes stored as {name} were sampled on {other}, this run is on {device}: '
+                'keep one folder for each device'
+            )
         if self.plan.stopping is None:
             # Left by a run that was killed between the two files.
             self.store.drop_checkpoint(name)
         same = found.label is not None and label is not None and np.array_equal(found.label, label)
         if label is not None and not same:
             found = replace(found, label=label)
-            self._put(found)
+            # The checkpoint of the next look stays.
+            self.store.put(name, found, keep_checkpoint=True)
         return found
 
     def _checkpointer(
-        self, name: str, digest: bytes, found: VotesRecord | None
+        self, name: str, address: bytes, found: VotesRecord | None
     ) -> Checkpointer | None:
-        """What stores the counts of an input that is under way, and gives back earlier ones."""
+        """Stores the counts of an input that is under way, and gives back earlier ones of it.
+
+        The ``address`` is that of the input, with the device that it is sampled on.
+        """
         store, processes = self.store, self.processes
         arrays = processes.broadcast(
             lambda: store.get_checkpoint(name) if store is not None else None
         )
         if store is None and processes.size == 1:
             return None
-        mark = np.frombuffer(digest, dtype=np.uint8)
+        mark = np.frombuffer(address, dtype=np.uint8)
         checkpoint = None
         if arrays is not None and np.array_equal(arrays.pop('_input', mark[:0]), mark):
             checkpoint = Checkpoint.from_arrays(arrays)

@@ -10,6 +10,7 @@ import torch
 from mmcert.certify import CertifySettings, Hierarchy, require_feasible
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import StoppingRule, can_certify, first_look
+from mmcert.certify.selection import possible
 from mmcert.metrics.confusion import IGNORE_INDEX
 from mmcert.perturbations import InputThreshold, Perturbation
 from mmcert.sampling import SamplingSettings
@@ -31,7 +32,8 @@ class CertificationPlan:
         save_seconds (float): How often the votes of an input that takes long are stored.
 
     Raises:
-        ValueError: If neither n nor a stopping rule is given, or both.
+        ValueError: If neither n nor a stopping rule is given, or both; or if the perturbation or n0
+            does not allow the selection or the order of the settings.
     """
 
     perturbation: Perturbation
@@ -42,11 +44,33 @@ class CertificationPlan:
     save_seconds: float = 120.0
 
     def __post_init__(self) -> None:
-        """Checks that something decides the number of draws."""
+        """Checks what decides the number of draws, and settles the only selection there is."""
         if (self.sampling.n is None) == (self.stopping is None):
             raise ValueError(
                 'give either the number of estimation draws n, or n=None and a stopping rule, got '
                 f'n={self.sampling.n} and stopping={self.stopping}'
+            )
+        perturbation, settings, n0 = self.perturbation, self.settings, self.sampling.n0
+        legal = selections_of(perturbation, n0)
+        if settings.selection == 'auto' and legal == ('holdout',):
+            # Before an input is sampled it must be known whether it can be certified.
+            object.__setattr__(self, 'settings', replace(settings, selection='holdout'))
+        if 'same_draws' not in legal and settings.selection == 'same_draws':
+            raise ValueError(
+                f'{perturbation!r}: the draws that choose the class cannot count as hits, since '
+                'those are of other draws (of every slice) or ask for more than the label at one '
+                "pixel: set selection='holdout' or 'auto'"
+            )
+        if not set(possible(settings, legal)) & set(legal):
+            raise ValueError(
+                f'n0=0 does not go with {perturbation!r}, selection={settings.selection!r} and '
+                f'order={settings.order!r}: n0 must be at least 1'
+            )
+        by_votes = settings.rule.takes_order and settings.order == 'selection'
+        if by_votes and not perturbation.selection_counts:
+            raise ValueError(
+                f"{perturbation!r}: order='selection' needs hits of the selection draws, which are "
+                "not kept: set order='margin' or 'auto'"
             )
 
     @property
@@ -95,7 +119,8 @@ class CertificationPlan:
         Args:
             folder (str | os.PathLike): Where the votes files go; made if missing. Votes of another
                 plan or model in it are refused.
-            weights (str): What tells the base model from others, as ``weights_digest`` does.
+            weights (str): What tells the base model from others: all that its labels depend on.
+                ``weights_digest`` covers its tensors, but no code and no settings.
             ignore_index (int): Label of components without ground truth.
         """
         provenance = {

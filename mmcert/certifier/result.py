@@ -99,7 +99,8 @@ class CertifiedInput:
     def counts(self, ignore_index: int = IGNORE_INDEX) -> ConfusionCounts:
         """Counts certificates against the label, except where that is ``ignore_index``.
 
-        Counts of several inputs add up; their ``rates()`` are certified accuracy, mIoU and so on.
+        Counts of several inputs add up; their ``rates()`` are certified accuracy, mIoU and so on,
+        or estimates of them where an ``input_threshold`` is only an estimate.
         """
         task = Task(self.plan.sampling.num_classes, ignore_index, self.plan.hierarchy)
         return evaluate([self.record], [self.settings], task)[0]
@@ -107,13 +108,15 @@ class CertifiedInput:
     def to_dict(self) -> dict[str, Any]:
         """What is certified, of what, and under which assumptions, as JSON values."""
         plan, certificate, record = self.plan, self.certificate, self.record
+        guarantee = plan.perturbation.guarantee(self.settings.tau).to_dict()
         values = {
             **certificate.to_dict(),
             'joint_radius': self._joint_radius_to_dict(),
             **self._hierarchy_to_dict(),
             **self._looks_to_dict(),
             **plan.input_to_dict(),
-            **plan.perturbation.guarantee(self.settings.tau).to_dict(),
+        }
+        ours = {
             'wrong_pixels': (certificate.k - 1) * record.pixels_per_component,
             'seed': plan.sampling.seed,
             'arithmetic': ARITHMETIC,
@@ -121,6 +124,12 @@ class CertifiedInput:
             'input': record.meta['digest'],
             'model': dict(self.identity),
         }
+        if taken := guarantee.keys() & (values.keys() | ours.keys()):
+            raise ValueError(
+                f'the guarantee of {plan.perturbation!r} must not say '
+                f'{", ".join(sorted(taken))}, which the certificate says: rename it in `_extra`'
+            )
+        values |= guarantee | ours
         if plan.perturbation.num_cells > 1:
             # n estimation draws were taken of each.
             values['num_cells'] = plan.perturbation.num_cells

@@ -78,7 +78,10 @@ class PlainSegmentor:
         of this input as they are is not seen.
         """
         companions = ([inputs], [inputs / 2]) if in_batches else ([], [])
-        first, second = (self._first_of([inputs, *others]) for others in companions)
+        # Copies: the function may work in place.
+        first, second = (
+            self._first_of([image.clone() for image in (inputs, *others)]) for others in companions
+        )
         if differing := count_differing(first, second):
             beside = ', beside another one in a batch,' if in_batches else ''
             raise UnrepeatableModelError(

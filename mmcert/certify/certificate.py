@@ -261,6 +261,7 @@ def _certify(
     components, k = votes.num_components, settings.k_for(votes.num_components)
     group_votes = () if hierarchy is None else votes.group_votes
     tested = [None] if hierarchy is None else hierarchy.nested(votes)
+    permutation = order.permutation if settings.rule.takes_order else None
     by_class, *by_group = (
         _counts(counted, counting.selection, mask)
         for counted, mask in zip((votes, *group_votes), tested, strict=True)
@@ -270,7 +271,7 @@ def _certify(
     for look, (hits, n) in enumerate(by_class):
         table = p_value_table(n, counting.tau, counting.selection, components)
         alpha = spend(settings.alpha, look + 1) if votes.looks else settings.alpha
-        found = settings.rule.run(Family(hits, table, alpha, k, order.permutation, pending))
+        found = settings.rule.run(Family(hits, table, alpha, k, permutation, pending))
         certified[0] |= found.mask
         pending = ~certified[0]
         for mask, counts in zip(certified[1:], by_group, strict=True):

@@ -12,7 +12,7 @@ from mmcert.certifier import selections_of
 from mmcert.certify import CertifySettings, Hierarchy
 from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import StoppingRule
-from mmcert.certify.selection import allowed, possible
+from mmcert.certify.selection import possible
 from mmcert.certify.settings import PROCEDURE, SELECTION
 from mmcert.engine.base_model import Modality, inner, modality_of, prepare_for_clouds
 from mmcert.engine.perturbations import build
@@ -181,7 +181,7 @@ class SmoothingConfig:
             perturbation=perturbation,
             settings=settings,
             sampling=SamplingSettings(
-                n0=self._selection_draws(settings),
+                n0=self._selection_draws(settings, perturbation),
                 n=n,
                 num_classes=1 if classes is None else len(classes),
                 seed=int(self.seed),
@@ -198,7 +198,7 @@ class SmoothingConfig:
 
     def _settings(self, perturbation: Perturbation) -> CertifySettings:
         """The settings, with what the perturbation leaves open."""
-        tau, selection = self.tau, self.selection
+        tau = self.tau
         if tau is None:
             tau = 0.5 if perturbation.per_input_threshold else 0.75
         if perturbation.num_cells > 1 and self.hierarchy is not None:
@@ -206,20 +206,11 @@ class SmoothingConfig:
                 f'{perturbation!r} has {perturbation.num_cells} cells, for which groups are '
                 'not counted: leave hierarchy out'
             )
-        if 'same_draws' not in selections_of(perturbation, self.n0):
-            if selection == 'same_draws':
-                raise ValueError(
-                    f'{perturbation!r}: the draws that choose the class cannot count as hits, '
-                    'since those are of other draws (of every slice) or ask for more than the '
-                    "label at one pixel: set selection='holdout' or 'auto'"
-                )
-            if selection == 'auto':
-                # Nothing else is possible, and the plan of an image has to know it.
-                selection = 'holdout'
-        return CertifySettings(tau, self.alpha, self.procedure, selection, self.k, self.order)
+        return CertifySettings(tau, self.alpha, self.procedure, self.selection, self.k, self.order)
 
-    def _selection_draws(self, settings: CertifySettings) -> int:
-        if self.n0 == 0 and possible(settings, allowed(0)) == ('same_draws',):
+    def _selection_draws(self, settings: CertifySettings, perturbation: Perturbation) -> int:
+        legal = selections_of(perturbation, 0)
+        if self.n0 == 0 and possible(settings, legal) == ('same_draws',):
             if self.n == 'auto' or self.hierarchy is not None:
                 raise ValueError(
                     "n='auto' and a hierarchy need a guess from selection draws: n0 must be at "

@@ -221,7 +221,7 @@ class Sampler:
                 with contextlib.suppress(RuntimeError, OSError):
                     checkpointer.save(partial(self._checkpoint, counter))
             raise
-        self.passes.require_finite()
+        self.passes.require_sound()
 
     def _advance(self, counter: Counter) -> None:
         """Counts the draws that are left of a cell."""
@@ -245,7 +245,7 @@ class Sampler:
                 counts = counts or counter.zeros(shape)
                 counter.add(counts, output)
                 self.on_draws(len(output) * processes.size)
-            self.passes.require_finite()
+            self.passes.require_sound()
         # The first process has draws in every round, others may have none.
         shape = processes.broadcast(lambda: shape)
         counts = counts or counter.zeros(shape)  # type: ignore[arg-type]
@@ -258,5 +258,5 @@ class Sampler:
             self.checkpointer.save(partial(self._checkpoint, counter), if_due=True)
 
     def _checkpoint(self, counter: Counter) -> Checkpoint:
-        self.passes.require_finite()
+        self.passes.require_sound()
         return counter.checkpoint()

@@ -52,7 +52,8 @@ class Passes:
         self.batch_size = BatchSize.of(settings.batch_size)
         self.device = inputs.device
         # The order in memory decides which value gets which random number.
-        self.inputs = inputs.contiguous()
+        self.inputs = inputs.clone(memory_format=torch.contiguous_format)
+        self._given = inputs
         self.digest = input_digest(inputs) if digest is None else digest
         self._bad: torch.Tensor | None = None
 
@@ -73,6 +74,15 @@ class Passes:
             output = self.batch_size.run(one_pass, self.device, len(indices) - position)
             position += len(output)
             yield output
+
+    def require_sound(self) -> None:
+        """Refuses earlier passes that changed the input, or whose scores were not finite."""
+        self.require_finite()
+        if not torch.allclose(self.inputs, self._given, rtol=0, atol=0, equal_nan=True):
+            raise ValueError(
+                f'the input was changed while it was sampled, by {self.perturbation!r} or the base '
+                'model: `apply` must return new tensors, which the model may change'
+            )
 
     def require_finite(self) -> None:
         """Refuses scores of earlier passes that were not finite."""
@@ -102,9 +112,15 @@ class Passes:
                     f'the image, {tuple(self.inputs.shape[-2:])}; got {tuple(labels.shape[-2:])}. '
                     "Leave out resolution='logits', and any resizing in the test pipeline"
                 )
-            if stage == SELECTION:
-                return perturbation.map_labels(labels, parameters)
-            return perturbation.labels_for_hits(labels, parameters)
+            selecting = stage == SELECTION
+            method = perturbation.map_labels if selecting else perturbation.labels_for_hits
+            mapped = method(labels, parameters)
+            if mapped.shape != labels.shape or mapped.is_floating_point():
+                raise ValueError(
+                    f'{method.__name__} of {self.perturbation!r} must return integer labels of '
+                    f'shape {tuple(labels.shape)}, got {mapped.dtype}, {tuple(mapped.shape)}'
+                )
+            return mapped
         # A kernel reads scores in place, which takes no memory.
         if isinstance(output, LogitMaps) and kernel_for(output) is not None:
             return output
@@ -132,3 +148,18 @@ class Passes:
         if self._bad.device.type == 'cpu':
             self.require_finite()
         return output
+
+
+def require_separate_draws(perturbation: Perturbation, inputs: torch.Tensor) -> None:
+    """Raises ``ValueError`` if the parameters of a draw depend on the others of its batch."""
+
+    def last(*seeds: int) -> torch.Tensor:
+        generators = [torch.Generator(inputs.device).manual_seed(seed) for seed in seeds]
+        return perturbation.draw(inputs, generators)[-1]
+
+    if not torch.equal(last(0, 1), last(1)):
+        raise ValueError(
+            f'draws of {perturbation!r} must be independent, but one is another in a batch of two '
+            'than alone: row j of what `draw` returns must depend on generator j and the shape of '
+            'the input alone, and on no other random numbers'
+        )

@@ -110,7 +110,15 @@ class VotesStore:
             )
         return record
 
-    def put(self, name: str, record: VotesRecord) -> None:
+    def require(self, spec: Mapping[str, Any]) -> None:
+        """Refuses to serve a plan of another ``spec`` than the one in the fingerprint."""
+        if differing := differences({key: self.sampling.get(key) for key in spec}, spec):
+            raise FingerprintError(
+                f'the votes store of {self.folder} is that of another plan ({differing}): open one '
+                'for this plan, in another folder, with plan.open_store'
+            )
+
+    def put(self, name: str, record: VotesRecord, *, keep_checkpoint: bool = False) -> None:
         """Stores the votes of an image, with the run's fingerprint and provenance.
 
         ``name`` must be a legal file name; the record's ``meta`` holds facts about this image.
@@ -123,7 +131,8 @@ class VotesStore:
             'provenance': self.provenance,
         }
         save_votes(self.path(name), replace(record, meta=meta))
-        self.drop_checkpoint(name)
+        if not keep_checkpoint:
+            self.drop_checkpoint(name)
 
     def put_checkpoint(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Stores an image's counts while it is under way, in place of the ones stored before."""

@@ -9,10 +9,10 @@ import torch
 from mmcert.certifier import CertificationPlan, Certifier, UnrepeatableModelError, weights_digest
 from mmcert.certify import CertifySettings, Hierarchy, InfeasiblePlanError
 from mmcert.certify.planning import StoppingRule
-from mmcert.perturbations import GaussianNoise
+from mmcert.perturbations import GaussianNoise, SlicedTransformation
 from mmcert.report.pictures import certificate_picture
 from mmcert.sampling import LogitMaps, SamplingSettings, collect_votes
-from mmcert.votes import FingerprintError, VotesFileError, read_folder
+from mmcert.votes import FingerprintError, VotesFileError, VotesStore, read_folder
 from mmcert.votes.recertify import Task, evaluate
 
 NOISE = GaussianNoise(0.25)
@@ -96,6 +96,78 @@ def test_stored_votes_are_found_and_other_models_and_plans_refused(model, image,
     for other in (plan.open_store(tmp_path, 'x'), plan_of(n=99).open_store(tmp_path, 'x')):
         with pytest.raises(FingerprintError):
             Certifier(plan, store=other).certify(segment_of(model), image, name='a')
+
+
+def test_a_store_of_another_plan_or_device_is_refused(model, image, tmp_path):
+    plan = plan_of()
+    store = plan.open_store(tmp_path, 'w')
+    Certifier(plan, store=store).certify(segment_of(model), image, name='a')
+    with pytest.raises(FingerprintError, match=r"'sigma': 0.25} there, .*'sigma': 0.5} here"):
+        Certifier(replace(plan, perturbation=GaussianNoise(0.5)), store=store)
+    with pytest.raises(FingerprintError, match='seed: None there, 0 here'):
+        Certifier(plan, store=VotesStore(tmp_path / 'x', {**plan.spec(), 'seed': None}))
+    record = store.get('a')
+    store.put('a', replace(record, meta={**record.meta, 'precision': {'device': 'cuda'}}))
+    with pytest.raises(VotesFileError, match='sampled on cuda, this run is on cpu'):
+        Certifier(plan, store=store).certify(segment_of(model), image, name='a')
+
+
+def test_a_checkpoint_outlives_a_changed_label(model, image, tmp_path):
+    plan = plan_of(n=None, stopping=StoppingRule(5000, 0.0), save_seconds=0)
+    store = plan.open_store(tmp_path, 'w')
+
+    def broken(images):
+        if store.path('a').exists() and store.get_checkpoint('a'):
+            raise KeyboardInterrupt
+        return segment_of(model)(images)
+
+    def stopped(images):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Certifier(plan, store=store).certify(broken, image, name='a')
+    assert store.get_checkpoint('a')['_position'].tolist()[2] > 0
+    with pytest.raises(KeyboardInterrupt):
+        label = np.zeros((12, 16), dtype=int)
+        Certifier(plan, store=store).certify(stopped, image, name='a', label=label)
+    assert store.get('a').label is not None and store.get_checkpoint('a') is not None
+
+
+def test_a_function_that_works_in_place_leaves_the_input_alone(model, image):
+    def shifted(images):
+        return segment_of(model)([one.sub_(0.2) for one in images])
+
+    def pure(images):
+        return segment_of(model)([one - 0.2 for one in images])
+
+    before = image.clone()
+    found, expected = (Certifier(plan_of()).certify(f, image) for f in (shifted, pure))
+    assert (found.maps['base'] == expected.maps['base']).all()
+    assert (found.votes.hits == expected.votes.hits).all() and torch.equal(image, before)
+
+
+class Overlapping(GaussianNoise):
+    """Says what certificates say."""
+
+    def _extra(self, tau):
+        return {'promise': 'everything', 'seed': 7}
+
+
+class Batched(GaussianNoise):
+    """Draws all parameters of a batch from its first generator."""
+
+    def draw(self, inputs, generators):
+        return super().draw(inputs, [generators[0]] * len(generators))
+
+
+def test_perturbations_that_break_their_word_are_refused(model, image):
+    result = Certifier(replace(plan_of(), perturbation=Overlapping(0.25))).certify(
+        segment_of(model), image
+    )
+    with pytest.raises(ValueError, match='must not say promise, seed'):
+        result.to_dict()
+    with pytest.raises(ValueError, match='draws of Batched.* must be independent'):
+        Certifier(replace(plan_of(), perturbation=Batched(0.25))).certify(segment_of(model), image)
 
 
 @pytest.mark.parametrize('looks', [False, True])
@@ -208,6 +280,26 @@ def test_a_plan_that_can_certify_nothing_is_refused_before_it_costs(model, image
     large = certifier.certify(segment_of(model), torch.rand(3, 40, 40))
     assert not large.certificate.certified.any()
     assert 'abstained from everywhere' in caplog.text
+
+
+def test_a_plan_settles_the_selection_that_its_perturbation_allows():
+    sliced = SlicedTransformation(dict(type='rotation'), -10, 10, 3, 0.25)
+    plan = replace(plan_of(n=30), perturbation=sliced)
+    assert (plan_of().settings.selection, plan.settings.selection) == ('auto', 'holdout')
+    for changes, message in (
+        (dict(selection='same_draws'), "set selection='holdout' or 'auto'"),
+        (dict(order='selection'), "set order='margin' or 'auto'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(plan, settings=replace(plan_of().settings, **changes))
+    without = SamplingSettings(n0=0, n=30, num_classes=3)
+    for changes in (
+        dict(perturbation=sliced, sampling=without, settings=plan_of().settings),
+        dict(sampling=without, settings=replace(plan_of().settings, selection='holdout')),
+        dict(sampling=without, settings=replace(plan_of().settings, order='selection')),
+    ):
+        with pytest.raises(ValueError, match='n0=0 does not go with.* n0 must be at least 1'):
+            replace(plan_of(), **changes)
 
 
 def test_plans_and_class_numbers_are_checked():

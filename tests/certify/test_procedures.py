@@ -281,6 +281,13 @@ def test_the_order_comes_from_what_the_counted_draws_had_no_part_in():
         bare.certify(CertifySettings(0.5, 0.04, procedure='ordered_holm', order='margin'))
 
 
+def test_an_order_reaches_no_procedure_that_takes_none():
+    given = votes([5, 0, 5, 5], 5, np.array([1, 3, 3, 2]))
+    with mock.patch.object(Bonferroni, 'run', autospec=True, side_effect=Bonferroni.run) as run:
+        certify(given, tau=0.5, alpha=0.3, procedure='bonferroni', order=[3, 2, 1, 0])
+    assert run.call_args.args[1].order is None
+
+
 def test_a_histogram_in_chunks_is_a_histogram():
     hits = np.random.default_rng(0).integers(0, 8, (300, 700)).astype(np.uint8)
     np.testing.assert_array_equal(histogram(hits, 9), np.bincount(hits.ravel(), minlength=10))

@@ -4,7 +4,7 @@ import torch
 from scipy.special import ndtr
 
 from mmcert.certify import certify
-from mmcert.perturbations import GaussianNoise
+from mmcert.perturbations import CyclicTranslation, GaussianNoise
 from mmcert.sampling import (
     SamplingSettings,
     SegmentorOutputError,
@@ -331,3 +331,37 @@ def test_inputs_of_another_unit_or_kind_are_refused_before_sampling():
         ask(torch.full((3, 4, 4), 255.0))
     with pytest.raises(ValueError, match='torch tensor, got ndarray'):
         ask(np.zeros((3, 4, 4), dtype=np.float32))
+
+
+class Sloppy(CyclicTranslation):
+    """Breaks one rule of perturbations at a time."""
+
+    def __init__(self, sigma, rule):
+        super().__init__(sigma)
+        self.rule = rule
+
+    def apply(self, inputs, parameters):
+        moved = super().apply(inputs, parameters)
+        return [inputs.add_(0.1)] * len(moved) if self.rule == 'in place' else moved
+
+    def map_labels(self, labels, parameters):
+        mapped = super().map_labels(labels, parameters)
+        return {'shape': mapped[0], 'type': mapped.float()}.get(self.rule, mapped)
+
+
+@pytest.mark.parametrize(
+    ('rule', 'message'),
+    [
+        ('in place', 'input was changed.*apply` must return new tensors'),
+        ('shape', r'map_labels of .* integer labels of shape \(8, 4, 5\), got torch.int64, \(4, 5'),
+        ('type', 'map_labels of .* integer labels of .* got torch.float32'),
+    ],
+)
+def test_perturbations_that_break_a_rule_are_refused(x, rule, message):
+    before = x.clone()
+    with pytest.raises(ValueError, match=message):
+        sample_votes(
+            lambda batch: (torch.stack(list(batch))[:, 0] > 0.5).long(), x, Sloppy(1.0, rule),
+            n0=10, n=50, num_classes=2,
+        )  # fmt: skip
+    assert torch.equal(x, before)
