@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,20 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
     """Has a tool report what the user can mend in one line on stderr, with exit code 2.
 
     That is what mmcert refuses (a bad setting, a missing key), a missing file, and ``UsageError``.
-    All other exceptions are bugs and keep their traceback.
+    All other exceptions are bugs and keep their traceback. A reader that ends early (``| head``)
+    ends the tool, with exit code 141 as in a shell.
     """
 
     @functools.wraps(main)
     def run() -> int:
         try:
-            return main()
+            status = main()
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            # What is still to be printed must not fail once more when Python exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         except Exception as error:
             if not _is_for_the_user(error):
                 raise
@@ -107,12 +115,28 @@ def load_config(args: argparse.Namespace) -> Any:
     enable_mmcv_lite()
     from mmengine.config import Config
 
+    if not Path(args.config).is_file():
+        raise UsageError(f'there is no config {args.config}')
     try:
         cfg = Config.fromfile(args.config)
         cfg.merge_from_dict(args.cfg_options or {})
     except Exception as error:
-        raise UsageError(f'{args.config}: {type(error).__name__}: {error}') from error
+        # mmengine adds the whole sys.path.
+        reason = str(error).split(', the current sys.path is')[0]
+        raise UsageError(f'{args.config}: {type(error).__name__}: {reason}') from error
     return cfg
+
+
+def check_checkpoint(path: str) -> None:
+    """Refuses a file that is not there or no checkpoint, before model and data are built."""
+    if '://' in path:
+        return
+    if not Path(path).is_file():
+        raise UsageError(f'there is no checkpoint {path}')
+    with Path(path).open('rb') as file:
+        # torch.save writes zip files, and wrote pickles before.
+        if file.read(1) != b'\x80' and not zipfile.is_zipfile(path):
+            raise UsageError(f'{path} is not a checkpoint')
 
 
 def load_run_config(args: argparse.Namespace, folder: str = 'work_dirs') -> Any:

@@ -47,8 +47,8 @@ def enable_mmcv_lite() -> bool:
     mmsegmentation 1.2 and mmdetection3d 1.4 import it so, which fails on mmcv without its compiled
     extension. A stand-in for the extension lets them import; a compiled operator that is really
     called says what is missing. Call this before mmseg, mmdet or mmdet3d are imported. Does nothing
-    when mmcv is not installed, has its extension, or was handled already; says once, as a log line,
-    when it acted.
+    when mmcv is not installed, has its extension, or was handled already; says once, in the
+    log at level INFO, when it acted.
 
     Returns:
         bool: Whether the stand-in is in place after the call.
@@ -65,7 +65,7 @@ def enable_mmcv_lite() -> bool:
     module.__spec__ = importlib.machinery.ModuleSpec(_EXTENSION, loader=None)
     module.__file__ = __file__
     sys.modules[_EXTENSION] = module
-    logging.getLogger('mmcert').warning(
+    logging.getLogger('mmcert').info(
         'mmcv-lite is installed: its compiled operators are replaced by stand-ins that raise '
         'an error when a model calls one.'
     )

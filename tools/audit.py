@@ -2,7 +2,7 @@
 
 Prints for each method the oracle on which it did worst, with the share of families that failed: in
 which certificates were wrong. The tool fails if a valid method violates its level, or if an invalid
-one does not.
+one does not, and names it.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def main() -> int:
         print(f'wrote {args.out}')
     if len(findings) < len(audit.methods) * len(audit.oracles):
         return 130
-    print('audit passed' if audit.passed() else 'AUDIT FAILED')
-    return int(not audit.passed())
+    wrong = audit.unexpected()
+    print(f'AUDIT FAILED: {"; ".join(wrong)}' if wrong else 'audit passed')
+    return int(bool(wrong))
 
 
 if __name__ == '__main__':

@@ -43,8 +43,8 @@ CHOOSING = (
 """The warning where several settings are answered from the same votes."""
 
 POINTS = (
-    'So does choosing a point of the curve of a procedure, which is a row with a tau of its own. '
-    'The joint curve alone holds at all its radii.'
+    'The same holds for picking a point of a curve: each point is another tau. Only the joint '
+    'curve holds at all its radii.'
 )
 """The further warning where curves are drawn."""
 
@@ -85,7 +85,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def _number_or_share(text: str) -> int | float:
-    return int(text) if text.isdecimal() else float(text)
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'a number, or a share in (0, 1), got {text!r}') from None
 
 
 def _those_that(takes: str) -> str:
@@ -146,8 +149,13 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     space = first.meta['provenance']['certified_space']
     images, word = counts[0].images, 'cloud' if perturbation.domain == 'points' else 'image'
     claims = {tau: perturbation.guarantee(tau).describe() for tau in args.tau}
-    print(f'{images} {word}s, {perturbation}, {describe_draws(first)}')
-    print(result_table({**row, 'selection': describe_selection(row)} for row in rows))
+    print(f'{images} {word}{"s" * (images != 1)}, {perturbation}, {describe_draws(first)}')
+    # As in certificates, k is 1 where the procedure takes none.
+    print(
+        result_table(
+            {**row, 'selection': describe_selection(row), 'k': row['k'] or 1} for row in rows
+        )
+    )
     for wanted, found in zip(asked, counts, strict=False):
         if found.levels is not None:
             terms = f'tau = {wanted.tau:g}, alpha = {wanted.alpha:g}'

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mmcert.cli import UsageError, add_cfg_options, command, load_config
+from mmcert.cli import UsageError, add_cfg_options, check_checkpoint, command, load_config
 
 COMMON_TAUS = [0.6, 0.75, 0.85, 0.95, 0.99]
 
@@ -20,8 +20,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='path of an mmengine config with `smoothing`')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint file, to time a few passes')
-    parser.add_argument('--tau', type=float, nargs='+', default=COMMON_TAUS, help='wanted')
-    parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='instead of the data')
+    parser.add_argument(
+        '--tau', type=float, nargs='+', default=COMMON_TAUS, help='values to plan for'
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='plan for images of this size; loads no data',
+    )
     parser.add_argument('--images', type=int, default=1, help='with --size: how many')
     add_cfg_options(parser)
     return parser.parse_args(argv)
@@ -39,6 +47,8 @@ def main() -> int:
         )
     if args.size and args.checkpoint:
         raise UsageError('give either a checkpoint to time on the data, or --size')
+    if args.checkpoint:
+        check_checkpoint(args.checkpoint)
     from mmcert.engine.planner import PlannedRun, report
 
     if args.size:

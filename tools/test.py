@@ -10,7 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mmcert.cli import UsageError, add_run_arguments, command, load_run_config
+from mmcert.cli import (
+    UsageError,
+    add_run_arguments,
+    check_checkpoint,
+    command,
+    load_run_config,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,13 +47,17 @@ def main() -> int:
             '--show-dir draws certificates, and the config has no `smoothing`; add for example '
             '--cfg-options smoothing.sigma=0.25'
         )
+    check_checkpoint(args.checkpoint)
     from mmengine.runner import Runner
 
     from mmcert.compat import distributed_cpu
 
     try:
         with distributed_cpu(cfg):
-            Runner.from_cfg(cfg).test()
+            runner = Runner.from_cfg(cfg)
+            if smoothing is None:
+                runner.logger.warning('no `smoothing` in the config: nothing is certified')
+            runner.test()
     except KeyboardInterrupt:
         kept = smoothing is not None and smoothing.get('votes_dir', '') is not None
         advice = '; the same command continues where this one stopped'

@@ -19,8 +19,8 @@ from mmcert.votes.recertify import Task, evaluate
 
 ARITHMETIC = (
     'draws are rounded to a fixed grid before the base model sees them, and what the base model '
-    'computes is part of it; the distribution of the random numbers is taken as ideal, and so are '
-    'transformations, which are computed in double precision'
+    'computes is part of the smoothed function; we assume ideal random numbers, and that '
+    'transformations, computed in double precision, are exact'
 )
 """What certificates say of arithmetic."""
 
@@ -117,7 +117,7 @@ class CertifiedInput:
             **plan.input_to_dict(),
         }
         ours = {
-            'wrong_pixels': (certificate.k - 1) * record.pixels_per_component,
+            'may_be_wrong': (certificate.k - 1) * record.pixels_per_component,
             'seed': plan.sampling.seed,
             'arithmetic': ARITHMETIC,
             'precision': record.meta.get('precision', 'not recorded'),
@@ -147,8 +147,8 @@ class CertifiedInput:
         return {
             'description': (
                 'the radius map holds at all its pixels at once, by itself with probability '
-                f'{1 - self.settings.alpha:g}; together with the certificate above, alpha counts '
-                'twice'
+                f'{1 - self.settings.alpha:g}; to use both it and the certificate above, add their '
+                f'error bounds: {2 * self.settings.alpha:g}'
             ),
             'selection': self.joint_selection,
             'median': float(np.median(radii)) if radii.size else 0.0,

@@ -166,7 +166,7 @@ def certify(
             default their order in memory. It must not depend on any counted draw. With 'same_draws'
             the selection draws are counted too: an order by their votes voids the certificate.
             Procedures that take no order ignore it.
-        hierarchy (Hierarchy | None): Certifies groups of it where the class cannot be; the votes
+        hierarchy (Hierarchy | None): Groups to fall back on; the votes
             need the counts of its levels.
 
     Returns:

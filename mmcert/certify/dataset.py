@@ -55,11 +55,10 @@ class DatasetStatement:
                 f', of which {self.distinct} differ (copies share their draws: they fail together)'
             )
         return (
-            f'all {self.images} inputs together{copies}: with probability at least '
-            f'{self.all_hold:.4g} none fails; at most {self.expected_failures:.3g} fail on '
-            f'average; with probability at least {self.confidence:g} at most {self.failures} '
-            f'{"fails" if self.failures == 1 else "fail"} (an input fails if a certificate of it '
-            'is wrong, or k of them where fewer than k may be)'
+            f'over all {self.images} inputs{copies}: P(none fails) >= {self.all_hold:.4g}; '
+            f'expected number that fail <= {self.expected_failures:.3g}; P(at most '
+            f'{self.failures} fail) >= {self.confidence:g} (an input fails if one of its '
+            'certificates is wrong, or k of them where fewer than k may be)'
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -64,14 +64,17 @@ class CertifySettings:
         object.__setattr__(self, 'tau', check_tau(self.tau))
         object.__setattr__(self, 'alpha', check_alpha(self.alpha))
         check_selection(self.selection, SELECTION_CHOICES)
-        if self.rule.takes_k != (self.k is not None):
-            names = ', '.join(name for name, rule in PROCEDURES.items() if rule.takes_k)
+        if self.rule.takes_k and self.k is None:
             raise ValueError(
-                f'k belongs to the procedure {names}, got procedure={self.procedure!r} with '
-                f'k={self.k!r}; for example k=0.001 allows one certificate in a thousand '
-                'components to be wrong'
+                f'{self.procedure} needs k; for example k=0.001 allows one certificate in a '
+                'thousand components to be wrong'
             )
         if self.k is not None:
+            if not self.rule.takes_k:
+                names = ', '.join(name for name, rule in PROCEDURES.items() if rule.takes_k)
+                raise ValueError(
+                    f'k belongs to the procedure {names}: leave it out with {self.procedure}'
+                )
             check_k(self.k, 1)
             # NumPy's numbers are no JSON values.
             number = int if isinstance(self.k, numbers.Integral) else float

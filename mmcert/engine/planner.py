@@ -126,6 +126,7 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
     ``taus`` beside the configured tau.
     """
     plan, thresholds, word = run.plan, run.thresholds, run.plan.adapter.word
+    inputs = f'{run.images} {word}{"s" * (run.images != 1)}'
     threshold = _describe_threshold(run)
     if thresholds:
         able = sum(map(run.can_certify, thresholds))
@@ -136,7 +137,7 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
         if verdict and plan.perturbation.per_input_threshold:
             verdict = f'At tau = {plan.settings.tau:g}: {verdict}'
     lines = [
-        f'{run.images} {word}s of {run.num_components} components; {plan.perturbation}; '
+        f'{inputs} of {run.num_components} components; {plan.perturbation}; '
         f'{threshold}, alpha = {plan.settings.alpha:g}, {plan.describe()}',
         _procedures(plan, run.num_components),
         _smallest(plan, run.num_components, sorted({plan.settings.tau, *taus})),
@@ -189,9 +190,9 @@ def _procedures(plan: SmoothingPlan, num_components: int) -> str:
                 row += ['not possible', *['-'] * 5]
             table.add_row(row)
     notes = [
-        '"First hits" are needed while nothing is certified yet; a component whose class has the '
-        'probability beside it gets them half of the time. Procedures that step down need fewer as '
-        'they go on.',
+        f'First hits: hits that the first {plan.adapter.component} needs. For p of: class '
+        'probability at which it gets them every second time. Procedures that step down need fewer '
+        'as they go on.',
         *(rule.planning_note for rule in PROCEDURES.values()),
     ]
     if plan.stopping is not None:
@@ -239,8 +240,8 @@ def _settled(plan: SmoothingPlan, num_components: int) -> str:
 def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -> str:
     looks, settings = plan.stopping is not None, plan.settings
     table = PrettyTable(
-        ['tau', 'radius', 'first look', 'look for one vote in 50 against'] if looks
-        else ['tau', 'radius', 'smallest n', 'n for one vote in 50 against']
+        ['tau', 'radius', 'first look', 'look if 2 % of the draws disagree'] if looks
+        else ['tau', 'radius', 'smallest n', 'n if 2 % of the draws disagree']
     )  # fmt: skip
     least, enough = (first_look, look_for_share) if looks else (min_draws, draws_for_share)
     for tau in taus:

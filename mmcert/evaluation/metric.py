@@ -71,7 +71,7 @@ class CertifiedMetric(BaseMetric):
                 hierarchy=self.hierarchy,
             )
             certified = maps['cert'] == maps['pred']
-            counts = image.count(certified, certificate['wrong_pixels'], level, groups)
+            counts = image.count(certified, certificate['may_be_wrong'], level, groups)
             self.results.append(InputResult(sample['name'], certificate, counts))
             self.running = self.running + counts
 

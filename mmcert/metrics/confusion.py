@@ -141,7 +141,8 @@ class ConfusionCounts(Counts):
 
         Returns:
             dict: ``certIoU``, ``certAcc``, ``worst_IoU`` (the least IoU that this class alone can
-            be brought to) and ``abstain``. An allowance of wrong certificates is not taken away.
+            be brought to) and ``abstain_valid``. An allowance of wrong certificates is not taken
+            away.
         """
         with np.errstate(invalid='ignore'):
             labelled = self.certified.sum(axis=1)
@@ -151,7 +152,7 @@ class ConfusionCounts(Counts):
             }
             if self.num_classes > 1:
                 rates['worst_IoU'] = worst_iou(self.certified).tolist()
-            rates['abstain'] = (self.certified[:, -1] / labelled).tolist()
+            rates['abstain_valid'] = (self.certified[:, -1] / labelled).tolist()
         return rates
 
     def _correct(self, confusion: NDArray[np.int64]) -> int:

@@ -122,7 +122,7 @@ class CloudAdapter(Adapter[Det3DDataSample]):
         return {
             'space': 'model',
             'certified_space': CERTIFIED_SPACE,
-            'components_are': "the smoothed model labels the cloud's points",
+            'components_are': 'the points of the cloud',
             'perturbed': (
                 f'applied to columns {columns} of the cloud as the test pipeline delivers it, '
                 'before voxelisation and everything else inside the model; all other columns '

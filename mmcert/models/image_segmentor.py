@@ -34,13 +34,13 @@ NORMALISED = 16.0
 Resolution = Literal['image', 'logits']
 
 RESOLUTIONS = {
-    'image': "the smoothed model labels the image's pixels",
+    'image': 'the pixels of the image',
     'logits': (
-        "the smoothed model labels the points of the head's grid, and every pixel gets the label "
-        'of its nearest grid point: another model than the one that labels pixels'
+        "the points of the head's grid; every pixel gets the label of its nearest grid point: "
+        'another model than the one that labels pixels'
     ),
 }
-"""What the smoothed function ends with, as every result says it."""
+"""What the smoothed function labels, as every result says it."""
 
 
 def to_unit_range(image: torch.Tensor) -> torch.Tensor:

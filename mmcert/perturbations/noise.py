@@ -20,8 +20,8 @@ from mmcert.perturbations.noise_level import validate_positive, validate_sigma
 IMAGE_UNIT = '[0, 1] image units'
 
 IMAGE_STAGE = (
-    'attack and smoothing act at the same stage, on the image in [0, 1] units as the test pipeline '
-    'delivers it, before input scaling, normalisation and padding'
+    'attack and smoothing act at the same stage, on the image in [0, 1] units as it reaches the '
+    'smoothed model, before any scaling, normalisation and padding inside it'
 )
 LEVELS_ROUNDING = (
     'the smoothed function first rounds its noisy input to whole levels of an 8-bit image'

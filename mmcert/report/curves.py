@@ -3,7 +3,7 @@
 import os
 import textwrap
 from collections.abc import Iterable, Mapping
-from itertools import groupby
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +44,23 @@ def plot_radius_curve(
     def line_of(row: Mapping[str, Any]) -> tuple[str, str, float]:
         return row['procedure'], row['selection'], row['alpha']
 
-    for line, group in groupby(sorted(rows, key=line_of), key=line_of):
-        procedure, selection, alpha = line
+    lines = [(*line, list(group)) for line, group in groupby(sorted(rows, key=line_of), line_of)]
+    for index, (procedure, selection, alpha, group) in enumerate(lines):
         points = sorted(group, key=lambda row: row['radius'])
         radii = [row['radius'] for row in points]
-        joint = procedure == JOINT
-        valid = 'all radii at once' if joint else f'{procedure}, each radius by itself'
+        each = f'{procedure}, each radius by itself'
+        valid = 'all radii at once' if procedure == JOINT else each
         # What holds at one radius holds at all smaller ones, and says nothing of larger ones.
-        look: dict[str, Any] = {'drawstyle': 'steps-pre', 'linewidth': 2.5 if joint else 1.2}
+        look: dict[str, Any] = {'drawstyle': 'steps-pre'}
+        # The first ones are wide, so that they show below others of the same values.
+        look['linewidth'] = 1.2 + 2.4 * (len(lines) - 1 - index) / max(len(lines) - 1, 1)
         for rate, name, style in (('certAcc', 'accuracy', '-'), ('mIoU', 'mIoU', '--')):
             label = f'{name}: {valid} ({selection}, alpha={alpha:g})'
             values = [row[rate] for row in points]
             (drawn,) = axes.plot(radii, values, style, label=label, **look)
             look['color'] = drawn.get_color()
-    for label, value in references.items():
-        axes.axhline(value, color='grey', linewidth=0.8, linestyle=':')
-        place: dict[str, Any] = {'ha': 'right', 'va': 'bottom' if value < 0.9 else 'top'}
-        place['xycoords'] = ('axes fraction', 'data')
-        axes.annotate(label, (0.99, value), fontsize='small', **place)
+    for (label, value), style in zip(references.items(), cycle((':', '-.')), strict=False):
+        axes.axhline(value, color='grey', linewidth=0.8, linestyle=style, label=label)
     axes.set_xlabel(f'certified {radius}')
     axes.set_ylabel('certified rate')
     axes.set_ylim(0, 1)

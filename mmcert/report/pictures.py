@@ -1,5 +1,6 @@
 """Pictures of certificates: the input, its maps side by side, and a legend of the classes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ UNLABELLED_COLOR = (0, 0, 0)
 BACKGROUND = 32
 TITLE_HEIGHT = 22
 LEGEND_HEIGHT = 20
-FONT = 0.45
+FONT, LEAST_FONT = 0.45, 0.3
 GAP = 4
 
 CLOUD_SIZE = 360
@@ -38,7 +39,7 @@ def certificate_picture(
 ) -> NDArray[np.uint8]:
     """Draws an image or a cloud and what is certified of it.
 
-    Abstentions are white, components without ground truth black in the label.
+    Abstentions are white by default, components without ground truth black in the label.
 
     >>> image = np.zeros((60, 80, 3), dtype=np.uint8)
     >>> maps = {'cert': np.zeros((60, 80), dtype=int), 'base': np.ones((60, 80), dtype=int)}
@@ -66,7 +67,7 @@ def certificate_picture(
     is_cloud = maps['cert'].ndim == 1
 
     def panel(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return draw_cloud(data[:, :3], colours, up) if is_cloud else colours
+        return draw_cloud(data[:, :3], colours, up, bright=abstain_color) if is_cloud else colours
 
     panels = {} if is_cloud else {'image': data}
     for name, heading in (('label', 'label'), ('base', 'base model')):
@@ -80,7 +81,7 @@ def certificate_picture(
         panels['certified, with groups'] = with_groups
     if 'radius' in maps:
         largest = maps['radius'].max(initial=0.0)
-        panels[f'joint radius, 0 to {largest:.3g}'] = panel(heat_map(maps['radius']))
+        panels[f'joint radius, 0 to {largest:.3g}'] = panel(heat_map(maps['radius'], abstain_color))
     entries = {
         name: palette[index]
         for index, name in enumerate(classes)
@@ -92,7 +93,13 @@ def certificate_picture(
             entries['abstained'] = abstain_color
         if 'label' in maps and (maps['label'] >= len(palette)).any():
             entries['no ground truth'] = UNLABELLED_COLOR
-    return _with_legend(_arranged([titled(*item) for item in panels.items()]), entries)
+    # As wide as the titles need.
+    width = max(8 + math.ceil(_width(heading) * LEAST_FONT / FONT) for heading in panels)
+    wide = [
+        titled(heading, _padded(drawn, right=max(0, width - drawn.shape[1])))
+        for heading, drawn in panels.items()
+    ]
+    return _with_legend(_arranged(wide), entries)
 
 
 def certificate_title(certificate: Mapping[str, Any]) -> str:
@@ -114,18 +121,22 @@ def paint(
     return table[np.clip(labels, 0, 255)]
 
 
-def heat_map(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Colours numbers >= 0, (H, W) or (N,), as RGB (..., 3): white for 0, else dark to bright."""
+def heat_map(values: NDArray[np.floating], zero: Color = ABSTAIN_COLOR) -> NDArray[np.uint8]:
+    """Colours numbers >= 0, (H, W) or (N,), as RGB (..., 3), dark to bright, and 0 as ``zero``."""
     scale = float(values.max(initial=0.0))
     shades = np.clip(values / max(scale, 1e-12) * 255, 0, 255).astype(np.uint8)
     mapped = cv2.applyColorMap(np.atleast_2d(shades), cv2.COLORMAP_VIRIDIS)
     colours = np.array(mapped[..., ::-1], dtype=np.uint8).reshape(*values.shape, 3)
-    colours[values <= 0] = ABSTAIN_COLOR
+    colours[values <= 0] = zero
     return colours
 
 
 def draw_cloud(
-    points: NDArray[np.floating], colours: NDArray[np.uint8], up: int = 2, size: int = CLOUD_SIZE
+    points: NDArray[np.floating],
+    colours: NDArray[np.uint8],
+    up: int = 2,
+    size: int = CLOUD_SIZE,
+    bright: Color = ABSTAIN_COLOR,
 ) -> NDArray[np.uint8]:
     """Draws points (N, 3) in their RGB colours (N, 3) as discs, in parallel projection.
 
@@ -144,9 +155,9 @@ def draw_cloud(
     radius = max(2, round(0.28 * size / np.sqrt(len(points))))
     picture = np.full((size, size, 3), BACKGROUND, dtype=np.uint8)
     shade = np.interp(depth, [depth.min(), depth.max() + 1e-9], [0.6, 1.0])
-    # White stays white, whatever its depth: it says "abstained".
-    white = (colours == 255).all(axis=1)
-    shaded = np.where(white[:, None], 255.0, colours * shade[:, None])
+    # The colour of abstentions stays as it is, whatever the depth.
+    unshaded = (colours == bright).all(axis=1)
+    shaded = np.where(unshaded[:, None], colours, colours * shade[:, None])
     for index in np.argsort(depth):
         place = int(pixels[index, 0]), int(pixels[index, 1])
         cv2.circle(picture, place, radius, shaded[index].tolist(), -1, cv2.LINE_AA)
@@ -184,7 +195,9 @@ def _arranged(panels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 def titled(title: str, panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A panel below its title, which is made to fit, with a gap to its right."""
     bar = np.full((TITLE_HEIGHT, panel.shape[1], 3), BACKGROUND, dtype=np.uint8)
-    _write(bar, title, (5, 16), min(FONT, max(0.3, FONT * (bar.shape[1] - 8) / _width(title))))
+    _write(
+        bar, title, (5, 16), min(FONT, max(LEAST_FONT, FONT * (bar.shape[1] - 8) / _width(title)))
+    )
     return _padded(np.concatenate([bar, panel]), right=GAP)
 
 

@@ -138,15 +138,16 @@ class Summary:
     def _claim(self, counts: ConfusionCounts) -> str:
         shared = self.certificate
         word = shared['input_type']
+        inputs = f'{counts.images} {word}{"s" * (counts.images != 1)}'
         if self.estimated:
             # The draws are counted as for a certificate, but at a threshold that may be too low.
-            claim = f'estimated results of {counts.images} {word}s, without proof: '
+            claim = f'estimated results of {inputs}, without proof: '
         else:
             name, but = 'certificates', ''
             if counts.allowance:
                 name, but = 'count certificates', ', for all but fewer than k certificates'
             claim = (
-                f'certified results of {counts.images} {word}s, {name}: with probability '
+                f'certified results of {inputs}, {name}: with probability '
                 f'{1 - shared["alpha"]:g} per {word}{but}, '
             )
         # The descriptions differ where each input has a radius of its own.

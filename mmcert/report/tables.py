@@ -65,7 +65,7 @@ def region_table(counts: ConfusionCounts) -> str:
         return ''
     first = f'label boundary within {BOUNDARY_DISTANCE} pixels'
     rows = ([name, *rates.values()] for name, rates in regions.items())
-    return _table([first, 'share', 'cert. acc.', 'worst mIoU', 'abstain'], rows)
+    return _table([first, 'share', 'cert. acc.', 'worst mIoU', COLUMNS['abstain_valid']], rows)
 
 
 def level_table(counts: ConfusionCounts) -> str:

@@ -20,8 +20,9 @@ from mmcert.report.pictures import ABSTAIN_COLOR, certificate_picture, certifica
 class CertifiedVisualizer(SegLocalVisualizer):
     """Draws image, label, base prediction and certified map side by side, above a legend.
 
-    Abstentions are white in the certified map, pixels without ground truth black in the label. A
-    sample without a certified map is drawn as mmsegmentation draws it.
+    Abstentions have ``abstain_color`` in the maps of certificates and radii, pixels without ground
+    truth are black in the label. A sample without a certified map is drawn as mmsegmentation draws
+    it.
 
     Args:
         name (str): Name of the instance, as mmengine wants one.

@@ -147,8 +147,8 @@ def load_votes(path: str | os.PathLike[str]) -> VotesRecord:
         with np.load(path, allow_pickle=False) as data:
             if not isinstance(data, Mapping) or 'format' not in data:
                 raise NotVotesError(
-                    f'{os.fspath(path)} is no votes file: give the folder of the votes alone '
-                    '(votes-... in that of the results)'
+                    f'{os.fspath(path)} is not a votes file; give the votes-* folder inside the '
+                    'results folder'
                 )
             if int(data['format']) != FORMAT:
                 raise ValueError(
