@@ -133,10 +133,9 @@ def check_checkpoint(path: str) -> None:
         return
     if not Path(path).is_file():
         raise UsageError(f'there is no checkpoint {path}')
-    with Path(path).open('rb') as file:
-        # torch.save writes zip files, and wrote pickles before.
-        if file.read(1) != b'\x80' and not zipfile.is_zipfile(path):
-            raise UsageError(f'{path} is not a checkpoint')
+    # torch.save writes zip files, and wrote pickles before.
+    if not zipfile.is_zipfile(path) and Path(path).read_bytes()[:1] != b'\x80':
+        raise UsageError(f'{path} is not a checkpoint')
 
 
 def load_run_config(args: argparse.Namespace, folder: str = 'work_dirs') -> Any:

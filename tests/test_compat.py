@@ -29,7 +29,7 @@ def test_a_missing_operator_names_itself_and_the_remedy():
 @pytest.mark.skipif(not LITE, reason='the full mmcv is installed here')
 def test_it_acts_once_and_says_so_once():
     code = (
-        'import logging; logging.basicConfig(format="%(message)s");'
+        'import logging; logging.basicConfig(format="%(message)s", level="INFO");'
         'from mmcert.compat import enable_mmcv_lite as e; print(e(), e()); import mmseg.models'
     )
     done = subprocess.run(

@@ -71,7 +71,7 @@ class GaussianBlur(ImageTransformation):
         ValueError: If the distribution is not one of these.
     """
 
-    unit = 'variance of the kernel, pixels^2 of the image as the test pipeline delivers it'
+    unit = 'variance of the kernel, pixels^2 of the image as it reaches the smoothed model'
     norm = 'absolute value'
     padding = 'mirrored at the border, border pixels doubled (DCT-II)'
     formula = '{Gaussian blur of kernel variance xi : 0 <= xi <= radius}'
@@ -257,7 +257,7 @@ class CyclicTranslation(ImageTransformation):
 
     moves_labels = True
     norm = 'l2 of (dy, dx), whole pixels'
-    unit = 'pixels of the image as the test pipeline delivers it'
+    unit = 'pixels of the image as it reaches the smoothed model'
     padding = 'cyclic'
     rounding = 'none: a shift changes no value'
     distribution = 'N(0, sigma^2 I_2) of (dy, dx), rounded to whole pixels'

@@ -101,7 +101,7 @@ class SurrogateTransform(Perturbation):
         "change of the image that moves the surrogate's latent by less than {radius:.4g} ({norm})"
     )
     stage = (
-        'the transformation acts on the image in [0, 1] units as the test pipeline delivers it, '
+        'the transformation acts on the image in [0, 1] units as it reaches the smoothed model, '
         'and the surrogate on what comes of that, unclipped; input scaling, normalisation and '
         'padding follow'
     )

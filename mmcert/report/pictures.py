@@ -67,7 +67,7 @@ def certificate_picture(
     is_cloud = maps['cert'].ndim == 1
 
     def panel(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return draw_cloud(data[:, :3], colours, up, bright=abstain_color) if is_cloud else colours
+        return draw_cloud(data[:, :3], colours, up, abstain_color) if is_cloud else colours
 
     panels = {} if is_cloud else {'image': data}
     for name, heading in (('label', 'label'), ('base', 'base model')):
@@ -93,13 +93,8 @@ def certificate_picture(
             entries['abstained'] = abstain_color
         if 'label' in maps and (maps['label'] >= len(palette)).any():
             entries['no ground truth'] = UNLABELLED_COLOR
-    # As wide as the titles need.
     width = max(8 + math.ceil(_width(heading) * LEAST_FONT / FONT) for heading in panels)
-    wide = [
-        titled(heading, _padded(drawn, right=max(0, width - drawn.shape[1])))
-        for heading, drawn in panels.items()
-    ]
-    return _with_legend(_arranged(wide), entries)
+    return _with_legend(_arranged([titled(*item, width) for item in panels.items()]), entries)
 
 
 def certificate_title(certificate: Mapping[str, Any]) -> str:
@@ -132,16 +127,14 @@ def heat_map(values: NDArray[np.floating], zero: Color = ABSTAIN_COLOR) -> NDArr
 
 
 def draw_cloud(
-    points: NDArray[np.floating],
-    colours: NDArray[np.uint8],
-    up: int = 2,
-    size: int = CLOUD_SIZE,
-    bright: Color = ABSTAIN_COLOR,
+    points: NDArray[np.floating], colours: NDArray[np.uint8], up: int, bright: Color
 ) -> NDArray[np.uint8]:
     """Draws points (N, 3) in their RGB colours (N, 3) as discs, in parallel projection.
 
-    The nearest ones are drawn last. The picture has the shape (size, size, 3).
+    The nearest ones are drawn last, and those in the colour ``bright`` are not shaded by depth. The
+    picture has the shape (CLOUD_SIZE, CLOUD_SIZE, 3).
     """
+    size = CLOUD_SIZE
     azimuth, elevation = np.radians([AZIMUTH, ELEVATION])
     x, y, z = (points[:, axis % 3].astype(np.float64) for axis in (up + 1, up + 2, up))
     across = np.cos(azimuth) * y - np.sin(azimuth) * x
@@ -155,7 +148,6 @@ def draw_cloud(
     radius = max(2, round(0.28 * size / np.sqrt(len(points))))
     picture = np.full((size, size, 3), BACKGROUND, dtype=np.uint8)
     shade = np.interp(depth, [depth.min(), depth.max() + 1e-9], [0.6, 1.0])
-    # The colour of abstentions stays as it is, whatever the depth.
     unshaded = (colours == bright).all(axis=1)
     shaded = np.where(unshaded[:, None], colours, colours * shade[:, None])
     for index in np.argsort(depth):
@@ -192,8 +184,9 @@ def _arranged(panels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 
 
-def titled(title: str, panel: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A panel below its title, which is made to fit, with a gap to its right."""
+def titled(title: str, panel: NDArray[np.uint8], width: int = 0) -> NDArray[np.uint8]:
+    """A panel, made ``width`` wide if it is not, below its title, with a gap to its right."""
+    panel = _padded(panel, right=max(0, width - panel.shape[1]))
     bar = np.full((TITLE_HEIGHT, panel.shape[1], 3), BACKGROUND, dtype=np.uint8)
     _write(
         bar, title, (5, 16), min(FONT, max(LEAST_FONT, FONT * (bar.shape[1] - 8) / _width(title)))

@@ -78,14 +78,24 @@ def test_every_invalid_method_is_seen_by_its_oracle(method):
     audit = small(full, oracles=(oracle,), families=600 if 'max-T' in method.name else 6000)
     (finding,) = audit.run()
     assert finding.violates_level, finding
-    assert audit.passed()
+    assert not audit.unexpected()
 
 
 def test_an_audit_fails_when_an_invalid_method_is_not_seen():
     harmless = Method('never', lambda family, rng: False, valid=False)
     audit = small(harmless, oracles=ORACLES[:1], families=50)
     audit.run()
-    assert not audit.passed()
+    assert audit.unexpected() == ['never']
+
+
+def test_no_procedure_of_ones_own_has_to_fail(monkeypatch):
+    class Own(type(PROCEDURES['ordered_holm'])):
+        name = 'own'
+
+    monkeypatch.setitem(PROCEDURES, 'own', Own())
+    known = {method.name for method in METHODS}
+    found = [method for method in methods() if method.name not in known]
+    assert len(found) > 9 and all(method.valid for method in found)
 
 
 def test_a_wrong_certificate_is_seen():

@@ -13,7 +13,7 @@ def test_what_is_said_of_many_images():
     assert stats.binom.cdf(found.failures, 500, 1e-3) >= 0.999
     assert stats.binom.cdf(found.failures - 1, 500, 1e-3) < 0.999
     assert found.alpha_for_all == 2e-6
-    assert 'all 500 inputs together' in found.describe()
+    assert 'over all 500 inputs' in found.describe()
 
 
 def test_one_image_is_what_alpha_says():

@@ -247,7 +247,7 @@ def test_kfwer_is_a_promise_of_its_own():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'procedure': 'kfwer'}, 'k belongs to the procedure kfwer'),
+        ({'procedure': 'kfwer'}, 'kfwer needs k'),
         ({'k': 3}, 'k belongs to the procedure kfwer'),
         ({'procedure': 'kfwer', 'k': 0}, 'at least 1 or a share'),
         ({'procedure': 'kfwer', 'k': 1.5}, 'at least 1 or a share'),

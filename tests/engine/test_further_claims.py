@@ -211,7 +211,7 @@ def test_no_selection_draws_are_needed_for_same_draws(make_config, tmp_path, sel
         (dict(n='auto', budget=100, min_gain=2), 'min_gain must lie in'),
         (dict(n0=0, selection='holdout'), 'n0 must be an integer of at least 1'),
         (dict(n0=0, selection='same_draws', n='auto', budget=50), 'need a guess from selection'),
-        (dict(procedure='kfwer'), 'k belongs to the procedure kfwer'),
+        (dict(procedure='kfwer'), 'kfwer needs k'),
         (dict(n0=0, n='auto', budget=50), 'need a guess from selection'),
         (dict(n0=0, order='selection'), 'n0 must be an integer of at least 1'),
         (dict(selection='all'), "unknown selection 'all'"),

@@ -79,7 +79,7 @@ def test_certificates_state_the_attack_and_what_it_takes_on_each_image(
         assert statement['operator'] == 'x + shift on every channel, not clipped'
         assert statement['transformation'] == {'type': 'brightness'}
         assert not statement['moves_labels'] and statement['space'] == 'original'
-        assert 'as the test pipeline delivers it' in statement['stage']
+        assert 'as it reaches the smoothed model' in statement['stage']
         assert of_input['supremum_by'] == 'finite' and of_input['worst_parameter'] == [0.2]
         assert statement['tau'] == of_input['tau'] == ndtr(of_input['displacement'])
         assert statement['radius'] == pytest.approx(of_input['displacement'])

@@ -4,6 +4,7 @@ import pytest
 from mmcert.certify import ABSTAIN_LABEL, Hierarchy
 from mmcert.report.pictures import (
     ABSTAIN_COLOR,
+    BACKGROUND,
     GAP,
     LEGEND_HEIGHT,
     TITLE_HEIGHT,
@@ -57,8 +58,21 @@ def test_the_legend_has_the_classes_that_occur():
 
 def test_a_legend_wider_than_the_picture_is_continued_below():
     maps = {'cert': np.array([[0, 1, 2]])}
-    picture = certificate_picture(np.zeros((1, 3, 3), np.uint8), maps, PALETTE, CLASSES)
+    names = [name * 40 for name in CLASSES]
+    picture = certificate_picture(np.zeros((1, 3, 3), np.uint8), maps, PALETTE, names)
     assert len(picture) == TITLE_HEIGHT + 1 + 3 * LEGEND_HEIGHT
+
+
+def test_narrow_panels_are_made_as_wide_as_their_titles_need():
+    maps = {'cert': np.zeros((9, 5), int), 'radius': np.ones((9, 5))}
+    image = np.full((9, 5, 3), 7, np.uint8)
+    picture = certificate_picture(image, maps, PALETTE, title='certified, l2 0.169')
+    width = picture.shape[1] // 3
+    titles = picture[:TITLE_HEIGHT].reshape(TITLE_HEIGHT, 3, width, 3)
+    # The background is all there is beside a title that is not cut.
+    assert (titles[:, :, -GAP - 2 :] == BACKGROUND).all() and (titles > BACKGROUND).any()
+    assert (picture[TITLE_HEIGHT:, :5] == 7).all()
+    assert (picture[TITLE_HEIGHT:, 5:width] == BACKGROUND).all()
 
 
 def test_certified_groups_have_the_mean_colour_of_their_classes():

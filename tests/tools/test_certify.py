@@ -73,7 +73,7 @@ def test_a_curve_comes_with_the_warning_and_its_selection(tool, tmp_path):
     write_votes(tmp_path)
     printed = tool(tmp_path, '--tau', 0.5, '--selection', 'auto')
     assert 'Choosing a row because of what it shows voids its promise' in printed
-    assert 'So does choosing a point of the curve of a procedure' in printed
+    assert 'The same holds for picking a point of a curve' in printed
     answer = answer_of(tmp_path)
     # Settled for all thresholds at once, whatever is best at 0.5.
     assert answer['rows'][0]['counted'] == 'holdout'
@@ -175,11 +175,12 @@ def test_what_is_no_folder_of_votes_is_told_what_it_is(tool, tmp_path):
     assert 'did you mean' in tool(tmp_path / 'certified', expect=2)
     np.savez_compressed(tmp_path / 'certified/picture.npz', radius=np.zeros(3))
     refused = tool(tmp_path / 'certified', expect=2)
-    assert 'picture.npz is no votes file' in refused and 'Delete' not in refused
+    assert 'picture.npz is not a votes file' in refused and 'Delete' not in refused
 
 
 def test_k_without_its_procedure_is_refused(tool, tmp_path):
     write_votes(tmp_path / 'votes')
+    assert 'a number, or a share in (0, 1)' in tool(tmp_path / 'votes', '--k', 'x', expect=2)
     assert '--k belongs to --procedure kfwer' in tool(tmp_path / 'votes', '--k', 5, expect=2)
 
 

@@ -75,7 +75,7 @@ def test_files_have_ordinary_permissions(tmp_path):
 
 def test_another_archive_is_not_to_be_deleted(tmp_path):
     np.savez(tmp_path / 'a.npz', something=np.zeros(3))
-    with pytest.raises(VotesFileError, match=r'a\.npz is no votes file') as refused:
+    with pytest.raises(VotesFileError, match=r'a\.npz is not a votes file') as refused:
         load_votes(tmp_path / 'a.npz')
     assert 'Delete' not in str(refused.value)
 
