@@ -58,10 +58,10 @@ def test_a_radius_map_is_stored_and_drawn(make_config, tmp_path):
         assert radii.max() > 0
         statement = read_json(folder / f'{name}.json')
         assert statement['joint_radius']['max'] == pytest.approx(radii.max())
-        # Image, label and base, below them certified and radius, and the legend.
+        # Image, label and base, below them certified and radius, and the legend; titles widen them.
         (picture,) = (tmp_path / 'work/certified').glob(f'vis-*/{name}.png')
         height, width = cv2.imread(str(picture)).shape[:2]
-        assert (height > 2 * (32 + 22), width) == (True, 3 * (48 + 4))
+        assert height > 2 * (32 + 22) and width % 3 == 0 and width > 3 * (48 + 4)
 
 
 def test_a_radius_map_counts_what_the_joint_curve_counts(make_config, tmp_path):
