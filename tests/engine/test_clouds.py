@@ -31,8 +31,7 @@ from mmcert.perturbations import CoordinateNoise
 from mmcert.sampling import SamplingSettings, collect_votes
 from mmcert.votes import read_folder
 from mmcert.votes.recertify import Task, evaluate
-
-from .conftest import run_tool
+from tests.openmmlab import run_tool
 
 POINTS = 60
 
