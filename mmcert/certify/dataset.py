@@ -7,6 +7,7 @@ probability alpha, whatever the inputs are. The number of all inputs that fail i
 as many of the largest multiplicities.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -54,9 +55,12 @@ class DatasetStatement:
             copies = (
                 f', of which {self.distinct} differ (copies share their draws: they fail together)'
             )
+        # Rounded to the side on which the bounds still hold.
+        all_hold = math.floor(self.all_hold * 1e4) / 1e4
+        expected = math.ceil(self.expected_failures * 1e4) / 1e4
         return (
-            f'over all {self.images} inputs{copies}: P(none fails) >= {self.all_hold:.4g}; '
-            f'expected number that fail <= {self.expected_failures:.3g}; P(at most '
+            f'over all {self.images} inputs{copies}: P(none fails) >= {all_hold:g}; '
+            f'expected number that fail <= {expected:g}; P(at most '
             f'{self.failures} fail) >= {self.confidence:g} (an input fails if one of its '
             'certificates is wrong, or k of them where fewer than k may be)'
         )

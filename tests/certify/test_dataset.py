@@ -54,3 +54,13 @@ def test_each_input_has_a_digest():
 def test_bad_values_are_named(images, alpha):
     with pytest.raises(ValueError, match='images|alpha'):
         dataset_statement(images, alpha)
+
+
+@pytest.mark.parametrize(('images', 'alpha'), [(12, 1e-3), (7, 0.0123456), (3000, 1e-7)])
+def test_what_is_said_is_rounded_to_the_side_on_which_it_holds(images, alpha):
+    said = dataset_statement(images, alpha)
+    all_hold, expected = (
+        float(text.split('= ')[1].split(';')[0]) for text in said.describe().split('; ')[:2]
+    )
+    assert said.all_hold - 1e-3 < all_hold <= said.all_hold
+    assert said.expected_failures <= expected < said.expected_failures + 1e-3
