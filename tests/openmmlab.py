@@ -20,6 +20,7 @@ pytest.importorskip('mmseg')
 
 import torch  # noqa: E402
 from mmengine.config import Config, ConfigDict  # noqa: E402
+from mmengine.logging import MMLogger  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 from mmseg.models.segmentors import EncoderDecoder  # noqa: E402
 from mmseg.registry import MODELS  # noqa: E402
@@ -121,6 +122,9 @@ def run_tool(*command, expect=0, **environment):
     ours = (ROOT / command[0]).is_relative_to(ROOT / 'tools')
     if ours and not environment:
         printed, code = io.StringIO(), 1
+        # A tool that starts in the same second as the one before has the same name, and would get
+        # its logger, which prints elsewhere.
+        MMLogger._instance_dict.clear()
         argv = list(map(str, command))
         with (
             mock.patch.object(sys, 'argv', argv),
