@@ -1,5 +1,6 @@
 """Pipeline transforms that train a model on noisy, transformed and perturbed inputs."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -44,8 +45,9 @@ class RandomTransform(BaseTransform):
             self._change(results, drawn)
         return results
 
+    @abstractmethod
     def _change(self, results: dict, drawn: Any) -> None:
-        raise NotImplementedError
+        """Changes the results by what was drawn."""
 
 
 @TRANSFORMS.register_module()
