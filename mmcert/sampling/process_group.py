@@ -13,7 +13,7 @@ Value = TypeVar('Value')
 
 
 class ProcessGroupError(RuntimeError):
-    """Another process of the group failed, so this one cannot go on."""
+    """Another process of the group failed or is gone, so this one cannot go on."""
 
 
 class ProcessGroup:
@@ -35,16 +35,22 @@ class ProcessGroup:
         return range(*cuts)
 
     def add_up(self, *tensors: torch.Tensor) -> None:
-        """Replaces tensors by their sums over all processes."""
+        """Replaces tensors by their sums over all processes.
+
+        Raises:
+            ProcessGroupError: If one of them is gone.
+        """
         if self.size > 1:
-            for tensor in tensors:
-                dist.all_reduce(tensor)
+            with _all_there():
+                for tensor in tensors:
+                    dist.all_reduce(tensor)
 
     def broadcast(self, ask: Callable[[], Value], source: int = 0) -> Value:
         """Calls a function in one process only, and returns its result in all.
 
         Raises:
-            ProcessGroupError: In the others, if it raises there, so that nobody waits in vain.
+            ProcessGroupError: In the others, if it raises there, so that nobody waits in vain; and
+                if a process is gone.
         """
         if self.size == 1:
             return ask()
@@ -55,7 +61,8 @@ class ProcessGroup:
                 answer = [(ask(), None)]
             except Exception as raised:
                 failure, answer = raised, [(None, f'{type(raised).__name__}: {raised}')]
-        dist.broadcast_object_list(answer, src=source)
+        with _all_there():
+            dist.broadcast_object_list(answer, src=source)
         if failure is not None:
             raise failure
         value, error = answer[0]
@@ -85,3 +92,16 @@ class ProcessGroup:
             raise ProcessGroupError(
                 'another process failed while sampling; its own message says why'
             )
+
+
+@contextlib.contextmanager
+def _all_there() -> Iterator[None]:
+    """Names what a process that was killed looks like to the others: a lost connection."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().partition('. ')[0]
+        raise ProcessGroupError(
+            'another process of the group does not answer, as if it had been killed: start all of '
+            f'them again with the same command ({reason})'
+        ) from error
