@@ -189,7 +189,7 @@ class SlicedTransformation(Perturbation):
             moved = self.transformation.transform(image.expand(len(points), -1, -1, -1), points)
             far = (moved - moved[STEPS // 2]).flatten(1).norm(dim=1)
             ways = [
-                self.transformation.lipschitz(image, a, b)[0] * (b - a)
+                self.transformation.lipschitz(image, a, b)[0, 0] * (b - a)
                 for a, b in pairwise(points[:, 0].tolist())
             ]
             bounds.append(((far[1:] + far[:-1] + torch.stack(ways)) / 2).max())

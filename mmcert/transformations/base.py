@@ -142,12 +142,16 @@ class Transformation(ABC):
                 raise ValueError(f'{self.name}: {parameter.name} must be whole, got {parameters}')
         return values
 
-    def check_interval(self, low: Values, high: Values) -> tuple[float, float]:
-        """The ends of an interval of the only parameter, checked: see ``lipschitz`` for errors."""
+    def check_box(self, low: Values, high: Values) -> tuple[torch.Tensor, torch.Tensor]:
+        """The corners of a box of parameters, each (P,), float64, checked.
+
+        Raises:
+            ValueError: If an end is no single parameter or out of range, or low > high.
+        """
         first, last = self.check_parameters(low), self.check_parameters(high)
-        if first.shape != (1,) or last.shape != (1,) or first > last:
-            raise ValueError(f'{self.name}: an interval needs low <= high, got {low} and {high}')
-        return float(first), float(last)
+        if first.dim() != 1 or last.dim() != 1 or bool((first > last).any()):
+            raise ValueError(f'{self.name}: a box needs one low <= high, got {low} and {high}')
+        return first, last
 
     @property
     def straight(self) -> bool:
@@ -233,10 +237,8 @@ class Transformation(ABC):
         Raises:
             ValueError: If an end is out of range, low > high or a count is below 1.
         """
-        first, last = self.check_parameters(low), self.check_parameters(high)
+        first, last = self.check_box(low, high)
         counts = [count] * len(self.parameters) if isinstance(count, int) else list(count)
-        if first.dim() != 1 or last.dim() != 1 or bool((first > last).any()):
-            raise ValueError(f'{self.name}: a grid needs one low <= high, got {low} and {high}')
         if len(counts) != len(self.parameters) or min(counts) < 1:
             raise ValueError(f'{self.name}: a grid needs counts of at least 1, got {count}')
         axes = []
@@ -248,13 +250,18 @@ class Transformation(ABC):
         rows = torch.stack([a.flatten() for a in torch.meshgrid(*axes, indexing='ij')], dim=1)
         return self.check_parameters(rows)
 
-    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
-        """Proven Lipschitz constants of the transformed image as a function of the parameter.
+    def lipschitz(self, images: torch.Tensor, low: Values, high: Values) -> torch.Tensor:
+        """Proven Lipschitz constants of the transformed image as a function of the parameters.
+
+        They hold for images of any real values and for all parameters in the box from ``low`` to
+        ``high``, both of shape (P,), or numbers if P = 1. Where P > 1, a way from u to v along one
+        axis after the other stays in the box, so a bound on the speed along each axis, anywhere in
+        the box, is enough.
 
         Returns:
-            torch.Tensor: L of each image, shape (B,), float64, such that the l2 distance (over all
-            values of the image) of the images at parameters a and b is at most L |a - b| for all a
-            and b in [low, high]. Arithmetic is taken as exact.
+            torch.Tensor: L of each image and parameter, shape (B, P), float64, such that the l2
+            distance (over all values of the image) of the images at parameters u and v is at most
+            sum_k L_k |u_k - v_k| for all u and v in the box. Arithmetic is taken as exact.
 
         Raises:
             ValueError: If the class has no such bound, an end is out of range or low > high.

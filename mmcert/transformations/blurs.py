@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
-from mmcert.transformations.base import Parameter, Transformation
+from mmcert.transformations.base import Parameter, Transformation, Values
 from mmcert.transformations.cosine import blurred, dct, frequencies, power
 from mmcert.transformations.geometry import (
     ordered,
@@ -45,18 +45,19 @@ class GaussianFilter(Transformation):
         precise = images if images.dtype == torch.float64 else images.float()
         return blurred(dct(precise), parameters).to(images.dtype)
 
-    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    def lipschitz(self, images: torch.Tensor, low: Values, high: Values) -> torch.Tensor:
         """Exact: the speed at the lower end.
 
         The coefficient c_w of frequency w, times exp(-a |w|^2 / 2), moves at the speed
         |c_w| |w|^2 / 2 exp(-a |w|^2 / 2), which falls in a. The speed of the image is the root of
         the sum of their squares (Parseval).
         """
-        first, _ = self.check_interval(low, high)
+        first = float(self.check_box(low, high)[0])
         energy = power(images.to(torch.float64))
         rows, columns = (frequencies(size, energy).square() / 2 for size in energy.shape[1:])
         rates = rows[:, None] + columns
-        return ((rates * torch.exp(-first * rates)).square() * energy).sum(dim=(1, 2)).sqrt()
+        speeds = (rates * torch.exp(-first * rates)).square() * energy
+        return speeds.sum(dim=(1, 2)).sqrt()[:, None]
 
 
 class KernelBlur(Transformation):
@@ -113,7 +114,7 @@ class DefocusBlur(KernelBlur):
         weights = (radius[:, None, None] + 0.5 - _distances(half, parameters.device)).clamp(0, 1)
         return weights / weights.sum(dim=(1, 2), keepdim=True)
 
-    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    def lipschitz(self, images: torch.Tensor, low: Values, high: Values) -> torch.Tensor:
         """Exact for the kernel 'disk'; the other one jumps.
 
         Between two radii at which some pixel's weight starts or stops to grow, all weights are
@@ -125,7 +126,7 @@ class DefocusBlur(KernelBlur):
         """
         if self.kernel != 'disk':
             return super().lipschitz(images, low, high)
-        first, last = self.check_interval(low, high)
+        first, last = (float(end) for end in self.check_box(low, high))
         energy = power(images.to(torch.float64))
         half = math.ceil(last + 0.5)
         away = _distances(half, images.device)
@@ -142,7 +143,7 @@ class DefocusBlur(KernelBlur):
             change = (growth - weights * (growth.sum() / weights.sum())) / weights.sum()
             multiplier = down @ change @ across.mT
             fastest = torch.maximum(fastest, (multiplier.square() * energy).sum(dim=(1, 2)))
-        return fastest.sqrt()
+        return fastest.sqrt()[:, None]
 
 
 def _offsets(half: int, device: torch.device | None = None) -> torch.Tensor:
@@ -261,7 +262,7 @@ class MeanOfMoves(Transformation):
             total = total + read_bilinear(images, positions, 'reflection')
         return total / self.steps
 
-    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    def lipschitz(self, images: torch.Tensor, low: Values, high: Values) -> torch.Tensor:
         """An upper bound, by interval arithmetic for each value of the image.
 
         A value is the mean over the copies of I(q(u)), I the bilinear interpolant, which is
@@ -272,7 +273,7 @@ class MeanOfMoves(Transformation):
         ``REACH``; in each, the l2 norm of the values' largest absolute derivatives bounds the
         speed, and L is the largest of them. As the parts shrink, L tends to the largest speed.
         """
-        first, last = self.check_interval(low, high)
+        first, last = (float(end) for end in self.check_box(low, high))
         values = images.to(torch.float64)
         grid = pixel_grid(images.shape[-2], images.shape[-1], images.device)
         farthest = float(torch.linalg.vector_norm(grid, dim=-1).max())
@@ -290,7 +291,7 @@ class MeanOfMoves(Transformation):
                     largest += products.amax(dim=0)
             speed = torch.linalg.vector_norm(torch.maximum(-least, largest), dim=(1, 2, 3))
             fastest = torch.maximum(fastest, speed / self.steps)
-        return fastest
+        return fastest[:, None]
 
 
 @dataclass(eq=False)

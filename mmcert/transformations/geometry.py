@@ -176,7 +176,7 @@ class AboutCentre(Geometric):
         """The map of the content."""
         return self.matrices(parameters[:, 0]), torch.zeros_like(parameters).expand(-1, 2)
 
-    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    def lipschitz(self, images: torch.Tensor, low: Values, high: Values) -> torch.Tensor:
         """Proven Lipschitz constants of the transformed image; see the base class.
 
         T_u x has at the pixel v the value I(q_v(u)), where q_v(u) = A_u^{-1} v and I is the
@@ -195,7 +195,7 @@ class AboutCentre(Geometric):
         |w| . dg + dw . (|g| + dg), channel by channel. L is the root of the sum of squares over
         channels and pixels, at each pixel of the worst cell, in the worst piece.
         """
-        first, last = self.check_interval(low, high)
+        first, last = (float(end) for end in self.check_box(low, high))
         edges = self._pieces(first, last, PATH, *images.shape[-2:])
         # At the identity all pixels reach the edges of their cells.
         assert self.identity is not None
@@ -206,16 +206,17 @@ class AboutCentre(Geometric):
         for ends in pairwise(places):
             boxes = swept_boxes(*ends)
             worst = torch.maximum(worst, _squared_speeds(images, boxes, rate, self.padding))
-        return worst.sqrt()
+        return worst.sqrt()[:, None]
 
-    def reached(self, low: float, high: float, height: int, width: int) -> torch.Tensor:
+    def reached(self, low: Values, high: Values, height: int, width: int) -> torch.Tensor:
         """All pixels at which content may be found as the parameter runs through [low, high].
 
         The result, (K, H, W), has for the content of each pixel the numbers y W + x of pixels, some
         repeated, and -1 for any outside the frame. The nearest pixel to A_u v is among them for all
         u in [low, high], either one where two are equally near.
         """
-        edges = self._pieces(*self.check_interval(low, high), 0.9, height, width)
+        first, last = (float(end) for end in self.check_box(low, high))
+        edges = self._pieces(first, last, 0.9, height, width)
         places = (self.moved(u[None, None], height, width)[0] for u in edges)
         extent, sets = torch.tensor([width, height]), []
         for ends in pairwise(places):

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mmcert.transformations.base import Parameter, Transformation
+from mmcert.transformations.base import Parameter, Transformation, Values
 
 
 class Brightness(Transformation):
@@ -30,11 +30,11 @@ class Brightness(Transformation):
         """Adds the shift of each image."""
         return images + parameters[:, 0, None, None, None].to(images.dtype)
 
-    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    def lipschitz(self, images: torch.Tensor, low: Values, high: Values) -> torch.Tensor:
         """Exact: each of the N values changes by |a - b|, the image by sqrt(N) |a - b|."""
-        self.check_interval(low, high)
+        self.check_box(low, high)
         root = math.sqrt(images[0].numel())
-        return images.new_full((len(images),), root, dtype=torch.float64)
+        return images.new_full((len(images), 1), root, dtype=torch.float64)
 
 
 @dataclass(eq=False)
@@ -74,13 +74,13 @@ class Contrast(Transformation):
         mean = images.mean(dim=(2, 3), keepdim=True)
         return images * factor + mean * (1 - factor)
 
-    def lipschitz(self, images: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    def lipschitz(self, images: torch.Tensor, low: Values, high: Values) -> torch.Tensor:
         """Exact: e^high ||x - p||, as the image at k is p + e^k (x - p) and e^k is convex."""
-        _, last = self.check_interval(low, high)
+        _, last = self.check_box(low, high)
         values = images.to(torch.float64)
         if self.pivot == 'mean':
             values = values - values.mean(dim=(2, 3), keepdim=True)
-        return math.exp(last) * torch.linalg.vector_norm(values, dim=(1, 2, 3))
+        return math.exp(float(last)) * torch.linalg.vector_norm(values, dim=(1, 2, 3))[:, None]
 
 
 class Pixelate(Transformation):

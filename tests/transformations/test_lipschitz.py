@@ -72,7 +72,7 @@ def test_every_image_of_a_batch_has_its_own_constant(name):
     low, high = 1.0, 1.03 if name.endswith('_blur') else 1.0
     images = torch.cat([rough(5, 6), smooth(5, 6)]).float()
     found = build(name).lipschitz(images, low, high)
-    assert found.shape == (2,)
+    assert found.shape == (2, 1)
     assert found.dtype == torch.float64
     alone = [build(name).lipschitz(image[None].double(), low, high) for image in images]
     torch.testing.assert_close(found, torch.cat(alone))

@@ -669,7 +669,7 @@ def test_the_lipschitz_constant_of_a_smooth_image_is_nearly_its_speed():
 def test_lipschitz_constants_are_those_of_each_image_and_scale_with_it():
     rotation, images = build('rotation'), torch.cat([rough_image(seed=k) for k in range(2)])
     both = rotation.lipschitz(images, -0.2, 0.3)
-    assert both.shape == (2,) and both.dtype == torch.float64
+    assert both.shape == (2, 1) and both.dtype == torch.float64
     torch.testing.assert_close(both[1:], rotation.lipschitz(images[1:], -0.2, 0.3))
     torch.testing.assert_close(2 * both, rotation.lipschitz(2 * images, -0.2, 0.3))
     torch.testing.assert_close(
