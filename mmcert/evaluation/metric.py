@@ -9,8 +9,9 @@ from mmengine.logging import MMLogger, print_log
 from mmcert.certify import Hierarchy
 from mmcert.fields import certified_maps
 from mmcert.metrics.confusion import IGNORE_INDEX, ConfusionAccumulator, total
+from mmcert.metrics.results import InputResult
 from mmcert.registry import METRICS
-from mmcert.report.summary import InputResult, Summary, write_summary
+from mmcert.report.summary import Summary, write_summary
 
 
 @METRICS.register_module()

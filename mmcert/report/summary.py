@@ -12,6 +12,7 @@ from typing import Any
 from mmcert.certify.dataset import DatasetStatement, dataset_statement
 from mmcert.files import write_json, write_json_lines
 from mmcert.metrics.confusion import ConfusionCounts, total
+from mmcert.metrics.results import InputResult
 from mmcert.report.tables import (
     class_table,
     level_table,
@@ -19,38 +20,6 @@ from mmcert.report.tables import (
     region_table,
     result_table,
 )
-
-COPIED = (
-    'kind', 'components', 'certified', 'n', 'stopped', 'next_look_would_certify',
-    'attack_on_this_input',
-)  # fmt: skip
-"""Entries of each certificate that its line of ``images.jsonl`` repeats."""
-
-
-@dataclass(frozen=True)
-class InputResult:
-    """One certified input.
-
-    Attributes:
-        name (str): Its name.
-        certificate (dict): Its certificate, as JSON values.
-        counts (ConfusionCounts): How the certificate meets the ground truth.
-    """
-
-    name: str
-    certificate: dict[str, Any]
-    counts: ConfusionCounts
-
-    @property
-    def draws(self) -> int:
-        """Draws that it took: n estimation draws in each cell of the perturbation."""
-        entries = self.certificate
-        return entries['n0'] + entries['n'] * entries.get('num_cells', 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Its rates and what its certificate says of it alone, as JSON values."""
-        repeated = {key: self.certificate[key] for key in COPIED if key in self.certificate}
-        return {'name': self.name, **self.counts.rates(), **repeated}
 
 
 @dataclass(frozen=True)

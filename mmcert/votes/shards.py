@@ -1,7 +1,7 @@
 """Shards: independent jobs that certify a data set together, with one votes folder between them.
 
 A job knows only its own shard. It leaves a manifest in the folder ``shards`` beside the votes: at
-first which images the shard has, at the end which certificates they got. ``tools/merge.py`` reads
+first which images the shard has, at the end which certificates they got. ``merging.Merger`` reads
 the manifests and the votes, and says what is missing.
 """
 
@@ -110,9 +110,8 @@ class Manifest:
     def of(cls, shard: Shard, sources: Sequence[str], **fields: Any) -> Manifest:
         """The manifest of a shard, from the names of all image files of the data set."""
         total = len(sources)
-        digest = hashlib.blake2b('\n'.join(sources).encode(), digest_size=8).hexdigest()
         mine = [sources[position] for position in shard.positions(total)]
-        return cls(shard, total, digest, mine, **json.loads(json.dumps(fields)))
+        return cls(shard, total, dataset_digest(sources), mine, **json.loads(json.dumps(fields)))
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -123,11 +122,31 @@ class Manifest:
         """
         try:
             values = json.loads(path.read_text())
-            return cls(**{**values, 'shard': Shard.parse(values['shard'])})
-        except (ValueError, KeyError, TypeError) as error:
+            manifest = cls(**{**values, 'shard': Shard.parse(values['shard'])})
+            manifest._check()
+            return manifest
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ManifestError(
                 f'{path}: cannot be read ({error}); delete it and run that shard again'
             ) from error
+
+    def _check(self) -> None:
+        """Refuses what no job writes."""
+        if len(self.sources) != len(self.shard.positions(self.total)):
+            raise ValueError(f'it has {len(self.sources)} images of {self.total}')
+        mappings = self.sampling, self.settings, self.task
+        if not (set(map(type, mappings)) == {dict} and {str}.issuperset(map(type, self.sources))):
+            raise TypeError('a value is of another type')
+        for fields, keys in (
+            (self.task, ('num_classes', 'classes', 'ignore_index')),
+            *(
+                (image['certificate'], ('input', 'tau', 'certified', 'component_type', 'model'))
+                for image in self.images or ()
+                if isinstance(image['name'], str)
+            ),
+        ):
+            if lacking := [key for key in keys if key not in fields]:
+                raise ValueError(f'it lacks {lacking[0]}')
 
     def agreement(self) -> str:
         """What the manifests of all shards must agree in, as text."""
@@ -171,6 +190,11 @@ class Manifest:
         path = Path(folder) / FOLDER / f'{self.shard.file_name}.json'
         path.parent.mkdir(exist_ok=True)
         write_json(path, {**asdict(self), 'shard': str(self.shard)})
+
+
+def dataset_digest(sources: Sequence[str]) -> str:
+    """A digest of the names of all image files of a data set, in order."""
+    return hashlib.blake2b('\n'.join(sources).encode(), digest_size=8).hexdigest()
 
 
 def manifest_paths(folder: str | os.PathLike[str]) -> list[Path]:

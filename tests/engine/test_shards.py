@@ -2,13 +2,16 @@
 
 import json
 import os
+import random
 import shutil
 
+import numpy as np
 import pytest
 from mmengine.runner import Runner
 
 from mmcert.certifier import certifier
 from mmcert.votes import FingerprintError, load_votes, save_votes
+from mmcert.votes.merging import Merger
 from mmcert.votes.shards import Manifest, Shard
 from tests.engine.test_smoothing_hook import Interrupt, votes_files
 from tests.openmmlab import run_test, run_tool
@@ -238,6 +241,7 @@ def duplicate_shard(votes, files):
 
 def other_division(votes, files):
     manifest = json.loads((votes / 'shards/1-of-2.json').read_text()) | {'shard': '1/3'}
+    manifest |= {key: manifest[key][:2] for key in ('sources', 'images')}
     (path := votes / 'shards/1-of-3.json').write_text(json.dumps(manifest))
     os.utime(path, (0, 0))
     return [f'{path}: shard 1/3 is of another division, the newest is into 2']
@@ -246,7 +250,34 @@ def other_division(votes, files):
 def truncated_manifest(votes, files):
     path = votes / 'shards/1-of-2.json'
     path.write_bytes(path.read_bytes()[:300])
-    return [f'{path}: cannot be read', 'shard 1/2: missing']
+    return [f'{path}: cannot be read']
+
+
+def overlapping_shard(votes, files):
+    manifest = json.loads((votes / 'shards/1-of-2.json').read_text()) | {'shard': '2/2'}
+    manifest |= {key: manifest[key][:2] for key in ('sources', 'images')}
+    (votes / 'shards/2-of-2.json').write_text(json.dumps(manifest))
+    for name in {path.name for path in votes.glob('*.npz')} - {path.name for path in files}:
+        (votes / name).unlink()
+    return ['the images of the shards do not make up the data set, as if one had those of another']
+
+
+def manifest_without_a_key(votes, files):
+    path = votes / 'shards/1-of-2.json'
+    manifest = json.loads(path.read_text())
+    del manifest['images'][0]['certificate']['input']
+    path.write_text(json.dumps(manifest))
+    return [f'{path}: cannot be read (it lacks input)']
+
+
+def foreign_array(votes, files):
+    np.savez(votes / 'arrays.npz', a=np.zeros(3))
+    return [f'{votes / "arrays.npz"} is not a votes file']
+
+
+def foreign_bytes(votes, files):
+    (votes / 'notes.npz').write_text('to be done: all')
+    return [f'cannot read the votes file {votes / "notes.npz"}']
 
 
 def other_settings(votes, files):
@@ -267,7 +298,7 @@ def fewer_certificates(votes, files):
     record = load_votes(files[0])
     record.votes.hits[:] = 0
     save_votes(files[0], record)
-    return [f'{files[0]}: certifies 0 pixels, in shard 1/2 it was']
+    return [f'{files[0]}: gives another certificate than shard 1/2 wrote (certified: ']
 
 
 @pytest.mark.parametrize(
@@ -275,7 +306,8 @@ def fewer_certificates(votes, files):
     [
         missing_file, truncated_file, another_seed, other_weights, another_image, duplicate_image,
         foreign_image, missing_shard, duplicate_shard, other_division, truncated_manifest,
-        other_settings, other_data, fewer_certificates,
+        other_settings, other_data, fewer_certificates, overlapping_shard, manifest_without_a_key,
+        foreign_array, foreign_bytes,
     ],
 )  # fmt: skip
 def test_damage_is_named(two_shards, damage):
@@ -285,7 +317,28 @@ def test_damage_is_named(two_shards, damage):
     printed = merge(folder, expect=1)
     for words in expected:
         assert words in printed
+    assert 'nothing was merged (lines above: 1)' in printed, 'one thing, one line'
     assert not (folder / 'summary.json').exists()
+
+
+def test_random_damage_is_named_or_harmless(two_shards):
+    _, votes = two_shards
+    whole = [result.to_dict() for result in Merger(votes).results]
+    files = [path for path in sorted(votes.rglob('*')) if path.is_file()]
+    chance, named = random.Random(0), 0
+    for _ in range(60):
+        path = chance.choice(files)
+        content = path.read_bytes()
+        place = chance.randrange(len(content))
+        flipped = bytes([content[place] ^ 1 << chance.randrange(8)])
+        damaged = content[:place] + chance.choice([b'', flipped + content[place + 1 :]])
+        path.write_bytes(damaged)
+        merger = Merger(votes)
+        assert all(path.stem in line and '\n' not in line for line in merger.problems)
+        named += bool(merger.problems)
+        assert merger.problems or [result.to_dict() for result in merger.results] == whole
+        path.write_bytes(content)
+    assert named > 40
 
 
 def test_one_division_can_be_chosen(two_shards):

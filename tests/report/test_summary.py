@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mmcert.metrics import ConfusionAccumulator
-from mmcert.report.summary import InputResult, Summary, write_summary
+from mmcert.metrics.results import InputResult
+from mmcert.report.summary import Summary, write_summary
 
 ENTRIES = {
     'alpha': 0.01, 'n0': 10, 'n': 100, 'kind': 'certificate', 'input_type': 'image',

@@ -1,0 +1,40 @@
+"""What is kept of each certified input of a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mmcert.metrics.confusion import ConfusionCounts
+
+COPIED = (
+    'kind', 'components', 'certified', 'n', 'stopped', 'next_look_would_certify',
+    'attack_on_this_input',
+)  # fmt: skip
+"""Entries of each certificate that its line of ``images.jsonl`` repeats."""
+
+
+@dataclass(frozen=True)
+class InputResult:
+    """One certified input.
+
+    Attributes:
+        name (str): Its name.
+        certificate (dict): Its certificate, as JSON values.
+        counts (ConfusionCounts): How the certificate meets the ground truth.
+    """
+
+    name: str
+    certificate: dict[str, Any]
+    counts: ConfusionCounts
+
+    @property
+    def draws(self) -> int:
+        """Draws that it took: n estimation draws in each cell of the perturbation."""
+        entries = self.certificate
+        return entries['n0'] + entries['n'] * entries.get('num_cells', 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its rates and what its certificate says of it alone, as JSON values."""
+        repeated = {key: self.certificate[key] for key in COPIED if key in self.certificate}
+        return {'name': self.name, **self.counts.rates(), **repeated}
