@@ -240,11 +240,13 @@ def convolution_norm(weight: torch.Tensor, stride: int) -> float:
     A convolution of a padded image is a part of the one of the image continued by zeros for ever.
     That one, read in squares of ``stride`` pixels, multiplies the Fourier series of the squares by
     M(v, w) = sum_ab W_ab exp(-i (a v + b w)), W_ab being the kernel's blocks of the squares' size,
-    so its norm is the supremum of the spectral norm of M. For unit vectors, Re(x^* M y) is a
-    trigonometric polynomial, of degree m in v and in w if there are m + 1 blocks a side. Such a
-    polynomial does not exceed its largest value at N > 2 m equally spaced points by more than the
-    factor 1 / cos(m pi / N) (Ehlich and Zeller, "Schwankung von Polynomen zwischen Gitterpunkten",
-    1964), and it is applied once in v and once in w. The weight is (outputs, inputs, k, k).
+    so its norm is the supremum of the spectral norm of M. Let this be G, attained at (v, w), and x,
+    y be unit vectors with x^* M(v, w) y = G. With m + 1 blocks a side, p(s) = Re(e^{i m (s - v/2)}
+    x^* M(2 s, w) y) is a trigonometric polynomial of degree m, half of what it is without the first
+    factor, which centres the frequencies. It is at most G, and G at s = v / 2. By M. Riesz it is at
+    least G cos(m d) at a distance d <= pi / (2 m) from there. Of N equally spaced points one is
+    within pi / N of v, within pi / (2 N) in s, so the norm of M is at least G cos(m pi / (2 N)) at
+    one of them. The same is then done in w. The weight is (outputs, inputs, k, k).
     """
     blocks = -(-weight.shape[-1] // stride)
     missing = blocks * stride - weight.shape[-1]
@@ -257,7 +259,7 @@ def convolution_norm(weight: torch.Tensor, stride: int) -> float:
     turn = torch.exp(-1j * angle[:, None] * torch.arange(blocks, device=weight.device))
     symbol = torch.einsum('va,wb,abop->vwop', turn, turn, kernels.to(turn.dtype))
     largest = float(torch.linalg.matrix_norm(symbol, 2).max())
-    return largest / math.cos((blocks - 1) * math.pi / points) ** 2
+    return largest / math.cos((blocks - 1) * math.pi / (2 * points)) ** 2
 
 
 class Decoder(nn.Module):

@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import nn
 
 from mmcert.surrogates import Surrogate, load_surrogate, save_surrogate
-from mmcert.surrogates.network import convolution_norm
+from mmcert.surrogates.network import FREQUENCIES, convolution_norm
 from mmcert.transformations import TRANSFORMATIONS, Brightness
 
 SMALL = dict(latent_channels=4, stride=4, width=8)
@@ -214,6 +216,50 @@ def test_the_norm_of_a_convolution_is_bounded_and_nearly_reached(size, stride, p
         reached = back.norm().sqrt()
         image = back / back.norm()
     assert reached <= bound <= 1.15 * reached
+
+
+def symbol_norm(weight, stride, v, w):
+    """Spectral norm of the symbol of a convolution at two frequencies, block by block."""
+    blocks = range(weight.shape[-1] // stride)
+    parts = weight.unflatten(3, (-1, stride)).unflatten(2, (-1, stride))
+    terms = [
+        parts[:, :, a, :, b].flatten(1) * np.exp(-1j * (a * v + b * w))
+        for a in blocks
+        for b in blocks
+    ]
+    return float(torch.linalg.matrix_norm(sum(terms), 2))
+
+
+@pytest.mark.parametrize(('blocks', 'stride'), [(1, 3), (2, 2), (3, 1), (4, 1), (5, 1), (2, 8)])
+def test_the_norm_of_a_convolution_is_bounded_within_one_per_cent(blocks, stride):
+    # The supremum itself, by ascent from a fine grid of frequencies.
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        side = blocks * stride
+        weight = torch.randn(4, 2, side, side, generator=generator, dtype=torch.float64)
+        grid = np.linspace(0, 2 * np.pi, 25)[:-1]
+        start = max(
+            ((v, w) for v in grid for w in grid), key=lambda p: symbol_norm(weight, stride, *p)
+        )
+        found = minimize(lambda p: -symbol_norm(weight, stride, *p), start, method='Nelder-Mead')  # noqa: B023
+        bound = convolution_norm(weight, stride)
+        assert -found.fun * (1 - 1e-9) <= bound <= -found.fun * 1.0098
+
+
+@pytest.mark.parametrize('blocks', [2, 3, 6])
+def test_the_bound_holds_where_the_norm_peaks_between_the_points_of_the_grid(blocks):
+    # A Dirichlet kernel turned by half a step of the grid, along both axes: its peak is narrow, and
+    # as far from the points as it can be.
+    shift = np.pi / (FREQUENCIES * (blocks - 1))
+    taps = torch.from_numpy(np.exp(1j * shift * np.arange(blocks)))
+    kernel = taps[:, None] * taps
+    # A complex factor is a real 2 x 2 matrix.
+    weight = torch.stack(
+        [torch.stack([kernel.real, -kernel.imag]), torch.stack([kernel.imag, kernel.real])]
+    )
+    exact = float(blocks**2)
+    assert symbol_norm(weight, 1, shift, shift) == pytest.approx(exact)
+    assert exact <= convolution_norm(weight, 1) <= 1.0098 * exact
 
 
 # Files
