@@ -105,7 +105,7 @@ class SlicedTransformation(Perturbation):
     ) -> None:
         named = isinstance(transformation, (str, Mapping))
         found = build(transformation) if named else transformation  # type: ignore[arg-type]
-        if not isinstance(found, AboutCentre):
+        if not isinstance(found, AboutCentre) or len(found.parameters) > 1:
             raise ValueError(f'only rotation and scaling are certified by slices, got {found!r}')
         found.check_parameters([[low], [high]])
         if type(build(found.spec())) is not type(found):

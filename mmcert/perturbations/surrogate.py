@@ -294,8 +294,7 @@ class SurrogateTransform(Perturbation):
         if self._inside is None or self._inside.shape != size:
             self._inside = torch.ones(size, dtype=torch.bool)
             if isinstance(surrogate.transformation, AboutCentre):
-                low, high = float(surrogate.low), float(surrogate.high)
-                reached = surrogate.transformation.reached(low, high, *size)
+                reached = surrogate.transformation.reached(surrogate.low, surrogate.high, *size)
                 self._inside = (reached >= 0).all(dim=0)
         self._inside = self._inside.to(labels.device)
         return self._inside

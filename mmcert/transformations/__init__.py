@@ -21,8 +21,22 @@ from mmcert.transformations.blurs import (
     RotationalBlur,
     ZoomBlur,
 )
-from mmcert.transformations.geometry import AboutCentre, Geometric, Rotation, Scaling, Shift
-from mmcert.transformations.photometric import JPEG, Brightness, Contrast, Pixelate
+from mmcert.transformations.geometry import (
+    AboutCentre,
+    Geometric,
+    Rotation,
+    RotationScaling,
+    Scaling,
+    Shift,
+)
+from mmcert.transformations.photometric import (
+    JPEG,
+    Brightness,
+    BrightnessThenContrast,
+    Contrast,
+    Gamma,
+    Pixelate,
+)
 
 __all__ = [
     'IGNORE_INDEX',
@@ -30,14 +44,17 @@ __all__ = [
     'TRANSFORMATIONS',
     'AboutCentre',
     'Brightness',
+    'BrightnessThenContrast',
     'Contrast',
     'DefocusBlur',
+    'Gamma',
     'GaussianFilter',
     'Geometric',
     'MotionBlur',
     'Parameter',
     'Pixelate',
     'Rotation',
+    'RotationScaling',
     'RotationalBlur',
     'Scaling',
     'Shift',
@@ -54,9 +71,12 @@ TRANSFORMATIONS: dict[str, type[Transformation]] = {
         GaussianFilter,
         Brightness,
         Contrast,
+        BrightnessThenContrast,
+        Gamma,
         Shift,
         Rotation,
         Scaling,
+        RotationScaling,
         RotationalBlur,
         DefocusBlur,
         ZoomBlur,

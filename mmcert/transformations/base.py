@@ -27,7 +27,8 @@ class Parameter:
 
     Attributes:
         name (str): What it is.
-        unit (str): 'px', 'px^2', 'degrees', 'log', 'factor', 'quality' or 'image' ([0, 1] units).
+        unit (str): 'px', 'px^2', 'degrees', 'log', 'factor', 'power', 'quality' or 'image' ([0, 1]
+            units).
         low (float): Smallest legal value.
         high (float): Largest legal value.
         identity (float | None): Value that leaves the image as it is; None if there is none.

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import ClassVar
@@ -27,6 +28,9 @@ from mmcert.transformations.operators import (
 
 PATH = 0.125
 """Longest way of a pixel, in pixels, over which its speed is bounded at once."""
+
+QUARTER_TURN = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+"""The velocity of a place that turns clockwise as seen, by 1 radian per unit of time."""
 
 
 def rotation_matrices(degrees: torch.Tensor) -> torch.Tensor:
@@ -151,30 +155,31 @@ class Shift(Geometric):
 
 
 class AboutCentre(Geometric):
-    """A linear map of the content about the centre, v -> A_u v, by one parameter u.
+    """A linear map of the content about the centre, v -> A_u v, by one or two parameters u.
 
-    As u grows the content of a pixel runs along an arc about the centre or a ray from it, and so
-    does the place A_u^{-1} v that a pixel reads.
+    As the first parameter grows the content of a pixel runs along an arc about the centre or a ray
+    from it, and so does the place A_u^{-1} v that a pixel reads. As the second one grows, both run
+    along rays.
     """
 
     @abstractmethod
-    def matrices(self, parameter: torch.Tensor, /) -> torch.Tensor:
-        """The maps A of the content, shape (B, 2, 2), for parameters of shape (B,), float64."""
+    def matrices(self, parameters: torch.Tensor) -> torch.Tensor:
+        """The maps A of the content, shape (B, 2, 2), for parameters of shape (B, P), float64."""
 
     @abstractmethod
-    def rate(self, low: float) -> torch.Tensor:
-        """How fast the place q = A_u^{-1} v that a pixel reads moves for u >= low.
+    def rates(self, low: torch.Tensor) -> torch.Tensor:
+        """How fast the place q = A_u^{-1} v that a pixel reads moves for u >= low, (P,).
 
-        dq/du is G q, G being the result, (2, 2), float64, times a number in [-1, 1].
+        dq/du_k is G_k q, G being the result, (P, 2, 2), float64, times a number in [-1, 1].
         """
 
     @abstractmethod
-    def fastest(self, low: float) -> float:
-        """Most pixels that A_u v and A_u^{-1} v move for u >= low, per unit of u and of |v|."""
+    def fastest(self, low: torch.Tensor, high: torch.Tensor) -> tuple[float, ...]:
+        """Most pixels that A_u v and A_u^{-1} v move in a box, per unit of u_k and of |v|, (P,)."""
 
     def affine(self, parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The map of the content."""
-        return self.matrices(parameters[:, 0]), torch.zeros_like(parameters).expand(-1, 2)
+        return self.matrices(parameters), torch.zeros_like(parameters[:, :1]).expand(-1, 2)
 
     def lipschitz(self, images: torch.Tensor, low: Values, high: Values) -> torch.Tensor:
         """Proven Lipschitz constants of the transformed image; see the base class.
@@ -184,43 +189,47 @@ class AboutCentre(Geometric):
         reflection as the pixels are (so that it is constant within half a pixel beyond the outer
         pixels' centres), or by zeros (so that it falls to 0 over one pixel). I is continuous, and
         in the closed cell between four pixels it is a bilinear polynomial. So u -> I(q_v(u)) is
-        absolutely continuous, at almost every u with the derivative grad I(q) . dq/du of a cell
-        that holds q, and ||T_a x - T_b x||_2 is at most the integral of ||d/du T_u x||_2 over
-        [a, b].
+        absolutely continuous in each parameter, at almost every u_k with the derivative
+        grad I(q) . dq/du_k of a cell that holds q, and ||T_a x - T_b x||_2, for a and b that differ
+        in u_k alone, is at most the integral of ||d/du_k T_u x||_2 from a to b.
 
-        [low, high] is cut into pieces in which no q_v moves by more than ``PATH`` pixels. In a
-        piece q_v runs through a box that is known exactly. For each cell that the box meets,
-        |grad I . dq/du| is bounded over the part of the box in it: with g and w the gradient and
-        dq/du at the part's middle, dg and dw the most that they change within it, by |w . g| +
-        |w| . dg + dw . (|g| + dg), channel by channel. L is the root of the sum of squares over
-        channels and pixels, at each pixel of the worst cell, in the worst piece.
+        The box of parameters is cut into pieces in which no q_v moves by more than ``PATH`` pixels
+        with any parameter. In a piece q_v runs through a box that is known exactly. For each cell
+        that this box meets, |grad I . dq/du_k| is bounded over the part of the box in it: with g
+        and w the gradient and dq/du_k at the part's middle, dg and dw the most that they change
+        within it, by |w . g| + |w| . dg + dw . (|g| + dg), channel by channel. L_k is the root of
+        the sum of squares over channels and pixels, at each pixel of the worst cell, in the worst
+        piece.
         """
-        first, last = (float(end) for end in self.check_box(low, high))
+        first, last = self.check_box(low, high)
         edges = self._pieces(first, last, PATH, *images.shape[-2:])
         # At the identity all pixels reach the edges of their cells.
         assert self.identity is not None
-        edges = torch.cat([edges, self.identity.clamp(first, last)]).unique().to(images.device)
-        worst = images.new_zeros(len(images), dtype=torch.float64)
-        rate = self.rate(first).to(images.device)
-        places = (self.origins(u[None, None], *images.shape[-2:])[0] for u in edges)
-        for ends in pairwise(places):
-            boxes = swept_boxes(*ends)
-            worst = torch.maximum(worst, _squared_speeds(images, boxes, rate, self.padding))
-        return worst.sqrt()[:, None]
+        edges = [
+            (torch.cat([ends, at[None]]).unique() if ends[0] < at < ends[-1] else ends).to(
+                images.device
+            )
+            for ends, at in zip(edges, self.identity, strict=True)
+        ]
+        rates = self.rates(first).to(images.device)
+        worst = rates.new_zeros(len(images), len(rates))
+        for boxes in self._swept(self.origins, edges, *images.shape[-2:]):
+            worst = torch.maximum(worst, _squared_speeds(images, boxes, rates, self.padding))
+        # A side of no length needs no constant.
+        return worst.sqrt() * (first < last).to(worst)
 
     def reached(self, low: Values, high: Values, height: int, width: int) -> torch.Tensor:
-        """All pixels at which content may be found as the parameter runs through [low, high].
+        """All pixels at which content may be found as the parameters run through [low, high].
 
         The result, (K, H, W), has for the content of each pixel the numbers y W + x of pixels, some
         repeated, and -1 for any outside the frame. The nearest pixel to A_u v is among them for all
-        u in [low, high], either one where two are equally near.
+        u in the box from low to high, either one where two are equally near.
         """
-        first, last = (float(end) for end in self.check_box(low, high))
-        edges = self._pieces(first, last, 0.9, height, width)
-        places = (self.moved(u[None, None], height, width)[0] for u in edges)
+        path = 0.9 / len(self.parameters)
+        edges = self._pieces(*self.check_box(low, high), path, height, width)
         extent, sets = torch.tensor([width, height]), []
-        for ends in pairwise(places):
-            boxes = [box + extent / 2 for box in swept_boxes(*ends)]
+        for swept in self._swept(self.moved, edges, height, width):
+            boxes = [box + extent / 2 for box in swept]
             # No longer than a pixel, so that its corners lie in all pixels that it meets.
             corners = torch.floor(torch.stack([boxes[0] - NEAR, boxes[1] + NEAR])).long()
             for right, down in product((0, 1), repeat=2):
@@ -230,12 +239,45 @@ class AboutCentre(Geometric):
         return torch.stack(sets)
 
     def _pieces(
-        self, low: float, high: float, path: float, height: int, width: int
-    ) -> torch.Tensor:
-        """Ends of parts of [low, high] in which no pixel or its place moves farther than a path."""
+        self, low: torch.Tensor, high: torch.Tensor, path: float, height: int, width: int
+    ) -> list[torch.Tensor]:
+        """Ends of parts of each side of a box.
+
+        In a part, no pixel and no place that one reads moves farther than ``path`` pixels.
+        """
         farthest = max(math.hypot(height - 1, width - 1) / 2, 1.0)
-        count = max(1, math.ceil((high - low) * self.fastest(low) * farthest / path))
-        return torch.linspace(low, high, count + 1, dtype=torch.float64)
+        edges = []
+        for first, last, speed in zip(
+            low.tolist(), high.tolist(), self.fastest(low, high), strict=True
+        ):
+            count = max(1, math.ceil((last - first) * speed * farthest / path))
+            edges.append(torch.linspace(first, last, count + 1, dtype=torch.float64))
+        return edges
+
+    def _swept(
+        self,
+        places: Callable[[torch.Tensor, int, int], torch.Tensor],
+        edges: Sequence[torch.Tensor],
+        height: int,
+        width: int,
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Boxes that ``moved`` or ``origins`` of each pixel keep to, one pair for each piece.
+
+        A pair is the lowest and highest (x, y), (H, W, 2). The pieces have the ``edges`` as sides.
+        With the first parameter, a place runs along an arc or ray, in a box that is known exactly.
+        With the second it runs along a ray: between two boxes, in the smallest box about both.
+        """
+
+        def along(others: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            rows = (torch.stack([u, *others])[None] for u in edges[0])
+            return (swept_boxes(*e) for e in pairwise(places(r, height, width)[0] for r in rows))
+
+        if len(edges) == 1:
+            yield from along(())
+            return
+        for ends in pairwise(edges[1]):
+            for (low, high), (lower, higher) in zip(*(along([v]) for v in ends), strict=True):
+                yield torch.minimum(low, lower), torch.maximum(high, higher)
 
 
 class Rotation(AboutCentre):
@@ -252,15 +294,18 @@ class Rotation(AboutCentre):
     name = 'rotation'
     parameters = (Parameter('angle', 'degrees', -360, 360, 0),)
     severities = ((2,), (5,), (10,), (15,), (25,))
-    matrices = staticmethod(rotation_matrices)
 
-    def rate(self, low: float) -> torch.Tensor:
+    def matrices(self, parameters: torch.Tensor) -> torch.Tensor:
+        """Rotations."""
+        return rotation_matrices(parameters[:, 0])
+
+    def rates(self, low: torch.Tensor) -> torch.Tensor:
         """A quarter turn per radian."""
-        return torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64) * (math.pi / 180)
+        return QUARTER_TURN[None] * (math.pi / 180)
 
-    def fastest(self, low: float) -> float:
+    def fastest(self, low: torch.Tensor, high: torch.Tensor) -> tuple[float, ...]:
         """One pixel per radian."""
-        return math.pi / 180
+        return (math.pi / 180,)
 
 
 class Scaling(AboutCentre):
@@ -273,15 +318,54 @@ class Scaling(AboutCentre):
     name = 'scaling'
     parameters = (Parameter('factor', 'factor', 0.1, 10, 1),)
     severities = ((1.05,), (1.1,), (1.2,), (1.35,), (1.5,))
-    matrices = staticmethod(scaling_matrices)
 
-    def rate(self, low: float) -> torch.Tensor:
+    def matrices(self, parameters: torch.Tensor) -> torch.Tensor:
+        """Scalings."""
+        return scaling_matrices(parameters[:, 0])
+
+    def rates(self, low: torch.Tensor) -> torch.Tensor:
         """Towards the centre: dq/du = -q / u."""
-        return torch.eye(2, dtype=torch.float64) / low
+        return torch.eye(2, dtype=torch.float64)[None] / low[0]
 
-    def fastest(self, low: float) -> float:
+    def fastest(self, low: torch.Tensor, high: torch.Tensor) -> tuple[float, ...]:
         """1 for the content, 1 / u^2 for the place that is read."""
-        return max(1.0, low**-2)
+        return (max(1.0, float(low[0]) ** -2),)
+
+
+class RotationScaling(AboutCentre):
+    """Rotates the content about the centre and scales it, in one interpolation.
+
+    Equal to ``Rotation`` at factor 1, and to ``Scaling`` at angle 0. Severities (ours): theirs
+    together.
+
+    Example:
+        >>> images = torch.rand(1, 3, 8, 8)
+        >>> both = RotationScaling()(images, [10.0, 1.0])
+        >>> torch.equal(both, Rotation()(images, 10.0))
+        True
+    """
+
+    name = 'rotation_scaling'
+    parameters = (*Rotation.parameters, *Scaling.parameters)
+    severities = tuple(
+        (*angle, *factor)
+        for angle, factor in zip(Rotation.severities, Scaling.severities, strict=True)
+    )
+
+    def matrices(self, parameters: torch.Tensor) -> torch.Tensor:
+        """Rotations, times the factor."""
+        angle, factor = parameters.unbind(1)
+        return factor[:, None, None] * rotation_matrices(angle)
+
+    def rates(self, low: torch.Tensor) -> torch.Tensor:
+        """As of a rotation, and of a scaling."""
+        towards = torch.eye(2, dtype=torch.float64) / low[1]
+        return torch.stack([QUARTER_TURN * (math.pi / 180), towards])
+
+    def fastest(self, low: torch.Tensor, high: torch.Tensor) -> tuple[float, ...]:
+        """The content lies u_2 |v| from the centre, the place that is read |v| / u_2."""
+        smallest, largest = float(low[1]), float(high[1])
+        return math.radians(max(largest, 1 / smallest)), max(1.0, smallest**-2)
 
 
 def ordered(first: torch.Tensor, last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -310,28 +394,27 @@ def swept_boxes(
 def _squared_speeds(
     images: torch.Tensor,
     boxes: tuple[torch.Tensor, torch.Tensor],
-    rate: torch.Tensor,
+    rates: torch.Tensor,
     padding: str,
 ) -> torch.Tensor:
-    """Bounds (B,) of ||d/du T_u x||_2^2 while each pixel reads within a box; see ``lipschitz``.
+    """Bounds (B, P) of ||d/du_k T_u x||_2^2 while each pixel reads in a box; see ``lipschitz``.
 
-    ``boxes`` are the lowest and highest (x, y), (H, W, 2), at most a pixel apart; ``rate`` is G.
+    ``boxes`` are lowest and highest (x, y), (H, W, 2), at most a pixel apart; ``rates`` are G_k.
     """
     height, width = images.shape[-2:]
     # A ring of zeros stands for all that lies outside.
     values = F.pad(images.double(), (1, 1, 1, 1)).flatten(2)
-    middle = rate.new_tensor([width - 1, height - 1]) / 2
+    middle = rates.new_tensor([width - 1, height - 1]) / 2
     low, high = (box.reshape(-1, 2) + middle for box in boxes)
     first = low.floor()
     last = torch.maximum(high.ceil() - 1, first)
-    worst = values.new_zeros(len(images), len(low))
+    worst = values.new_zeros(len(rates), len(images), len(low))
     for step in product((0, 1), repeat=2):
-        cell = first + rate.new_tensor(step)
+        cell = first + rates.new_tensor(step)
         met = (cell <= last).all(dim=1).nonzero()[:, 0]
         cell = cell[met]
         bottom, top = torch.maximum(low[met], cell), torch.minimum(high[met], cell + 1)
         centre, (rx, ry) = (bottom + top) / 2, ((top - bottom) / 2).unbind(1)
-        (wx, wy), (ex, ey) = (rate @ (centre - middle).mT), rate.abs() @ torch.stack([rx, ry])
         s, t = (centre - cell).unbind(1)
         columns = _padded_index(cell[:, 0], width, padding)
         rows = _padded_index(cell[:, 1], height, padding)
@@ -340,10 +423,13 @@ def _squared_speeds(
         )
         twist = v11 - v10 - v01 + v00
         gx, gy, twist = v01 - v00 + t * twist, v10 - v00 + s * twist, twist.abs()
-        bound = (wx * gx + wy * gy).abs() + twist * (wx.abs() * ry + wy.abs() * rx)
-        bound += ex * (gx.abs() + ry * twist) + ey * (gy.abs() + rx * twist)
-        worst[:, met] = torch.maximum(worst[:, met], bound.square().sum(dim=1))
-    return worst.sum(dim=1)
+        most = gx.abs() + ry * twist, gy.abs() + rx * twist
+        for rate, squares in zip(rates, worst, strict=True):
+            (wx, wy), (ex, ey) = rate @ (centre - middle).mT, rate.abs() @ torch.stack([rx, ry])
+            bound = (wx * gx + wy * gy).abs() + twist * (wx.abs() * ry + wy.abs() * rx)
+            bound += ex * most[0] + ey * most[1]
+            squares[:, met] = torch.maximum(squares[:, met], bound.square().sum(dim=1))
+    return worst.sum(dim=2).mT
 
 
 def _padded_index(cell: torch.Tensor, size: int, padding: str) -> list[torch.Tensor]:

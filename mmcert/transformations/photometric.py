@@ -83,6 +83,97 @@ class Contrast(Transformation):
         return math.exp(float(last)) * torch.linalg.vector_norm(values, dim=(1, 2, 3))[:, None]
 
 
+@dataclass(eq=False)
+class BrightnessThenContrast(Transformation):
+    """Brightness followed by contrast: ``Contrast(pivot)`` of ``Brightness`` of the image.
+
+    With pivot 'zero' it is e^k (x + b), as of the direct brightness-contrast certificate; with
+    'mean', p + b + e^k (x - p). Not clipped. Severities (ours): factors 0.8, 0.65, 0.5, 0.4, 0.3
+    after shifts of 0.05 to 0.25.
+
+    Example:
+        >>> both = BrightnessThenContrast(pivot='zero')
+        >>> both(torch.tensor([[[[0.5]]]]), [math.log(2), 0.25]).item()
+        1.5
+    """
+
+    pivot: str = 'mean'
+
+    name = 'brightness_contrast'
+    parameters = (*Contrast.parameters, *Brightness.parameters)
+    definition = 'x + shift on every channel, then {pivot}, not clipped'
+    legal = Contrast.legal
+    severities = tuple(
+        (math.log(factor), shift)
+        for factor, shift in ((0.8, 0.05), (0.65, 0.1), (0.5, 0.15), (0.4, 0.2), (0.3, 0.25))
+    )
+
+    def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Shifts each image, and stretches it about its pivot."""
+        shifted = Brightness().transform(images, parameters[:, 1:])
+        return Contrast(self.pivot).transform(shifted, parameters)
+
+    def lipschitz(self, images: torch.Tensor, low: Values, high: Values) -> torch.Tensor:
+        """Exact: the speeds along both axes are largest at corners of the box.
+
+        With pivot 'mean' the image is p + b + e^k (x - p): along k its speed is e^k ||x - p||,
+        along b the root of N, the number of values. With pivot 'zero', e^k (x + b), these are
+        e^k ||x + b||, convex in b, and e^k sqrt(N).
+        """
+        first, last = self.check_box(low, high)
+        along_b = Brightness().lipschitz(images, first[1:], last[1:])
+        ends = torch.stack([first[1:], last[1:]])[:, None, :, None, None].to(images.device)
+        along_k = torch.stack(
+            [
+                Contrast(self.pivot).lipschitz(images.to(torch.float64) + b, first[:1], last[:1])
+                for b in ends
+            ]
+        ).amax(dim=0)
+        if self.pivot == 'zero':
+            along_b = along_b * math.exp(last[0])
+        return torch.cat([along_k, along_b], dim=1)
+
+
+class Gamma(Transformation):
+    """Raises every value to a power: sign(x) |x|^gamma, which is x^gamma on [0, 1].
+
+    Powers above 1 darken. Black and white stay, and values beyond [0, 1] of attacked and smoothed
+    images keep their sign. Not clipped. Severities (ours: the corruption benchmark has none): 1.2,
+    1.5, 2, 2.5, 3.
+
+    Example:
+        >>> Gamma()(torch.tensor([[[[0.5]]]]), 2.0).item()
+        0.25
+    """
+
+    name = 'gamma'
+    parameters = (Parameter('gamma', 'power', 0.2, 5, 1),)
+    definition = 'sign(x) |x|^gamma, not clipped'
+    severities = ((1.2,), (1.5,), (2.0,), (2.5,), (3.0,))
+
+    def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Raises the values of each image."""
+        power = parameters[:, 0, None, None, None].to(images.dtype)
+        # The slope at 0 is taken as 0, though it is infinite for powers below 1.
+        black = images == 0
+        sizes = torch.where(black, 1, images.abs()) ** power
+        return torch.where(black, 0, torch.where(images < 0, -sizes, sizes))
+
+    def lipschitz(self, images: torch.Tensor, low: Values, high: Values) -> torch.Tensor:
+        """Exact: the larger of the speeds at both ends.
+
+        A value moves at the speed |x|^gamma |ln |x|| (0 at x = 0). The squared speed of the image
+        is the sum of |x|^(2 gamma) ln^2 |x|, exponentials of gamma: convex, so largest at an end.
+        """
+        sizes = images.to(torch.float64).abs()
+        sizes = torch.where(sizes == 0, 1, sizes)
+        speeds = [
+            torch.linalg.vector_norm(sizes ** float(end) * sizes.log(), dim=(1, 2, 3))
+            for end in self.check_box(low, high)
+        ]
+        return torch.stack(speeds).amax(dim=0)[:, None]
+
+
 class Pixelate(Transformation):
     """Averages blocks and repeats the averages: fewer and larger pixels.
 

@@ -23,9 +23,14 @@ def smooth(height, width, count=1, seed=0):
     return torch.from_numpy((noise - noise.min()) / (noise.max() - noise.min()))
 
 
+def beyond(height, width, count=1, seed=0):
+    """Values outside [0, 1], as attacked images have them."""
+    return 4 * rough(height, width, count, seed) - 1.5
+
+
 def distances(transformation, image, a, b):
     copies = image.expand(len(a), -1, -1, -1)
-    apart = transformation(copies, a[:, None]) - transformation(copies, b[:, None])
+    apart = transformation.transform(copies, a) - transformation.transform(copies, b)
     return apart.flatten(1).norm(dim=1)
 
 
@@ -35,6 +40,8 @@ CASES = [
     ('brightness', -0.7, 0.4, 1 + 1e-9),
     ('contrast', -1.0, 0.5, 1.005),
     (dict(type='contrast', pivot='zero'), -3.0, -2.9, 1.0005),
+    ('gamma', 0.2, 5.0, 1.05),
+    ('gamma', 0.9, 1.0, 1.001),
     ('gaussian_blur', 0.0, 2.0, 1.03),
     ('gaussian_blur', 1.5, 9.0, 1.02),
     ('gaussian_blur', 0.1, 0.11, 1.0005),
@@ -51,23 +58,60 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize('make', [rough, smooth])
+# Corners of boxes, and what the constants over the largest observed speeds may be at most.
+BOXES = [
+    ('brightness_contrast', (-0.7, -0.3), (0.5, 0.4), (1.01, 1 + 1e-9)),
+    (dict(type='brightness_contrast', pivot='zero'), (-0.7, -0.9), (0.5, 0.1), (1.05, 1.01)),
+    ('rotation_scaling', (-0.4, 0.99), (0.3, 1.02), (1.8, 1.8)),
+    ('rotation_scaling', (20.0, 0.3), (20.2, 0.31), (1.6, 1.8)),
+    (dict(type='rotation_scaling', padding='zeros'), (-91.0, 1.5), (-90.0, 1.6), (1.8, 1.8)),
+    ('rotation_scaling', (0.0, 0.998), (0.0, 1.0), (1.8, 1.5)),
+]
+
+
+@pytest.mark.parametrize('make', [rough, smooth, beyond])
 @pytest.mark.parametrize(('cfg', 'low', 'high', 'factor'), CASES)
 def test_no_pair_is_faster_and_some_pair_is_nearly_as_fast(cfg, low, high, factor, make):
     transformation = build(cfg)
-    grid = torch.linspace(low, high, 240, dtype=torch.float64)
-    ends = torch.from_numpy(np.random.default_rng(1).uniform(low, high, (2, 60)))
+    grid = torch.linspace(low, high, 240, dtype=torch.float64)[:, None]
+    ends = torch.from_numpy(np.random.default_rng(1).uniform(low, high, (2, 60, 1)))
     for size in SIZES:
         image = make(*size)
         found = float(transformation.lipschitz(image, low, high))
         steps = distances(transformation, image, grid[:-1], grid[1:]) / (grid[1] - grid[0])
-        jumps = distances(transformation, image, *ends) / (ends[0] - ends[1]).abs()
+        jumps = distances(transformation, image, *ends) / (ends[0] - ends[1])[:, 0].abs()
         fastest = float(torch.cat([steps, jumps]).max())
         assert fastest * (1 - 1e-9) <= found <= fastest * factor
 
 
-@pytest.mark.parametrize('name', ['brightness', 'contrast', 'gaussian_blur', 'defocus_blur',
-                                  'rotational_blur', 'zoom_blur'])  # fmt: skip
+@pytest.mark.parametrize('make', [rough, smooth, beyond])
+@pytest.mark.parametrize(('cfg', 'low', 'high', 'factors'), BOXES)
+def test_no_pair_of_a_box_is_farther_apart_than_its_constants_say(cfg, low, high, factors, make):
+    transformation, rng = build(cfg), np.random.default_rng(1)
+    low, high = (torch.tensor(end, dtype=torch.float64) for end in (low, high))
+    for size in SIZES:
+        image = make(*size)
+        found = transformation.lipschitz(image, low, high)
+        assert found.shape == (1, len(low)) and found.dtype == torch.float64
+        # Anywhere, and at corners.
+        shares = torch.from_numpy(rng.uniform(-0.3, 1.3, (2, 300, len(low)))).clamp(0, 1)
+        u, v = low + shares * (high - low)
+        most = (found[0] * (u - v).abs()).sum(dim=1)
+        assert (distances(transformation, image, u, v) <= most * (1 + 1e-9) + 1e-9).all()
+        for axis, factor in enumerate(factors):
+            if low[axis] == high[axis]:
+                assert found[0, axis] == 0
+                continue
+            step = 1e-4 * (high[axis] - low[axis])
+            near, place = u.clone(), u[:, axis]
+            near[:, axis] = torch.where(place > low[axis] + step, place - step, high[axis])
+            way = (u - near)[:, axis].abs()
+            fastest = float((distances(transformation, image, u, near) / way).max())
+            assert fastest * (1 - 1e-6) <= found[0, axis] <= fastest * factor
+
+
+@pytest.mark.parametrize('name', ['brightness', 'contrast', 'gamma', 'gaussian_blur',
+                                  'defocus_blur', 'rotational_blur', 'zoom_blur'])  # fmt: skip
 def test_every_image_of_a_batch_has_its_own_constant(name):
     low, high = 1.0, 1.03 if name.endswith('_blur') else 1.0
     images = torch.cat([rough(5, 6), smooth(5, 6)]).float()
@@ -76,7 +120,8 @@ def test_every_image_of_a_batch_has_its_own_constant(name):
     assert found.dtype == torch.float64
     alone = [build(name).lipschitz(image[None].double(), low, high) for image in images]
     torch.testing.assert_close(found, torch.cat(alone))
-    constant = build(name).lipschitz(torch.full((1, 3, 5, 6), 0.4).double(), low, high)
+    # Black: what no blur, stretch or power changes.
+    constant = build(name).lipschitz(torch.zeros(1, 3, 5, 6).double(), low, high)
     assert float(constant) == pytest.approx(math.sqrt(90) if name == 'brightness' else 0, abs=1e-9)
 
 
@@ -100,7 +145,8 @@ def test_what_has_no_constant_asks_for_a_finite_set():
         ('pixelate', (2, 3)),
         ('jpeg', (30, 40)),
         (dict(type='defocus_blur', kernel='benchmark'), (1, 2)),
-        ('motion_blur', (1, 2)),
+        ('motion_blur', ((1, 0), (2, 0))),
+        ('translation', ((0, 0), (1, 1))),
     ]:
         with pytest.raises(ValueError, match='finite set'):
             build(cfg).lipschitz(rough(5, 6), *ends)
@@ -113,6 +159,19 @@ def test_intervals_that_are_none_are_refused(name):
         build(name).lipschitz(rough(5, 6), 1, 0.999)
     with pytest.raises(ValueError, match='must lie in'):
         build(name).lipschitz(rough(5, 6), 1, 1e6)
+
+
+def test_boxes_that_are_none_are_refused():
+    for low, high, message in [
+        ((0, 1.2), (1, 1.1), 'a box needs one low <= high'),
+        (([0, 1], [0, 1]), (1, 1), 'a box needs one low <= high'),
+        (0, 1, r'shape \(2,\) or \(B, 2\): angle, factor'),
+        ((0, 0.01), (1, 1), r'factor must lie in \[0.1, 10\]'),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            build('rotation_scaling').lipschitz(rough(5, 6), low, high)
+        with pytest.raises(ValueError, match=message):
+            build('rotation_scaling').reached(low, high, 5, 6)
 
 
 # --- what the bounds are made of ---

@@ -15,9 +15,12 @@ TYPICAL = {
     'gaussian_blur': [1.7],
     'brightness': [0.13],
     'contrast': [-0.6],
+    'brightness_contrast': [-0.6, 0.13],
+    'gamma': [1.7],
     'translation': [2.3, -1.6],
     'rotation': [17.0],
     'scaling': [1.23],
+    'rotation_scaling': [17.0, 1.23],
     'rotational_blur': [6.0],
     'defocus_blur': [2.2],
     'zoom_blur': [1.17],
@@ -28,10 +31,11 @@ TYPICAL = {
 BLURS = [
     'gaussian_blur', 'rotational_blur', 'defocus_blur', 'zoom_blur', 'motion_blur', 'pixelate',
 ]  # fmt: skip
-GEOMETRIC = ['translation', 'rotation', 'scaling']
+GEOMETRIC = ['translation', 'rotation', 'scaling', 'rotation_scaling']
 VARIANTS = [
     *TRANSFORMATIONS,
     dict(type='contrast', pivot='zero'),
+    dict(type='brightness_contrast', pivot='zero'),
     dict(type='defocus_blur', kernel='benchmark'),
     dict(type='translation', padding='cyclic'),
     dict(type='rotation', padding='zeros'),
@@ -61,7 +65,7 @@ def impulse(size):
     return image
 
 
-def test_the_registry_has_what_the_paper_has():
+def test_the_registry_is_complete():
     assert set(TRANSFORMATIONS) == set(TYPICAL)
     assert {n for n, cls in TRANSFORMATIONS.items() if cls.moves_labels} == set(GEOMETRIC)
 
@@ -310,6 +314,37 @@ def test_contrasts_add(pivot):
     torch.testing.assert_close(twice, contrast(image, -0.3))
 
 
+@pytest.mark.parametrize('pivot', ['mean', 'zero'])
+def test_brightness_and_contrast_together_are_one_after_the_other(pivot):
+    both = build(dict(type='brightness_contrast', pivot=pivot))
+    contrast = build(dict(type='contrast', pivot=pivot))
+    image = rough_image()
+    assert torch.equal(both(image, (0.7, 0)), contrast(image, 0.7))
+    assert torch.equal(both(image, (0, -0.2)), build('brightness')(image, -0.2))
+    expected = (image + 0.1) * math.exp(0.5)
+    if pivot == 'mean':
+        mean = image.mean((2, 3), keepdim=True)
+        expected = mean + 0.1 + math.exp(0.5) * (image - mean)
+    torch.testing.assert_close(both(image, (0.5, 0.1)), expected)
+
+
+def test_gamma_is_the_power_and_keeps_signs():
+    gamma, image = build('gamma'), rough_image()
+    torch.testing.assert_close(gamma(image, 2.5), image**2.5)
+    torch.testing.assert_close(gamma(gamma(image, 2.5), 0.4), image)
+    beyond = torch.tensor([[[[-0.25, 0.0, 2.25]]]], dtype=torch.float64)
+    found = gamma.transform(beyond, torch.tensor([[0.5]], dtype=torch.float64))
+    assert found.flatten().tolist() == [-0.5, 0, 1.5]
+
+
+def test_gamma_has_finite_gradients_at_black():
+    image = torch.tensor([[[[0.0, 0.5]]]], dtype=torch.float64, requires_grad=True)
+    power = torch.tensor([[0.5]], dtype=torch.float64, requires_grad=True)
+    build('gamma').transform(image, power).sum().backward()
+    assert image.grad.flatten().tolist() == pytest.approx([0, math.sqrt(0.5)])
+    assert power.grad.item() == pytest.approx(math.sqrt(0.5) * math.log(0.5))
+
+
 # --- defocus and motion ---
 
 
@@ -464,6 +499,33 @@ def test_quarter_and_full_turns():
         torch.testing.assert_close(rotate(image, angle), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize('padding', ['reflection', 'zeros'])
+def test_rotation_and_scaling_together_are_either_alone_to_the_last_bit(padding):
+    image, labels = rough_image(dtype=torch.float32), torch.arange(40 * 56).reshape(1, 40, 56)
+    both, turn, scale = (
+        build(dict(type=name, padding=padding))
+        for name in ('rotation_scaling', 'rotation', 'scaling')
+    )
+    for alone, value, together in [
+        (turn, 33.3, (33.3, 1)), (turn, -0.2, (-0.2, 1)), (scale, 1.37, (0, 1.37)),
+        (scale, 0.99, (0, 0.99)),
+    ]:  # fmt: skip
+        assert torch.equal(both(image, together), alone(image, value))
+        assert torch.equal(both.labels(labels, together), alone.labels(labels, value))
+        assert torch.equal(
+            both.labels_of_content(labels, together), alone.labels_of_content(labels, value)
+        )
+
+
+def test_rotation_and_scaling_together_are_one_after_the_other():
+    image = smooth_image(61, 61)
+    inner = (..., slice(12, -12), slice(12, -12))
+    both = build('rotation_scaling')(image, (12.0, 1.2))
+    apart = build('scaling')(build('rotation')(image, 12.0), 1.2)
+    assert (both[inner] - apart[inner]).abs().max() < 0.03
+    assert (both[inner] - image[inner]).abs().max() > 0.3
+
+
 def test_scaling_is_undone_on_a_smooth_image():
     image, scale = smooth_image(61, 61), build('scaling')
     back = scale(scale(image, 1.25), 0.8)
@@ -502,7 +564,7 @@ def coloured_square():
 
 @pytest.mark.parametrize(('name', 'parameters'), [
     ('translation', (6.3, -3.4)), ('translation', (-20, 30)), ('rotation', 25), ('rotation', -140),
-    ('scaling', 1.4), ('scaling', 0.6),
+    ('scaling', 1.4), ('scaling', 0.6), ('rotation_scaling', (25, 1.4)),
 ])  # fmt: skip
 @pytest.mark.parametrize('padding', ['zeros', 'reflection'])
 def test_labels_move_with_the_content(name, parameters, padding):
@@ -520,7 +582,7 @@ def test_labels_move_with_the_content(name, parameters, padding):
     white = build(dict(type=name, padding='zeros'))(torch.ones_like(image), parameters)[:, 0]
     assert (white[inside] >= 0.25 - 1e-9).all()
     assert (white[~inside] <= 0.75 + 1e-9).all()
-    if name != 'scaling' or parameters < 1:
+    if 'scaling' not in name or np.max(parameters) < 1:
         assert (~inside).any()
 
 
@@ -531,7 +593,8 @@ def test_cyclic_labels_leave_no_gap():
 
 
 @pytest.mark.parametrize(('name', 'parameters'), [('translation', (5, -7)), ('rotation', 21),
-                                                  ('scaling', 1.3)])  # fmt: skip
+                                                  ('scaling', 1.3),
+                                                  ('rotation_scaling', (21, 1.3))])  # fmt: skip
 def test_the_content_is_found_again_where_it_went(name, parameters):
     _, labels = coloured_square()
     transformation = build(name)
@@ -712,6 +775,29 @@ def test_content_is_found_among_the_pixels_that_it_may_reach(cfg, shape):
         assert len(claimed) <= 1.35 * len(found) + 4
     with pytest.raises(ValueError, match='low <= high'):
         transformation.reached(1.2, 1.1, height, width)
+
+
+@pytest.mark.parametrize('shape', [(1, 6), (8, 5), (13, 18)], ids=str)
+def test_content_is_found_among_the_pixels_that_it_may_reach_in_a_box(shape):
+    transformation, (height, width) = build('rotation_scaling'), shape
+    numbers = torch.arange(height * width).reshape(1, height, width)
+    rng = np.random.default_rng(0)
+    for low, high in [
+        ((-0.4, 0.99), (0.3, 1.02)), ((44.0, 1.4), (46.5, 1.4)), ((-2.0, 0.5), (2.0, 0.6)),
+        ((7.0, 2.0), (7.0, 2.1)), ((0.0, 1.0), (0.0, 1.0)),
+    ]:  # fmt: skip
+        reached = transformation.reached(low, high, height, width)
+        assert reached.shape[1:] == shape and reached.min() >= -1
+        found = set()
+        for share in rng.uniform(-0.2, 1.2, (300, 2)).clip(0, 1):
+            u = torch.tensor(low + share * (np.array(high) - low))
+            at = transformation.labels_of_content(numbers, u, ignore_index=-1)[0]
+            assert (reached == at).any(dim=0).all()
+            found |= set(zip(at.flatten().tolist(), range(numbers.numel()), strict=True))
+        claimed = {
+            (pixel, v) for layer in reached for v, pixel in enumerate(layer.flatten().tolist())
+        }
+        assert len(claimed) <= 1.5 * len(found) + 4
 
 
 @pytest.mark.parametrize('padding', ['reflection', 'zeros', 'cyclic'])
