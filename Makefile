@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 # Most tests are too small for threads: workers of one thread each are faster.
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
-# What `make gpu-check` runs on: with another Python than the environment's, nothing is installed.
+# What `make gpu-check` and `make gpu-train` run on: with another Python than the environment's, nothing is installed.
 PYTHON_GPU ?= $(BIN)/python
 DEMO_CONFIG := configs/street_scenes/segcertify-s0.25-n100_unet-tiny_street-scenes-128x192.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help venv venv-test venv-full demo test test-slow test-all test-full gpu-check audit docs lint format clean
+.PHONY: help venv venv-test venv-full demo test test-slow test-all test-full gpu-check gpu-train audit docs lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -77,6 +77,9 @@ test-full: venv-full  ## the tests with mmcv's compiled operators, stock tools i
 
 gpu-check: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),venv-test)  ## tests and timings on a GPU (8 minutes at most)
 	$(PYTHON_GPU) benchmarks/gpu_check.py $(GPU_CHECK_ARGS)
+
+gpu-train: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),venv)  ## train and certify HRNet-W18 on CamVid on a GPU (10 minutes at most)
+	$(PYTHON_GPU) benchmarks/gpu_train.py $(GPU_TRAIN_ARGS)
 
 audit: venv  ## hold every procedure's error rate against alpha (some minutes)
 	$(BIN)/python tools/audit.py --out work_dirs/audit.json

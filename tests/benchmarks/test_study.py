@@ -36,8 +36,10 @@ def test_the_tables_of_the_pages_are_those_of_their_results(load):
         text = page.read_text()
         assert update_readme.updated(text) == text
         shown |= {match[2] for match in update_readme.PLACE.finditer(text)}
-    files = (FOLDER / 'results').glob('*.json')
-    assert shown == {name for file in files for name in update_readme.tables(file.stem)}
+    names = {path.stem for path in (FOLDER / 'results').glob('*.json')}
+    # A benchmark that nobody could run yet has its places in the pages, which say so.
+    names |= {name.partition(':')[0] for name in shown}
+    assert shown == {name for file in names for name in update_readme.tables(file)}
 
 
 def test_results_are_written_whole_and_read_again(load, tmp_path, capsys):
