@@ -29,13 +29,19 @@ def convolve(images: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
     h and w are odd, and kernels the same under a half turn: convolution and correlation agree.
     """
     batch, channels = images.shape[:2]
-    rows, columns = (
-        reflect(torch.arange(-(k // 2), size + k // 2, device=images.device), size)
-        for size, k in zip(images.shape[2:], kernels.shape[1:], strict=True)
-    )
-    padded = images[:, :, rows][..., columns].reshape(1, batch * channels, len(rows), len(columns))
+    padded = extended(images, kernels.shape[1] // 2, kernels.shape[2] // 2)
+    padded = padded.reshape(1, batch * channels, *padded.shape[2:])
     weights = kernels.to(images.dtype).repeat_interleave(channels, dim=0)[:, None]
     return F.conv2d(padded, weights, groups=batch * channels).reshape(images.shape)
+
+
+def extended(images: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Images (B, C, H, W) continued by reflection, by some rows and columns on each side."""
+    for axis, more in ((2, rows), (3, columns)):
+        size = images.shape[axis]
+        index = torch.arange(-more, size + more, device=images.device)
+        images = images.index_select(axis, reflect(index, size))
+    return images
 
 
 def pixel_grid(height: int, width: int, device: torch.device) -> torch.Tensor:

@@ -66,6 +66,14 @@ BOXES = [
     ('rotation_scaling', (20.0, 0.3), (20.2, 0.31), (1.6, 1.8)),
     (dict(type='rotation_scaling', padding='zeros'), (-91.0, 1.5), (-90.0, 1.6), (1.8, 1.8)),
     ('rotation_scaling', (0.0, 0.998), (0.0, 1.0), (1.8, 1.5)),
+    ('motion_blur', (0.0, 0.0), (1.0, 0.0), (1.05, 1)),
+    ('motion_blur', (0.0, -95.0), (0.5, -85.0), (1.3, 1.8)),
+    ('motion_blur', (2.0, 85.0), (2.1, 95.0), (1.3, 1.3)),
+    ('motion_blur', (2.0, -20.0), (3.0, 20.0), (1.4, 1.5)),
+    ('motion_blur', (3.0, 174.0), (3.0, 180.0), (1.4, 1.3)),
+    (dict(type='motion_blur', steps=3), (5.2, 30.0), (5.3, 31.0), (1.6, 1.3)),
+    (dict(type='motion_blur', steps=1), (5.2, 30.0), (5.3, 31.0), (1.6, 1.3)),
+    ('motion_blur', (30.0, 40.0), (30.2, 40.0), (4, 1)),
 ]
 
 
@@ -145,7 +153,6 @@ def test_what_has_no_constant_asks_for_a_finite_set():
         ('pixelate', (2, 3)),
         ('jpeg', (30, 40)),
         (dict(type='defocus_blur', kernel='benchmark'), (1, 2)),
-        ('motion_blur', ((1, 0), (2, 0))),
         ('translation', ((0, 0), (1, 1))),
     ]:
         with pytest.raises(ValueError, match='finite set'):
