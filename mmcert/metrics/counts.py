@@ -1,7 +1,9 @@
 """What all counts share: those of different images add up, and IoU is a ratio of two of them."""
 
+from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,57 @@ class Counts:
             elif not field.metadata.get('shared'):
                 sums[field.name] = ours + theirs
         return replace(self, **sums)  # type: ignore[type-var]
+
+
+class PackedCounts(Generic[AnyCounts]):
+    """Counts of one image in little memory: of each array only what is not 0.
+
+    Most classes do not occur in an image, and those of a data set are kept until all are pooled.
+
+    >>> import numpy as np
+    >>> from mmcert.metrics import ConfusionAccumulator
+    >>> label = np.array([3, 3, 140])
+    >>> counts = ConfusionAccumulator(label, label, num_classes=150).count(label == 3)
+    >>> packed = PackedCounts(counts)
+    >>> packed.unpack().certified.shape, int(packed.unpack().certified[3, 3])
+    ((150, 151), 2)
+
+    Args:
+        counts (Counts): What to pack; ``unpack`` gives equal counts back.
+    """
+
+    def __init__(self, counts: AnyCounts) -> None:
+        self._kind = type(counts)
+        self._fields = {
+            field.name: _packed(getattr(counts, field.name))
+            for field in fields(counts)  # type: ignore[arg-type]
+        }
+
+    def unpack(self) -> AnyCounts:
+        """The counts."""
+        return self._kind(**{name: value() for name, value in self._fields.items()})
+
+
+def _packed(value: Any) -> Callable[[], Any]:
+    """What gives a field back."""
+    if isinstance(value, Counts):
+        return PackedCounts(value).unpack
+    if not isinstance(value, np.ndarray):
+        return partial(_itself, value)
+    places = np.flatnonzero(value).astype(np.min_scalar_type(value.size))
+    return partial(_array, value.shape, places, value.ravel()[places])
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _array(
+    shape: tuple[int, ...], places: NDArray[np.unsignedinteger], values: NDArray[Any]
+) -> NDArray[Any]:
+    found = np.zeros(shape, dtype=values.dtype)
+    found.flat[places] = values
+    return found
 
 
 def intersection_and_union(

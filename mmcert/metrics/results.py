@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from mmcert.metrics.confusion import ConfusionCounts
+from mmcert.metrics.counts import PackedCounts
 
 COPIED = (
     'kind', 'components', 'certified', 'n', 'stopped', 'next_look_would_certify',
@@ -14,19 +14,23 @@ COPIED = (
 """Entries of each certificate that its line of ``images.jsonl`` repeats."""
 
 
-@dataclass(frozen=True)
 class InputResult:
     """One certified input.
 
-    Attributes:
+    Args:
         name (str): Its name.
         certificate (dict): Its certificate, as JSON values.
-        counts (ConfusionCounts): How the certificate meets the ground truth.
+        counts (ConfusionCounts): How the certificate meets the ground truth; kept packed.
     """
 
-    name: str
-    certificate: dict[str, Any]
-    counts: ConfusionCounts
+    def __init__(self, name: str, certificate: dict[str, Any], counts: ConfusionCounts) -> None:
+        self.name, self.certificate = name, certificate
+        self._counts = PackedCounts(counts)
+
+    @property
+    def counts(self) -> ConfusionCounts:
+        """How the certificate meets the ground truth."""
+        return self._counts.unpack()
 
     @property
     def draws(self) -> int:
