@@ -19,11 +19,11 @@ from mmcert.transformations.geometry import (
 )
 from mmcert.transformations.operators import (
     NEAR,
+    Interpolant,
     convolve,
     extended,
     pixel_grid,
     read_bilinear,
-    slope_ranges,
 )
 
 REACH = 0.5
@@ -54,6 +54,9 @@ class GaussianFilter(Transformation):
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Blurs each image."""
+        if images.stride(0) == 0:
+            # One image with many parameters.
+            images = images[:1]
         # There are no Fourier transforms below single precision.
         precise = images if images.dtype == torch.float64 else images.float()
         return blurred(dct(precise), parameters).to(images.dtype)
@@ -417,28 +420,26 @@ class MeanOfMoves(Transformation):
 
         A value is the mean over the copies of I(q(u)), I the bilinear interpolant, which is
         continuous, of each image continued without end. So it is absolutely continuous in u, and
-        its derivative, the mean of dI/dx dx/du + dI/dy dy/du, lies almost everywhere in the range
-        that follows from those of the four factors, signs kept: copies that move against each
-        other cancel. The interval is cut into parts in which no position moves more than
-        ``REACH``; in each, the l2 norm of the values' largest absolute derivatives bounds the
-        speed, and L is the largest of them. As the parts shrink, L tends to the largest speed.
+        its derivative, the mean of grad I . dq/du, lies almost everywhere in the mean of the ranges
+        of the copies (``Interpolant``), signs kept: copies that move against each other cancel. The
+        interval is cut into parts in which no position moves more than ``REACH``; in each, the l2
+        norm of the values' largest absolute derivatives bounds the speed, and L is the largest of
+        them. As the parts shrink, L tends to the largest speed.
         """
         first, last = (float(end) for end in self.check_box(low, high))
-        values = images.to(torch.float64)
         grid = pixel_grid(images.shape[-2], images.shape[-1], images.device)
         farthest = float(torch.linalg.vector_norm(grid, dim=-1).max())
+        interpolant = Interpolant(images.to(torch.float64), farthest)
         parts = max(math.ceil((last - first) * self.speed_limit * farthest / REACH), 1)
         ends = torch.linspace(first, last, parts + 1, dtype=torch.float64)
-        fastest = values.new_zeros(len(images))
+        fastest = grid.new_zeros(len(images))
         for left, right in itertools.pairwise(ends.tolist()):
-            least, largest = torch.zeros_like(values), torch.zeros_like(values)
+            least, largest = (grid.new_zeros(images.shape) for _ in range(2))
             for place in self._places:
-                *box, slow, fast = self.path(grid, left, right, place)
-                for axis, (down, up) in enumerate(slope_ranges(values, *box)):
-                    v, w = slow[..., axis], fast[..., axis]
-                    products = torch.stack([down * v, down * w, up * v, up * w])
-                    least += products.amin(dim=0)
-                    largest += products.amax(dim=0)
+                path = self.path(grid, left, right, place)
+                down, up = interpolant.derivative_ranges(*path)
+                least += down
+                largest += up
             speed = torch.linalg.vector_norm(torch.maximum(-least, largest), dim=(1, 2, 3))
             fastest = torch.maximum(fastest, speed / self.steps)
         return fastest[:, None]

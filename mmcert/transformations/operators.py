@@ -7,6 +7,7 @@ kernels that are symmetric in x and in y keep an image's mean.
 Positions are (x, y) in pixels from the image's centre, x to the right and y downwards, float64.
 """
 
+import math
 from itertools import product
 
 import torch
@@ -87,50 +88,88 @@ def _read_by_corners(images: torch.Tensor, places: torch.Tensor, padding: str) -
     return total
 
 
-def slope_ranges(
-    images: torch.Tensor, low: torch.Tensor, high: torch.Tensor
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Ranges of the slopes of an image in boxes, as ``read_bilinear`` interpolates it.
+class Interpolant:
+    """The bilinear interpolant I of images, continued by reflection, by its slopes.
 
-    The image is continued by reflection. Between four pixels, dI/dx does not depend on x and is
-    affine in y, and the other way round, so it is extreme at the box's ends or at a row of pixels
-    in between. Where I has a kink, both sides count; a side that the box only touches does not, as
-    a path in the box can be there for some time only without moving in that direction.
+    In the square cell between four pixels it is a bilinear polynomial: dI/dx does not depend on x
+    and is affine in y, and the other way round.
 
-    Boxes reach from ``low`` to ``high``, both (H', W', 2) and of the images' dtype, at most 1
-    apart. The result is least and largest dI/dx, and the same of dI/dy, each (B, C, H', W').
+    Args:
+        images (torch.Tensor): Shape (B, C, H, W).
+        farthest (float): How far from the image's centre it is read, along either axis.
     """
-    sizes = low.new_tensor([images.shape[-1], images.shape[-2]])
-    low, high = low + (sizes - 1) / 2, high + (sizes - 1) / 2
-    return [
-        _slope_range(images, low, high),
-        _slope_range(images.mT, low.flip(-1), high.flip(-1)),
-    ]
 
+    def __init__(self, images: torch.Tensor, farthest: float) -> None:
+        height, width = images.shape[-2:]
+        rows, columns = (
+            max(math.ceil(farthest - (size - 1) / 2), 0) + 1 for size in (height, width)
+        )
+        padded = extended(images, rows, columns)
+        x, y = padded.diff(dim=-1), padded.diff(dim=-2)
+        # dI/dx at each cell's upper edge, dI/dy at its left edge, and d2I/dxdy.
+        slopes = torch.stack([x[..., :-1, :], y[..., :-1], x.diff(dim=-2)])
+        self._shape, self._columns = images.shape[:2], slopes.shape[-1]
+        self._slopes = slopes.flatten(3).flatten(0, 2).mT.contiguous()
+        # Where the upper left pixel of the first cell lies.
+        self._origin = -padded.new_tensor([[width - 1], [height - 1]]) / 2
+        self._origin -= padded.new_tensor([[columns], [rows]])
 
-def _slope_range(
-    images: torch.Tensor, low: torch.Tensor, high: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Range of dI/dx in boxes whose corners are given in pixels from the first pixel's centre."""
-    height, width = images.shape[-2:]
-    column, row = low.floor().long().unbind(-1)
-    columns = torch.stack([column, torch.maximum(high[..., 0].ceil().long() - 1, column)])
-    rows = reflect(torch.stack([row, row + 1, row + 2]), height)[:, None] * width
-    left, right = (
-        images.flatten(-2)[..., rows + reflect(place, width)] for place in (columns, columns + 1)
-    )
-    # Rows (3), columns (2).
-    slopes = (right - left).unbind(2)
-    first, last = low[..., 1] - row, high[..., 1] - row
-    found = torch.stack(
-        [
-            slopes[0]
-            + (slopes[1] - slopes[0]) * at.clamp(max=1)
-            + (slopes[2] - slopes[1]) * (at - 1).clamp(min=0)
-            for at in (first, last.clamp(max=1), last)
-        ]
-    )
-    return found.amin(dim=(0, 3)), found.amax(dim=(0, 3))
+    def derivative_ranges(
+        self, low: torch.Tensor, high: torch.Tensor, slow: torch.Tensor, fast: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ranges of d/du I(q(u)) while q is in a box, and dq/du in another.
+
+        For each cell that the box of q meets, with g and v the gradient and dq/du at the middle of
+        the part of the box in it, and dg and dv the most that they change, the derivative is no
+        farther from v . g than |v| . dg + dv . (|g| + dg). The range is the smallest one about
+        those of all cells. A cell that the box only touches does not count, as a path in the box
+        can be there for some time only without moving in that direction.
+
+        All four are (..., 2): least and largest (x, y) of q from the centre, at most 1 apart, and
+        of dq/du. The result, (B, C, ...), is least and largest derivative.
+        """
+        shape = (*self._shape, *low.shape[:-1])
+        low, high, slow, fast = (e.flatten(0, -2).mT.contiguous() for e in (low, high, slow, fast))
+        low, high = low - self._origin, high - self._origin
+        middle, change = (slow + fast) / 2, (fast - slow) / 2
+        first = low.floor()
+        right, down = high.ceil() - 1 > first
+        least, largest = self._in_cells(first, low, high, middle, change)
+        for step, met in (((1, 0), right), ((0, 1), down), ((1, 1), right & down)):
+            at = met.nonzero()[:, 0]
+            cell, *some = (e.index_select(1, at) for e in (first, low, high, middle, change))
+            lower, higher = self._in_cells(cell + cell.new_tensor(step)[:, None], *some)
+            for ends, more, pick in (
+                (least, lower, torch.minimum),
+                (largest, higher, torch.maximum),
+            ):
+                ends.index_copy_(1, at, pick(ends.index_select(1, at), more))
+        return least.reshape(shape), largest.reshape(shape)
+
+    def _in_cells(
+        self,
+        cell: torch.Tensor,
+        low: torch.Tensor,
+        high: torch.Tensor,
+        middle: torch.Tensor,
+        change: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ranges (B * C, N) over the parts of boxes in one cell each; all others are (2, N).
+
+        dq/du is no farther than ``change`` from ``middle``, along either axis.
+        """
+        bottom, top = torch.maximum(low, cell), torch.minimum(high, cell + 1)
+        part, reach = (bottom + top) / 2 - cell, (top - bottom) / 2
+        index = (cell[1] * self._columns + cell[0]).long()
+        x, y, twist = self._slopes.index_select(0, index).mT.contiguous().unflatten(0, (3, -1))
+        # In place, as most of the time goes into memory.
+        x.addcmul_(part[1], twist)
+        y.addcmul_(part[0], twist)
+        centre = (middle[0] * x).addcmul_(middle[1], y)
+        most = middle.abs().add_(change)
+        radius = twist.abs_().mul_(most[0] * reach[1] + most[1] * reach[0])
+        radius.addcmul_(change[0], x.abs_()).addcmul_(change[1], y.abs_())
+        return centre - radius, centre.add_(radius)
 
 
 def read_nearest(
