@@ -1,4 +1,4 @@
-"""Point operators on the CPU, in plain PyTorch.
+"""Point operators on the CPU, in PyTorch and NumPy.
 
 They compute what mmcv's CUDA kernels of the same names compute, for finite coordinates:
 
@@ -18,14 +18,17 @@ Indices are returned as int32, as mmcv's are. All functions take any floating ty
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-BLOCK = 1 << 17  # elements of a block of distances: a few such buffers stay in a core's cache
+BLOCK = 1 << 16  # elements of a block of distances: two such buffers stay in a core's cache
 LARGEST = 1 << 19  # elements of the largest matrix of distances that is kept whole
 STEP = 1 << 15  # elements of a step of sampling
+ROWS = 128  # centres that share their candidates in a search
 FEW = 16  # up to so many smallest elements are found faster one by one than all together
 FAR = 1e10  # mmcv's kernels take this for the largest squared distance
 
@@ -34,7 +37,7 @@ Neighbourhood = tuple[int, slice, torch.Tensor, torch.Tensor, torch.Tensor]
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Runs thousands of short operations on one thread.
+    """Runs thousands of short operations on one thread. Distances may overflow without a word.
 
     Two idle cores were as fast as one. On busy cores, sharing each operation among threads took 10
     times as long, because each waits for the slowest.
@@ -42,7 +45,8 @@ def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with np.errstate(over='ignore', invalid='ignore'):
+            yield
     finally:
         torch.set_num_threads(threads)
 
@@ -61,7 +65,7 @@ def furthest_point_sample(points_xyz: torch.Tensor, num_points: int) -> torch.Te
     """
     _check(points_xyz, 'points_xyz')
     batch, number, _ = points_xyz.shape
-    xyz = _comparable(points_xyz).detach().permute(2, 0, 1).contiguous()
+    xyz = _planes(points_xyz)
     clouds = max(1, STEP // max(number, 1))
     # Parts of equal size cost less than full parts and a small rest.
     parts = max(1, -(-batch // clouds))
@@ -72,23 +76,24 @@ def furthest_point_sample(points_xyz: torch.Tensor, num_points: int) -> torch.Te
 def _sample(xyz: torch.Tensor, num_points: int) -> torch.Tensor:
     """Samples in clouds whose coordinates come as one plane per axis, shape (3, B, N)."""
     _, batch, number = xyz.shape
-    result = torch.zeros((num_points, batch, 1), dtype=torch.int64)
-    nearest = xyz.new_full((batch, number), FAR)
-    distance, step = torch.empty_like(nearest), torch.empty_like(nearest)
-    centre = xyz.new_empty((3, batch, 1))
-    furthest = xyz.new_empty((batch, 1))
-    (x, y, z), (cx, cy, cz) = xyz.unbind(), centre.unbind()
-    for last, row in itertools.pairwise(result.unbind()):
-        torch.gather(xyz, 2, last.expand(3, -1, -1), out=centre)
-        torch.sub(x, cx, out=step)
-        torch.mul(step, step, out=distance)
-        torch.sub(y, cy, out=step)
-        distance.add_(step.mul_(step))
-        torch.sub(z, cz, out=step)
-        distance.add_(step.mul_(step))
-        torch.minimum(nearest, distance, out=nearest)
-        torch.max(nearest, dim=1, keepdim=True, out=(furthest, row))
-    return result[..., 0].t().to(torch.int32).contiguous()
+    result = torch.zeros((num_points, batch), dtype=torch.int64)
+    nearest = xyz.new_full((batch, number), FAR).numpy()
+    step, centre = torch.empty_like(xyz), xyz.new_empty((3, batch, 1))
+    # NumPy shares the memory. Its operations start faster, and it finds a maximum several times as
+    # fast; PyTorch is faster where a number meets a row.
+    planes, centres = xyz.view(3, -1).numpy(), centre.view(3, -1).numpy()
+    squares = step.numpy()
+    distance, y, z = squares
+    cloud = np.arange(0, batch * number, number)
+    for last, row in itertools.pairwise(result.numpy()):
+        np.take(planes, last + cloud, axis=1, out=centres, mode='clip')
+        torch.sub(xyz, centre, out=step)
+        np.multiply(squares, squares, out=squares)
+        np.add(distance, y, out=distance)
+        np.add(distance, z, out=distance)
+        np.minimum(nearest, distance, out=nearest)
+        np.argmax(nearest, axis=1, out=row)
+    return result.t().to(torch.int32).contiguous()
 
 
 @_one_thread()
@@ -127,29 +132,26 @@ def ball_query(
     if not min_radius < max_radius:
         raise ValueError(f'min_radius {min_radius} must be less than max_radius {max_radius}')
     inner, outer = torch.tensor([min_radius, max_radius], dtype=torch.float32).square().tolist()
-    number, centres = xyz.shape[1], center_xyz.shape[1]
-    points = _comparable(xyz).detach().transpose(1, 2).contiguous()
-    result = torch.zeros((xyz.shape[0], centres, sample_num), dtype=torch.int32)
-    if number == 0 or sample_num == 0:
+    points, centres = _planes(xyz), _planes(center_xyz)
+    _, batch, number = points.shape
+    asked = centres.shape[2]
+    result = torch.zeros((batch, asked, sample_num), dtype=torch.int32)
+    if number == 0 or asked == 0 or sample_num == 0:
         return result
-    place = torch.arange(sample_num)
-    # Whole words of mask, 8 points each, the last filled up with points that are nowhere near.
-    padded = -(-number // 8) * 8
-    points = F.pad(points, (0, padded - number), value=torch.inf)
-    block = max(1, BLOCK // padded)
-    blocks = _Distances(min(block, centres) * padded, points.dtype)
-    for cloud, centre, found in zip(points, _comparable(center_xyz).detach(), result, strict=True):
-        for first in range(0, centres, block):
-            distance = blocks(centre[first : first + block], cloud)
-            # Rows of hits in order, one after the other: row i starts at start[i].
-            hits = _hits(distance, inner, outer, blocks.spare(distance))
-            edges = torch.arange(0, distance.numel() + 1, padded)
-            start = torch.searchsorted(hits, edges)
-            start, count = start[:-1, None], start.diff()[:, None]
-            if len(hits):
-                taken = torch.where(place < count, place, 0).add_(start).clamp_(max=len(hits) - 1)
-                index = torch.where(count > 0, hits[taken] - edges[:-1, None], 0)
-                found[first : first + block] = index
+    distances = _Distances(points.dtype)
+    clouds = max(1, BLOCK // (asked * number))
+    for first in range(0, batch, clouds):
+        cloud, centre = points[:, first : first + clouds], centres[:, first : first + clouds]
+        found = result[first : first + clouds].flatten(0, 1).numpy()
+        if clouds > 1:
+            distance = distances(centre[..., None], cloud[:, :, None]).view(-1, number)
+            found[:], _ = _first_hits(distance.numpy(), inner, outer, sample_num)
+            continue
+        for rows, near in _candidates(cloud[:, 0], centre[:, 0], outer):
+            if len(near):
+                distance = distances(centre[:, 0, rows, None], cloud[:, 0, near][:, None])
+                hits, some = _first_hits(distance.numpy(), inner, outer, sample_num)
+                found[rows] = near[hits] * some
     return result
 
 
@@ -237,7 +239,7 @@ def three_interpolate(
         mode='sum',
         per_sample_weights=weight.reshape(-1, 3).to(features.dtype),
     )
-    return sums.view(batch, -1, channels).transpose(1, 2).contiguous()
+    return _turned(sums.view(batch, -1, channels))
 
 
 def assign_score_withk(
@@ -315,116 +317,156 @@ def _nearest(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The k points (B, N, C) nearest to each query (B, M, C), by distance and then by index.
 
-    Returns squared distances, infinite where k exceeds N, and int32 indices, 0 there; (B, M, k).
+    Returns squared distances and int32 indices, (B, M, k). They are infinite and 0 where k exceeds
+    N, or where no further point has a finite distance.
     """
-    queries, points = _comparable(queries).detach(), _comparable(points).detach()
-    batch, number, _ = points.shape
-    wanted, asked = min(k, number), queries.shape[1]
+    queries, points = _planes(queries), _planes(points)
+    _, batch, number = points.shape
+    wanted, asked = min(k, number), queries.shape[2]
     distance = queries.new_full((batch, asked, k), torch.inf)
     index = torch.zeros((batch, asked, k), dtype=torch.int32)
     if not (wanted and batch and asked):
         return distance, index
-    # Groups of about this many rows leave the fewest rows to search, see _smallest_of_groups.
-    group = 1
-    while 4 * wanted * group * group < number:
-        group *= 2
-    padded = -(-number // group) * group
-    points = F.pad(points, (0, 0, 0, padded - number), value=torch.inf)
-    queries = queries.transpose(1, 2).contiguous()
-    block = max(1, LARGEST // padded)
-    blocks = _Distances(min(block, asked) * padded, queries.dtype)
-    for b in range(batch):
-        for first in range(0, asked, block):
-            part = slice(first, first + block)
-            block_distance = blocks(points[b], queries[b, :, part])
-            found = _smallest_of_groups(block_distance, wanted, group)
-            distance[b, part, :wanted] = found[0].t()
-            index[b, part, :wanted] = found[1].clamp_(max=number - 1).t()
-    return distance, index
+    finite = bool(queries.isfinite().all() and points.isfinite().all())
+    distances = _Distances(queries.dtype)
+    clouds, rows = max(1, LARGEST // (asked * number)), max(1, LARGEST // number)
+    for first, start in itertools.product(range(0, batch, clouds), range(0, asked, rows)):
+        few, part = slice(first, first + clouds), slice(start, start + rows)
+        block = distances(queries[:, few, part, None], points[:, few, None])
+        values = block.view(-1, number).numpy()
+        if not finite:
+            values[np.isnan(values)] = np.inf
+        found = _smallest(values, wanted)
+        for result, some in zip((distance, index), found, strict=True):
+            result[few, part, :wanted] = torch.from_numpy(some).view(*block.shape[:2], wanted)
+    return distance, index.masked_fill_(distance == torch.inf, 0)
 
 
-def _smallest_of_groups(
-    distance: torch.Tensor, k: int, group: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k smallest of each column (N, M), by value and then by row, and their rows; (k, M).
+def _smallest(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k smallest of each row (M, N), by value and then by column, and their columns; (M, k).
 
-    Searches groups of consecutive rows first. A group is as good as its smallest element, so the k
-    smallest are in the k groups with the smallest minima, the upper ones among equals. N is a
-    multiple of ``group``, and at least k groups unless that is 1.
+    Overwrites ``values``. k is 1 to N.
     """
-    if group == 1:
-        return _smallest(distance, k)
-    lowest = distance.view(-1, group, distance.shape[1]).amin(dim=1)
-    # In order of their rows, so that among equal candidates the first is the upper one.
-    chosen = _smallest(lowest, k)[1].sort(dim=0).values
-    rows = (chosen[:, None] * group + torch.arange(group)[:, None]).flatten(0, 1)
-    values, place = _smallest(distance.gather(0, rows), k)
-    return values, rows.gather(0, place)
+    rows, columns = values.shape
+    starts, flat = np.arange(0, values.size, columns), values.reshape(-1)
+    if k <= FEW:
+        found = np.empty((k, rows), values.dtype)
+        index = np.empty((k, rows), np.int64)
+        for smallest, column in zip(found, index, strict=True):
+            place = values.argmin(axis=1, out=column) + starts
+            flat.take(place, out=smallest, mode='clip')
+            flat[place] = np.inf
+        return found.T, index.T
+    # All that are no larger than the k-th, in the order of their columns, for a stable sort.
+    places, start, count = _places(~(values > np.partition(values, k - 1, axis=1)[:, k - 1 : k]))
+    place = np.arange(count.max())
+    taken = places.take(np.where(place < count, place, 0) + start, mode='clip')
+    candidates = np.where(place < count, flat[taken], np.inf)
+    order = candidates.argsort(axis=1, kind='stable')[:, :k]
+    index = np.take_along_axis(taken, order, axis=1) - starts[:, None]
+    return np.take_along_axis(candidates, order, axis=1), index
 
 
-def _smallest(values: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k smallest of each column (N, M), by value and then by row, and their rows; (k, M).
+def _places(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Flat positions of what is true, row after row, and where each row starts and how many it has.
 
-    Takes a few one by one, with passes over whole rows, which is faster than sorting columns.
-    Overwrites ``values``, which must not be negative.
+    The latter two have shape (M, 1) for a mask (M, N).
     """
-    if k > FEW and values.dtype == torch.float32:
-        # As integers their bits have the same order; with the row below, no two are equal.
-        keys = values.t().contiguous().view(torch.int32).long().bitwise_left_shift_(32)
-        keys = keys.add_(torch.arange(len(values))).topk(k, dim=1, largest=False).values.t()
-        return (keys >> 32).int().view(torch.float32), keys & 0xFFFFFFFF
-    number, columns = values.shape
-    row = torch.arange(number, dtype=values.dtype)[:, None]
-    beyond = 2.0**24
-    where, best = torch.empty_like(values), values.new_empty(columns)
-    found = values.new_empty((k, columns))
-    rows = torch.empty((k, columns), dtype=torch.int64)
-    for j, smallest in enumerate(found):
-        torch.amin(values, dim=0, out=smallest)
-        torch.ne(values, smallest, out=where)
-        torch.add(row, where, alpha=beyond, out=where)
-        rows[j] = torch.amin(where, dim=0, out=best).clamp_(max=number - 1)
-        values.scatter_(0, rows[j : j + 1], torch.inf)
-    return found, rows
+    places = np.flatnonzero(mask)
+    start = places.searchsorted(np.arange(0, mask.size + 1, mask.shape[1]))
+    return places, start[:-1, None], np.diff(start)[:, None]
 
 
-def _hits(distance: torch.Tensor, inner: float, outer: float, spare: torch.Tensor) -> torch.Tensor:
-    """Flat positions where inner <= distance < outer, or distance = 0, in order."""
-    # Comparing into floats, and finding whole words first, is several times as fast as comparing
-    # into booleans and finding each.
-    inside = torch.lt(distance, outer, out=spare).bool()
+def _candidates(
+    points: torch.Tensor, centres: torch.Tensor, outer: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of centres (C, M), with all points (C, N) that may be near one of them.
+
+    Yields indices of centres, and those of points in their order. Left out are points whose squared
+    distance, as ``_Distances`` computes it, is ``outer`` or more for every centre of the block:
+    those that are further than its root along one axis. For if a coordinate of a point exceeds the
+    rounded sum of a centre's and r, it exceeds the exact sum, because it is itself a number of that
+    precision. As r is slightly more than the root, the rounded difference is at least the root, its
+    rounded square at least ``outer``, and what is added to it not negative.
+    """
+    axis = int((points.amax(dim=1) - points.amin(dim=1)).argmax())
+    along, places = points[axis].double().numpy(), centres[axis].double().numpy()
+    reach = math.sqrt(outer) * (1 + 1e-6)
+    order = places.argsort()
+    for start in range(0, len(order), ROWS):
+        rows = order[start : start + ROWS]
+        first, last = places[rows[0]], places[rows[-1]]
+        # So that nothing is left out where a bound is not a number.
+        near = np.flatnonzero(~((along < first - reach) | (along > last + reach)))
+        yield rows, near
+
+
+def _first_hits(
+    distance: np.ndarray, inner: float, outer: float, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first columns of each row where inner <= distance < outer, or distance = 0.
+
+    Of distances (M, N); returns (M, number), where places left over repeat the first, or are 0, and
+    whether there are any, (M, 1).
+    """
+    inside = distance < outer
     if inner > 0:
         inside &= (distance >= inner) | (distance == 0)
-    words = inside.view(-1).view(torch.int64).nonzero()[:, 0]
-    place = inside.view(-1, 8).index_select(0, words).nonzero()
-    return words.index_select(0, place[:, 0]).mul_(8).add_(place[:, 1])
+    hits, start, count = _places(inside)
+    if not len(hits):
+        return np.zeros((len(distance), number), np.int64), count > 0
+    place = np.arange(number)
+    found = hits.take(place * (place < count) + start, mode='clip')
+    found -= np.arange(0, distance.size, distance.shape[1])[:, None]
+    found *= count > 0
+    return found, count > 0
 
 
 class _Distances:
-    """Squared distances of up to ``size`` pairs of points, in buffers that are used again."""
+    """Squared distances of pairs of points, in buffers that are used again."""
 
-    def __init__(self, size: int, dtype: torch.dtype) -> None:
-        self.total, self.step = torch.empty(size, dtype=dtype), torch.empty(size, dtype=dtype)
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.total, self.step = torch.empty(0, dtype=dtype), torch.empty(0, dtype=dtype)
 
-    def __call__(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Of rows (R, C) and columns (C, N), shape (R, N), valid until the next call."""
-        number, width = len(rows), columns.shape[1]
-        total = self.total[: number * width].view(number, width)
-        block = max(1, BLOCK // width)
-        for first in range(0, number, block):
-            part = total[first : first + block]
-            step = self.spare(part)
-            for axis, column in enumerate(columns):
-                torch.sub(column, rows[first : first + block, axis, None], out=step)
-                if axis:
-                    part.add_(step.mul_(step))
-                else:
-                    torch.mul(step, step, out=part)
+    def __call__(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Of points (C, ...) and points (C, ...) that it is broadcast with.
+
+        The result, in the shape that they have in common without C, is valid until the next call.
+        """
+        first, second = torch.broadcast_tensors(first, second)
+        _, number, *rest = first.shape
+        width = math.prod(rest)
+        block = min(number, max(1, BLOCK // max(1, width)))
+        if self.total.numel() < number * width:
+            self.total = self.total.new_empty(number * width)
+        if self.step.numel() < 3 * block * width:
+            self.step = self.step.new_empty(3 * block * width)
+        total = self.total[: number * width].view(number, *rest)
+        for axis in range(0, len(first), 3):
+            some, others = first[axis : axis + 3], second[axis : axis + 3]
+            step = self.step[: len(some) * block * width].view(len(some), block, *rest)
+            # NumPy shares the memory. Its operations start faster; PyTorch is faster where a number
+            # meets a row.
+            sums, squares = total.numpy(), step.numpy()
+            for start, a, b in zip(
+                range(0, number, block), some.split(block, 1), others.split(block, 1), strict=True
+            ):
+                part = sums[start : start + block]
+                if len(part) < block:
+                    step, squares = step[:, : len(part)], squares[:, : len(part)]
+                torch.sub(a, b, out=step)
+                np.multiply(squares, squares, out=squares)
+                so_far, further = (part, squares) if axis else (squares[0], squares[1:])
+                for square in further:
+                    so_far = np.add(so_far, square, out=part)
+                if so_far is not part:
+                    np.copyto(part, so_far)
         return total
 
-    def spare(self, distance: torch.Tensor) -> torch.Tensor:
-        """A buffer in the shape of what a call returned, free until the next call."""
-        return self.step[: distance.numel()].view(distance.shape)
+
+def _planes(points: torch.Tensor) -> torch.Tensor:
+    """Coordinates (B, N, C) that can be compared, one plane per axis: (C, B, N)."""
+    return _comparable(points).detach().permute(2, 0, 1).contiguous()
 
 
 def _comparable(points: torch.Tensor) -> torch.Tensor:
@@ -439,7 +481,16 @@ def _check(points: torch.Tensor, name: str) -> None:
 
 def _rows(features: torch.Tensor) -> torch.Tensor:
     """Features (B, C, N) as one row per point, shape (B N, C)."""
-    return features.transpose(1, 2).reshape(-1, features.shape[1])
+    return _turned(features).view(-1, features.shape[1])
+
+
+def _turned(features: torch.Tensor) -> torch.Tensor:
+    """Copies (B, C, N) to (B, N, C) one by one: PyTorch turns a matrix in cache blocks."""
+    batch, channels, number = features.shape
+    result = features.new_empty((batch, number, channels))
+    for b in range(batch):
+        result[b].copy_(features[b].t())
+    return result
 
 
 def _flat(indices: torch.Tensor, number: int) -> torch.Tensor:

@@ -1,5 +1,8 @@
 """The CPU kernels against loops that scan point by point, as a CUDA thread does."""
 
+import contextlib
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -80,13 +83,23 @@ cases = given(
     kind=st.sampled_from(KINDS),
     count=st.integers(1, 70),
     seed=st.integers(0, 999),
+    rows=st.sampled_from([None, 1, 3]),
 )
 quick = settings(max_examples=60, deadline=None)
 
 
+def blocks(rows):
+    """Blocks of so few rows that small clouds need many, or those of the package for None."""
+    if rows is None:
+        return contextlib.nullcontext()
+    return mock.patch.multiple(kernels, ROWS=rows, BLOCK=rows, LARGEST=40 * rows)
+
+
 @quick
 @cases
-def test_furthest_point_sampling_scans_from_point_0(batch, number, centres, kind, count, seed):
+def test_furthest_point_sampling_scans_from_point_0(
+    batch, number, centres, kind, count, seed, rows
+):
     points = clouds(batch, number, kind, seed)
     found = kernels.furthest_point_sample(points, count)
     assert found.dtype == torch.int32 and found.shape == (batch, count)
@@ -102,14 +115,17 @@ def test_furthest_point_sampling_scans_from_point_0(batch, number, centres, kind
 
 @quick
 @cases
-def test_ball_query_takes_the_first_points_in_order(batch, number, centres, kind, count, seed):
+def test_ball_query_takes_the_first_points_in_order(
+    batch, number, centres, kind, count, seed, rows
+):
     points = clouds(batch, number, kind, seed)
     around = clouds(batch, centres, kind, seed + 1)
     around[:, :1] = points[:, -1:]
     for inner, outer in ((0.0, 0.5), (0.5, 1.0), (0.25, 1e-3 if kind == 'far' else 1.5)):
         if inner >= outer:
             inner = 0.0
-        found = kernels.ball_query(inner, outer, count, points, around)
+        with blocks(rows):
+            found = kernels.ball_query(inner, outer, count, points, around)
         assert found.dtype == torch.int32 and found.shape == (batch, centres, count)
         for index, p, c in zip(found.numpy(), points.numpy(), around.numpy(), strict=True):
             np.testing.assert_array_equal(index, scan_ball(squared(c, p), inner, outer, count))
@@ -117,11 +133,14 @@ def test_ball_query_takes_the_first_points_in_order(batch, number, centres, kind
 
 @quick
 @cases
-def test_neighbours_come_by_distance_and_then_by_index(batch, number, centres, kind, count, seed):
+def test_neighbours_come_by_distance_and_then_by_index(
+    batch, number, centres, kind, count, seed, rows
+):
     points = clouds(batch, number, kind, seed)
     around = clouds(batch, centres, kind, seed)
-    found = kernels.knn(count, points, around)
-    distance, three = kernels.three_nn(around, points)
+    with blocks(rows):
+        found = kernels.knn(count, points, around)
+        distance, three = kernels.three_nn(around, points)
     assert found.dtype == three.dtype == torch.int32 and found.shape == (batch, count, centres)
     turned = [t.transpose(1, 2).contiguous() for t in (points, around)]
     torch.testing.assert_close(kernels.knn(count, *turned, True), found, rtol=0, atol=0)
@@ -156,6 +175,47 @@ def test_many_clouds_of_many_points_in_blocks():
         np.testing.assert_array_equal(found[b].numpy(), scan_ball(d, 0.0, 0.3, 16))
     for row, cloud in zip(sampled.tolist()[::10], many.numpy()[::10], strict=True):
         assert row == scan_furthest(squared(cloud, cloud), 5)
+
+
+@quick
+@given(
+    exponent=st.integers(-18, 14),
+    far=st.sampled_from([0, 1, 1e3, -1e6]),
+    step=st.sampled_from([1.0, 0.3, 1e-3]),
+    reach=st.integers(1, 4),
+    seed=st.integers(0, 999),
+)
+def test_a_ball_ends_at_its_radius_however_large_or_small(exponent, far, step, reach, seed):
+    rng = np.random.default_rng(seed)
+    scale = np.float32(10.0**exponent)
+    points = ((rng.integers(-6, 7, (1, 80, 3)) * step + far) * scale).astype(np.float32)
+    radius = float(reach * step * scale)
+    inner = radius / 2 * (seed % 2)
+    distances = squared(points[0], points[0])
+    with blocks(2):
+        cloud = torch.from_numpy(points)
+        found = kernels.ball_query(inner, radius, 9, cloud, cloud)
+    np.testing.assert_array_equal(found[0].numpy(), scan_ball(distances, inner, radius, 9))
+
+
+def test_points_that_are_not_finite_are_near_none():
+    points = clouds(2, 300, 'random', 4)
+    points[0, 7, 1], points[0, 11, 0], points[1, 250:, 2] = torch.nan, torch.inf, -torch.inf
+    around = clouds(2, 200, 'random', 5)
+    around[0, 3, 0], around[1, 5] = torch.nan, torch.inf
+    points[1, 0], around[1, 9] = 3e30, -3e30
+    with blocks(8), np.errstate(all='ignore'):
+        ball = kernels.ball_query(0.0, 0.5, 4, points, around)
+        distance, three = kernels.three_nn(around, points)
+        many = kernels.knn(20, points, around)
+        for b in range(2):
+            d = squared(around[b].numpy(), points[b].numpy())
+            np.testing.assert_array_equal(ball[b].numpy(), scan_ball(d, 0.0, 0.5, 4))
+            values, indices = scan_nearest(np.where(np.isfinite(d), d, np.inf), 20)
+            indices[values == np.inf] = 0
+            np.testing.assert_array_equal(three[b].numpy(), indices[:, :3])
+            np.testing.assert_array_equal(many[b].t().numpy(), indices)
+            np.testing.assert_array_equal(distance[b] == torch.inf, values[:, :3] == np.inf)
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16])
