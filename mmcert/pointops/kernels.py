@@ -232,14 +232,14 @@ def three_interpolate(
 
     Both ``indices`` and ``weight`` have shape (B, N, 3).
     """
-    batch, channels, number = features.shape
-    sums = F.embedding_bag(
-        _flat(indices, number).view(-1, 3),
-        _rows(features),
-        mode='sum',
-        per_sample_weights=weight.reshape(-1, 3).to(features.dtype),
-    )
-    return _turned(sums.view(batch, -1, channels))
+    result = features.new_empty((*features.shape[:2], indices.shape[1]))
+    weight = weight.to(features.dtype)
+    # Cloud by cloud: the rows and sums of one fit a core's cache, where a matrix is turned quickly.
+    for b in range(len(features)):
+        rows = features[b].t().contiguous()
+        sums = F.embedding_bag(indices[b], rows, mode='sum', per_sample_weights=weight[b])
+        result[b].copy_(sums.t())
+    return result
 
 
 def assign_score_withk(
@@ -448,16 +448,18 @@ class _Distances:
             # NumPy shares the memory. Its operations start faster; PyTorch is faster where a number
             # meets a row.
             sums, squares = total.numpy(), step.numpy()
+            planes = list(squares)
             for start, a, b in zip(
                 range(0, number, block), some.split(block, 1), others.split(block, 1), strict=True
             ):
                 part = sums[start : start + block]
                 if len(part) < block:
                     step, squares = step[:, : len(part)], squares[:, : len(part)]
+                    planes = list(squares)
                 torch.sub(a, b, out=step)
                 np.multiply(squares, squares, out=squares)
-                so_far, further = (part, squares) if axis else (squares[0], squares[1:])
-                for square in further:
+                so_far = part if axis else planes[0]
+                for square in planes if axis else planes[1:]:
                     so_far = np.add(so_far, square, out=part)
                 if so_far is not part:
                     np.copyto(part, so_far)
@@ -481,16 +483,12 @@ def _check(points: torch.Tensor, name: str) -> None:
 
 def _rows(features: torch.Tensor) -> torch.Tensor:
     """Features (B, C, N) as one row per point, shape (B N, C)."""
-    return _turned(features).view(-1, features.shape[1])
-
-
-def _turned(features: torch.Tensor) -> torch.Tensor:
-    """Copies (B, C, N) to (B, N, C) one by one: PyTorch turns a matrix in cache blocks."""
     batch, channels, number = features.shape
-    result = features.new_empty((batch, number, channels))
+    rows = features.new_empty((batch, number, channels))
+    # One by one, because PyTorch turns a matrix in blocks that fit a core's cache.
     for b in range(batch):
-        result[b].copy_(features[b].t())
-    return result
+        rows[b].copy_(features[b].t())
+    return rows.view(-1, channels)
 
 
 def _flat(indices: torch.Tensor, number: int) -> torch.Tensor:
