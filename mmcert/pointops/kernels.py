@@ -185,7 +185,7 @@ def three_nn(target: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, 
     """Finds the three nearest points of ``source`` (B, M, 3) to each of ``target`` (B, N, 3).
 
     Returns Euclidean distances in the type of ``target`` and indices, both (B, N, 3), nearest
-    first; infinite distances and indices 0 where there are fewer than three.
+    first; infinite distances and indices 0 where fewer than three are at a finite distance.
     """
     _check(target, 'target')
     _check(source, 'source')
