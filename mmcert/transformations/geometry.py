@@ -194,15 +194,16 @@ class AboutCentre(Geometric):
         in u_k alone, is at most the integral of ||d/du_k T_u x||_2 from a to b.
 
         The box of parameters is cut into pieces in which no q_v moves by more than ``PATH`` pixels
-        with any parameter. In a piece q_v runs through a box that is known exactly. For each cell
-        that this box meets, |grad I . dq/du_k| is bounded over the part of the box in it: with g
-        and w the gradient and dq/du_k at the part's middle, dg and dw the most that they change
-        within it, by |w . g| + |w| . dg + dw . (|g| + dg), channel by channel. L_k is the root of
-        the sum of squares over channels and pixels, at each pixel of the worst cell, in the worst
-        piece.
+        (with either of two parameters, twice that). In a piece q_v runs through a box that is known
+        exactly. For each cell that this box meets, |grad I . dq/du_k| is bounded over the part of
+        the box in it: with g and w the gradient and dq/du_k at the part's middle, dg and dw the
+        most that they change within it, by |w . g| + |w| . dg + dw . (|g| + dg), channel by
+        channel. L_k is the root of the sum of squares over channels and pixels, at each pixel of
+        the worst cell, in the worst piece.
         """
         first, last = self.check_box(low, high)
-        edges = self._pieces(first, last, PATH, *images.shape[-2:])
+        path = PATH * len(self.parameters)
+        edges = self._pieces(first, last, path, *images.shape[-2:])
         # At the identity all pixels reach the edges of their cells.
         assert self.identity is not None
         edges = [
