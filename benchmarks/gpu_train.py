@@ -170,14 +170,15 @@ class Run:
             options = ['--resume', *(['--amp'] if self.cuda else [])]
             done = self._tool('training', 'train', TRAINING, *options, share=TRAINING_SHARE)
             last = self.work_dir / 'last_checkpoint'
-            if not last.exists():
+            checkpoint = Path(last.read_text().strip()).name if last.exists() else ''
+            if not checkpoint:
                 raise UsageError(
                     f'training had no checkpoint after {TRAINING_SHARE * self.minutes:.1f} '
                     'minutes: give it more with --minutes'
                 )
             if not done:
                 print('training was stopped by the limit; its last checkpoint is certified')
-            self._note(checkpoint=Path(last.read_text().strip()).name, stopped=not done)
+            self._note(checkpoint=checkpoint, stopped=not done)
         found = re.fullmatch(r'iter_(\d+)\.pth', self.times['checkpoint'])
         assert found is not None
         return int(found[1])
