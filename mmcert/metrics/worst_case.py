@@ -61,8 +61,16 @@ def worst_mean_iou(confusion: NDArray[np.int64]) -> float:
     total = sum(free)
     limits = [total - count for count in free]
     present = [c for c, size in enumerate(union) if size > 0]
+    most = min(len(hit) - len(present), total)
+    if most > 0 and len(present) + most > 1:
+        # Nearly always it pays to bring in all that can be: no other number can do better than to
+        # have every component left for the sum and one class fewer to divide by.
+        best = _least_sum(hit, union, limits, present, total - most) / (len(present) + most)
+        others = _least_sum(hit, union, limits, present, total)
+        if best == 0 or others > (1 + 1e-9) * best * (len(present) + most - 1):
+            return best
     means = []
-    for brought_in in range(min(len(hit) - len(present), total) + 1):
+    for brought_in in range(most + 1):
         averaged = len(present) + brought_in
         # With one class present and none brought in, there is no wrong class to call.
         if averaged > 1 or (averaged == 1 and total == 0):
