@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 KILLED = -signal.SIGKILL
-HANGS = 30.0
+HANGS = 90.0
 """Seconds after which processes count as hanging that wait for one which is gone."""
 
 
@@ -27,6 +27,7 @@ def run_program(module, *arguments):
         capture_output=True,
         text=True,
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return done.stdout
