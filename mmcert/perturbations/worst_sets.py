@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtr, erf, erfinv, ndtr, ndtri
 
+from mmcert.perturbations.base import LARGEST_TAU
+
 Numbers = NDArray[np.float64]
 
 MARGIN = 1e-9
@@ -187,11 +189,11 @@ def _holds_up_to(tau: float, end: float, n: float, sigma_k: float, target: float
             return False
         middle, half = (low + high) / 2, (high - low) / 2
         kept, _ = least_kept(tau, middle / sigma_k, n, side * middle)
-        if (kept < target).any():
+        if not (kept >= target).all():
             return False
         # From the middle on, further contrast alone, up or down, leads to the rest of the cell.
         left = np.minimum(_after_rescaling(kept, half), _after_rescaling(kept, -half))
-        split = left - half / sigma_k < ndtri(target) + MARGIN
+        split = ~(left - half / sigma_k >= ndtri(target) + MARGIN)
         low, middle, high = low[split], middle[split], high[split]
         low, high = np.concatenate([low, middle]), np.concatenate([middle, high])
     return True
@@ -368,5 +370,5 @@ def largest_passing(
 
 
 def _quantile_margin(kept: float, target: float) -> float:
-    """How far a probability is above the target, in quantiles; they are finite in [0, 1)."""
-    return float(ndtri(max(kept, 1e-300)) - ndtri(target)) if kept < 1 else math.inf
+    """How far a probability, at most 1, is above the target, in quantiles that are finite."""
+    return float(ndtri(np.clip(kept, 1e-300, LARGEST_TAU)) - ndtri(target))
