@@ -18,7 +18,6 @@ from mmcert.transformations.geometry import (
     swept_boxes,
 )
 from mmcert.transformations.operators import (
-    NEAR,
     Interpolant,
     convolve,
     extended,
@@ -31,6 +30,9 @@ REACH = 0.5
 
 STEP = 0.0625
 """How far (in pixels) a line's ends move in parts in which the speed in the middle is enough."""
+
+ROUNDING = 1e-11
+"""How far, in pixels, rounding may take the places of a line, such as one that is upright."""
 
 CHUNK = 64
 """Pieces of a box that are looked at together."""
@@ -307,7 +309,7 @@ class MotionBlur(KernelBlur):
             tap = _offsets(half, at.device)
             slopes.append((tap == cell + 1).to(at) - (tap == cell).to(at))
             far.append(torch.maximum(largest - at, at - least)[:, None])
-            inside = (largest - NEAR).ceil() - (least + NEAR).floor() - 1
+            inside = (largest - ROUNDING).ceil() - (least + ROUNDING).floor() - 1
             passed.append(inside.clamp(min=0)[:, None])
         along = torch.einsum('nky,nkx,k->nyx', weights[1], slopes[0], place)
         upright = torch.einsum('nky,nkx,k->nyx', slopes[1], weights[0], place)

@@ -118,6 +118,44 @@ def test_no_pair_of_a_box_is_farther_apart_than_its_constants_say(cfg, low, high
             assert fastest * (1 - 1e-6) <= found[0, axis] <= fastest * factor
 
 
+RANGES = {
+    'rotation': [(-360, 360)],
+    'scaling': [(0.1, 10)],
+    'rotation_scaling': [(-95, 95), (0.5, 2.5)],
+    'motion_blur': [(0, 25), (-180, 180)],
+    'brightness_contrast': [(-2, 2), (-1, 1)],
+    'contrast': [(-4, 4)],
+    'gamma': [(0.2, 5)],
+    'gaussian_blur': [(0, 50)],
+    'defocus_blur': [(0, 12)],
+    'rotational_blur': [(0, 90)],
+    'zoom_blur': [(1, 4)],
+}
+
+
+@pytest.mark.parametrize('name', RANGES)
+def test_constants_hold_in_boxes_of_any_place_and_size_and_for_any_image(name):
+    transformation, rng = build(name), np.random.default_rng(3)
+    ends = np.array(RANGES[name], dtype=float)
+    for height, width in [(1, 1), (1, 7), (6, 1), (2, 3), (9, 14), (8, 8), (13, 13)]:
+        image = torch.from_numpy(2 * rng.normal(size=(1, 2, height, width)))
+        for _ in range(2):
+            side = (ends[:, 1] - ends[:, 0]) * 10 ** rng.uniform(-4, -1.3, len(ends))
+            low = rng.uniform(ends[:, 0], ends[:, 1] - side)
+            if rng.random() < 0.5:
+                # Ends of the range, identities, quarter turns.
+                low = rng.choice([-1e9, 0, 1, 90, 1e9], len(ends)) - side * rng.integers(0, 2)
+            low = np.clip(low, ends[:, 0], ends[:, 1] - side)
+            found = transformation.lipschitz(image, low, low + side)[0]
+            low, side = torch.from_numpy(low), torch.from_numpy(side)
+            for apart in (1, 0.1, 1e-3):
+                u = torch.from_numpy(rng.random((40, len(ends))))
+                v = (u + apart * torch.from_numpy(rng.uniform(-1, 1, u.shape))).clamp(0, 1)
+                far = distances(transformation, image, low + u * side, low + v * side)
+                most = (found * ((u - v) * side).abs()).sum(dim=1)
+                assert (far <= most * (1 + 1e-6) + 1e-9).all()
+
+
 @pytest.mark.parametrize('name', ['brightness', 'contrast', 'gamma', 'gaussian_blur',
                                   'defocus_blur', 'rotational_blur', 'zoom_blur'])  # fmt: skip
 def test_every_image_of_a_batch_has_its_own_constant(name):
