@@ -34,8 +34,9 @@ def certified_maps(sample: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         sample (Mapping): A data sample that a smoothed model returned, by ``to_dict()``.
 
     Returns:
-        dict: ``pred``, ``cert``, ``base`` and ``radius``, ``label`` where there is a ground truth,
-        of shape (H, W) or (N,); with a hierarchy ``levels``, shape (1 + L, ...).
+        dict: ``pred``, ``cert`` and ``base``, ``radius`` where there were tests, ``label`` where
+        there is a ground truth, of shape (H, W) or (N,); with a hierarchy ``levels``, shape
+        (1 + L, ...).
     """
     is_cloud = 'cert_pts_seg' in sample
     maps = {

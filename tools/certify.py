@@ -48,6 +48,16 @@ POINTS = (
 )
 """The further warning where curves are drawn."""
 
+OF_TESTS: dict[str, Any] = {
+    'tau': [0.75],
+    'alpha': [1e-3],
+    'procedure': [PROCEDURE],
+    'selection': [SELECTION],
+    'k': None,
+    'order': 'auto',
+}
+"""Options that mean something where draws are tested, and their defaults."""
+
 CURVE_TAUS = np.linspace(0.5, 0.99, 25).round(4).tolist()
 
 
@@ -55,25 +65,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('votes_dir', nargs='+', help='folder of votes that a test run wrote')
-    parser.add_argument('--tau', type=float, nargs='+', default=[0.75], help='in [0.5, 1)')
-    parser.add_argument('--alpha', type=float, nargs='+', default=[1e-3], help='in (0, 1)')
+    parser.add_argument('--tau', type=float, nargs='+', help='in [0.5, 1)')
+    parser.add_argument('--alpha', type=float, nargs='+', help='in (0, 1)')
     parser.add_argument(
         '--procedure',
         nargs='+',
-        default=[PROCEDURE],
         metavar='NAME',
         help=f'{", ".join(PROCEDURES)}, or your own',
     )
-    parser.add_argument('--selection', nargs='+', default=[SELECTION], choices=SELECTION_CHOICES)
+    parser.add_argument('--selection', nargs='+', choices=SELECTION_CHOICES)
     parser.add_argument(
         '--k',
         type=_number_or_share,
         help=f'for {_those_that("takes_k")}: fewer than k certificates of an image may be wrong; a '
         'number, or a share of the components in (0, 1)',
     )
-    parser.add_argument(
-        '--order', default='auto', choices=ORDERS, help=f'for {_those_that("takes_order")}'
-    )
+    parser.add_argument('--order', choices=ORDERS, help=f'for {_those_that("takes_order")}')
     parser.add_argument(
         '--out',
         help='folder for table and plot, with a folder in it for each of several votes folders '
@@ -81,7 +88,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--no-plot', action='store_true', help='table only')
     add_import(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.given = [name for name in OF_TESTS if getattr(args, name) is not None]
+    for name in OF_TESTS.keys() - args.given:
+        setattr(args, name, OF_TESTS[name])
+    return args
 
 
 def _number_or_share(text: str) -> int | float:
@@ -121,6 +132,9 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
 
     first = next(read_folder(votes_dir))
     require_current_scheme(first.meta['sampling'].get('scheme'))
+    if first.votes.enumerated:
+        count_enumerated(votes_dir, out, args)
+        return
     perturbation, task = perturbation_of(first), task_of(first)
     asked = combinations(args.tau, args)
     note_what_is_infeasible(first, asked)
@@ -203,6 +217,40 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
         path = out / 'radius_curve.png'
         plot_radius_curve(points + joint, path, references, space, radius, word)
         print(f'wrote {path}')
+    write_json(out / 'offline.json', content)
+    print(f'wrote {out / "offline.json"}')
+
+
+def count_enumerated(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
+    """Counts the exact certificates of an enumeration again: no setting could change them."""
+    from mmcert.metrics.results import exact_rates
+    from mmcert.report import reference_table, result_table
+    from mmcert.report.tables import EXACT_COLUMNS
+    from mmcert.votes import evaluate, read_folder
+
+    if given := [f'--{name}' for name in args.given]:
+        raise UsageError(
+            f'the votes in {votes_dir} are of an enumeration, without draws or tests: leave out '
+            f'{", ".join(given)}'
+        )
+    first = next(read_folder(votes_dir))
+    perturbation = perturbation_of(first)
+    (counts,) = evaluate(read_folder(votes_dir), [None], task_of(first))
+    row = {'kind': 'exact', 'num_values': first.votes.n, **exact_rates(counts)}
+    claim = perturbation.guarantee(0.5).describe()
+    space = first.meta['provenance']['certified_space']
+    print(f'{counts.images} image{"s" * (counts.images != 1)}, {perturbation}')
+    print(result_table([row], EXACT_COLUMNS))
+    print(reference_table(row))
+    print(f'Verified by enumeration, without tau, alpha or procedure, of {space}:\n  {claim}')
+    out.mkdir(parents=True, exist_ok=True)
+    content = {
+        'images': counts.images,
+        'certified_space': space,
+        'sampling': first.meta['sampling'],
+        'provenance': first.meta['provenance'],
+        'rows': [{**row, 'description': claim, 'regions': counts.by_region()}],
+    }
     write_json(out / 'offline.json', content)
     print(f'wrote {out / "offline.json"}')
 

@@ -21,6 +21,7 @@ from mmcert.sampling import (
     Checkpoint,
     Checkpointer,
     ProcessGroup,
+    collect_enumerated,
     collect_looks,
     collect_votes,
     input_digest,
@@ -44,6 +45,9 @@ class Certifier:
     Votes that lie in the store are found again, and an input that was broken off goes on where it
     stopped. Before an input is sampled, the plan is checked: the first input that cannot be
     certified with so few draws is an error, later ones are warned of.
+
+    With an ``Enumeration`` the base model itself is certified, at every parameter of a finite set:
+    nothing is drawn or tested, and the plan has no settings.
 
     Args:
         plan (CertificationPlan): What to sample and test.
@@ -158,10 +162,11 @@ class Certifier:
         found = processes.broadcast(lambda: self._stored(name, digest, device, label, shape))
         record_of: Callable[..., VotesRecord]
         if found is not None:
-            record_of, num_components = partial(replace, found), found.votes.num_components
+            record_of, clean = partial(replace, found), found.votes.guess
         else:
             meta = {'name': name, 'digest': digest.hex()}
-            record_of, num_components = self._begin(model, inputs, meta, label)
+            record_of, clean = self._begin(model, inputs, meta, label)
+        num_components = clean.size
         self._require_feasible(name, num_components, threshold)
         if found is not None and plan.stopping is None:
             return CertifiedInput(found, plan, threshold, self.identity)
@@ -182,7 +187,10 @@ class Certifier:
             'processes': processes,
         }
         if plan.stopping is None:
-            votes = collect_votes(*draws_of, **options)
+            if plan.perturbation.enumerated is None:
+                votes = collect_votes(*draws_of, **options)
+            else:
+                votes = collect_enumerated(*draws_of, clean=clean, **options)
             processes.broadcast(lambda: self._put(record_of(votes=votes)))
         else:
             votes = collect_looks(
@@ -196,8 +204,8 @@ class Certifier:
 
     def _begin(
         self, model: Segmentor, inputs: torch.Tensor, meta: dict[str, Any], label: Label | None
-    ) -> tuple[Callable[..., VotesRecord], int]:
-        """Labels the clean input: what makes a record of its votes, and how many components."""
+    ) -> tuple[Callable[..., VotesRecord], Label]:
+        """Labels the clean input: what makes a record of its votes, and the labels."""
         # A copy: the model may work in place.
         base, margin = model.with_margin(inputs.clone())
         labelled = base.cpu().numpy(), None if margin is None else margin.cpu().numpy()
@@ -209,7 +217,7 @@ class Certifier:
             VotesRecord, label=label, base=clean, margin=clearness, grid=model.grid,
             meta={**meta, 'precision': precision},
         )  # fmt: skip
-        return record_of, clean.size
+        return record_of, clean
 
     def _require_repeatable(self, model: Segmentor, inputs: torch.Tensor) -> None:
         """Refuses draws that depend on their batch, and a function whose two passes differ."""
@@ -320,12 +328,12 @@ class Certifier:
             )
             return
         if not self._feasible and input_threshold is None and plan.is_scarce(num_components):
-            plain = plan.settings.without_order()
+            plain = plan.test_settings.without_order()
             self.logger.warning(
                 'n=%s is too small for more than what %s can certify one after the other: %s needs '
                 'at least %d draws to begin',
                 plan.sampling.n,
-                plan.settings.procedure,
+                plan.test_settings.procedure,
                 plain.procedure,
                 min_draws(plain, num_components, plan.sampling.n0),
             )

@@ -12,7 +12,7 @@ from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import StoppingRule, can_certify, first_look
 from mmcert.certify.selection import possible
 from mmcert.metrics.confusion import IGNORE_INDEX
-from mmcert.perturbations import InputThreshold, Perturbation
+from mmcert.perturbations import Guarantee, InputThreshold, Perturbation
 from mmcert.sampling import SamplingSettings
 from mmcert.sampling.draws import DRAW_SCHEME
 from mmcert.votes import VotesStore
@@ -24,8 +24,10 @@ class CertificationPlan:
 
     Attributes:
         perturbation (Perturbation): What the draws are of.
-        settings (CertifySettings): What to certify under.
-        sampling (SamplingSettings): How to sample. Its ``groups`` follow from the hierarchy.
+        settings (CertifySettings | None): What to certify under; None for an enumeration, which is
+            no test.
+        sampling (SamplingSettings): How to sample. Its ``groups`` follow from the hierarchy. An
+            enumeration takes n0 = 0 and n = None: its set says how often the model runs.
         hierarchy (Hierarchy | None): Levels of class groups to fall back on when the class
             cannot be certified.
         stopping (StoppingRule | None): With ``sampling.n = None``: when looks end.
@@ -33,11 +35,12 @@ class CertificationPlan:
 
     Raises:
         ValueError: If neither n nor a stopping rule is given, or both; or if the perturbation or n0
-            does not allow the selection or the order of the settings.
+            does not allow the selection or the order of the settings; or if an enumeration is given
+            what only draws have, or draws come without settings.
     """
 
     perturbation: Perturbation
-    settings: CertifySettings
+    settings: CertifySettings | None
     sampling: SamplingSettings
     hierarchy: Hierarchy | None = None
     stopping: StoppingRule | None = None
@@ -45,6 +48,13 @@ class CertificationPlan:
 
     def __post_init__(self) -> None:
         """Checks what decides the number of draws, and settles the only selection there is."""
+        if self.perturbation.enumerated is not None:
+            self._require_no_test()
+            return
+        if self.settings is None:
+            raise ValueError(
+                f'{self.perturbation!r} draws at random: settings are needed to test it'
+            )
         if (self.sampling.n is None) == (self.stopping is None):
             raise ValueError(
                 'give either the number of estimation draws n, or n=None and a stopping rule, got '
@@ -73,6 +83,22 @@ class CertificationPlan:
                 "not kept: set order='margin' or 'auto'"
             )
 
+    def _require_no_test(self) -> None:
+        """Refuses, for an enumeration, what belongs to draws and tests."""
+        given = {
+            'settings': self.settings is not None,
+            'n': self.sampling.n is not None,
+            'n0': self.sampling.n0 != 0,
+            'a hierarchy': self.hierarchy is not None,
+            'a stopping rule': self.stopping is not None,
+        }
+        if meaningless := [name for name, there in given.items() if there]:
+            raise ValueError(
+                f'{self.perturbation!r} tries every parameter of its set and tests nothing: it '
+                'goes with settings=None, n0=0, n=None and no hierarchy or stopping rule; got '
+                f'{", ".join(meaningless)}'
+            )
+
     @property
     def input_word(self) -> str:
         """What an input is called."""
@@ -88,7 +114,9 @@ class CertificationPlan:
 
     @property
     def most_draws(self) -> int:
-        """Most draws that an input can take."""
+        """Most draws that an input can take; of an enumeration, its parameters."""
+        if self.perturbation.enumerated is not None:
+            return len(self.perturbation.enumerated)
         n = self.stopping.budget if self.stopping else self.sampling.n
         assert n is not None
         return self.sampling.n0 + n * self.perturbation.num_cells
@@ -98,8 +126,11 @@ class CertificationPlan:
 
         It belongs into the fingerprint of a ``VotesStore``, beside a digest of the base model.
         """
+        address = self.perturbation.address()
+        if self.settings is None:
+            return {'perturbation': address, 'scheme': DRAW_SCHEME}
         spec: dict[str, Any] = {
-            'perturbation': self.perturbation.address(),
+            'perturbation': address,
             'n0': self.sampling.n0,
             'n': 'auto' if self.sampling.n is None else self.sampling.n,
             'seed': self.sampling.seed,
@@ -130,17 +161,34 @@ class CertificationPlan:
         }
         return VotesStore(folder, {**self.spec(), 'weights': weights}, provenance)
 
-    def settings_for(self, input_threshold: InputThreshold | None) -> CertifySettings:
+    @property
+    def test_settings(self) -> CertifySettings:
+        """The settings; a ``ValueError`` for an enumeration, where nothing is tested."""
+        if self.settings is None:
+            raise ValueError(f'{self.perturbation!r} is no test: it has no settings, no radius')
+        return self.settings
+
+    def settings_to_dict(self) -> dict[str, Any]:
+        """The settings as JSON values; nothing for an enumeration."""
+        return {} if self.settings is None else asdict(self.settings)
+
+    def settings_for(self, input_threshold: InputThreshold | None) -> CertifySettings | None:
         """The settings for an input: its own threshold, where it has one and that is larger."""
-        if input_threshold is None:
+        if input_threshold is None or self.settings is None:
             return self.settings
         return replace(self.settings, tau=max(self.settings.tau, input_threshold.tau))
+
+    def guarantee(self, input_threshold: InputThreshold | None = None) -> Guarantee:
+        """What certificates say; where inputs have thresholds of their own, at this one."""
+        settings = self.settings_for(input_threshold)
+        # An enumeration has no threshold: what it says is the same at any.
+        return self.perturbation.guarantee(0.5 if settings is None else settings.tau)
 
     def first_look(self, num_components: int) -> int:
         """Estimation draws of the first look; with n fixed, all of them."""
         if self.sampling.n is not None:
             return self.sampling.n
-        return first_look(self.settings, num_components, self.sampling.n0)
+        return first_look(self.test_settings, num_components, self.sampling.n0)
 
     def require_feasible(
         self, num_components: int, input_threshold: InputThreshold | None = None
@@ -150,21 +198,29 @@ class CertificationPlan:
         Raises:
             InfeasiblePlanError: The message says what could.
         """
+        if self.settings is None:
+            return
         n = self.first_look(num_components)
         if self.stopping is not None:
             self.stopping.require_look(n)
         else:
             settings = self.settings_for(input_threshold)
+            assert settings is not None
             require_feasible(n, settings, num_components, self.sampling.n0)
 
     def is_scarce(self, num_components: int) -> bool:
         """Whether only the components that an order puts first can be certified."""
-        n, plain = self.sampling.n, self.settings.without_order()
+        n, settings = self.sampling.n, self.settings
+        if settings is None:
+            return False
+        plain = settings.without_order()
         return n is not None and not can_certify(n, plain, num_components, self.sampling.n0)
 
     def describe(self) -> str:
         """The draws, for a log."""
         n0, word = self.sampling.n0, self.input_word
+        if self.settings is None:
+            return f'{self.most_draws} parameters per {word}, each tried once'
         if self.stopping is not None:
             return f'{n0} + up to {self.stopping.budget} draws per {word}, in looks'
         cells = f'{self.perturbation.num_cells} x ' * (self.perturbation.num_cells > 1)

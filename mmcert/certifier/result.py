@@ -24,6 +24,12 @@ ARITHMETIC = (
 )
 """What certificates say of arithmetic."""
 
+EXACT_ARITHMETIC = (
+    'nothing is random; what the base model computes is part of the base model, and the image is '
+    'transformed in double precision and rounded to its own type'
+)
+"""The same of exact certificates."""
+
 
 @dataclass(frozen=True, eq=False)
 class CertifiedInput:
@@ -48,8 +54,8 @@ class CertifiedInput:
         return self.record.votes
 
     @property
-    def settings(self) -> CertifySettings:
-        """The settings, with this input's own threshold."""
+    def settings(self) -> CertifySettings | None:
+        """The settings, with this input's own threshold; None if nothing was tested."""
         return self.plan.settings_for(self.input_threshold)
 
     @cached_property
@@ -60,14 +66,19 @@ class CertifiedInput:
     @property
     def joint_selection(self) -> str:
         """The draws that the joint radii count: settled for all thresholds, not for this one."""
-        return settle_joint(self.votes, self.settings.alpha, self.settings.selection)
+        settings = self.plan.test_settings
+        return settle_joint(self.votes, settings.alpha, settings.selection)
 
     @cached_property
     def joint_radii(self) -> NDArray[np.float32]:
-        """The certified radius of each component, all of them jointly valid."""
+        """The certified radius of each component, all of them jointly valid.
+
+        Raises:
+            ValueError: If nothing was tested: an enumeration has no radius.
+        """
         return joint_radii(
             self.votes,
-            alpha=self.settings.alpha,
+            alpha=self.plan.test_settings.alpha,
             radius=self.plan.perturbation.radius,
             selection=self.joint_selection,
         )
@@ -80,14 +91,16 @@ class CertifiedInput:
         abstains, ``base`` the base model's prediction on the clean input (int64), and ``radius``
         the joint radius (float32). With a ground truth there is ``label``. With a hierarchy
         ``levels`` holds the certified level and then the group at each level, shape (1 + L, ...).
+        Of an enumeration ``pred`` is the base model's prediction too, and there is no ``radius``.
         """
         record, certificate = self.record, self.certificate
         maps: dict[str, NDArray[Any]] = {
             'pred': np.asarray(self.votes.guess, dtype=np.int64),
             'cert': np.asarray(certificate.label_map(), dtype=np.int64),
             'base': np.asarray(record.base, dtype=np.int64),
-            'radius': self.joint_radii,
         }
+        if self.settings is not None:
+            maps['radius'] = self.joint_radii
         if certificate.level is not None:
             levels = np.stack([certificate.level, *certificate.groups])
             maps['levels'] = levels.astype(np.int64)
@@ -108,18 +121,13 @@ class CertifiedInput:
     def to_dict(self) -> dict[str, Any]:
         """What is certified, of what, and under which assumptions, as JSON values."""
         plan, certificate, record = self.plan, self.certificate, self.record
-        guarantee = plan.perturbation.guarantee(self.settings.tau).to_dict()
-        values = {
-            **certificate.to_dict(),
-            'joint_radius': self._joint_radius_to_dict(),
-            **self._hierarchy_to_dict(),
-            **self._looks_to_dict(),
-            **plan.input_to_dict(),
-        }
+        guarantee = plan.guarantee(self.input_threshold).to_dict()
+        values = {**certificate.to_dict(), **self._test_to_dict(), **plan.input_to_dict()}
+        exact = self.settings is None
         ours = {
             'may_be_wrong': (certificate.k - 1) * record.pixels_per_component,
-            'seed': plan.sampling.seed,
-            'arithmetic': ARITHMETIC,
+            **({} if exact else {'seed': plan.sampling.seed}),
+            'arithmetic': EXACT_ARITHMETIC if exact else ARITHMETIC,
             'precision': record.meta.get('precision', 'not recorded'),
             'input': record.meta['digest'],
             'model': dict(self.identity),
@@ -142,24 +150,34 @@ class CertifiedInput:
                 del values['confidence']
         return values
 
-    def _joint_radius_to_dict(self) -> dict[str, Any]:
+    def _test_to_dict(self) -> dict[str, Any]:
+        """What only draws and tests have to say."""
+        if self.settings is None:
+            return {}
+        return {
+            'joint_radius': self._joint_radius_to_dict(self.settings),
+            **self._hierarchy_to_dict(self.settings),
+            **self._looks_to_dict(),
+        }
+
+    def _joint_radius_to_dict(self, settings: CertifySettings) -> dict[str, Any]:
         radii = self.joint_radii
         return {
             'description': (
                 'the radius map holds at all its pixels at once, by itself with probability '
-                f'{1 - self.settings.alpha:g}; to use both it and the certificate above, add their '
-                f'error bounds: {2 * self.settings.alpha:g}'
+                f'{1 - settings.alpha:g}; to use both it and the certificate above, add their '
+                f'error bounds: {2 * settings.alpha:g}'
             ),
             'selection': self.joint_selection,
             'median': float(np.median(radii)) if radii.size else 0.0,
             'max': float(radii.max(initial=0.0)),
         }
 
-    def _hierarchy_to_dict(self) -> dict[str, Any]:
+    def _hierarchy_to_dict(self, settings: CertifySettings) -> dict[str, Any]:
         hierarchy = self.plan.hierarchy
         if hierarchy is None:
             return {}
-        tau, radius = self.settings.tau, self.plan.perturbation.radius
+        tau, radius = settings.tau, self.plan.perturbation.radius
         levels = [
             {
                 name: {

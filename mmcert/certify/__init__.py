@@ -8,7 +8,13 @@ the proofs are in docs/theory. ``binomial`` and ``procedures`` hold the tests,
 together, and ``audit`` measures error rates.
 """
 
-from mmcert.certify.certificate import ABSTAIN_LABEL, Certificate, certify, certify_votes
+from mmcert.certify.certificate import (
+    ABSTAIN_LABEL,
+    Certificate,
+    certify,
+    certify_enumerated,
+    certify_votes,
+)
 from mmcert.certify.hierarchy import Hierarchy
 from mmcert.certify.planning import InfeasiblePlanError, min_draws, require_feasible
 from mmcert.certify.settings import CertifySettings
@@ -23,6 +29,7 @@ __all__ = [
     'InfeasiblePlanError',
     'Votes',
     'certify',
+    'certify_enumerated',
     'certify_votes',
     'joint_radii',
     'min_draws',

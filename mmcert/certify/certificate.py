@@ -51,17 +51,22 @@ class Certificate:
     because the result was not good enough is not covered. With looks, their sizes were fixed, and
     only whether to take the next one could depend on the votes.
 
+    An exact certificate, from ``certify_enumerated``, is another theorem: see there.
+
     Not promised: that the certified model does not abstain under attack (p_i is then only known
     to exceed 1/2), that the class is right, or anything for several inputs together.
 
     Attributes:
         certified (np.ndarray): True where the component is certified, bool, the shape of the votes.
         guess (np.ndarray): The class that is certified there, same shape.
-        settings (CertifySettings): What was asked.
+        settings (CertifySettings | None): What was asked; None where nothing was tested, as in an
+            exact certificate.
         k (int): Fewer than k certificates may be wrong; 1 if none may.
-        n (int): Number of estimation draws, beside n0 selection draws.
-        selection (str): 'holdout' or 'same_draws': what was counted.
-        tested_tau (float): The threshold of the tests, tau or more (see ``binomial.balanced_tau``).
+        n (int): Number of estimation draws, beside n0 selection draws; of an exact certificate the
+            number of parameters that were tried.
+        selection (str | None): 'holdout' or 'same_draws': what was counted, where there were tests.
+        tested_tau (float | None): The threshold of the tests, tau or more (see
+            ``binomial.balanced_tau``).
         looks (tuple[int, ...]): The looks of a group-sequential run; empty if n was fixed.
         order (str | None): What ordered the components, for procedures that take an order.
         level (np.ndarray | None): With a hierarchy, 0 where the class is certified, l where the
@@ -81,12 +86,12 @@ class Certificate:
 
     certified: NDArray[np.bool_]
     guess: NDArray[np.integer]
-    settings: CertifySettings
+    settings: CertifySettings | None
     k: int
     n: int
     n0: int
-    selection: str
-    tested_tau: float
+    selection: str | None
+    tested_tau: float | None
     looks: tuple[int, ...] = ()
     order: str | None = None
     level: NDArray[np.uint8] | None = None
@@ -109,6 +114,15 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         """Promise, settings (with the selection that was used) and counts, as JSON values."""
         settings = self.settings
+        if settings is None:
+            return {
+                'kind': 'exact',
+                'promise': 'no certificate of this input is wrong',
+                'confidence': 1.0,
+                'k': self.k,
+                'num_values': self.n,
+                **self._counts(),
+            }
         values: dict[str, Any] = {
             'kind': 'count certificate' if self.k > 1 else 'certificate',
             'promise': settings.rule.describe(self.k),
@@ -121,8 +135,7 @@ class Certificate:
             'k': self.k,
             'n0': self.n0,
             'n': self.n,
-            'components': int(self.guess.size),
-            'certified': int(np.count_nonzero(self.certified)),
+            **self._counts(),
         }
         if self.tested_tau != settings.tau:
             values['tested_tau'] = self.tested_tau
@@ -135,6 +148,12 @@ class Certificate:
             counts = np.bincount(self.level.ravel(), minlength=len(self.groups) + 2)
             values['certified_by_level'] = counts[:-1].tolist()
         return values
+
+    def _counts(self) -> dict[str, int]:
+        return {
+            'components': int(self.guess.size),
+            'certified': int(np.count_nonzero(self.certified)),
+        }
 
 
 def certify(
@@ -195,19 +214,64 @@ def certify(
     return _certify(votes, settings, chosen, hierarchy)
 
 
+def certify_enumerated(votes: Votes) -> Certificate:
+    """Certifies where the base model keeps its class at every parameter of a finite set.
+
+    The theorem. Let f be the base model, a deterministic function, and T_xi x the input x as a
+    transformation with the parameter xi makes it. For each certified component, f(T_xi x) has the
+    class of f(x) at all of the n parameters of the votes. There is no error probability: f was run
+    at each of them, and a component is certified if and only if it is so. Nothing follows for any
+    other parameter.
+
+    Args:
+        votes (Votes): Votes of an enumeration of one input, from
+            ``mmcert.sampling.collect_enumerated``.
+
+    Returns:
+        Certificate: Of kind 'exact'.
+
+    Raises:
+        ValueError: If the votes are of random draws: unanimous draws prove nothing by themselves.
+
+    Examples:
+        >>> import numpy as np
+        >>> from mmcert.certify import Votes, certify_enumerated
+        >>> votes = Votes(np.array([3, 7]), hits=np.array([4, 3]), n=4, n0=0, enumerated=True)
+        >>> certificate = certify_enumerated(votes)
+        >>> certificate.label_map().tolist(), certificate.to_dict()['kind']
+        ([3, 254], 'exact')
+    """
+    if not votes.enumerated:
+        raise ValueError(
+            'these votes are of random draws, which prove nothing without a test: give settings, '
+            'with tau and alpha'
+        )
+    return Certificate(
+        certified=votes.hits == votes.n,
+        guess=votes.guess,
+        settings=None,
+        k=1,
+        n=votes.n,
+        n0=0,
+        selection=None,
+        tested_tau=None,
+    )
+
+
 def certify_votes(
     votes: Votes,
-    settings: CertifySettings,
+    settings: CertifySettings | None,
     hierarchy: Hierarchy | None = None,
     *,
     margin: NDArray[np.integer] | None = None,
     order: ComponentOrder | None = None,
 ) -> Certificate:
-    """Certifies votes, in the order that the settings ask for.
+    """Certifies votes, in the order that the settings ask for; those of an enumeration exactly.
 
     Args:
         votes (Votes): Votes of one input.
-        settings (CertifySettings): Threshold, alpha, procedure, selection and order.
+        settings (CertifySettings | None): Threshold, alpha, procedure, selection and order; None
+            for votes of an enumeration.
         hierarchy (Hierarchy | None): See ``certify``.
         margin (np.ndarray | None): How clear the base model's prediction on the clean input is,
             integers in [0, 255], the shape of the votes: an order that depends on no draw.
@@ -217,6 +281,8 @@ def certify_votes(
     Raises:
         ValueError: If the votes lack what the settings need.
     """
+    if settings is None:
+        return certify_enumerated(votes)
     if order is None and settings.rule.takes_order:
         order = component_order(votes, settings, margin)
     return _certify(votes, settings, order or IN_MEMORY, hierarchy)

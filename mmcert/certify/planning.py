@@ -293,8 +293,9 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
     An estimate, not a bound: it takes each component's share of hits so far for its probability,
     and tests all of them at the critical value that the next one to be certified meets.
     """
-    settings = certificate.settings
-    hits, counted = votes.stages(certificate.selection)[-1]
+    settings, selection, tau = certificate.settings, certificate.selection, certificate.tested_tau
+    assert settings is not None and selection is not None and tau is not None, 'looks are tests'
+    hits, counted = votes.stages(selection)[-1]
     counts = histogram(hits[~certificate.certified], counted)
     pending = int(counts.sum())
     if pending == 0:
@@ -304,9 +305,7 @@ def forecast(votes: Votes, certificate: Certificate, n: int) -> float:
         alpha, votes.num_components, votes.num_components - pending, certificate.k
     )
     after = counted + n - votes.n
-    table = p_value_table(
-        after, certificate.tested_tau, certificate.selection, votes.num_components
-    )
+    table = p_value_table(after, tau, selection, votes.num_components)
     cutoff = int(np.count_nonzero(table > critical))
     have = np.arange(counted + 1)
     chance = upper_tail(cutoff - have, n - votes.n, (have + 0.5) / (counted + 1))

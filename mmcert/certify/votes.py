@@ -20,6 +20,9 @@ class Votes:
     independent: nothing here can check that. With n0 = 0 the guess is the most frequent class of
     the ``n`` draws themselves, and only ``selection='same_draws'`` can certify it.
 
+    Votes of an enumeration are no draws: the base model was run at each of ``n`` parameters of a
+    finite set, its class on the clean input is the guess, and no test can be made of them.
+
     Attributes:
         guess (np.ndarray): Guess class of each component, any shape, integers >= 0.
         hits (np.ndarray): Estimation draws that agree with the guess, the shape of ``guess``,
@@ -33,9 +36,11 @@ class Votes:
         history (tuple[np.ndarray, ...]): Hits at all looks but the last.
         group_votes (tuple[Votes, ...]): Votes for the groups of a hierarchy, finest level first:
             the same draws, with groups in place of classes.
+        enumerated (bool): Whether these are votes of an enumeration, for ``certify_enumerated``.
 
     Raises:
-        ValueError: If shapes differ or a value is out of range.
+        ValueError: If shapes differ, a value is out of range, or votes of an enumeration have what
+            only draws have.
 
     Examples:
         >>> import numpy as np
@@ -57,6 +62,7 @@ class Votes:
     looks: tuple[int, ...] = ()
     history: tuple[NDArray[np.integer], ...] = ()
     group_votes: tuple[Votes, ...] = ()
+    enumerated: bool = False
 
     def __post_init__(self) -> None:
         """Checks the fields, and turns lists into arrays."""
@@ -74,6 +80,10 @@ class Votes:
             selection_hits = check_hits(self.selection_hits, max(self.n0, 1))
             self._check_shape(selection_hits, 'selection_hits')
             object.__setattr__(self, 'selection_hits', selection_hits)
+        if self.enumerated and (
+            self.n0 or self.looks or self.group_votes or self.selection_hits is not None
+        ):
+            raise ValueError('an enumeration has no selection draws, looks or groups')
         self._check_looks()
         for votes in self.group_votes:
             self._check_shape(votes.guess, 'group votes')
@@ -123,6 +133,11 @@ class Votes:
         Raises:
             ValueError: If these votes cannot be counted so; the message says why.
         """
+        if self.enumerated:
+            raise ValueError(
+                'these votes are of an enumeration, where nothing was drawn: there is nothing to '
+                'test, and no tau or alpha (see certify_enumerated)'
+            )
         if selection == 'holdout' and self.n0 == 0:
             raise ValueError("the votes have no selection draws (n0=0): use selection='same_draws'")
         stages = list(zip([*self.history, self.hits], self.looks or (self.n,), strict=True))

@@ -37,6 +37,8 @@ from mmcert.engine.smoothing_config import SmoothingConfig, smoothing_of
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.sampling import BatchSize, SamplingSettings, collect_votes
 from mmcert.sampling.batching import LARGEST
+from mmcert.sampling.draws import ESTIMATION
+from mmcert.sampling.passes import Passes
 from mmcert.votes.shards import Shard
 
 TIMED_BATCHES = 3
@@ -101,12 +103,14 @@ class PlannedRun:
 
     def at_threshold(self, tau: float) -> SmoothingPlan:
         """The plan for an input whose attack set needs this threshold."""
-        settings = self.plan.settings
+        settings = self.plan.test_settings
         return replace(self.plan, settings=replace(settings, tau=max(settings.tau, tau)))
 
     def require_feasible(self) -> None:
         """Refuses a run that can certify nothing, on any of the inputs that were looked at."""
-        easiest = min(self.thresholds, default=self.plan.settings.tau)
+        if self.plan.settings is None:
+            return
+        easiest = min(self.thresholds, default=self.plan.test_settings.tau)
         self.at_threshold(easiest).require_feasible(self.num_components)
 
     def can_certify(self, tau: float) -> bool:
@@ -127,6 +131,14 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
     """
     plan, thresholds, word = run.plan, run.thresholds, run.plan.adapter.word
     inputs = f'{run.images} {word}{"s" * (run.images != 1)}'
+    if plan.settings is None:
+        lines = [
+            f'{inputs} of {run.num_components} components; {plan.perturbation}; {plan.describe()}',
+            'Nothing is drawn or tested: any set can be verified, at one pass for each parameter '
+            'and one over the clean input.',
+            _duration(run),
+        ]
+        return '\n'.join(filter(None, lines))
     threshold = _describe_threshold(run)
     if thresholds:
         able = sum(map(run.can_certify, thresholds))
@@ -135,12 +147,12 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
     else:
         verdict = _verdict(run)
         if verdict and plan.perturbation.per_input_threshold:
-            verdict = f'At tau = {plan.settings.tau:g}: {verdict}'
+            verdict = f'At tau = {plan.test_settings.tau:g}: {verdict}'
     lines = [
         f'{inputs} of {run.num_components} components; {plan.perturbation}; '
-        f'{threshold}, alpha = {plan.settings.alpha:g}, {plan.describe()}',
+        f'{threshold}, alpha = {plan.test_settings.alpha:g}, {plan.describe()}',
         _procedures(plan, run.num_components),
-        _smallest(plan, run.num_components, sorted({plan.settings.tau, *taus})),
+        _smallest(plan, run.num_components, sorted({plan.test_settings.tau, *taus})),
         verdict,
         _duration(run),
     ]
@@ -149,7 +161,7 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
 
 def _describe_threshold(run: PlannedRun) -> str:
     plan, thresholds, word = run.plan, run.thresholds, run.plan.adapter.word
-    tau = plan.settings.tau
+    tau = plan.test_settings.tau
     if not plan.perturbation.per_input_threshold:
         return f'tau = {tau:g} (radius {plan.perturbation.radius(tau):.4g})'
     own = f'each {word} has its own tau, that its attack set takes and at least {tau:g}'
@@ -177,7 +189,7 @@ def _procedures(plan: SmoothingPlan, num_components: int) -> str:
         ['procedure', 'selection', 'can certify', *columns, 'largest radius', 'first hits',
          'for p of']
     )  # fmt: skip
-    legal, current = selections_of(plan.perturbation, plan.sampling.n0), plan.settings
+    legal, current = selections_of(plan.perturbation, plan.sampling.n0), plan.test_settings
     for procedure, rule in PROCEDURES.items():
         # A thousandth where no k is configured.
         k = (current.k or 0.001) if rule.takes_k else None
@@ -207,7 +219,7 @@ def _figures(plan: SmoothingPlan, found: Outlook) -> list[str]:
     if plan.stopping is not None:
         draws = f'none; the first is {found.min_draws}'
         if found.looks:
-            alpha = spend(plan.settings.alpha, len(found.looks))
+            alpha = spend(plan.test_settings.alpha, len(found.looks))
             draws = f'{", ".join(map(str, found.looks))} (at {alpha:.3g})'
     # Beyond the budget there is no last look to speak of.
     reached = plan.stopping is None or found.looks
@@ -225,7 +237,7 @@ def _figures(plan: SmoothingPlan, found: Outlook) -> list[str]:
 
 def _settled(plan: SmoothingPlan, num_components: int) -> str:
     """What the configured settings count, and at which threshold they test."""
-    settings, notes = plan.settings, []
+    settings, notes = plan.test_settings, []
     found = _outlook(plan, settings, num_components).counting
     if settings.selection == 'auto':
         notes.append(f"selection='auto' is {found.selection} here ({settings.procedure}).")
@@ -238,7 +250,7 @@ def _settled(plan: SmoothingPlan, num_components: int) -> str:
 
 
 def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -> str:
-    looks, settings = plan.stopping is not None, plan.settings
+    looks, settings = plan.stopping is not None, plan.test_settings
     table = PrettyTable(
         ['tau', 'radius', 'first look', 'look if 2 % of the draws disagree'] if looks
         else ['tau', 'radius', 'smallest n', 'n if 2 % of the draws disagree']
@@ -258,16 +270,16 @@ def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -
 
 def _verdict(run: PlannedRun) -> str:
     """Whether the plan can certify; nothing where it would be refused."""
-    plan = run.plan
-    if not run.can_certify(plan.settings.tau):
+    plan, settings = run.plan, run.plan.test_settings
+    if not run.can_certify(settings.tau):
         return ''
     if plan.stopping is not None:
         first = plan.first_look(run.num_components)
         return f'The plan can certify; the first look comes after {first} draws.'
     if plan.is_scarce(run.num_components):
         return (
-            'The plan can certify, but hardly more than the components that '
-            f'{plan.settings.procedure} tests first: {plan.settings.without_order().procedure} '
+            f'The plan can certify, but hardly more than the components that {settings.procedure} '
+            f'tests first: {settings.without_order().procedure} '
             'needs the smallest n in its own row to begin.'
         )
     return 'The plan can certify.'
@@ -278,14 +290,16 @@ def _duration(run: PlannedRun) -> str:
     plan, seconds = run.plan, run.seconds_per_draw
     if seconds is None:
         return ''
-    least = plan.first_look(run.num_components)
+    first = plan.most_draws
+    if plan.stopping is not None:
+        first = plan.sampling.n0 + plan.first_look(run.num_components)
     # One more pass for the base model's prediction on the clean input.
-    first = plan.sampling.n0 + least * plan.perturbation.num_cells
     counts = sorted({first + 1, plan.most_draws + 1})
     each = ' to '.join(_time(count * seconds) for count in counts)
+    pass_ = 'parameter' if plan.settings is None else 'draw'
     all_of_them = ' to '.join(_time(count * seconds * run.images) for count in counts)
     return (
-        f'{1000 * seconds:.1f} ms per draw on {run.device} (batches of '
+        f'{1000 * seconds:.1f} ms per {pass_} on {run.device} (batches of '
         f'{plan.sampling.batch_size}): about {each} per {plan.adapter.word}, {all_of_them} for '
         f'{run.images} of them in one process'
     )
@@ -337,12 +351,27 @@ def _time_draws(
         # 'auto' settles on the way.
         warm_up = 2 * LARGEST if batch.searching else batch.size
         settings = SamplingSettings(warm_up, 1, base.num_classes, batch_size=batch)
+        if plan.settings is None:
+            passes = Passes(segment, clean, plan.perturbation, settings, None)
+            return _time_passes(passes, warm_up, plan.most_draws)
         collect_votes(segment, clean, plan.perturbation, settings)
         # Every cell takes n of them, and whole batches say what a draw takes.
         n0, n = batch.size, max(1, TIMED_BATCHES // cells) * batch.size
         started = time.monotonic()
         collect_votes(segment, clean, plan.perturbation, replace(settings, n0=n0, n=n))
         return (time.monotonic() - started) / (n0 + n * cells)
+
+
+def _time_passes(passes: Passes, warm_up: int, count: int) -> float:
+    """Seconds per parameter of an enumeration of ``count`` parameters, after some to warm up."""
+
+    def run(most: int) -> int:
+        return sum(len(output) for output in passes.outputs(ESTIMATION, range(min(count, most))))
+
+    run(warm_up)
+    started = time.monotonic()
+    done = run(TIMED_BATCHES * passes.batch_size.size)
+    return (time.monotonic() - started) / done
 
 
 @torch.no_grad()

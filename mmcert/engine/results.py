@@ -17,9 +17,9 @@ from mmcert.visualization import CertifiedVisualizer
 class ResultsWriter:
     """Writes certificates, and draws every so-many-th of them.
 
-    The folder ``certificates`` gets ``NAME.png`` (the labels of an image), ``NAME.npz`` (maps) and
-    ``NAME.json``. The folder ``pictures`` gets the first input, drawn by ``visualizer``, and every
-    ``draw_every``-th after it; 0 draws none.
+    The folder ``certificates`` gets ``NAME.png`` (the labels of an image), ``NAME.npz`` (maps, if
+    there are any) and ``NAME.json``. The folder ``pictures`` gets the first input, drawn by
+    ``visualizer``, and every ``draw_every``-th after it; 0 draws none.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ResultsWriter:
         file = self.certificates / sample.metainfo['name']
         found = certified_maps(sample.to_dict())
         labels = found['cert'].astype(np.uint8)
-        maps: dict[str, Any] = {'radius': found['radius']}
+        maps: dict[str, Any] = {'radius': found['radius']} if 'radius' in found else {}
         if labels.ndim == 2:
             with atomic_writer(f'{file}.png') as stream:
                 stream.write(cv2.imencode('.png', labels)[1].tobytes())
@@ -45,8 +45,9 @@ class ResultsWriter:
         if 'levels' in found:
             maps['level'], *groups = found['levels'].astype(np.uint8)
             maps |= {f'groups{level}': choice for level, choice in enumerate(groups, 1)}
-        with atomic_writer(f'{file}.npz') as stream:
-            np.savez_compressed(stream, **maps)
+        if maps:
+            with atomic_writer(f'{file}.npz') as stream:
+                np.savez_compressed(stream, **maps)
         write_json(f'{file}.json', sample.metainfo['certificate'])
         if self.draw_every and self.written % self.draw_every == 0:
             data = raw.cpu().numpy()

@@ -28,6 +28,12 @@ from mmcert.votes.shards import Shard
 DISTRIBUTE = ('images', 'draws')
 """What the processes of a run may share."""
 
+OF_TESTS = (
+    'tau', 'n0', 'n', 'budget', 'min_gain', 'alpha', 'procedure', 'selection', 'k', 'order',
+    'hierarchy', 'seed',
+)  # fmt: skip
+"""Keys that mean nothing where nothing is drawn."""
+
 SHORTHAND = {'image': 'mmcert.GaussianNoise', 'cloud': 'mmcert.CoordinateNoise'}
 """The perturbation that ``sigma`` alone stands for."""
 
@@ -144,7 +150,13 @@ class SmoothingConfig:
                 f'{", ".join(unknown)}. Legal keys: {", ".join(legal)}.'
             )
         config = cls(**cfg, modality=modality)
-        config.plan()
+        # Not by their values: a default that somebody wrote down would be ignored silently.
+        if config.plan().settings is None and (given := [key for key in OF_TESTS if key in cfg]):
+            raise ValueError(
+                'an enumeration draws nothing and tests nothing: leave '
+                f'{", ".join(given)} out of `smoothing` (`_delete_=True` drops what a base config '
+                'has set)'
+            )
         return config
 
     def plan(self, classes: Sequence[str] | None = None) -> SmoothingPlan:
@@ -158,8 +170,9 @@ class SmoothingConfig:
             )
         shorthand = {'type': SHORTHAND[self.modality], 'sigma': self.sigma}
         perturbation = build(self.perturbation or shorthand)
-        settings = self._settings(perturbation)
-        n, stopping = self._estimation_draws(perturbation)
+        exact = perturbation.enumerated is not None
+        settings = None if exact else self._settings(perturbation)
+        n, stopping = (None, None) if exact else self._estimation_draws(perturbation)
         _check_choice('distribute', self.distribute, DISTRIBUTE)
         if self.shard is not None:
             Shard.parse(self.shard)
@@ -181,7 +194,7 @@ class SmoothingConfig:
             perturbation=perturbation,
             settings=settings,
             sampling=SamplingSettings(
-                n0=self._selection_draws(settings, perturbation),
+                n0=0 if settings is None else self._selection_draws(settings, perturbation),
                 n=n,
                 num_classes=1 if classes is None else len(classes),
                 seed=int(self.seed),

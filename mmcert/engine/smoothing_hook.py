@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -89,10 +88,10 @@ class SmoothingHook(Hook):
 
         sampling = run.sampling(plan)
         identity = run.identity(sampling)
-        guarantee = plan.perturbation.guarantee(plan.settings.tau)
+        guarantee, settings = plan.guarantee(), plan.settings_to_dict()
         # One set of votes answers several attack sets, each in a folder of its own.
         asked = {key: value for key, value in guarantee.extra.items() if key == 'attack'}
-        name = fingerprint({**sampling, **asked, 'settings': asdict(plan.settings)})
+        name = fingerprint({**sampling, **asked, 'settings': settings})
         self.out_dir = Path(config.out_dir or Path(run.work_dir) / 'certified')
         self._writer = ResultsWriter(
             self.out_dir / f'certificates-{name}',
@@ -118,7 +117,6 @@ class SmoothingHook(Hook):
                 'ignore_index': run.ignore_index,
                 **asked,
             }
-            settings = asdict(plan.settings)
             manifest = Manifest.of(shard, sources, sampling=sampling, settings=settings, task=task)
             manifest.begin(store.folder, write=is_main_process())
             self._finish_shard = partial(manifest.finish, store.folder)
@@ -215,5 +213,7 @@ def _aim(plan: SmoothingPlan) -> str:
     if plan.perturbation.per_input_threshold:
         # The threshold of an input, and whether it is proven, is known once the input is loaded.
         return f'{plan.perturbation}, each {word} at the threshold that this takes'
-    claim = plan.perturbation.guarantee(plan.settings.tau).describe()
+    claim = plan.guarantee().describe()
+    if plan.settings is None:
+        return f'to be verified by enumeration: {claim}'
     return f'to be certified with probability {1 - plan.settings.alpha:g} per {word}: {claim}'

@@ -8,7 +8,7 @@ from mmcert.metrics.confusion import ConfusionCounts
 from mmcert.metrics.counts import PackedCounts
 
 COPIED = (
-    'kind', 'components', 'certified', 'n', 'stopped', 'next_look_would_certify',
+    'kind', 'components', 'certified', 'n', 'num_values', 'stopped', 'next_look_would_certify',
     'attack_on_this_input',
 )  # fmt: skip
 """Entries of each certificate that its line of ``images.jsonl`` repeats."""
@@ -34,11 +34,20 @@ class InputResult:
 
     @property
     def draws(self) -> int:
-        """Draws that it took: n estimation draws in each cell of the perturbation."""
+        """Draws that it took: n estimation draws in each cell, or the values of an enumeration."""
         entries = self.certificate
+        if entries['kind'] == 'exact':
+            return entries['num_values']
         return entries['n0'] + entries['n'] * entries.get('num_cells', 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Its rates and what its certificate says of it alone, as JSON values."""
         repeated = {key: self.certificate[key] for key in COPIED if key in self.certificate}
-        return {'name': self.name, **self.counts.rates(), **repeated}
+        exact = self.certificate['kind'] == 'exact'
+        rates = exact_rates(self.counts) if exact else self.counts.rates()
+        return {'name': self.name, **rates, **repeated}
+
+
+def exact_rates(counts: ConfusionCounts) -> dict[str, float]:
+    """The rates of an enumeration: without those of the smoothed model, for there is none."""
+    return {key: rate for key, rate in counts.rates().items() if not key.startswith('smoothed')}

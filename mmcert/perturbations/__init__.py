@@ -34,6 +34,7 @@ from mmcert.perturbations.distributions import (
     Uniform,
     build_distribution,
 )
+from mmcert.perturbations.enumeration import Enumeration
 from mmcert.perturbations.images import (
     BrightnessContrast,
     CyclicTranslation,
@@ -58,6 +59,7 @@ __all__ = [
     'CoordinateNoise',
     'CyclicTranslation',
     'Distribution',
+    'Enumeration',
     'Exponential',
     'FoldedNormal',
     'Gaussian',

@@ -54,9 +54,9 @@ class Guarantee:
         distribution (str): What its draws are, as a formula.
         parameters (Mapping): Its arguments, as JSON values.
         attack_set (str): The attacks as a formula.
-        norm (str): What ``radius`` measures.
-        radius (float): Largest attack.
-        unit (str): Unit of the radius.
+        norm (str | None): What ``radius`` measures; None, as radius and unit, for a finite set.
+        radius (float | None): Largest attack.
+        unit (str | None): Unit of the radius.
         stage (str): Where attack and smoothing act.
         rounding (str): What the smoothed function does first, as part of the theorem.
         moves_labels (bool): Whether components are positions of the content, which moves.
@@ -71,9 +71,9 @@ class Guarantee:
     distribution: str
     parameters: Mapping[str, Any]
     attack_set: str
-    norm: str
-    radius: float
-    unit: str
+    norm: str | None
+    radius: float | None
+    unit: str | None
     stage: str
     rounding: str
     moves_labels: bool
@@ -89,8 +89,12 @@ class Guarantee:
         return f'{self.claim}; {self.stage}'
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON values: the fields, with ``describe()`` and what ``extra`` holds."""
+        """All of it as JSON values: the fields, with ``describe()`` and what ``extra`` holds.
+
+        What is None is left out.
+        """
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {name: value for name, value in values.items() if value is not None}
         del values['claim'], values['extra']
         values['parameters'] = dict(self.parameters)
         return {**values, 'description': self.describe(), **self.extra}
@@ -117,6 +121,10 @@ class Perturbation(ABC):
         num_cells (int): Into how many cells the attack set is cut. A certificate is a conjunction
             over them: a sampler must take the estimation draws of every ``cell`` and count, for
             each component, the fewest hits of any, as mmcert's sampler does.
+        enumerated (torch.Tensor | None): All parameters of a finite set, shape (N, P), where each
+            is to be tried once and nothing is drawn; None where draws are random. A sampler must
+            then ``apply`` them in turn and test nothing, as ``mmcert.sampling.collect_enumerated``
+            does.
         distribution (str): What the draws are, for the guarantee; likewise ``norm``, ``unit``,
             ``stage`` and ``rounding``, see ``Guarantee``.
         component (str): What the guarantee calls a component.
@@ -129,6 +137,7 @@ class Perturbation(ABC):
     moves_labels: bool = False
     per_input_threshold: bool = False
     num_cells: int = 1
+    enumerated: torch.Tensor | None = None
     distribution: str
     norm: str
     unit: str

@@ -102,6 +102,8 @@ def certificate_title(certificate: Mapping[str, Any]) -> str:
     if 'attack_on_this_input' in certificate:
         estimate = ' (an estimate)' * (certificate['kind'] == 'estimate')
         return f'certified, tau {certificate["tau"]:.3f}{estimate}'
+    if certificate.get('kind') == 'exact':
+        return f'verified at {certificate["num_values"]} parameters'
     if certificate.get('norm'):
         return f'certified, {certificate["norm"]} {certificate["radius"]:.3g}'
     return 'certified'

@@ -12,8 +12,10 @@ from typing import Any
 from mmcert.certify.dataset import DatasetStatement, dataset_statement
 from mmcert.files import write_json, write_json_lines
 from mmcert.metrics.confusion import ConfusionCounts, total
-from mmcert.metrics.results import InputResult
+from mmcert.metrics.results import InputResult, exact_rates
 from mmcert.report.tables import (
+    COLUMNS,
+    EXACT_COLUMNS,
     class_table,
     level_table,
     reference_table,
@@ -53,16 +55,25 @@ class Summary:
         return any(result.certificate['kind'] == 'estimate' for result in self.results)
 
     @property
+    def exact(self) -> bool:
+        """Whether nothing was drawn or tested: the base model is certified by enumeration."""
+        return all(result.certificate['kind'] == 'exact' for result in self.results)
+
+    @property
     def draws(self) -> list[int]:
         """Draws that each input took."""
         return [result.draws for result in self.results]
 
     @cached_property
     def rates(self) -> dict[str, float]:
-        """The rates over all inputs, their ``radius`` if they share it, and the mean ``draws``."""
+        """The rates over all inputs, their ``radius`` if they share it, and the mean ``draws``.
+
+        Of an enumeration there is no smoothed model, and ``draws`` are the parameters.
+        """
         shared = self.certificate
+        rates = exact_rates(self.counts) if self.exact else self.counts.rates()
         radius = {'radius': shared['radius']} if 'radius' in shared else {}
-        return {**self.counts.rates(), **radius, 'draws': sum(self.draws) / len(self.results)}
+        return {**rates, **radius, 'draws': sum(self.draws) / len(self.results)}
 
     @property
     def all_inputs(self) -> DatasetStatement:
@@ -84,7 +95,7 @@ class Summary:
             'per_class': counts.per_class(),
             'regions': counts.by_region(),
             'classes': list(self.classes),
-            **({} if self.estimated else {'all_images': self.all_inputs.to_dict()}),
+            **({} if self.estimated or self.exact else {'all_images': self.all_inputs.to_dict()}),
         }
 
     def describe(self) -> str:
@@ -95,7 +106,7 @@ class Summary:
             class_table(counts, self.classes or [str(index) for index in range(self.num_classes)]),
             region_table(counts),
             level_table(counts),
-            result_table([{**self.certificate, **rates}]),
+            result_table([{**self.certificate, **rates}], EXACT_COLUMNS if self.exact else COLUMNS),
             reference_table(rates),
             self._tested_tau(),
             self._looks(),
@@ -111,6 +122,10 @@ class Summary:
         if self.estimated:
             # The draws are counted as for a certificate, but at a threshold that may be too low.
             claim = f'estimated results of {inputs}, without proof: '
+        elif self.exact:
+            claim = (
+                f'certified results of {inputs}, verified by enumeration, without draws or alpha: '
+            )
         else:
             name, but = 'certificates', ''
             if counts.allowance:
@@ -169,8 +184,8 @@ class Summary:
         )
 
     def _together(self) -> str:
-        """What holds for all inputs at once; nothing for estimates."""
-        if self.estimated:
+        """What holds for all inputs at once; nothing for estimates and what holds anyhow."""
+        if self.estimated or self.exact:
             return ''
         shared, together = self.certificate, self.all_inputs
         return (

@@ -23,10 +23,20 @@ COLUMNS = {
 }
 """Columns of the table of certified rates, and their headings."""
 
+OF_TESTS = ('procedure', 'selection', 'k', 'tau', 'alpha', 'radius')
+"""Columns that an enumeration has no values for."""
 
-def result_table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The table of certified rates: a row for each ``rows``, with the keys of ``COLUMNS``."""
-    return _table(COLUMNS.values(), ([row.get(key) for key in COLUMNS] for row in rows))
+EXACT_COLUMNS = {
+    'kind': 'kind',
+    'num_values': 'parameters',
+    **{key: heading for key, heading in COLUMNS.items() if key not in OF_TESTS},
+}
+"""The columns of an enumeration."""
+
+
+def result_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str] = COLUMNS) -> str:
+    """The table of certified rates: a row for each ``rows``, with the keys of ``columns``."""
+    return _table(columns.values(), ([row.get(key) for key in columns] for row in rows))
 
 
 def reference_table(rates: Mapping[str, float]) -> str:

@@ -2,7 +2,7 @@
 
 from mmcert.sampling.batching import BatchSize
 from mmcert.sampling.checkpoint import Checkpoint, Checkpointer
-from mmcert.sampling.collect import collect_looks, collect_votes
+from mmcert.sampling.collect import collect_enumerated, collect_looks, collect_votes
 from mmcert.sampling.draws import draw_seed, input_digest
 from mmcert.sampling.logit_maps import LogitMaps
 from mmcert.sampling.outputs import SegmentorOutputError
@@ -17,6 +17,7 @@ __all__ = [
     'ProcessGroup',
     'SamplingSettings',
     'SegmentorOutputError',
+    'collect_enumerated',
     'collect_looks',
     'collect_votes',
     'draw_seed',

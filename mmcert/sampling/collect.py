@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-from mmcert.certify.checks import check_draws
+from mmcert.certify.checks import check_draws, check_integers
 from mmcert.certify.votes import Votes
 from mmcert.perturbations.base import Perturbation
 from mmcert.sampling.checkpoint import Checkpoint, Checkpointer
@@ -141,6 +143,57 @@ def collect_looks(
     return votes
 
 
+@torch.no_grad()
+def collect_enumerated(
+    segment: Segment,
+    inputs: torch.Tensor,
+    perturbation: Perturbation,
+    settings: SamplingSettings,
+    *,
+    clean: ArrayLike,
+    digest: bytes | None = None,
+    on_draws: Callable[[int], None] | None = None,
+    checkpointer: Checkpointer | None = None,
+    processes: ProcessGroup | None = None,
+) -> Votes:
+    """Counts at how many parameters of a finite set the base model keeps its clean class.
+
+    Nothing is drawn: number j is the j-th parameter of ``perturbation.enumerated``, each counts
+    once, and the seed does not matter. ``clean`` are the base model's labels of the clean input, in
+    the shape of its label maps. The other arguments are those of ``collect_votes``; the ``n`` and
+    ``n0`` of the settings do not matter.
+
+    Returns:
+        Votes: Votes of an enumeration, for ``certify_enumerated``.
+
+    Raises:
+        ValueError: If the perturbation draws at random, groups are given, or as for
+            ``collect_votes``.
+
+    Examples:
+        >>> from mmcert.perturbations import Enumeration
+        >>> def bright(images):  # Labels a pixel by whether it is brighter than 1/2.
+        ...     return (torch.stack(images)[:, 0] > 0.5).long()
+        >>> image = torch.tensor([[[0.1, 0.3, 0.9]]])
+        >>> brighter = Enumeration('brightness', values=[-0.3, 0.1, 0.3])
+        >>> settings = SamplingSettings(n0=0, n=None, num_classes=2)
+        >>> votes = collect_enumerated(bright, image, brighter, settings, clean=bright([image])[0])
+        >>> votes.guess.tolist(), votes.hits.tolist()
+        ([[0, 0, 1]], [[3, 2, 3]])
+    """
+    if perturbation.enumerated is None:
+        raise ValueError(f'{perturbation!r} draws at random: its votes are for collect_votes')
+    if settings.groups:
+        raise ValueError('groups are not counted for an enumeration')
+    passes = Passes(segment, inputs, perturbation, settings, digest)
+    sampler = Sampler(passes, on_draws, checkpointer, processes)
+    guess = check_integers(clean, 'clean')
+    counted = sampler.estimate(
+        Votes(guess, np.zeros_like(guess), 1, 0), 0, len(perturbation.enumerated)
+    )
+    return replace(counted, enumerated=True)
+
+
 class Sampler:
     """Counts the draws of one input, with checkpoints and other processes around the counting."""
 
@@ -201,6 +254,11 @@ class Sampler:
         return replace(classes, group_votes=tuple(by_group))
 
     def _class_counts(self, stage: int, draws: int) -> ClassCounts:
+        if self.passes.perturbation.enumerated is not None:
+            raise ValueError(
+                f'{self.passes.perturbation!r} draws nothing that could choose a class: count it '
+                'with collect_enumerated'
+            )
         shared = self.processes.size > 1
         counter = ClassCounts(stage, draws, self.settings, self.passes.device, shared=shared)
         self._count(counter)

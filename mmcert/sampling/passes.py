@@ -98,7 +98,10 @@ class Passes:
         queued before the pass that needs them. On the CPU, threads that make draws while the model
         computes cost the model more than they save.
         """
-        parameters = perturbation.draw(self.inputs, self._generators(stage, indices))
+        if perturbation.enumerated is None:
+            parameters = perturbation.draw(self.inputs, self._generators(stage, indices))
+        else:
+            parameters = perturbation.enumerated[indices.start : indices.stop].to(self.device)
         perturbed = list(perturbation.apply(self.inputs, parameters))
         if not perturbation.moves_labels:
             # Nothing reads them any more, and the model may need the memory.

@@ -16,7 +16,8 @@ class SamplingSettings:
 
     Attributes:
         n0 (int): Number of selection draws. With 0 the estimation draws choose the guess as well.
-        n (int | None): Number of estimation draws, at least 1; None where looks decide.
+        n (int | None): Number of estimation draws, at least 1; None where looks decide, or nothing
+            is drawn: an enumeration has n0 = 0 and n = None.
         num_classes (int): Number of classes C; labels lie in [0, C).
         seed (int): Seed of the run.
         batch_size (int | str | BatchSize): Inputs per call of the base model, at least 1, or

@@ -28,7 +28,7 @@ from mmcert.votes.shards import (
 from mmcert.votes.store import differences, fingerprint
 
 COMPARED = (
-    'alpha', 'procedure', 'selection', 'k', 'n0', 'n', 'components', 'certified',
+    'alpha', 'procedure', 'selection', 'k', 'n0', 'n', 'num_values', 'components', 'certified',
     'certified_by_level',
 )  # fmt: skip
 """Entries of a certificate that must come out of its votes as the job wrote them."""
@@ -142,7 +142,9 @@ class Merger:
         return results
 
     @cached_property
-    def _settings(self) -> CertifySettings:
+    def _settings(self) -> CertifySettings | None:
+        if not self.manifests[0].settings:
+            return None  # An enumeration has none.
         try:
             return CertifySettings(**self.manifests[0].settings)
         except TypeError as error:
@@ -165,7 +167,7 @@ class Merger:
         """Certifies the votes of an image anew and counts, with what is wrong with them."""
         certificate = image['certificate']
         # Where the attack set gives each image a threshold of its own, its certificate has it.
-        settings = replace(self._settings, tau=certificate['tau'])
+        settings = self._settings and replace(self._settings, tau=certificate['tau'])
         found: list[Certificate] = []
         (counts,) = evaluate([record], [settings], self._task, lambda _, __, one: found.append(one))
         ours, theirs = (

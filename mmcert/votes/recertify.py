@@ -32,7 +32,7 @@ class Task:
 
 def evaluate(
     records: Iterable[VotesRecord],
-    settings: Sequence[CertifySettings],
+    settings: Sequence[CertifySettings | None],
     task: Task,
     on_certificate: Callable[[int, VotesRecord, Certificate], None] | None = None,
 ) -> list[ConfusionCounts]:
@@ -52,7 +52,8 @@ def evaluate(
 
     Args:
         records (Iterable[VotesRecord]): One per image.
-        settings (Sequence[CertifySettings]): Combinations to answer.
+        settings (Sequence[CertifySettings | None]): Combinations to answer; None for votes of an
+            enumeration.
         task (Task): What the labels mean.
         on_certificate (Callable | None): Called with the index of the settings, the record and its
             certificate, for what the counts do not tell.
@@ -77,7 +78,7 @@ def evaluate(
         orders: dict[tuple[str, str], ComponentOrder] = {}
         for index, one in enumerate(settings):
             order = None
-            if one.rule.takes_order:
+            if one is not None and one.rule.takes_order:
                 key = (settle_votes(record.votes, one).selection, one.order)
                 if key not in orders:
                     orders[key] = component_order(record.votes, one, record.margin)

@@ -80,7 +80,7 @@ class VotesRecord:
 
     def certify(
         self,
-        settings: CertifySettings,
+        settings: CertifySettings | None,
         hierarchy: Hierarchy | None = None,
         *,
         order: ComponentOrder | None = None,
@@ -120,6 +120,8 @@ def save_votes(path: str | os.PathLike[str], record: VotesRecord) -> None:
     narrowed = {'label': record.label, 'base': record.base, 'margin': record.margin}
     if record.grid is not None:
         narrowed |= vars(record.grid)
+    if votes.enumerated:
+        arrays['enumerated'] = np.True_
     for level, of in enumerate((votes, *votes.group_votes)):
         counts = {'guess': of.guess, 'hits': of.hits, 'selection_hits': of.selection_hits}
         counts |= {f'hits-look{index}': hits for index, hits in enumerate(of.history)}
@@ -182,6 +184,7 @@ def _read_level(data: Mapping[str, NDArray[np.integer]], level: int) -> Votes:
         selection_hits=data.get(f'selection_hits-level{level}'),
         looks=looks,
         history=tuple(data[f'hits-look{index}-level{level}'] for index in range(len(looks) - 1)),
+        enumerated='enumerated' in data,
     )
 
 

@@ -90,7 +90,7 @@ class Manifest:
         sources (Sequence[str]): Names of the image files of the shard, without folder and ending,
             in order; empty text where the data set does not tell.
         sampling (Mapping): What determines the votes, as in a ``VotesStore``.
-        settings (Mapping): The ``CertifySettings``, as JSON values.
+        settings (Mapping): The ``CertifySettings``, as JSON values; empty for an enumeration.
         task (Mapping): ``num_classes``, ``classes`` (their names), ``ignore_index``, and the
             ``attack`` where there is one.
         images (Sequence[Mapping] | None): ``name`` and ``certificate`` of each image, in order;
@@ -137,10 +137,13 @@ class Manifest:
         mappings = self.sampling, self.settings, self.task
         if not (set(map(type, mappings)) == {dict} and {str}.issuperset(map(type, self.sources))):
             raise TypeError('a value is of another type')
+        needed = ['input', 'certified', 'component_type', 'model']
+        # An enumeration has neither settings nor thresholds.
+        needed += ['tau'] * bool(self.settings)
         for fields, keys in (
             (self.task, ('num_classes', 'classes', 'ignore_index')),
             *(
-                (image['certificate'], ('input', 'tau', 'certified', 'component_type', 'model'))
+                (image['certificate'], needed)
                 for image in self.images or ()
                 if isinstance(image['name'], str)
             ),

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from mmcert.certifier import CertificationPlan, Certifier
 from mmcert.certify import CertifySettings, Hierarchy
 from mmcert.certify.planning import StoppingRule
-from mmcert.perturbations import GaussianNoise
+from mmcert.perturbations import Enumeration, GaussianNoise
 from mmcert.sampling import LogitMaps, ProcessGroup, SamplingSettings
 from mmcert.sampling.process_group import ProcessGroupError
 from tests.forks import KILLED, Job
@@ -41,6 +41,12 @@ PLANS = {
     'levels': plan_of(hierarchy=LEVELS),
     'same-draws': plan_of(n0=0, n=130),
     'looks': plan_of(n=None, stopping=StoppingRule(900, 0.0)),
+    'enumeration': CertificationPlan(
+        Enumeration('rotation', torch.linspace(-3, 3, 151)),
+        None,
+        SamplingSettings(n0=0, n=None, num_classes=3, batch_size=7),
+        save_seconds=0.02,
+    ),
 }
 
 

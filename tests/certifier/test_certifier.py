@@ -1,17 +1,20 @@
 """Certification of a plain PyTorch model, without any framework."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from mmcert.attacks import exhaustive
 from mmcert.certifier import CertificationPlan, Certifier, UnrepeatableModelError, weights_digest
 from mmcert.certify import CertifySettings, Hierarchy, InfeasiblePlanError
 from mmcert.certify.planning import StoppingRule
-from mmcert.perturbations import GaussianNoise, SlicedTransformation
+from mmcert.perturbations import Enumeration, GaussianNoise, SlicedTransformation
 from mmcert.report.pictures import certificate_picture
-from mmcert.sampling import LogitMaps, SamplingSettings, collect_votes
+from mmcert.sampling import LogitMaps, SamplingSettings, collect_enumerated, collect_votes
+from mmcert.transformations import build
 from mmcert.votes import FingerprintError, VotesFileError, VotesStore, read_folder
 from mmcert.votes.recertify import Task, evaluate
 
@@ -310,3 +313,122 @@ def test_plans_and_class_numbers_are_checked():
     many = SamplingSettings(n0=1, n=1, num_classes=255)
     with pytest.raises(ValueError, match='255 classes'):
         Certifier(CertificationPlan(NOISE, CertifySettings(0.6, 0.01), many))
+
+
+# --- enumeration ---
+
+TURNS = [-6.0, -2.5, 1.0, 4.0, 7.0]
+
+
+def enumeration(values=TURNS, transformation='rotation', batch_size=3, **options):
+    sampling = SamplingSettings(n0=0, n=None, num_classes=3, batch_size=batch_size)
+    return CertificationPlan(Enumeration(transformation, values), None, sampling, **options)
+
+
+@pytest.mark.parametrize(
+    ('transformation', 'values'),
+    [
+        ('rotation', TURNS),
+        ({'type': 'translation', 'padding': 'cyclic'}, [[1, 2], [0.3, -1.4]]),
+        ('defocus_blur', [1, 2, 3]),
+        ('jpeg', [60, 20]),
+    ],
+)
+def test_enumeration_certifies_what_exhaustive_search_finds_robust(
+    model, image, transformation, values
+):
+    segment = segment_of(model)
+    clean = segment([image])[0]
+    found = exhaustive(
+        lambda attacked: segment([attacked.float()])[0],
+        image.double(),
+        build(transformation),
+        values,
+        clean,
+    )
+    result = Certifier(enumeration(values, transformation)).certify(segment, image)
+    certified = result.certificate.certified
+    assert 0 < certified.mean() < 1
+    assert (certified == found.robust.numpy()).all()
+    assert (result.maps['cert'] == np.where(certified, clean, 254)).all()
+    assert (result.maps['pred'] == clean.numpy()).all() and 'radius' not in result.maps
+
+
+def test_an_enumeration_runs_the_model_once_for_each_parameter(model, image):
+    log = []
+    plan = enumeration(batch_size=1)
+    result = Certifier(plan).certify(segment_of(model, log), image)
+    # The clean image, two passes that must agree, and the set.
+    assert len(log) == 1 + 2 + len(TURNS)
+    assert plan.most_draws == result.votes.n == len(TURNS) and result.votes.n0 == 0
+    assert plan.describe() == '5 parameters per input, each tried once'
+
+
+def test_an_exact_certificate_speaks_of_no_test(model, image):
+    result = Certifier(enumeration()).certify(segment_of(model), image)
+    values = result.to_dict()
+    assert (values['kind'], values['confidence'], values['num_values']) == ('exact', 1.0, 5)
+    assert json.loads(json.dumps(values)) == values
+    tests = {'tau', 'alpha', 'procedure', 'selection', 'radius', 'joint_radius', 'seed', 'n', 'n0'}
+    assert not tests & values.keys()
+    assert 'random numbers' not in values['arithmetic']
+    with pytest.raises(ValueError, match='no radius'):
+        _ = result.joint_radii
+    with pytest.raises(ValueError, match='no radius'):
+        _ = result.joint_selection
+
+
+def test_neither_seed_nor_batches_change_an_enumeration(model, image, tmp_path):
+    votes = []
+    for batch_size, seed in ((1, 0), (2, 1), (64, 2)):
+        plan = enumeration(batch_size=batch_size)
+        plan = replace(plan, sampling=replace(plan.sampling, seed=seed))
+        store = plan.open_store(tmp_path / str(seed), 'w')
+        Certifier(plan, store=store).certify(segment_of(model), image)
+        (file,) = (tmp_path / str(seed)).glob('*.npz')
+        votes.append(file.read_bytes())
+    assert votes[0] == votes[1] == votes[2]
+
+
+def test_an_enumeration_is_found_again_and_goes_on_where_it_stopped(model, image, tmp_path):
+    plan = enumeration(np.linspace(-5, 5, 40), save_seconds=0.0)
+    whole = Certifier(plan).certify(segment_of(model), image)
+    store, left = plan.open_store(tmp_path, 'w'), [9]
+
+    def broken(images):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return segment_of(model)(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        Certifier(plan, store=store).certify(broken, image)
+    log = []
+    again = Certifier(plan, store=store).certify(segment_of(model, log), image)
+    assert (again.votes.hits == whole.votes.hits).all()
+    assert sum(log[5:]) < 40
+    log.clear()
+    third = Certifier(plan, store=store).certify(segment_of(model, log), image)
+    assert log == [] and third.votes.enumerated
+    assert third.to_dict() == again.to_dict()
+    with pytest.raises(FingerprintError, match='perturbation'):
+        Certifier(enumeration(), store=store)
+
+
+def test_plans_of_draws_and_of_enumerations_do_not_mix(model, image):
+    plan = enumeration()
+    for change in (
+        {'settings': CertifySettings(0.6, 0.01)},
+        {'sampling': SamplingSettings(n0=0, n=5, num_classes=3)},
+        {'sampling': SamplingSettings(n0=3, n=None, num_classes=3)},
+        {'hierarchy': LEVELS},
+        {'stopping': StoppingRule(100)},
+    ):
+        with pytest.raises(ValueError, match='tries every parameter of its set and tests nothing'):
+            replace(plan, **change)
+    with pytest.raises(ValueError, match='draws at random: settings are needed'):
+        replace(plan_of(), settings=None)
+    with pytest.raises(ValueError, match='collect_enumerated'):
+        collect_votes(segment_of(model), image, plan.perturbation, plan_of().sampling)
+    with pytest.raises(ValueError, match='draws at random'):
+        collect_enumerated(segment_of(model), image, NOISE, plan.sampling, clean=image[0] > 0)

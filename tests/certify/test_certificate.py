@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from mmcert.certify import ABSTAIN_LABEL, Votes, certify
+from mmcert.certify import (
+    ABSTAIN_LABEL,
+    CertifySettings,
+    Votes,
+    certify,
+    certify_enumerated,
+    certify_votes,
+    joint_radii,
+)
 
 
 def votes(hits, n=100, guess=None, n0=10):
@@ -87,3 +95,46 @@ def test_an_order_is_accepted_and_changes_nothing_for_symmetric_procedures():
     plain = certify(votes([100, 90]), tau=0.75, alpha=1e-3).certified
     ordered = certify(votes([100, 90]), tau=0.75, alpha=1e-3, order=[1, 0]).certified
     np.testing.assert_array_equal(plain, ordered)
+
+
+def test_an_enumeration_certifies_what_agreed_at_every_parameter():
+    hits = np.array([[3, 2], [0, 3]])
+    enumerated = Votes(np.array([[5, 6], [7, 8]]), hits, n=3, n0=0, enumerated=True)
+    certificate = certify_enumerated(enumerated)
+    assert certificate.label_map().tolist() == [[5, ABSTAIN_LABEL], [ABSTAIN_LABEL, 8]]
+    assert certificate.to_dict() == {
+        'kind': 'exact',
+        'promise': 'no certificate of this input is wrong',
+        'confidence': 1.0,
+        'k': 1,
+        'num_values': 3,
+        'components': 4,
+        'certified': 2,
+    }
+    assert (certify_votes(enumerated, None).certified == certificate.certified).all()
+
+
+def test_draws_are_never_certified_without_a_test_nor_enumerations_with_one():
+    unanimous = votes([100])
+    for method in (certify_enumerated, lambda votes: certify_votes(votes, None)):
+        with pytest.raises(ValueError, match='random draws, which prove nothing without a test'):
+            method(unanimous)
+    enumerated = Votes(np.zeros(1, dtype=int), np.array([100]), 100, 0, enumerated=True)
+    settings = CertifySettings(0.75, 1e-3)
+    for refused in (
+        lambda: certify_votes(enumerated, settings),
+        lambda: certify(enumerated, tau=0.75, alpha=1e-3, procedure='holm', selection='holdout'),
+        lambda: joint_radii(enumerated, alpha=1e-3, radius=lambda tau: tau),
+    ):
+        with pytest.raises(ValueError, match='of an enumeration, where nothing was drawn'):
+            refused()
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [dict(n0=1), dict(selection_hits=np.array([0])), dict(looks=(3,)), dict(group_votes=(1,))],
+)
+def test_an_enumeration_has_nothing_that_only_draws_have(fields):
+    given = dict(guess=np.array([0]), hits=np.array([1]), n=3, n0=0, enumerated=True) | fields
+    with pytest.raises(ValueError, match='no selection draws, looks or groups'):
+        Votes(**given)

@@ -45,6 +45,21 @@ def test_only_what_all_certificates_share_is_stated_of_all():
     assert 'tested at 0.5449 to 0.5500' in summary.describe()
 
 
+def test_an_enumeration_speaks_of_no_draws():
+    exact = {'kind': 'exact', 'num_values': 7, 'input_type': 'image', 'component_type': 'pixel',
+             'certified_space': 'the original image', 'description': 'words'}  # fmt: skip
+    found = [InputResult(result.name, exact, result.counts) for result in results('ab')]
+    summary = Summary(found, num_classes=2)
+    text = summary.describe()
+    assert text.startswith('certified results of 2 images, verified by enumeration, without draws')
+    for word in ('probability', 'tau', 'procedure', 'radius', 'smoothed'):
+        assert word not in text, word
+    values = summary.to_dict()
+    assert 'all_images' not in values and values['rates']['draws'] == 7
+    assert 'smoothed_aAcc' not in values['rates']
+    assert 'smoothed_aAcc' not in found[0].to_dict()
+
+
 def test_one_estimate_makes_all_of_it_an_estimate():
     summary = Summary([*results('a'), *results('b', kind='estimate')], num_classes=2)
     assert 'all_images' not in summary.to_dict()

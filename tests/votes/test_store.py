@@ -1,6 +1,7 @@
 import hashlib
 import os
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,6 +37,16 @@ def test_a_record_comes_back_as_it_was(tmp_path):
     np.testing.assert_array_equal(read.label, written.label)
     np.testing.assert_array_equal(read.base, written.base)
     assert (read.votes.n, read.votes.n0, read.meta) == (100, 10, {'name': 'image'})
+
+
+def test_votes_of_an_enumeration_say_so(tmp_path):
+    votes = Votes(np.array([1, 0]), np.array([3, 2]), n=3, n0=0)
+    for enumerated in (False, True):
+        saved = replace(votes, enumerated=enumerated)
+        save_votes(tmp_path / 'a.npz', VotesRecord(saved, {}))
+        assert load_votes(tmp_path / 'a.npz').votes.enumerated is enumerated
+        # Files of draws are as they always were.
+        assert ('enumerated' in np.load(tmp_path / 'a.npz')) is enumerated
 
 
 def test_labels_keep_their_sign(tmp_path):
