@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -104,13 +105,111 @@ def procedures() -> str:
     return re.sub(r'docs/theory/([\w-]+)\.md', r'[proof](../theory/\1.md)', '\n'.join(rows))
 
 
-TABLES = {'smoothing.md': smoothing_keys, 'procedures.md': procedures}
-"""The pages of ``docs/reference`` with a table from the package, and what makes it."""
+def attack_sets() -> str:
+    """The table of what happens to a camera, by an example, with the attack sets that it means."""
+    from mmcert.transformations.camera import Camera, brightened, exposed, vibrated
+
+    camera = Camera(focal_mm=6, f_number=2, sensor_mm=6.93, width_px=240)
+    turn, swept, step = camera.turned, camera.turned(vibrated(0.1, 50, 1 / 100)), 1 / 3
+    rows: list[tuple[str, str, str, list[float] | list[list[float]]]] = [
+        ('the camera rolls by 1 degree', 'angle', 'rotation', [-1, 1]),
+        (
+            'it pitches by 0.5 degrees',
+            'dy = f tan(angle)',
+            'translation',
+            [[0, -turn(0.5)], [0, turn(0.5)]],
+        ),
+        (
+            'it yaws by 0.5 degrees',
+            'dx = f tan(angle)',
+            'translation',
+            [[-turn(0.5), 0], [turn(0.5), 0]],
+        ),
+        (
+            'the lens zooms from 6 to 6.3 mm',
+            "f' / f",
+            'scaling',
+            [camera.zoomed(6.3)],
+        ),
+        (
+            'the camera is 0.2 m nearer to what was 10 m away',
+            'd / (d - 0.2)',
+            'scaling',
+            [camera.approached(0.2, 10)],
+        ),
+        (
+            'the lens is focused at 0.3 m, the scene 20 m away',
+            'half of f² / N · \\|1/s - 1/d\\| / (1 - f/s)',
+            'defocus_blur',
+            [camera.defocus_radius(20, focused=0.3)],
+        ),
+        (
+            'the mount vibrates up and down by 0.1 degrees at 50 Hz, 1/100 s',
+            'f tan(2 a sin(pi · hertz · t))',
+            'motion_blur',
+            [[swept, 90]],
+        ),
+        (
+            'the camera yaws at 30 degrees per second, 1/60 s',
+            'f tan(speed · t)',
+            'motion_blur',
+            [[turn(30 / 60), 0]],
+        ),
+        (
+            'an object 10 m away crosses at 10 m/s, 1/100 s',
+            'f v t / d',
+            'motion_blur',
+            [[camera.passed(10 / 100, 10), 0]],
+        ),
+        (
+            'the camera rolls at 60 degrees per second, 1/60 s',
+            'speed · t / 2, to either side',
+            'rotational_blur',
+            [60 / 60 / 2],
+        ),
+        (
+            'it drives at 30 m/s towards what is 10 m away, 1/60 s',
+            'd / (d - v t)',
+            'zoom_blur',
+            [camera.approached(30 / 60, 10)],
+        ),
+        (
+            'exposure is off by 1/3 stop (EV), to either side',
+            'log_factor = EV ln 2 / gamma, pivot zero',
+            'contrast',
+            [exposed(-step), exposed(step)],
+        ),
+        (
+            'the same, matched at a medium grey',
+            '0.18^(1/gamma) (2^(EV/gamma) - 1)',
+            'brightness',
+            [brightened(-step), brightened(step)],
+        ),
+        ('the black level is off by 8 of 255', 'levels / 255', 'brightness', [-8 / 255, 8 / 255]),
+        ('images are encoded with gamma 2.4 in place of 2.2', 'old / new', 'gamma', [2.2 / 2.4]),
+    ]
+    lines = [
+        '| what happens | parameter | `transformation` | `values` |',
+        '| --- | --- | --- | --- |',
+    ]
+    for what, formula, transformation, values in rows:
+        shown = json.dumps(values, default=float).replace('"', '')
+        shown = re.sub(r'-?\d+\.\d+', lambda number: f'{float(number[0]):.3g}', shown)
+        lines.append(f'| {what} | {formula} | `{transformation}` | `{shown}` |')
+    return '\n'.join(lines)
+
+
+TABLES = {
+    'reference/smoothing.md': smoothing_keys,
+    'reference/procedures.md': procedures,
+    'how-to/attack-sets.md': attack_sets,
+}
+"""The pages with a table from the package, and what makes it."""
 
 
 def with_table(name: str) -> str:
     """A page with its table as the package has it today."""
-    text = (DOCS / 'reference' / name).read_text()
+    text = (DOCS / name).read_text()
     begin, end = '<!-- from the package: begin -->\n', '\n<!-- from the package: end -->'
     before, after = text.partition(begin)[0], text.partition(end)[2]
     return before + begin + TABLES[name]() + end + after
@@ -119,7 +218,7 @@ def with_table(name: str) -> str:
 def write_tables() -> None:
     """Brings the tables up to date."""
     for name in TABLES:
-        _write(DOCS / 'reference' / name, with_table(name))
+        _write(DOCS / name, with_table(name))
 
 
 def attributes(docstring: str) -> dict[str, str]:

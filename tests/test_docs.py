@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmcert.compat import enable_mmcv_lite
+from mmcert.perturbations import Enumeration
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / 'docs'
@@ -121,11 +123,24 @@ def site_pages():
     return module
 
 
-@pytest.mark.parametrize('page', ['smoothing.md', 'procedures.md'])
-def test_tables_of_the_reference_are_those_of_the_package(site_pages, page):
+@pytest.mark.parametrize(
+    'page', ['reference/smoothing.md', 'reference/procedures.md', 'how-to/attack-sets.md']
+)
+def test_tables_of_pages_are_those_of_the_package(site_pages, page):
     enable_mmcv_lite()
-    assert set(site_pages.TABLES) == {'smoothing.md', 'procedures.md'}
-    assert site_pages.with_table(page) == (DOCS / 'reference' / page).read_text(), '`make docs`'
+    assert page in site_pages.TABLES and len(site_pages.TABLES) == 3
+    assert site_pages.with_table(page) == (DOCS / page).read_text(), '`make docs`'
+
+
+def test_the_attack_sets_of_the_guide_are_legal(site_pages):
+    rows = re.findall(r'^.*\| `(\w+)` \| `(\[.*\])` \|$', site_pages.attack_sets(), re.MULTILINE)
+    assert len(rows) == site_pages.attack_sets().count('\n') - 1
+    for transformation, values in rows:
+        enumeration = Enumeration(transformation, ast.literal_eval(values))
+        # Each of them does something to an image.
+        image = torch.rand(3, 180, 240, generator=torch.Generator().manual_seed(0))
+        for attacked in enumeration.apply(image, enumeration.enumerated):
+            assert (attacked - image).abs().max() > 0.01, transformation
 
 
 def test_all_keys_of_smoothing_are_in_the_reference(site_pages):
