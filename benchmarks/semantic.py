@@ -47,7 +47,7 @@ def main() -> int:
     import semantic_study
 
     names = [f'gsmooth-{name}' for name in semantic_study.SURROGATES]
-    names += [f'direct-{name}' for name in semantic_study.DIRECT + semantic_study.SLICED]
+    names += [f'direct-{name}' for name in semantic_study.DIRECT]
     chosen = [name for name in names if args.only is None or name in args.only]
     study = semantic_study.Study(args.work_dirs, args.images)
     for step in [] if args.gather else args.steps:

@@ -40,8 +40,8 @@ from mmcert.perturbations import (  # noqa: E402
     GaussianBlur,
     GaussianNoise,
     Perturbation,
-    SlicedTransformation,
     SurrogateTransform,
+    TransformationCells,
     build_distribution,
 )
 from mmcert.report.pictures import paint  # noqa: E402
@@ -66,8 +66,12 @@ SURROGATES = (
 """Transformations with a surrogate; the first is the one that the others start from."""
 DIRECT = ('gaussian-blur', 'brightness-contrast', 'translation')
 """Those that are certified directly."""
-SLICED = ('rotation', 'scaling')
-"""Those that are certified by slices: every slice takes n draws, an hour for 30 images."""
+CELLS = (
+    'defocus-blur', 'rotational-blur', 'zoom-blur', 'gaussian-blur', 'motion-blur', 'pixelate',
+    'jpeg', 'brightness', 'contrast', 'rotation', 'scaling',
+)  # fmt: skip
+"""Those that are certified by cells, all with one base model; see ``cells.py``."""
+CELLS_MODEL = 'noise-pooled8-s0.1_fast-scnn_camvid-180x240'
 VANILLA = 'vanilla-1.2k_fast-scnn_camvid-180x240'
 TEST_IMAGES = 233
 ATTACK_DRAWS, SURE_DRAWS = 64, 1000
@@ -132,11 +136,16 @@ class Study:
 
     def train(self, name: str) -> None:
         """The models that a config needs, and its own."""
+        kind, _, transformation = name.partition('-')
+        if kind == 'cells':
+            for config in (VANILLA, CELLS_MODEL):
+                if not self.checkpoint(config).exists():
+                    run_tool('train', CONFIGS / f'{config}.py', '--resume')
+            return
         if name != f'gsmooth-{SURROGATES[0]}':
             self.train(f'gsmooth-{SURROGATES[0]}')
         if not self.checkpoint(VANILLA).exists():
             run_tool('train', CONFIGS / f'{VANILLA}.py')
-        kind, _, transformation = name.partition('-')
         if kind == 'gsmooth':
             folder = self.surrogate(transformation)
             if not (folder / 'surrogate.pth').exists():
@@ -145,11 +154,13 @@ class Study:
         if not self.checkpoint(full_name(name)).exists():
             run_tool('train', CONFIGS / f'{full_name(name)}.py', '--resume')
 
-    def certify(self, name: str) -> None:
-        """Votes, certificates and pictures of the test images."""
-        folder = self.folder(name)
+    def certify(self, name: str, *options: str) -> None:
+        """Votes, certificates and pictures of the test images, under further options maybe."""
+        pairs = (option.split('=') for option in options)
+        suffixes = (f'-{key.rpartition(".")[2]}{value}' for key, value in pairs)
+        folder = self.folder(name + ''.join(suffixes))
         if not (folder / 'certified' / 'summary.json').exists():
-            self.test(name, folder)
+            self.test(name, folder, *options)
 
     def test(self, name: str, folder: Path, *options: str) -> None:
         """Runs the test tool on the chosen images."""
@@ -289,7 +300,9 @@ class Study:
 
     def pictures(self) -> None:
         """The pictures of the docs, of what was certified and attacked."""
-        for kind, transformations in (('gsmooth', SURROGATES), ('direct', DIRECT + SLICED)):
+        for kind, transformations in (
+            ('gsmooth', SURROGATES), ('direct', DIRECT), ('cells', CELLS),
+        ):  # fmt: skip
             names = [f'{kind}-{transformation}' for transformation in transformations]
             rows = [self.picture(n) for n in names if (self.folder(n) / 'attack.json').exists()]
             if rows:
@@ -345,6 +358,10 @@ class Study:
         row['attack'] = totals(json.loads(path.read_text())) if path.exists() else None
         path = folder / 'corruptions.json'
         row['corruptions'] = json.loads(path.read_text()) if path.exists() else None
+        further = sorted(self.folder(name).parent.glob(f'{name}-extra_radius*'))
+        row['extra_radius'] = [
+            summary(found) for found in further if (found / 'certified' / 'summary.json').exists()
+        ]
         report = self.surrogate(name.partition('-')[2]) / 'surrogate.json'
         if name.startswith('gsmooth') and report.exists():
             row['surrogate'] = json.loads(report.read_text())['held_out']
@@ -365,6 +382,8 @@ class Study:
 
     def checkpoint(self, config: str) -> Path:
         """Where the weights of a config are: its training ends there."""
+        if config.startswith('cells-'):
+            config = CELLS_MODEL
         iterations = Config.fromfile(CONFIGS / f'{config}.py').train_cfg.max_iters
         return self.work_dirs / config / f'iter_{iterations}.pth'
 
@@ -398,9 +417,9 @@ class Model:
         if cfg.get('smoothing'):
             self.plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
             self.perturbation = self.plan.perturbation
-            sliced = isinstance(self.perturbation, SlicedTransformation)
-            # With slices, the smoothed model is the one under noise; they are the certificate's.
-            self.smoothing = self.perturbation.noise if sliced else self.perturbation
+            in_cells = isinstance(self.perturbation, TransformationCells)
+            # With cells, the smoothed model is the one under noise; they are the certificate's.
+            self.smoothing = self.perturbation.noise if in_cells else self.perturbation
             self._set_attack()
 
     def _set_attack(self) -> None:
@@ -413,9 +432,12 @@ class Model:
             values = perturbation.attack.values
             if perturbation.attack.mode != 'finite':
                 values = self.transformation.grid(values[0], values[1], RANGE_POINTS)
-        elif isinstance(perturbation, SlicedTransformation):
+        elif isinstance(perturbation, TransformationCells):
             self.transformation = perturbation.transformation
-            values = self.transformation.grid(perturbation.low, perturbation.high, RANGE_POINTS)
+            if perturbation.values is not None:
+                values = self.transformation.finite(perturbation.values)
+            else:
+                values = self.transformation.grid(perturbation.low, perturbation.high, RANGE_POINTS)
         elif isinstance(perturbation, GaussianBlur):
             self.transformation = build('gaussian_blur')
             values = self.transformation.grid(0, perturbation.radius(tau), RANGE_POINTS)
@@ -585,7 +607,8 @@ def write_picture(name: str, picture: np.ndarray) -> None:
 
 def full_name(name: str) -> str:
     """The config of a transformation."""
-    return name if name == VANILLA else f'{name}_fast-scnn_camvid-180x240'
+    whole = (VANILLA, CELLS_MODEL)
+    return name if name in whole else f'{name}_fast-scnn_camvid-180x240'
 
 
 def totals(attack: dict[str, Any]) -> dict[str, Any]:
@@ -621,6 +644,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return {
         'images': found['images'],
         'rates': found['rates'],
+        'class_ious': dict(zip(found['classes'], found['per_class']['certIoU'], strict=True)),
         'certificate': found['certificate'],
         'tau': {'least': min(taus), 'median': float(np.median(taus)), 'most': max(taus)},
     }

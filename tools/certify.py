@@ -49,14 +49,14 @@ POINTS = (
 """The further warning where curves are drawn."""
 
 OF_TESTS: dict[str, Any] = {
-    'tau': [0.75],
+    'tau': None,
     'alpha': [1e-3],
     'procedure': [PROCEDURE],
     'selection': [SELECTION],
     'k': None,
     'order': 'auto',
 }
-"""Options that mean something where draws are tested, and their defaults."""
+"""Options that mean something where draws are tested, and their defaults; tau's depends."""
 
 CURVE_TAUS = np.linspace(0.5, 0.99, 25).round(4).tolist()
 
@@ -65,7 +65,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('votes_dir', nargs='+', help='folder of votes that a test run wrote')
-    parser.add_argument('--tau', type=float, nargs='+', help='in [0.5, 1)')
+    parser.add_argument(
+        '--tau', type=float, nargs='+', help='in [0.5, 1); by default 0.75, or 0.5 for pooled tests'
+    )
     parser.add_argument('--alpha', type=float, nargs='+', help='in (0, 1)')
     parser.add_argument(
         '--procedure',
@@ -136,13 +138,17 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
         count_enumerated(votes_dir, out, args)
         return
     perturbation, task = perturbation_of(first), task_of(first)
-    asked = combinations(args.tau, args)
+    # Pooled tests answer for one threshold, and there is no curve.
+    curve, tau = (CURVE_TAUS, 0.75) if not perturbation.has_partition else ([], 0.5)
+    taus = args.tau or [tau]
+    asked = combinations(taus, args)
     note_what_is_infeasible(first, asked)
-    settings = asked + ([] if args.no_plot else combinations(CURVE_TAUS, args))
+    settings = asked + combinations([] if args.no_plot else curve, args)
     counted: list[set[str]] = [set() for _ in settings]
     tested, digests = [0.0] * len(settings), list[str | None]()
 
     def note(index: int, record: VotesRecord, certificate: Certificate) -> None:
+        require_of(record, perturbation)
         counted[index].add(certificate.selection)
         tested[index] = max(tested[index], certificate.tested_tau)
         if index == 0:
@@ -162,7 +168,7 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     rows, points = rows[: len(asked)], rows[len(asked) :]
     space = first.meta['provenance']['certified_space']
     images, word = counts[0].images, 'cloud' if perturbation.domain == 'points' else 'image'
-    claims = {tau: perturbation.guarantee(tau).describe() for tau in args.tau}
+    claims = {tau: perturbation.guarantee(tau).describe() for tau in taus}
     print(f'{images} {word}{"s" * (images != 1)}, {perturbation}, {describe_draws(first)}')
     # As in certificates, k is 1 where the procedure takes none.
     print(
@@ -266,6 +272,12 @@ def perturbation_of(record: VotesRecord) -> Perturbation:
             'registers it with `mmcert.perturbations.register` by --import'
         )
     return from_spec(spec)
+
+
+def require_of(record: VotesRecord, perturbation: Perturbation) -> None:
+    """Refuses hits where scores of pooled tests belong, and the other way round."""
+    if (record.votes.table is not None) != perturbation.has_partition:
+        raise UsageError(f'{record.meta.get("name")}: these votes are not of {perturbation}')
 
 
 def task_of(record: VotesRecord) -> Task:

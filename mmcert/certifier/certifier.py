@@ -15,7 +15,7 @@ from mmcert.certifier.plan import CertificationPlan
 from mmcert.certifier.result import CertifiedInput
 from mmcert.certifier.segmentor import PlainSegmentor, Segmentor
 from mmcert.certify import ABSTAIN_LABEL, InfeasiblePlanError, min_draws
-from mmcert.perturbations import InputThreshold
+from mmcert.perturbations import InputThreshold, Partition
 from mmcert.sampling import (
     BatchSize,
     Checkpoint,
@@ -161,13 +161,18 @@ class Certifier:
         device = inputs.device.type
         found = processes.broadcast(lambda: self._stored(name, digest, device, label, shape))
         record_of: Callable[..., VotesRecord]
+        partition = None
         if found is not None:
             record_of, clean = partial(replace, found), found.votes.guess
         else:
-            meta = {'name': name, 'digest': digest.hex()}
+            meta: dict[str, Any] = {'name': name, 'digest': digest.hex()}
+            if plan.perturbation.has_partition:
+                assert plan.sampling.n is not None, 'the plan has a number of draws'
+                partition = plan.perturbation.partition(inputs, plan.sampling.n)
+                meta['partition'] = dict(partition.details)
             record_of, clean = self._begin(model, inputs, meta, label)
         num_components = clean.size
-        self._require_feasible(name, num_components, threshold)
+        self._require_feasible(name, num_components, threshold, partition)
         if found is not None and plan.stopping is None:
             return CertifiedInput(found, plan, threshold, self.identity)
         if not self._repeatable:
@@ -188,7 +193,7 @@ class Certifier:
         }
         if plan.stopping is None:
             if plan.perturbation.enumerated is None:
-                votes = collect_votes(*draws_of, **options)
+                votes = collect_votes(*draws_of, partition=partition, **options)
             else:
                 votes = collect_enumerated(*draws_of, clean=clean, **options)
             processes.broadcast(lambda: self._put(record_of(votes=votes)))
@@ -263,6 +268,11 @@ class Certifier:
                 f'the votes stored as {name} are of another {self.plan.input_word}; delete that '
                 'file and run again'
             )
+        if (found.votes.table is not None) != self.plan.perturbation.has_partition:
+            raise VotesFileError(
+                f'the votes stored as {name} are no scores of pooled tests, or are some where none '
+                'belong: delete that file and run again'
+            )
         if (other := found.meta.get('precision', {}).get('device', device)) != device:
             # It has other generators and other rounding.
             raise VotesFileError(
@@ -309,12 +319,16 @@ class Certifier:
         return Checkpointer(save, self.plan.save_seconds, checkpoint)
 
     def _require_feasible(
-        self, name: str, num_components: int, input_threshold: InputThreshold | None
+        self,
+        name: str,
+        num_components: int,
+        input_threshold: InputThreshold | None,
+        partition: Partition | None,
     ) -> None:
         """Refuses a plan that can certify nothing, or warns if it served earlier inputs."""
         plan = self.plan
         try:
-            plan.require_feasible(num_components, input_threshold)
+            plan.require_feasible(num_components, input_threshold, partition)
         except InfeasiblePlanError as error:
             # Later inputs may be larger: those abstain everywhere, and nothing done is lost. And
             # where an attack moves an input too far, its votes may answer for smaller attacks.

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from mmcert.certify import CertifySettings, Hierarchy, require_feasible
+from mmcert.certify import CertifySettings, Hierarchy, InfeasiblePlanError, require_feasible
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import StoppingRule, can_certify, first_look
 from mmcert.certify.selection import possible
 from mmcert.metrics.confusion import IGNORE_INDEX
-from mmcert.perturbations import Guarantee, InputThreshold, Perturbation
+from mmcert.perturbations import Guarantee, InputThreshold, Partition, Perturbation
 from mmcert.sampling import SamplingSettings
 from mmcert.sampling.draws import DRAW_SCHEME
 from mmcert.votes import VotesStore
@@ -68,13 +68,18 @@ class CertificationPlan:
         if 'same_draws' not in legal and settings.selection == 'same_draws':
             raise ValueError(
                 f'{perturbation!r}: the draws that choose the class cannot count as hits, since '
-                'those are of other draws (of every slice) or ask for more than the label at one '
+                'those are of draws around other images or ask for more than the label at one '
                 "pixel: set selection='holdout' or 'auto'"
             )
         if not set(possible(settings, legal)) & set(legal):
             raise ValueError(
                 f'n0=0 does not go with {perturbation!r}, selection={settings.selection!r} and '
                 f'order={settings.order!r}: n0 must be at least 1'
+            )
+        if perturbation.has_partition and settings.tau != 0.5:
+            raise ValueError(
+                f'{perturbation!r} is tested for a probability above 1/2 on the whole attack set: '
+                f'leave tau out, got {settings.tau}'
             )
         by_votes = settings.rule.takes_order and settings.order == 'selection'
         if by_votes and not perturbation.selection_counts:
@@ -119,7 +124,7 @@ class CertificationPlan:
             return len(self.perturbation.enumerated)
         n = self.stopping.budget if self.stopping else self.sampling.n
         assert n is not None
-        return self.sampling.n0 + n * self.perturbation.num_cells
+        return self.sampling.n0 + n
 
     def spec(self) -> dict[str, Any]:
         """What determines the votes of a given base model, as JSON values.
@@ -191,9 +196,14 @@ class CertificationPlan:
         return first_look(self.test_settings, num_components, self.sampling.n0)
 
     def require_feasible(
-        self, num_components: int, input_threshold: InputThreshold | None = None
+        self,
+        num_components: int,
+        input_threshold: InputThreshold | None = None,
+        partition: Partition | None = None,
     ) -> None:
         """Refuses a plan that cannot certify anything on an input of so many components.
+
+        ``partition`` is that of the input, if it has one.
 
         Raises:
             InfeasiblePlanError: The message says what could.
@@ -207,6 +217,13 @@ class CertificationPlan:
             settings = self.settings_for(input_threshold)
             assert settings is not None
             require_feasible(n, settings, num_components, self.sampling.n0)
+            critical = settings.critical_value(num_components)
+            if partition is not None and partition.smallest > critical:
+                raise InfeasiblePlanError(
+                    f'n={n} draws cannot certify anything on this attack set: even unanimous votes '
+                    f'have p-value {partition.smallest:.3g} > {critical:.3g} in its worst cell. '
+                    'Take more draws, a smaller attack set or more noise'
+                )
 
     def is_scarce(self, num_components: int) -> bool:
         """Whether only the components that an order puts first can be certified."""
@@ -223,14 +240,13 @@ class CertificationPlan:
             return f'{self.most_draws} parameters per {word}, each tried once'
         if self.stopping is not None:
             return f'{n0} + up to {self.stopping.budget} draws per {word}, in looks'
-        cells = f'{self.perturbation.num_cells} x ' * (self.perturbation.num_cells > 1)
-        return f'{n0} + {cells}{self.sampling.n} draws per {word}'
+        return f'{n0} + {self.sampling.n} draws per {word}'
 
 
 def selections_of(perturbation: Perturbation, n0: int) -> tuple[str, ...]:
     """The selections that a perturbation and the number of selection draws leave open."""
     legal = SELECTIONS if n0 != 0 else ('same_draws',)
-    if not perturbation.selection_counts and (n0 != 0 or perturbation.num_cells > 1):
+    if not perturbation.selection_counts and (n0 != 0 or perturbation.has_partition):
         return tuple(selection for selection in legal if selection == 'holdout')
     return legal
 

@@ -88,10 +88,11 @@ class CertifiedInput:
         """The maps of the input, each in the shape of its label.
 
         ``pred`` is the smoothed model's majority class, ``cert`` the same with 254 where it
-        abstains, ``base`` the base model's prediction on the clean input (int64), and ``radius``
-        the joint radius (float32). With a ground truth there is ``label``. With a hierarchy
-        ``levels`` holds the certified level and then the group at each level, shape (1 + L, ...).
-        Of an enumeration ``pred`` is the base model's prediction too, and there is no ``radius``.
+        abstains, and ``base`` the base model's prediction on the clean input (int64). Except for
+        pooled tests, ``radius`` is the joint radius (float32). With a ground truth there is
+        ``label``. With a hierarchy ``levels`` holds the certified level and then the group at each
+        level, shape (1 + L, ...). Of an enumeration ``pred`` is the base model's prediction too,
+        and there is no ``radius``.
         """
         record, certificate = self.record, self.certificate
         maps: dict[str, NDArray[Any]] = {
@@ -99,7 +100,7 @@ class CertifiedInput:
             'cert': np.asarray(certificate.label_map(), dtype=np.int64),
             'base': np.asarray(record.base, dtype=np.int64),
         }
-        if self.settings is not None:
+        if self.settings is not None and self.votes.table is None:
             maps['radius'] = self.joint_radii
         if certificate.level is not None:
             levels = np.stack([certificate.level, *certificate.groups])
@@ -138,12 +139,10 @@ class CertifiedInput:
                 f'{", ".join(sorted(taken))}, which the certificate says: rename it in `_extra`'
             )
         values |= guarantee | ours
-        if plan.perturbation.num_cells > 1:
-            # n estimation draws were taken of each.
-            values['num_cells'] = plan.perturbation.num_cells
         if self.input_threshold is not None:
             threshold = self.input_threshold
-            values['attack_on_this_input'] = {'tau': threshold.tau, **threshold.details}
+            cells = record.meta.get('partition', {})
+            values['attack_on_this_input'] = {'tau': threshold.tau, **threshold.details, **cells}
             if threshold.kind == 'estimate':
                 values['kind'] = 'estimate'
                 values['promise'] = 'none: the threshold was not proven to suffice'
@@ -155,14 +154,16 @@ class CertifiedInput:
         if self.settings is None:
             return {}
         return {
-            'joint_radius': self._joint_radius_to_dict(self.settings),
+            **self._joint_radius_to_dict(self.settings),
             **self._hierarchy_to_dict(self.settings),
             **self._looks_to_dict(),
         }
 
     def _joint_radius_to_dict(self, settings: CertifySettings) -> dict[str, Any]:
+        if self.votes.table is not None:
+            return {}
         radii = self.joint_radii
-        return {
+        values = {
             'description': (
                 'the radius map holds at all its pixels at once, by itself with probability '
                 f'{1 - settings.alpha:g}; to use both it and the certificate above, add their '
@@ -172,6 +173,7 @@ class CertifiedInput:
             'median': float(np.median(radii)) if radii.size else 0.0,
             'max': float(radii.max(initial=0.0)),
         }
+        return {'joint_radius': values}
 
     def _hierarchy_to_dict(self, settings: CertifySettings) -> dict[str, Any]:
         hierarchy = self.plan.hierarchy

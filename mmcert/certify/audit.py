@@ -9,6 +9,7 @@ also runs methods that are known to be invalid: an audit that misses their failu
 An audit cannot prove a procedure right. It can show that it is wrong.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +21,7 @@ from scipy import special
 from mmcert.certify.binomial import p_value_table
 from mmcert.certify.certificate import certify, certify_votes
 from mmcert.certify.hierarchy import Hierarchy
+from mmcert.certify.pooled import score_table, scores, weighted_tail, weights_for
 from mmcert.certify.procedures import PROCEDURES, Holm, OrderedHolm
 from mmcert.certify.settings import SELECTION, SELECTION_CHOICES, CertifySettings
 from mmcert.certify.simultaneous import joint_radii
@@ -65,15 +67,49 @@ class Oracle:
             own = rng.random((*draws, 1)) < 0.05
             place = np.where(own, rng.random((*draws, components)), place)
         labels = np.zeros((*draws, components), dtype=np.uint8)
-        for bound in np.cumsum(self.probabilities, axis=1)[:, :-1].T:
+        for bound in self.bounds():
             labels += place >= bound
         return labels
+
+    def bounds(self) -> NDArray[np.float64]:
+        """Where a uniform number passes from one class to the next, shape (C - 1, ..., K)."""
+        return np.cumsum(self.probabilities, axis=1)[:, :-1].T
 
     @property
     def margin(self) -> NDArray[np.uint8]:
         """Puts the components in order, as the margin of the clean input does in a run."""
         null = self.probabilities.max(axis=1) <= self.tau + 1e-12
         return (null if self.order == 'null first' else ~null).astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class PathOracle(Oracle):
+    """An attack set that moves the input along a line, and segmentors that look along it.
+
+    The guess of each component, class 0, has the probability 1/2 at a worst place of its own, and
+    Phi(distance) around it: as much as any model can have there. The n draws are around the centres
+    of ``cells`` equal cells, one centre after the other.
+
+    Attributes:
+        places (np.ndarray): Worst place of each component, in [0, length], shape (K,).
+        length (float): Of the path, in standard deviations of the noise.
+        cells (int): Number of cells, of which n is a multiple.
+    """
+
+    places: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+    length: float = 0.0
+    cells: int = 1
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """The places of the centres, shape (cells,)."""
+        return (np.arange(self.cells) + 0.5) * self.length / self.cells
+
+    def bounds(self) -> NDArray[np.float64]:
+        """As of an ``Oracle``, for each draw; the selection draws are at the far end."""
+        around = np.repeat(self.centres, self.n // self.cells)
+        at = np.concatenate([np.full(self.n0, self.length + 2), around])
+        return special.ndtr(np.abs(at[:, None] - self.places))[None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +147,8 @@ class Method:
     valid: bool = True
     share: float = 1.0
     """Of the families to run it on; some methods are slow."""
+    oracles: type[Oracle] = Oracle
+    """The kind of oracle that it is for."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +245,34 @@ def _joint(selection: str) -> Test:
     return fails
 
 
+def _pooled(settings: CertifySettings, spread: float = 1.0) -> Test:
+    """Pooled tests of all cells; valid unless distances are taken for less than they are."""
+
+    @functools.cache
+    def tests_of(oracle: PathOracle) -> tuple[list[Any], NDArray[np.float64]]:
+        half, each = oracle.length / oracle.cells / 2, oracle.n // oracle.cells
+        centres, tests = oracle.centres, []
+        for centre in centres:
+            q = special.ndtr(half + spread * np.abs(centres - centre))
+            weights = weights_for(q, 0.9)
+            tests.append((weights, weighted_tail(q, np.full(len(q), each), weights)))
+        return tests, score_table(max(tail[-1] for _, tail in tests))
+
+    def fails(family: Family, _: np.random.Generator) -> bool:
+        oracle, votes = family.oracle, family.votes
+        assert isinstance(oracle, PathOracle)
+        tests, table = tests_of(oracle)
+        agree = family.labels[oracle.n0 :] == votes.guess
+        hits = agree.reshape(oracle.cells, -1, votes.num_components).sum(axis=1)
+        least = np.min([scores(tail[weights @ hits], table) for weights, tail in tests], axis=0)
+        pooled = Votes(votes.guess, least, oracle.n, oracle.n0, table=table)
+        wanted = replace(settings, tau=0.5, alpha=oracle.alpha)
+        found = certify_votes(pooled, wanted, margin=oracle.margin)
+        return family.wrong(found.certified & (votes.guess == 0)) >= found.k
+
+    return fails
+
+
 def _peeking(family: Family, _: np.random.Generator) -> bool:
     """Holm's procedure after every fourth draw, each time at all of alpha."""
     votes, oracle = family.votes, family.oracle
@@ -294,6 +360,11 @@ def methods() -> tuple[Method, ...]:
             Method(f'groups, {name}, same_draws, in looks', same_draws),
             Method(by_votes, _by_selection_votes(name)),
         ]
+    found += [
+        Method(f'pooled tests, {name}', _pooled(_settings(name, 'holdout')), oracles=PathOracle)
+        for name in PROCEDURES
+    ]
+    near = _pooled(_settings(Holm.name, 'holdout'), spread=0.0)
     # Another procedure may do no harm with it.
     by_votes = f'{OrderedHolm.name} by the selection votes, same_draws'
     by_counted_votes = _by_selection_votes(OrderedHolm.name, 'same_draws')
@@ -305,6 +376,7 @@ def methods() -> tuple[Method, ...]:
         Method('k-FWER with k alpha / (K - i + 1)', _invalid_kfwer, valid=False),
         Method('choosing and testing on the same draws, one tail', _one_tail, valid=False),
         Method('repeated draws', _repeated, valid=False),
+        Method('pooling all draws as if of one cell', near, valid=False, oracles=PathOracle),
     )
 
 
@@ -342,6 +414,34 @@ ORACLES: tuple[Oracle, ...] = (
     Oracle('hardly more than a tie', _rows((10, [0.5, 0.5]), (10, [0.51, 0.49])), tau=0.5, n0=8),
     Oracle('as many draws to choose as to test', _rows((20, _TWO)), n0=10, n=12),
     Oracle('large tau, few draws', _rows((20, [0.9, 0.1])), tau=0.9, n=24, coupling='identical'),
+    PathOracle(
+        'a path, one worst place',
+        _rows((1, [0.5, 0.5])),
+        tau=0.5,
+        n=160,
+        places=np.array([2.03]),
+        length=4.0,
+        cells=20,
+    ),
+    PathOracle(
+        'a path, worst places all along',
+        _rows((20, [0.5, 0.5])),
+        tau=0.5,
+        n=160,
+        places=np.linspace(0, 6, 20),
+        length=6.0,
+        cells=40,
+    ),
+    PathOracle(
+        'a path, exclusive errors at its end',
+        _rows((20, [0.5, 0.5])),
+        tau=0.5,
+        n=120,
+        coupling='exclusive',
+        places=np.zeros(20),
+        length=3.0,
+        cells=6,
+    ),
 )
 """Worst points of the null: true nulls have a class, or a group, of probability exactly tau."""
 
@@ -368,19 +468,28 @@ class Audit:
             self.findings += self._run_oracle(oracle, np.random.default_rng([self.seed, index]))
         return self.findings
 
+    @property
+    def pairs(self) -> int:
+        """How many findings a whole audit has."""
+        return sum(len(self._methods_of(oracle)) for oracle in self.oracles)
+
+    def _methods_of(self, oracle: Oracle) -> list[Method]:
+        return [method for method in self.methods if type(oracle) is method.oracles]
+
     def _run_oracle(self, oracle: Oracle, rng: np.random.Generator) -> Iterator[Finding]:
-        failed = np.zeros(len(self.methods), dtype=np.int64)
-        runs = np.array([max(1, round(self.families * method.share)) for method in self.methods])
+        methods = self._methods_of(oracle)
+        failed = np.zeros(len(methods), dtype=np.int64)
+        runs = np.array([max(1, round(self.families * method.share)) for method in methods])
         done = 0
         while done < self.families:
             size = min(CHUNK, self.families - done)
             for labels in oracle.draw(rng, size):
                 family = Family(oracle, labels, _count(labels, oracle.n0))
-                for index, method in enumerate(self.methods):
+                for index, method in enumerate(methods):
                     if done < runs[index]:
                         failed[index] += method.fails(family, rng)
                 done += 1
-        for method, count, total in zip(self.methods, failed.tolist(), runs.tolist(), strict=True):
+        for method, count, total in zip(methods, failed.tolist(), runs.tolist(), strict=True):
             low, high = _interval(count, total)
             yield Finding(
                 method.name, oracle.name, method.valid, total, count, oracle.alpha, low, high

@@ -38,7 +38,8 @@ class Certificate:
     votes, p_i > tau holds for *all* certified components together (with a procedure that takes k:
     for all but fewer than k of them). Under the perturbation that the votes were sampled with, p_i
     > tau keeps the smoothed model's class of component i unchanged for every attack up to
-    ``perturbation.radius(tau)``.
+    ``perturbation.radius(tau)``. Votes of a pooled test (``Votes.table``) say more directly that
+    the guess keeps a probability above 1/2 at every point of the attack set.
 
     With a hierarchy, the same 1 - alpha covers the coarser claims as well: where ``level`` is l >
     0, the base model's class lies in the group ``groups[l - 1]`` with probability more than tau.
@@ -335,7 +336,9 @@ def _certify(
     certified = np.zeros((1 + len(by_group), components), dtype=bool)  # classes, then groups
     pending = None
     for look, (hits, n) in enumerate(by_class):
-        table = p_value_table(n, counting.tau, counting.selection, components)
+        table = votes.table
+        if table is None:
+            table = p_value_table(n, counting.tau, counting.selection, components)
         alpha = spend(settings.alpha, look + 1) if votes.looks else settings.alpha
         found = settings.rule.run(Family(hits, table, alpha, k, permutation, pending))
         certified[0] |= found.mask

@@ -106,7 +106,16 @@ def counted_draws(n: int, n0: int, selection: str) -> int:
 
 
 def settle_votes(votes: Votes, settings: CertifySettings) -> Counting:
-    """``settle`` for stored votes, at their first look."""
+    """``settle`` for stored votes, at their first look.
+
+    Raises:
+        ValueError: If they are scores of a pooled test, and tau is not 1/2.
+    """
+    if votes.table is not None and settings.tau != 0.5:
+        raise ValueError(
+            f'these votes answer for tau=0.5 alone, got {settings.tau}: they come from a pooled '
+            'test of whether the class has a probability above 1/2 on the whole attack set'
+        )
     first = votes.n
     if votes.looks:
         first, settings = votes.looks[0], replace(settings, alpha=spend(settings.alpha, 1))

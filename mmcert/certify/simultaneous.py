@@ -52,6 +52,8 @@ def joint_radii(
         array([0.363, 0.092], dtype=float32)
     """
     alpha = check_alpha(alpha)
+    if votes.table is not None:
+        raise ValueError('scores of a pooled test say nothing of other thresholds than 1/2')
     selection = settle_joint(votes, alpha, selection)
     shares = max(votes.num_components, 1) * (2 if selection == 'same_draws' else 1)
     found = np.zeros(votes.guess.shape, dtype=np.float32)

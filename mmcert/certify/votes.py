@@ -37,6 +37,10 @@ class Votes:
         group_votes (tuple[Votes, ...]): Votes for the groups of a hierarchy, finest level first:
             the same draws, with groups in place of classes.
         enumerated (bool): Whether these are votes of an enumeration, for ``certify_enumerated``.
+        table (np.ndarray | None): Of a pooled test (see ``pooled``), whose ``hits`` are scores: the
+            p-value of each of 0, 1, ..., not increasing. The null hypothesis
+            of a component is then that its class has a probability of at most 1/2 at some point of
+            the attack set. None for hits, which are binomial.
 
     Raises:
         ValueError: If shapes differ, a value is out of range, or votes of an enumeration have what
@@ -63,13 +67,16 @@ class Votes:
     history: tuple[NDArray[np.integer], ...] = ()
     group_votes: tuple[Votes, ...] = ()
     enumerated: bool = False
+    table: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields, and turns lists into arrays."""
         object.__setattr__(self, 'n', check_draws(self.n))
         if self.n0 != 0 or isinstance(self.n0, bool):
             object.__setattr__(self, 'n0', check_draws(self.n0, 'n0'))
-        object.__setattr__(self, 'hits', check_hits(self.hits, self.n))
+        self._check_table()
+        largest = self.n if self.table is None else len(self.table) - 1
+        object.__setattr__(self, 'hits', check_hits(self.hits, largest))
         object.__setattr__(self, 'guess', check_integers(self.guess, 'guess'))
         self._check_shape(self.guess, 'guess')
         if self.guess.min(initial=0) < 0:
@@ -89,6 +96,17 @@ class Votes:
             self._check_shape(votes.guess, 'group votes')
             if (votes.n, votes.n0, votes.looks) != (self.n, self.n0, self.looks):
                 raise ValueError('group votes must come from the same draws')
+
+    def _check_table(self) -> None:
+        if self.table is None:
+            return
+        if self.looks or self.group_votes or self.selection_hits is not None or self.n0 == 0:
+            raise ValueError('scores of a pooled test have no looks, groups or selection hits')
+        table = np.asarray(self.table, dtype=np.float64)
+        falls = table.ndim == 1 and len(table) > 0 and bool(np.all(np.diff(table) <= 0))
+        if not falls or table[0] != 1 or not table[-1] >= 0:
+            raise ValueError(f'a table of p-values must fall from 1, got {self.table}')
+        object.__setattr__(self, 'table', table)
 
     def _check_looks(self) -> None:
         if not self.looks and not self.history:

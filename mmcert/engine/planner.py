@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -35,6 +36,7 @@ from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.sequential import spend
 from mmcert.engine.smoothing_config import SmoothingConfig, smoothing_of
 from mmcert.models.smoothed_segmentor import SmoothingPlan
+from mmcert.perturbations import TransformationCells
 from mmcert.sampling import BatchSize, SamplingSettings, collect_votes
 from mmcert.sampling.batching import LARGEST
 from mmcert.sampling.draws import ESTIMATION
@@ -44,6 +46,42 @@ from mmcert.votes.shards import Shard
 TIMED_BATCHES = 3
 SAMPLED_INPUTS = 8
 """Inputs whose thresholds are looked up, where the attack set gives each its own."""
+
+CUT_INPUTS, SHARES_OF_N = 3, (0.5, 1, 2)
+"""Inputs whose attack set is cut into cells, and for how many times n draws."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a number of draws makes of the attack set of some inputs, cut into cells.
+
+    Attributes:
+        draws (int): Number of estimation draws n.
+        details (tuple[Mapping, ...]): Those of each input's ``Partition``.
+        seconds (float): What cutting took, for each input.
+    """
+
+    draws: int
+    details: tuple[Mapping[str, Any], ...]
+    seconds: float
+
+    def row(self, plan: SmoothingPlan, seconds_per_draw: float | None) -> list[str]:
+        """The cells of a row of the report."""
+        cells = [math.prod(found['cells']) for found in self.details]
+        needed = [found['needed_probability'] or math.inf for found in self.details]
+        of_median = median(needed)
+        per_input = '-'
+        if seconds_per_draw is not None:
+            draws = plan.sampling.n0 + self.draws + 1
+            per_input = _time(draws * seconds_per_draw + self.seconds)
+        return [
+            str(self.draws),
+            f'{median(cells):g} ({min(cells)} to {max(cells)})',
+            '-' if math.isinf(of_median) else f'{of_median:.3f}',
+            f'{min(needed):.3f} to {max(needed):.3f}' if max(needed) < math.inf else '-',
+            f'{self.seconds:.1f} s',
+            per_input,
+        ]
 
 
 @dataclass(frozen=True)
@@ -57,6 +95,8 @@ class PlannedRun:
         thresholds (tuple[float, ...]): The thresholds of some inputs, where inputs have their own.
         seconds_per_draw (float | None): Wall time of one draw, if it was measured.
         device (str): Where it was measured.
+        cuts (tuple[Cut, ...]): Where attack sets are cut into cells: some inputs at some numbers of
+            draws.
     """
 
     plan: SmoothingPlan
@@ -65,6 +105,7 @@ class PlannedRun:
     thresholds: tuple[float, ...] = ()
     seconds_per_draw: float | None = None
     device: str = ''
+    cuts: tuple[Cut, ...] = ()
 
     @classmethod
     def of_size(cls, cfg: Config, height: int, width: int, images: int) -> PlannedRun:
@@ -94,6 +135,7 @@ class PlannedRun:
                 _count_components(runner, plan, raw, sample),
                 len(images),
                 _sampled_thresholds(runner, plan, dataset),
+                cuts=_sampled_cuts(runner, plan, dataset),
             )
             if checkpoint is None:
                 return run
@@ -139,6 +181,8 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
             _duration(run),
         ]
         return '\n'.join(filter(None, lines))
+    if plan.perturbation.has_partition:
+        return '\n'.join(filter(None, _report_of_cells(run, inputs)))
     threshold = _describe_threshold(run)
     if thresholds:
         able = sum(map(run.can_certify, thresholds))
@@ -157,6 +201,36 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
         _duration(run),
     ]
     return '\n'.join(filter(None, lines))
+
+
+def _report_of_cells(run: PlannedRun, inputs: str) -> list[str]:
+    """What attack sets take that are cut into cells."""
+    plan, word = run.plan, run.plan.adapter.word
+    lines = [
+        f'{inputs} of {run.num_components} components; {plan.perturbation}; alpha = '
+        f'{plan.test_settings.alpha:g}, {plan.describe()}'
+    ]
+    if not run.cuts:
+        return [*lines, f'Cells depend on the {word}s: leave --size out.']
+    table = PrettyTable(
+        ['draws n', 'cells', 'p needed', 'range', f'cutting, per {word}', f'in all, per {word}']
+    )
+    for cut in run.cuts:
+        table.add_row(cut.row(plan, run.seconds_per_draw))
+    count = len(run.cuts[0].details)
+    (chosen,) = (cut for cut in run.cuts if cut.draws == plan.sampling.n)
+    critical = plan.test_settings.critical_value(run.num_components)
+    able = sum(found['smallest_p_value'] <= critical for found in chosen.details)
+    return [
+        *lines,
+        table.get_string(),
+        f'Of {count} {word}s looked at, the median and the range. p needed: the probability of a '
+        'class, the same on the whole attack set, at which the test of a cell in the middle '
+        'passes with two standard deviations to spare, at a level of 0.001 over the number '
+        'of pixels.',
+        f'The plan can certify on {able} of {count} {word}s looked at.',
+        _duration(run),
+    ]
 
 
 def _describe_threshold(run: PlannedRun) -> str:
@@ -322,9 +396,32 @@ def _input(
     return raw.to(next(runner.model.parameters()).device), sample
 
 
+def _sampled_cuts(runner: Runner, plan: SmoothingPlan, dataset: Dataset) -> tuple[Cut, ...]:
+    """Partitions of evenly spaced inputs; nothing where attack sets are not cut into cells."""
+    if not plan.perturbation.has_partition:
+        return ()
+    size = len(dataset)  # type: ignore[arg-type]
+    count = min(CUT_INPUTS, size)
+    inputs = [
+        plan.adapter.clean_input(_input(runner, plan, dataset, number * size // count)[0])
+        for number in range(count)
+    ]
+    assert plan.sampling.n is not None, 'cells are for a number of draws'
+    # With fewer than n there may be less than one for each cell of a given number.
+    cut_at_n = [plan.perturbation.partition(image, plan.sampling.n).details for image in inputs]
+    least = max(math.prod(details['cells']) for details in cut_at_n)
+    numbers = {max(round(share * plan.sampling.n), least) for share in SHARES_OF_N}
+    cuts = []
+    for draws in track_iter_progress(sorted({*numbers, plan.sampling.n})):
+        started = time.monotonic()
+        details = tuple(plan.perturbation.partition(image, draws).details for image in inputs)
+        cuts.append(Cut(draws, details, (time.monotonic() - started) / count))
+    return tuple(cuts)
+
+
 def _sampled_thresholds(runner: Runner, plan: SmoothingPlan, dataset: Dataset) -> tuple[float, ...]:
     """The thresholds of evenly spaced inputs; nothing where one threshold is for all."""
-    if not plan.perturbation.per_input_threshold:
+    if not plan.perturbation.per_input_threshold or plan.perturbation.has_partition:
         return ()
     size = len(dataset)  # type: ignore[arg-type]
     count = min(SAMPLED_INPUTS, size)
@@ -346,7 +443,10 @@ def _time_draws(
     base.eval()
     clean = plan.adapter.clean_input(raw)
     segment = plan.segmentor(base, raw, sample)
-    batch, cells = BatchSize.of(plan.sampling.batch_size), plan.perturbation.num_cells
+    batch, perturbation = BatchSize.of(plan.sampling.batch_size), plan.perturbation
+    if isinstance(perturbation, TransformationCells):
+        # How long cutting takes is told apart.
+        perturbation = perturbation.noise
     with plan.precision.applied_to(base):
         # 'auto' settles on the way.
         warm_up = 2 * LARGEST if batch.searching else batch.size
@@ -354,12 +454,12 @@ def _time_draws(
         if plan.settings is None:
             passes = Passes(segment, clean, plan.perturbation, settings, None)
             return _time_passes(passes, warm_up, plan.most_draws)
-        collect_votes(segment, clean, plan.perturbation, settings)
-        # Every cell takes n of them, and whole batches say what a draw takes.
-        n0, n = batch.size, max(1, TIMED_BATCHES // cells) * batch.size
+        collect_votes(segment, clean, perturbation, settings)
+        # Whole batches say what a draw takes.
+        n0, n = batch.size, TIMED_BATCHES * batch.size
         started = time.monotonic()
-        collect_votes(segment, clean, plan.perturbation, replace(settings, n0=n0, n=n))
-        return (time.monotonic() - started) / (n0 + n * cells)
+        collect_votes(segment, clean, perturbation, replace(settings, n0=n0, n=n))
+        return (time.monotonic() - started) / (n0 + n)
 
 
 def _time_passes(passes: Passes, warm_up: int, count: int) -> float:

@@ -214,10 +214,10 @@ class SmoothingConfig:
         tau = self.tau
         if tau is None:
             tau = 0.5 if perturbation.per_input_threshold else 0.75
-        if perturbation.num_cells > 1 and self.hierarchy is not None:
+        if perturbation.has_partition and self.hierarchy is not None:
             raise ValueError(
-                f'{perturbation!r} has {perturbation.num_cells} cells, for which groups are '
-                'not counted: leave hierarchy out'
+                f'{perturbation!r} cuts attack sets into cells, for which groups are not counted: '
+                'leave hierarchy out'
             )
         return CertifySettings(tau, self.alpha, self.procedure, self.selection, self.k, self.order)
 

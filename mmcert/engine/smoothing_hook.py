@@ -210,7 +210,7 @@ def _visualizer(runner: Runner, plan: SmoothingPlan, run: RunInfo) -> CertifiedV
 def _aim(plan: SmoothingPlan) -> str:
     """What is to be certified, for the log."""
     word = plan.adapter.word
-    if plan.perturbation.per_input_threshold:
+    if plan.perturbation.per_input_threshold and not plan.perturbation.has_partition:
         # The threshold of an input, and whether it is proven, is known once the input is loaded.
         return f'{plan.perturbation}, each {word} at the threshold that this takes'
     claim = plan.guarantee().describe()

@@ -34,11 +34,11 @@ class InputResult:
 
     @property
     def draws(self) -> int:
-        """Draws that it took: n estimation draws in each cell, or the values of an enumeration."""
+        """Draws that it took, or the values of an enumeration."""
         entries = self.certificate
         if entries['kind'] == 'exact':
             return entries['num_values']
-        return entries['n0'] + entries['n'] * entries.get('num_cells', 1)
+        return entries['n0'] + entries['n']
 
     def to_dict(self) -> dict[str, Any]:
         """Its rates and what its certificate says of it alone, as JSON values."""

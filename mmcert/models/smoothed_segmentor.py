@@ -60,7 +60,8 @@ class SmoothedSegmentor(BaseModel):
     * ``pred_sem_seg``: the smoothed model's majority class, without abstention,
     * ``cert_sem_seg``: the same with 254 where it abstains,
     * ``cert_radius``: the certified radius of each component, all of them jointly valid (float32);
-      none for an enumeration, whose ``pred_sem_seg`` is the base model's class,
+      none for pooled tests, and none for an enumeration, whose ``pred_sem_seg`` is the base
+      model's class,
     * ``cert_levels``: with a hierarchy, the certified level of each component and then the groups
       of each level, shape (1 + L, ...),
     * ``base_sem_seg``: the base model's prediction on the clean input (for clouds the names end in

@@ -13,6 +13,7 @@ from mmcert.perturbations.base import (
     from_spec,
     register,
 )
+from mmcert.perturbations.cells import TransformationCells
 from mmcert.perturbations.clouds import (
     AxisRotation,
     LogScale,
@@ -47,7 +48,8 @@ from mmcert.perturbations.noise import (
     LaplaceNoise,
     PointNoise,
 )
-from mmcert.perturbations.slices import SlicedTransformation
+from mmcert.perturbations.partition import CellTest, Partition, Reading
+from mmcert.perturbations.pooled_noise import PooledNoise
 from mmcert.perturbations.surrogate import SurrogateTransform
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     'AdditiveNoise',
     'AxisRotation',
     'BrightnessContrast',
+    'CellTest',
     'CoordinateNoise',
     'CyclicTranslation',
     'Distribution',
@@ -70,15 +73,18 @@ __all__ = [
     'Laplace',
     'LaplaceNoise',
     'LogScale',
+    'Partition',
     'Perturbation',
     'PointNoise',
     'PointTranslation',
+    'PooledNoise',
+    'Reading',
     'Rotation3D',
     'RotationScale',
     'Shear',
-    'SlicedTransformation',
     'SurrogateTransform',
     'Taper',
+    'TransformationCells',
     'Twist',
     'TwistRotation',
     'Uniform',

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mmcert.certify.checks import check_tau
+from mmcert.perturbations.partition import Partition
 
 LARGEST_TAU = math.nextafter(1.0, 0.0)
 """Where an attack moves an input so far that the threshold rounds to 1: no draws attain it."""
@@ -118,13 +119,13 @@ class Perturbation(ABC):
             by the label maps of ``map_labels``, and count hits by ``labels_for_hits``.
         per_input_threshold (bool): Whether the attack set is given, and each input has a threshold
             of its own, its ``input_threshold``.
-        num_cells (int): Into how many cells the attack set is cut. A certificate is a conjunction
-            over them: a sampler must take the estimation draws of every ``cell`` and count, for
-            each component, the fewest hits of any, as mmcert's sampler does.
         enumerated (torch.Tensor | None): All parameters of a finite set, shape (N, P), where each
             is to be tried once and nothing is drawn; None where draws are random. A sampler must
             then ``apply`` them in turn and test nothing, as ``mmcert.sampling.collect_enumerated``
             does.
+        has_partition (bool): Whether the attack set of an input is cut into cells. Then ``apply``
+            makes the draws that choose the class, and a sampler must take the estimation draws, and
+            count their hits, as the ``partition`` of the input says.
         distribution (str): What the draws are, for the guarantee; likewise ``norm``, ``unit``,
             ``stage`` and ``rounding``, see ``Guarantee``.
         component (str): What the guarantee calls a component.
@@ -136,8 +137,8 @@ class Perturbation(ABC):
     num_columns: int = 3
     moves_labels: bool = False
     per_input_threshold: bool = False
-    num_cells: int = 1
     enumerated: torch.Tensor | None = None
+    has_partition: bool = False
     distribution: str
     norm: str
     unit: str
@@ -170,19 +171,17 @@ class Perturbation(ABC):
     def selection_counts(self) -> bool:
         """Whether the draws that choose the class may count as hits beside the others.
 
-        Never where the attack set has several cells, or hits ask for more than the label.
+        Never where the attack set has cells, or hits ask for more than the label.
         """
         strict = type(self).labels_for_hits is not Perturbation.labels_for_hits
-        return self.num_cells == 1 and not strict
+        return not self.has_partition and not strict
 
-    def cell(self, index: int) -> Perturbation:
-        """The perturbation whose draws are of one cell, ``index`` in [0, ``num_cells``)."""
-        if self.num_cells > 1:
-            raise NotImplementedError(
-                f'{type(self).__name__} has {self.num_cells} cells and must override cell(index): '
-                'the draws of one cell do not count for another'
-            )
-        return self
+    def partition(self, inputs: torch.Tensor, draws: int) -> Partition:
+        """The cells of an input's attack set for a number of estimation draws.
+
+        Determined by the input and the number, never by the draws; for ``has_partition``.
+        """
+        raise NotImplementedError(f'{type(self).__name__} must override partition')
 
     def check(self, inputs: torch.Tensor) -> None:  # noqa: B027 (some have nothing to refuse)
         """Refuses, with a ValueError that says what to do, an input evidently not meant for it."""

@@ -15,8 +15,8 @@ from mmcert.transformations.operators import read_agreed
 
 FINITE = (
     'Enumeration takes a transformation and values, a finite list of its parameters, {}: a range '
-    'or a box has infinitely many of them, which cannot all be tried. SlicedTransformation and '
-    'SurrogateTransform certify such sets'
+    'or a box has infinitely many of them, which cannot all be tried. TransformationCells '
+    'and SurrogateTransform certify such sets'
 )
 
 

@@ -66,8 +66,11 @@ class AdditiveNoise(Perturbation):
         if noise.norm is None:
             raise ValueError(f'{noise!r} has a radius for one value, and none for all of an input')
         self.noise, self.norm = noise, noise.norm
-        self.distribution = f'i.i.d. {noise.describe()} on every value'
+        self.distribution = self._describe()
         self.formula = f'{{delta : ||delta||_{noise.norm[1:]} <= radius}}, {self._applied}'
+
+    def _describe(self) -> str:
+        return f'i.i.d. {self.noise.describe()} on every value'
 
     def check(self, inputs: torch.Tensor) -> None:
         """Refuses an image that is evidently in 0-255 units.
@@ -122,6 +125,34 @@ class GaussianNoise(AdditiveNoise):
     def __init__(self, sigma: float) -> None:
         self.sigma = validate_sigma(sigma)
         super().__init__(Gaussian(self.sigma))
+
+    @property
+    def lipschitz(self) -> float:
+        """That of ``coordinates`` in the l2 norm of the image."""
+        return 1 / self.sigma
+
+    def coordinates(self, images: torch.Tensor) -> torch.Tensor:
+        """Where images lie in a space in which the noise is standard normal.
+
+        What the model receives under a draw on image x is a function of coordinates(x) + N(0, I).
+
+        Args:
+            images (torch.Tensor): Shape (B, C, H, W), float64, in [0, 1] units.
+
+        Returns:
+            torch.Tensor: Shape (B, D), float64.
+        """
+        return images.flatten(1) / self.sigma
+
+    def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Adds the noise to a floating point input of any shape, in the memory of the noise."""
+        return self.apply_at(inputs, parameters, inputs.dtype)
+
+    def apply_at(
+        self, image: torch.Tensor, parameters: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """As ``apply``, to an image in double precision, giving images of another type."""
+        return on_levels(image, parameters, dtype)
 
 
 @register

@@ -343,7 +343,7 @@ def _check_adds_up(surrogate: Surrogate) -> None:
     if not isinstance(surrogate.transformation, ADDITIVE):
         raise ValueError(
             f'{name} moves the labels, and its parameters do not add up when one follows the '
-            'other: use its certificate by slices'
+            'other: use its certificate by cells'
         )
     if not bool(((surrogate.low < 0) & (surrogate.high > 0)).all()):
         raise ValueError(

@@ -1,5 +1,6 @@
 """The results of a data set: pooled, put in words and tables, and written to files."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -173,7 +174,14 @@ class Summary:
 
     def _thresholds(self) -> str:
         """Which thresholds an attack set takes, where each input has its own."""
-        taus = [entry['tau'] for entry in self._collect('attack_on_this_input')]
+        found = self._collect('attack_on_this_input')
+        if found and 'cells' in found[0]:
+            cells = [math.prod(entry['cells']) for entry in found]
+            return (
+                f'cells of the attack set, tested together: {median(cells):g} for the median '
+                f'{self.certificate["input_type"]}, {min(cells)} to {max(cells)}'
+            )
+        taus = [entry['tau'] for entry in found]
         if not taus:
             return ''
         note = '; it was only sampled: these results are an ESTIMATE, no certificate'

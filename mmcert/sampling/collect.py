@@ -12,11 +12,13 @@ from numpy.typing import ArrayLike
 from mmcert.certify.checks import check_draws, check_integers
 from mmcert.certify.votes import Votes
 from mmcert.perturbations.base import Perturbation
+from mmcert.perturbations.partition import Partition
 from mmcert.sampling.checkpoint import Checkpoint, Checkpointer
-from mmcert.sampling.counters import ClassCounts, Counter, Counts, FewestHits, Hits
+from mmcert.sampling.counters import ClassCounts, Counter, Counts, Hits
 from mmcert.sampling.draws import ESTIMATION, SELECTION
 from mmcert.sampling.outputs import map_shape
 from mmcert.sampling.passes import Passes, Segment
+from mmcert.sampling.pooled_hits import PooledHits
 from mmcert.sampling.process_group import ProcessGroup
 from mmcert.sampling.settings import SamplingSettings
 
@@ -35,6 +37,7 @@ def collect_votes(
     on_draws: Callable[[int], None] | None = None,
     checkpointer: Checkpointer | None = None,
     processes: ProcessGroup | None = None,
+    partition: Partition | None = None,
 ) -> Votes:
     """Samples the votes that certify a base model on one input.
 
@@ -47,13 +50,11 @@ def collect_votes(
     With n0 = 0 the guess is the most frequent class of the n draws themselves, which takes a count
     per class and component. Such votes are for ``selection='same_draws'`` only.
 
-    Of a perturbation with several cells, the reference cell chooses the guess. Draws of any cell
-    would do, since only a class that is most frequent in all of them can be certified; those of the
-    reference cell also predict the class of the input as it is. Every cell then has n estimation
-    draws of its own, numbers cell * n to cell * n + n - 1, and a component's hits are its fewest in
-    any cell. The selection draws are of one cell and must not count for another, so the votes keep
-    no selection hits: they are for ``selection='holdout'``. The same goes for a perturbation whose
-    hits ask for more than the label of the smoothed model.
+    Where the attack set of an input is cut into cells, the selection draws are of the clean input,
+    and the estimation draws are around the centres of its ``partition``. The votes then hold scores
+    of pooled tests in place of hits (see ``Votes.table``), and no selection hits: they are for
+    ``selection='holdout'``. The same goes for a perturbation whose hits ask for more than the label
+    of the smoothed model.
 
     Args:
         segment (Callable): The base model. Takes a list of B perturbed inputs, each of the shape of
@@ -70,13 +71,14 @@ def collect_votes(
             earlier call with the same arguments left.
         processes (ProcessGroup | None): Processes that share the draws. Each calls this with the
             same arguments and gets the votes of all.
+        partition (Partition | None): That of the input, where it is known already.
 
     Returns:
         Votes: Guess and hits of each component as NumPy arrays, in the shape of the label maps.
 
     Raises:
         ValueError: If the input is not one of the perturbation, or n0 is 0 or groups are given with
-            a perturbation of several cells.
+            a perturbation whose attack sets are cut into cells.
         SegmentorOutputError: If the base model's labels are not integers in [0, C) of one shape.
 
     Examples:
@@ -89,7 +91,7 @@ def collect_votes(
         >>> votes.guess.tolist(), votes.hits.tolist()
         ([[0, 1]], [[100, 100]])
     """
-    passes = Passes(segment, inputs, perturbation, settings, digest)
+    passes = Passes(segment, inputs, perturbation, settings, digest, partition)
     sampler = Sampler(passes, on_draws, checkpointer, processes)
     n = check_draws(settings.n)  # type: ignore[arg-type]
     if settings.n0 == 0:
@@ -115,7 +117,7 @@ def collect_looks(
     """Samples group-sequential votes: look after look, until told to stop.
 
     The draws, the other arguments and the errors are those of ``collect_votes``; the perturbation
-    has one cell, n0 is at least 1, and the ``n`` of the settings does not matter. The sizes of the
+    has no cells, n0 is at least 1, and the ``n`` of the settings does not matter. The sizes of the
     looks must be fixed beforehand, as doubling them is: a size that is chosen by the votes voids
     the certificate.
 
@@ -128,11 +130,11 @@ def collect_looks(
         Votes: With one look or more.
 
     Raises:
-        ValueError: If an argument is out of range, or the perturbation has several cells.
+        ValueError: If an argument is out of range, or the perturbation cuts attack sets into cells.
     """
+    require_no_cells(perturbation, "looks (n='auto')")
     passes = Passes(segment, inputs, perturbation, settings, digest)
     sampler = Sampler(passes, on_draws, checkpointer, processes)
-    sampler.require_one_cell("looks (n='auto')")
     votes = start
     if votes is None:
         guess = sampler.guess()
@@ -209,20 +211,11 @@ class Sampler:
         self.checkpointer = checkpointer
         self.processes = processes or ProcessGroup()
         if self.settings.groups:
-            self.require_one_cell('a hierarchy')
-
-    def require_one_cell(self, what: str) -> None:
-        """Refuses what is not counted for perturbations of several cells."""
-        perturbation = self.passes.perturbation
-        if perturbation.num_cells > 1:
-            raise ValueError(
-                f'{perturbation!r} has {perturbation.num_cells} cells, which does not go '
-                f'with {what}: give n and n0 >= 1 as numbers, and no hierarchy'
-            )
+            require_no_cells(passes.perturbation, 'a hierarchy')
 
     def most_frequent(self, n: int) -> Votes:
         """Votes whose guess is the most frequent class of the counted draws themselves."""
-        self.require_one_cell('n0 = 0')
+        require_no_cells(self.passes.perturbation, 'n0 = 0')
         return Votes(*self._class_counts(ESTIMATION, n).most_frequent(), n, 0)
 
     def guess(self) -> Votes:
@@ -242,11 +235,23 @@ class Sampler:
 
     def estimate(self, chosen: Votes, start: int, count: int) -> Votes:
         """Hits of ``count`` estimation draws, from number ``start``, under given guesses."""
-        perturbation, device = self.passes.perturbation, self.passes.device
-        counter_of = FewestHits if perturbation.num_cells > 1 else Hits
-        counter = counter_of(chosen, start, count, self.settings, device, perturbation.num_cells)
+        partition, device = self.passes.partition, self.passes.device
+        if partition is not None:
+            first = self.processes.broadcast(lambda: partition.digest)
+            with self.processes.fail_together(device):
+                if first != partition.digest:
+                    raise RuntimeError(
+                        'the processes cut the attack set into different cells: they must run on '
+                        'machines of one kind, with one number of threads'
+                    )
+            together = ROUND * self.processes.size if self.processes.size > 1 else 0
+            pooled = PooledHits(chosen, partition, self.settings, device, together)
+            self._count(pooled)
+            (hits,) = pooled.hits()
+            return Votes(chosen.guess, hits, count, chosen.n0, table=partition.table)
+        counter = Hits(chosen, start, count, self.settings, device)
         self._count(counter)
-        counts = perturbation.selection_counts
+        counts = self.passes.perturbation.selection_counts
         classes, *by_group = (
             Votes(level.guess, hits, count, level.n0, level.selection_hits if counts else None)
             for level, hits in zip(counter.chosen, counter.hits(), strict=True)
@@ -282,9 +287,9 @@ class Sampler:
         self.passes.require_sound()
 
     def _advance(self, counter: Counter) -> None:
-        """Counts the draws that are left of a cell."""
-        indices = range(counter.start + counter.done, counter.start + counter.stop)
-        for output in self.passes.outputs(counter.stage, indices, counter.cell):
+        """Counts the draws that are left."""
+        indices = range(counter.start + counter.done, counter.start + counter.draws)
+        for output in self.passes.outputs(counter.stage, indices):
             counter.add_batch(output)
             self._store(counter)
             self.on_draws(len(output))
@@ -292,16 +297,18 @@ class Sampler:
     def _advance_together(self, counter: Counter) -> None:
         """Counts the next round of draws, of which each process takes a share."""
         processes = self.processes
-        size = min(ROUND * processes.size, counter.stop - counter.done)
+        size = min(ROUND * processes.size, counter.draws - counter.done)
         share = processes.share(counter.start + counter.done, size)
         counts: Counts = {}
         shape: torch.Size | None = None
+        first = share.start
         # A process that fails tells the others, which would wait for its counts in vain.
         with processes.fail_together(self.passes.device):
-            for output in self.passes.outputs(counter.stage, share, counter.cell):
+            for output in self.passes.outputs(counter.stage, share):
                 shape = map_shape(output)
                 counts = counts or counter.zeros(shape)
-                counter.add(counts, output)
+                counter.add(counts, output, first)
+                first += len(output)
                 self.on_draws(len(output) * processes.size)
             self.passes.require_sound()
         # The first process has draws in every round, others may have none.
@@ -318,3 +325,12 @@ class Sampler:
     def _checkpoint(self, counter: Counter) -> Checkpoint:
         self.passes.require_sound()
         return counter.checkpoint()
+
+
+def require_no_cells(perturbation: Perturbation, what: str) -> None:
+    """Refuses what is not counted where attack sets are cut into cells, with a ValueError."""
+    if perturbation.has_partition:
+        raise ValueError(
+            f'{perturbation!r} cuts attack sets into cells, which does not go with {what}: give n '
+            'and n0 >= 1 as numbers, and no hierarchy'
+        )

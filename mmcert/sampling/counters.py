@@ -25,11 +25,8 @@ class Counter(ABC):
 
     ``draws`` draws from number ``start`` are counted, ``done`` of them so far. ``counts`` are empty
     before the first draw if their shape is not known. ``guess_arrays`` hold the guess that hits are
-    counted of, by level. ``cell`` is the cell of the perturbation that the next draws are of; None
-    stands for all of it.
+    counted of, by level.
     """
-
-    cell: int | None = None
 
     def __init__(
         self, stage: int, start: int, draws: int, settings: SamplingSettings, device: torch.device
@@ -47,13 +44,8 @@ class Counter(ABC):
         """Counts of no draws, for label maps of a shape."""
 
     @abstractmethod
-    def add(self, counts: Counts, output: torch.Tensor | LogitMaps) -> None:
-        """Adds the labels of a batch to such counts."""
-
-    @property
-    def stop(self) -> int:
-        """Where the draws of this cell end, counted from ``start``."""
-        return self.draws
+    def add(self, counts: Counts, output: torch.Tensor | LogitMaps, first: int) -> None:
+        """Adds the labels of a batch, whose first draw is number ``first``, to such counts."""
 
     def advance(self, draws: int) -> None:
         """Notes that so many more draws are in the counts."""
@@ -63,7 +55,7 @@ class Counter(ABC):
         """Counts a batch of draws."""
         self._consistent = False
         self.counts = self.counts or self.zeros(map_shape(output))
-        self.add(self.counts, output)
+        self.add(self.counts, output, self.start + self.done)
         self.advance(len(output))
         self._consistent = True
 
@@ -118,7 +110,7 @@ class ClassCounts(Counter):
         size = (self.settings.num_classes, *shape)
         return {'counts': torch.zeros(size, dtype=self.dtype, device=self.device)}
 
-    def add(self, counts: Counts, output: torch.Tensor | LogitMaps) -> None:
+    def add(self, counts: Counts, output: torch.Tensor | LogitMaps, first: int) -> None:
         """Counts the classes of a batch; a label outside [0, C) does not count."""
         votes = counts['counts']
         check_shape(output, votes.shape[1:])
@@ -151,10 +143,7 @@ class ClassCounts(Counter):
 
 
 class Hits(Counter):
-    """Estimation draws that agree with the guess, for the classes and each level of groups.
-
-    ``draws`` is the number of draws of each cell.
-    """
+    """Estimation draws that agree with the guess, for the classes and each level of groups."""
 
     def __init__(
         self,
@@ -163,10 +152,8 @@ class Hits(Counter):
         draws: int,
         settings: SamplingSettings,
         device: torch.device,
-        num_cells: int = 1,
     ) -> None:
-        super().__init__(ESTIMATION, start, num_cells * draws, settings, device)
-        self.draws_per_cell = draws
+        super().__init__(ESTIMATION, start, draws, settings, device)
         self.chosen = [chosen, *chosen.group_votes]
         for level, votes in enumerate(self.chosen):
             self.guess_arrays[f'guess{level}'] = votes.guess
@@ -184,7 +171,7 @@ class Hits(Counter):
             for level in range(len(self.guesses))
         }
 
-    def add(self, counts: Counts, output: torch.Tensor | LogitMaps) -> None:
+    def add(self, counts: Counts, output: torch.Tensor | LogitMaps, first: int) -> None:
         check_shape(output, self.guesses[0].shape)
         if not self.groups:
             add_hits(counts['hits0'], output, self.guesses[0])
@@ -200,34 +187,6 @@ class Hits(Counter):
     def hits(self) -> list[NDArray[np.integer]]:
         """The hits of each level, classes first."""
         return [to_array(self.counts[f'hits{level}']) for level in range(len(self.guesses))]
-
-
-class FewestHits(Hits):
-    """Hits of one cell of a perturbation after the other, and the fewest of the cells so far."""
-
-    def zeros(self, shape: torch.Size) -> Counts:
-        hits = super().zeros(shape)
-        return {**hits, 'fewest0': torch.zeros_like(hits['hits0'])}
-
-    @property
-    def cell(self) -> int:  # type: ignore[override]
-        return self.done // self.draws_per_cell
-
-    @property
-    def stop(self) -> int:
-        return (self.cell + 1) * self.draws_per_cell
-
-    def advance(self, draws: int) -> None:
-        super().advance(draws)
-        # At the end of a cell, the fewer hits of it and the cells before are kept.
-        if self.done % self.draws_per_cell == 0:
-            hits, fewest = self.counts['hits0'], self.counts['fewest0']
-            first = self.done == self.draws_per_cell
-            fewest.copy_(hits if first else torch.minimum(hits, fewest))
-            hits.zero_()
-
-    def hits(self) -> list[NDArray[np.integer]]:
-        return [to_array(self.counts['fewest0'])]
 
 
 def check_shape(output: torch.Tensor | LogitMaps, shape: torch.Size) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 import torch
 
 from mmcert.perturbations.base import Perturbation
+from mmcert.perturbations.partition import Partition
 from mmcert.sampling.batching import BatchSize
-from mmcert.sampling.draws import SELECTION, draw_seed, input_digest
+from mmcert.sampling.draws import ESTIMATION, SELECTION, draw_seed, input_digest
 from mmcert.sampling.label_decoding import kernel_for
 from mmcert.sampling.logit_maps import LogitMaps
 from mmcert.sampling.outputs import (
@@ -37,6 +38,7 @@ class Passes:
         perturbation: Perturbation,
         settings: SamplingSettings,
         digest: bytes | None,
+        partition: Partition | None = None,
     ) -> None:
         if not isinstance(inputs, torch.Tensor):
             raise ValueError(
@@ -56,19 +58,23 @@ class Passes:
         self._given = inputs
         self.digest = input_digest(inputs) if digest is None else digest
         self._bad: torch.Tensor | None = None
+        self.partition = partition
+        if partition is None and perturbation.has_partition:
+            assert settings.n is not None, 'cells are for a number of draws'
+            self.partition = perturbation.partition(self.inputs, settings.n)
+        if self.partition is not None:
+            self.partition.require(self.inputs, settings.n)
 
-    def outputs(
-        self, stage: int, indices: range, cell: int | None = None
-    ) -> Iterator[torch.Tensor | LogitMaps]:
-        """Runs the base model on the draws of some numbers, of one cell or all of the perturbation.
+    def outputs(self, stage: int, indices: range) -> Iterator[torch.Tensor | LogitMaps]:
+        """Runs the base model on the draws of some numbers.
 
-        Yields, batch by batch, label maps at the positions of the clean input, or their scores.
+        Yields, batch by batch, label maps or their scores: at the positions of the clean input, or,
+        of draws around the centres of a partition, as the model gives them.
         """
-        perturbation = self.perturbation if cell is None else self.perturbation.cell(cell)
         position = 0
 
         def one_pass(count: int) -> torch.Tensor | LogitMaps:
-            return self._run(perturbation, stage, indices[position : position + count])
+            return self._run(stage, indices[position : position + count])
 
         while position < len(indices):
             output = self.batch_size.run(one_pass, self.device, len(indices) - position)
@@ -89,25 +95,30 @@ class Passes:
         if self._bad is not None and bool(self._bad):
             raise SegmentorOutputError(NOT_FINITE)
 
-    def _run(
-        self, perturbation: Perturbation, stage: int, indices: range
-    ) -> torch.Tensor | LogitMaps:
+    def _run(self, stage: int, indices: range) -> torch.Tensor | LogitMaps:
         """One pass. What takes memory belongs to it, since it may be repeated with fewer draws.
 
         Each draw has a generator of its own on the input's device. A CUDA device has the draws
         queued before the pass that needs them. On the CPU, threads that make draws while the model
         computes cost the model more than they save.
         """
+        perturbation = self.perturbation
+        around_centres = stage == ESTIMATION and self.partition is not None
         if perturbation.enumerated is None:
             parameters = perturbation.draw(self.inputs, self._generators(stage, indices))
         else:
             parameters = perturbation.enumerated[indices.start : indices.stop].to(self.device)
-        perturbed = list(perturbation.apply(self.inputs, parameters))
-        if not perturbation.moves_labels:
+        if around_centres:
+            assert self.partition is not None
+            perturbed = self.partition.apply(parameters, indices.start)
+        else:
+            perturbed = list(perturbation.apply(self.inputs, parameters))
+        moves = perturbation.moves_labels
+        if not moves or perturbation.has_partition:
             # Nothing reads them any more, and the model may need the memory.
             parameters = torch.empty(0)
         output = self._checked(self.segment(perturbed), len(indices))
-        if perturbation.moves_labels:
+        if moves:
             labels = label_maps(output, self.settings.num_classes)
             if labels.shape[-2:] != self.inputs.shape[-2:]:
                 raise SegmentorOutputError(
@@ -115,6 +126,8 @@ class Passes:
                     f'the image, {tuple(self.inputs.shape[-2:])}; got {tuple(labels.shape[-2:])}. '
                     "Leave out resolution='logits', and any resizing in the test pipeline"
                 )
+            if perturbation.has_partition:
+                return labels
             selecting = stage == SELECTION
             method = perturbation.map_labels if selecting else perturbation.labels_for_hits
             mapped = method(labels, parameters)

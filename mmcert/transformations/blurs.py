@@ -408,14 +408,15 @@ class MeanOfMoves(Transformation):
         return [step / (self.steps - 1) for step in range(self.steps)]
 
     def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """Averages the copies of each image."""
+        """Averages the copies of each image, in double precision."""
         grid = pixel_grid(images.shape[-2], images.shape[-1], images.device)
-        total = torch.zeros_like(images)
+        values = images.to(torch.float64)
+        total = torch.zeros_like(values)
         for place in self._places:
             backward = self.backward_map(parameters[:, 0], place)
             positions = torch.einsum('bij,hwj->bhwi', backward, grid)
-            total = total + read_bilinear(images, positions, 'reflection')
-        return total / self.steps
+            total = total + read_bilinear(values, positions, 'reflection')
+        return (total / self.steps).to(images.dtype)
 
     def lipschitz(self, images: torch.Tensor, low: Values, high: Values) -> torch.Tensor:
         """An upper bound, by interval arithmetic for each value of the image.

@@ -127,6 +127,8 @@ def save_votes(path: str | os.PathLike[str], record: VotesRecord) -> None:
         counts |= {f'hits-look{index}': hits for index, hits in enumerate(of.history)}
         narrowed |= {f'{key}-level{level}': array for key, array in counts.items()}
     arrays |= {key: _narrow(array) for key, array in narrowed.items() if array is not None}
+    if votes.table is not None:
+        arrays['table'] = votes.table
     with atomic_writer(path) as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
@@ -185,6 +187,7 @@ def _read_level(data: Mapping[str, NDArray[np.integer]], level: int) -> Votes:
         looks=looks,
         history=tuple(data[f'hits-look{index}-level{level}'] for index in range(len(looks) - 1)),
         enumerated='enumerated' in data,
+        table=data.get('table'),  # type: ignore[arg-type]
     )
 
 

@@ -11,7 +11,7 @@ from mmcert.attacks import exhaustive
 from mmcert.certifier import CertificationPlan, Certifier, UnrepeatableModelError, weights_digest
 from mmcert.certify import CertifySettings, Hierarchy, InfeasiblePlanError
 from mmcert.certify.planning import StoppingRule
-from mmcert.perturbations import Enumeration, GaussianNoise, SlicedTransformation
+from mmcert.perturbations import Enumeration, GaussianNoise, TransformationCells
 from mmcert.report.pictures import certificate_picture
 from mmcert.sampling import LogitMaps, SamplingSettings, collect_enumerated, collect_votes
 from mmcert.transformations import build
@@ -286,23 +286,42 @@ def test_a_plan_that_can_certify_nothing_is_refused_before_it_costs(model, image
 
 
 def test_a_plan_settles_the_selection_that_its_perturbation_allows():
-    sliced = SlicedTransformation(dict(type='rotation'), -10, 10, 3, 0.25)
-    plan = replace(plan_of(n=30), perturbation=sliced)
+    cells = TransformationCells('rotation', -10, 10, GaussianNoise(0.25))
+    settings = replace(plan_of().settings, tau=0.5)
+    plan = replace(plan_of(n=30), perturbation=cells, settings=settings)
     assert (plan_of().settings.selection, plan.settings.selection) == ('auto', 'holdout')
     for changes, message in (
         (dict(selection='same_draws'), "set selection='holdout' or 'auto'"),
         (dict(order='selection'), "set order='margin' or 'auto'"),
     ):
         with pytest.raises(ValueError, match=message):
-            replace(plan, settings=replace(plan_of().settings, **changes))
+            replace(plan, settings=replace(settings, **changes))
+    with pytest.raises(ValueError, match='leave tau out, got 0.75'):
+        replace(plan, settings=replace(settings, tau=0.75))
     without = SamplingSettings(n0=0, n=30, num_classes=3)
     for changes in (
-        dict(perturbation=sliced, sampling=without, settings=plan_of().settings),
+        dict(perturbation=cells, sampling=without, settings=settings),
         dict(sampling=without, settings=replace(plan_of().settings, selection='holdout')),
         dict(sampling=without, settings=replace(plan_of().settings, order='selection')),
     ):
         with pytest.raises(ValueError, match='n0=0 does not go with.* n0 must be at least 1'):
             replace(plan_of(), **changes)
+
+
+def test_hits_are_not_taken_for_scores_of_pooled_tests(model, image, tmp_path):
+    cells = TransformationCells('brightness', 0, 0.01, GaussianNoise(0.25))
+    sampling = SamplingSettings(n0=3, n=60, num_classes=3)
+    plan = CertificationPlan(cells, CertifySettings(0.5, 0.01), sampling)
+    store = plan.open_store(tmp_path, weights='a')
+    found = Certifier(plan, store=store).certify(segment_of(model), image, name='one')
+    assert found.votes.table is not None and found.record.meta['partition']['cells']
+    assert 'radius' not in found.maps and 'joint_radius' not in found.to_dict()
+    again = Certifier(plan, store=store).certify(segment_of(model), image, name='one')
+    assert again.to_dict() == found.to_dict()
+    votes = replace(found.votes, table=None, hits=np.minimum(found.votes.hits, 60))
+    store.put('one', replace(found.record, votes=votes))
+    with pytest.raises(VotesFileError, match='no scores of pooled tests'):
+        Certifier(plan, store=store).certify(segment_of(model), image, name='one')
 
 
 def test_plans_and_class_numbers_are_checked():

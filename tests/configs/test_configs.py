@@ -158,7 +158,7 @@ def test_config_name_states_what_it_holds(path):
 
 @pytest.mark.parametrize(
     ('name', 'radius'),
-    [('gaussian-blur', 4), ('translation', 10.2), ('brightness-contrast', 0.12)],
+    [('gaussian-blur', 4), ('translation', 10.2), ('brightness-contrast', 0.22)],
 )
 def test_direct_config_buys_what_its_comment_says(name, radius):
     (path,) = [p for p in CONFIGS if p.stem.startswith(f'direct-{name}_')]

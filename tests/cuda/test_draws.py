@@ -16,6 +16,8 @@ from mmcert.perturbations import (
     GaussianBlur,
     GaussianNoise,
     LaplaceNoise,
+    PooledNoise,
+    TransformationCells,
 )
 from mmcert.sampling import BatchSize, Checkpoint, Checkpointer, LogitMaps
 from mmcert.sampling.draws import ESTIMATION, draw_seed, input_digest
@@ -133,6 +135,27 @@ def test_every_perturbation_draws_on_the_device(device, name):
     # Rounding may depend on the batch where transforms are made of matrix products.
     different = np.abs(votes[0].hits.astype(int) - votes[1].hits.astype(int))
     assert different.mean() <= 0.05
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('name', ['rotation', 'defocus_blur', 'gamma'])
+def test_attack_sets_are_cut_and_counted_on_the_device(device, name):
+    low, high = {'rotation': (-1, 1), 'defocus_blur': (0, 1), 'gamma': (0.95, 1.05)}[name]
+    cells = TransformationCells(name, low, high, PooledNoise(2, 0.25), cells=5)
+    x = 0.2 + 0.6 * torch.rand(3, 8, 12, generator=torch.Generator().manual_seed(1))
+    x = x.to(device)
+    ours, cpu = cells.partition(x, 60), cells.partition(x.cpu(), 60)
+    assert ours.starts == cpu.starts
+    for one, other in zip(ours.tests, cpu.tests, strict=True):
+        np.testing.assert_allclose(one.null_probabilities, other.null_probabilities, rtol=1e-4)
+
+    def label(images):
+        return (torch.stack(list(images)).mean(dim=1) > 0.5).long()
+
+    settings = {'n0': 6, 'n': 60, 'num_classes': 2}
+    votes = [sample_votes(label, x, cells, batch_size=b, **settings) for b in (1, 8)]
+    # Rounding may depend on the batch where transforms are made of matrix products.
+    assert (votes[0].hits != votes[1].hits).mean() <= 0.05
 
 
 @pytest.mark.parametrize('device', DEVICES)

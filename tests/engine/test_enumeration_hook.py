@@ -10,7 +10,7 @@ from mmcert.attacks import exhaustive
 from mmcert.certifier import certifier
 from mmcert.engine import SmoothingConfig
 from mmcert.transformations import build
-from tests.engine.test_slices_hook import certificates_of, images_of
+from tests.engine.test_cells_hook import certificates_of, images_of
 from tests.engine.test_smoothing_hook import Interrupt, votes_files
 from tests.openmmlab import run_test, run_tool
 

@@ -12,9 +12,9 @@ from mmcert.engine.planner import report as report_of
 from mmcert.engine.smoothing_config import SmoothingConfig
 
 K = 172_800
-SLICES = dict(
-    type='SlicedTransformation', transformation=dict(type='rotation'), low=-1.0, high=1.0, slices=3,
-    sigma=0.5,
+CELLS = dict(
+    type='TransformationCells', transformation='rotation', low=-1.0, high=1.0,
+    noise=dict(type='GaussianNoise', sigma=0.5),
 )  # fmt: skip
 
 
@@ -86,11 +86,12 @@ def test_the_report_names_what_is_not_possible():
     possible = {(row[0], row[1]): row[2] for row in cells(printed, 0)}
     assert possible['holm', 'holdout'] == 'not possible'
     assert possible['holm', 'same_draws'] == 'yes'
-    sliced = plan(sigma=None, perturbation=SLICES, tau=0.75)
-    possible = {(row[0], row[1]): row[2] for row in cells(report(sliced, []), 0)}
-    assert possible['holm', 'holdout'] == 'yes'
-    assert possible['ordered_holm', 'same_draws'] == 'not possible'
     assert 'for the component that ordered_holm tests first' in printed
+
+
+def test_cells_depend_on_the_images():
+    printed = report(plan(sigma=None, perturbation=CELLS), [])
+    assert 'Cells depend on the images: leave --size out.' in printed
 
 
 def test_runs_and_terms_have_one_default():
@@ -98,11 +99,11 @@ def test_runs_and_terms_have_one_default():
     assert plan(tau=0.75, alpha=0.01).settings == CertifySettings(0.75, 0.01)
 
 
-def test_parts_leave_holdout_alone():
-    sliced = {'sigma': None, 'perturbation': SLICES}
-    assert plan(**sliced).settings.selection == 'holdout'
-    assert plan(**sliced, selection='holdout').settings == plan(**sliced).settings
+def test_cells_leave_holdout_alone():
+    in_cells = {'sigma': None, 'perturbation': CELLS}
+    assert plan(**in_cells).settings.selection == 'holdout'
+    assert plan(**in_cells, selection='holdout').settings == plan(**in_cells).settings
     with pytest.raises(ValueError, match="set selection='holdout' or 'auto'"):
-        plan(**sliced, selection='same_draws')
+        plan(**in_cells, selection='same_draws')
     with pytest.raises(ValueError, match='n0 must be an integer of at least 1'):
-        plan(**sliced, n0=0)
+        plan(**in_cells, n0=0)

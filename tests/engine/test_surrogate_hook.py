@@ -358,17 +358,6 @@ def test_a_requirement_is_asked_of_the_clean_input(make_config, smoothing, monke
     assert len(asked) == 2 and all(top <= 1 and tau < 0.75 for top, tau in asked)
 
 
-def test_slices_of_a_rotation_have_thresholds_of_their_own_as_well(make_config, tmp_path):
-    rotation = dict(
-        type='mmcert.SlicedTransformation', transformation=dict(type='rotation'), low=-0.02,
-        high=0.02, slices=2, sigma=0.5,
-    )  # fmt: skip
-    run_test(make_config(smoothing=dict(sigma=None, tau=None, perturbation=rotation)))
-    found = statements(tmp_path)
-    assert len({statement['tau'] for statement in found.values()}) == 2
-    assert 'threshold tau that the attack set takes' in log(tmp_path)
-
-
 @pytest.mark.slow
 def test_two_processes_that_share_draws_answer_as_one(make_config, tmp_path, smoothing):
     cfg = make_config(smoothing=smoothing())

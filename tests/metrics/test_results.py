@@ -47,13 +47,14 @@ def assert_equal(one, other):
 )
 def test_counts_come_back_as_they_were(options):
     counts = counts_of(9, **options)
-    result = pickle.loads(pickle.dumps(InputResult('a', {}, counts)))
+    result = pickle.loads(pickle.dumps(InputResult('a', {'kind': 'certificate'}, counts)))
     assert_equal(result.counts, counts)
     assert_equal(result.counts + result.counts, counts + counts)
-    np.testing.assert_equal(result.to_dict(), {'name': 'a', **counts.rates()})
+    expected = {'name': 'a', **counts.rates(), 'kind': 'certificate'}
+    np.testing.assert_equal(result.to_dict(), expected)
 
 
 def test_classes_that_do_not_occur_take_no_memory():
     counts = counts_of(150, shape=(10, 10))
-    kept = len(pickle.dumps(InputResult('a', {}, counts)))
+    kept = len(pickle.dumps(InputResult('a', {'kind': 'certificate'}, counts)))
     assert kept < 10_000 < 700_000 < len(pickle.dumps(counts))

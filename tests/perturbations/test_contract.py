@@ -24,12 +24,13 @@ from mmcert.perturbations import (
     LogScale,
     PointNoise,
     PointTranslation,
+    PooledNoise,
     Rotation3D,
     RotationScale,
     Shear,
-    SlicedTransformation,
     SurrogateTransform,
     Taper,
+    TransformationCells,
     Twist,
     TwistRotation,
     Uniform,
@@ -58,10 +59,14 @@ MEMBERS = [
     BrightnessContrast(0.3, 0.3, (0.9, 1.1)),
     BrightnessContrast(0.1, 0.2),
     CyclicTranslation(3.0),
-    SlicedTransformation('rotation', -4, 5, 3, 0.25),
-    SlicedTransformation({'type': 'scaling', 'padding': 'zeros'}, 0.9, 1.1, 1, 0.25),
     Enumeration('defocus_blur', [0.7, 1.0, 1.5, 2.0, 2.5, 3.0]),
     Enumeration({'type': 'rotation', 'padding': 'zeros'}, [-5.0, -2.0, 1.0, 3.0, 8.0, 9.0]),
+    PooledNoise(2, 0.25),
+    TransformationCells('rotation', -4, 5, {'type': 'GaussianNoise', 'sigma': 0.25}),
+    TransformationCells(
+        {'type': 'scaling', 'padding': 'zeros'}, 0.9, 1.1, PooledNoise(2, 0.25), extra_radius=0.1
+    ),
+    TransformationCells('brightness', -0.1, 0.1, GaussianNoise(0.25), cells=3, pooled=False),
     surrogate('brightness', -0.3, 0.3),
     surrogate('rotation', -10.0, 10.0),
     surrogate({'type': 'translation', 'padding': 'cyclic'}, [-3.0, -3.0], [3.0, 3.0]),
@@ -183,17 +188,24 @@ def test_labels_stay_unless_the_perturbation_moves_them(perturbation):
     assert ((hits == mapped) | (hits == -1)).all()
     assert {-1, 0, 1, 2} >= set(hits.unique().tolist())
     if perturbation.selection_counts:
-        assert torch.equal(hits, mapped) and perturbation.num_cells == 1
+        assert torch.equal(hits, mapped) and not perturbation.has_partition
 
 
-def test_a_cell_is_the_same_perturbation_elsewhere(perturbation):
+def test_a_partition_is_determined_by_the_input_and_the_number_of_draws(perturbation):
     x = input_of(perturbation)
-    for index in range(perturbation.num_cells):
-        cell = perturbation.cell(index)
-        assert cell.spec() == perturbation.spec() and cell.guarantee(0.9) == (
-            perturbation.guarantee(0.9)
-        )
-        assert torch.equal(cell.draw(x, generators(2)), perturbation.draw(x, generators(2)))
+    if not perturbation.has_partition:
+        with pytest.raises(NotImplementedError, match='partition'):
+            perturbation.partition(x, 60)
+        return
+    partition, again = (perturbation.partition(x, 60) for _ in range(2))
+    assert partition.digest == again.digest and partition.draws == 60
+    parameters = perturbation.draw(x, generators(5))
+    found = partition.apply(parameters.clone(), 20)
+    for index, one in enumerate(found):
+        assert (one.shape, one.dtype, one.device) == (x.shape, x.dtype, x.device)
+        (alone,) = again.apply(parameters[index : index + 1].clone(), 20 + index)
+        assert torch.equal(alone, one)
+    assert (partition.table[1:] < partition.table[:-1]).all() and partition.table[0] == 1
 
 
 # What a certificate says
@@ -201,6 +213,10 @@ def test_a_cell_is_the_same_perturbation_elsewhere(perturbation):
 
 def test_the_radius_grows_with_tau_and_falls_with_the_target(perturbation):
     radii = [perturbation.radius(tau) for tau in TAUS]
+    if perturbation.has_partition:
+        assert set(radii) == {perturbation.extra_radius}
+        assert perturbation.radius(0.9, 0.6) == 0
+        return
     assert radii[0] == 0 and radii == sorted(radii)
     # No threshold buys anything where nothing is drawn.
     assert radii[-1] > radii[2] >= 0 or perturbation.enumerated is not None

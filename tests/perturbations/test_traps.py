@@ -12,8 +12,9 @@ from mmcert.perturbations import (
     BrightnessContrast,
     GaussianNoise,
     Perturbation,
+    PooledNoise,
     Rotation3D,
-    SlicedTransformation,
+    TransformationCells,
 )
 from mmcert.perturbations.clouds import PointTransformation
 from mmcert.perturbations.distributions import Distribution, Gaussian
@@ -31,8 +32,9 @@ def generators(count):
         (GaussianNoise(0.25), 'noise'),
         (BrightnessContrast(0.2, 0.01), 'sigma_b'),
         (Rotation3D(0.5), 'scales'),
-        (SlicedTransformation('rotation', -1, 1, 2, 0.2), 'sigma'),
-        (SlicedTransformation('rotation', -1, 1, 2, 0.2), 'high'),
+        (PooledNoise(2, 0.2), 'factor'),
+        (TransformationCells('rotation', -1, 1, GaussianNoise(0.2)), 'noise'),
+        (TransformationCells('rotation', -1, 1, GaussianNoise(0.2)), 'high'),
     ],
 )
 def test_what_draws_and_radius_depend_on_is_fixed(perturbation, name):
@@ -40,12 +42,10 @@ def test_what_draws_and_radius_depend_on_is_fixed(perturbation, name):
         setattr(perturbation, name, 2.0)
 
 
-def test_a_fixed_perturbation_is_copied_pickled_and_cut_into_cells():
-    slices = SlicedTransformation('rotation', -1, 1, 3, 0.2)
-    for other in (copy.deepcopy(slices), pickle.loads(pickle.dumps(slices))):
-        assert other.spec() == slices.spec()
-    assert [slices.cell(index).index for index in range(3)] == [0, 1, 2]
-    assert slices.index == 1
+def test_a_fixed_perturbation_is_copied_and_pickled():
+    cells = TransformationCells('rotation', -1, 1, GaussianNoise(0.2))
+    for other in (copy.deepcopy(cells), pickle.loads(pickle.dumps(cells))):
+        assert other.spec() == cells.spec()
 
 
 def test_noise_that_is_returned_and_not_filled_in_is_refused():
@@ -83,12 +83,12 @@ def test_maps_of_labels_that_nobody_would_call_are_refused():
                 return labels.flip(-1)
 
 
-def test_cells_that_are_all_the_same_are_refused():
+def test_cells_that_nobody_cut_are_refused():
     class Cells(GaussianNoise):
-        num_cells = 3
+        has_partition = True
 
-    with pytest.raises(NotImplementedError, match='cell'):
-        Cells(0.25).cell(1)
+    with pytest.raises(NotImplementedError, match='must override partition'):
+        Cells(0.25).partition(torch.zeros(3, 4, 4), 10)
 
 
 def test_parameters_of_different_scales_have_the_radius_of_the_smallest():
@@ -102,12 +102,12 @@ def test_parameters_of_different_scales_have_the_radius_of_the_smallest():
     assert TwoScales().radius(0.9) == pytest.approx(0.0128, rel=0.01)
 
 
-def test_slices_of_a_transformation_that_has_no_name_of_its_own_are_refused():
+def test_cells_of_a_transformation_that_has_no_name_of_its_own_are_refused():
     class Other(Rotation):
         pass
 
     with pytest.raises(ValueError, match='would be taken for those of'):
-        SlicedTransformation(Other(), -1, 1, 2, 0.2)
+        TransformationCells(Other(), -1, 1, GaussianNoise(0.2))
 
 
 def test_a_perturbation_with_the_spec_of_another_has_no_address():

@@ -161,7 +161,7 @@ def test_a_procedure_of_ones_own_is_known_everywhere(tool, tmp_path, monkeypatch
         printed = report(PlannedRun(plan, 1000), [])
         assert printed.count('half_bonferroni') == 4 and 'The plan can certify.' in printed
         audited = tuple(method for method in methods() if 'half_bonferroni' in method.name)
-        assert len(audited) == 9
+        assert len(audited) == 10
         assert not any(finding.violates_level for finding in Audit(50, methods=audited).run())
         assert PROCEDURES['half_bonferroni'].source == 'valid, and of no use'
     finally:

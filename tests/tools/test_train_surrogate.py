@@ -340,8 +340,9 @@ def test_only_a_share_of_the_images_is_perturbed():
         (dict(perturbation=dict(type='mmcert.CoordinateNoise', sigma=0.1)), "domain 'image'"),
         (dict(perturbation=dict(type='mmcert.CyclicTranslation', sigma=8.0)), 'SemanticTransform'),
         (
-            dict(perturbation=dict(type='mmcert.SlicedTransformation', low=-1, high=1, slices=2,
-                                   transformation=dict(type='rotation'), sigma=0.1)),
+            dict(perturbation=dict(type='mmcert.TransformationCells', low=-1, high=1,
+                                   transformation='rotation',
+                                   noise=dict(type='GaussianNoise', sigma=0.1))),
             'SemanticTransform',
         ),
         (dict(perturbation=dict(type='mmcert.GaussianNoise', sigma=0.1), prob=1.2), 'prob'),

@@ -1,7 +1,6 @@
-"""Rotation and scaling by slices on the main path: ``smoothing=dict(...)``, hook and tools."""
+"""Attack sets in cells on the main path: ``smoothing=dict(...)``, hook and tools."""
 
 import json
-import logging
 
 import cv2
 import numpy as np
@@ -10,8 +9,8 @@ import torch
 from mmengine.runner import Runner
 
 from mmcert.certifier import certifier
-from mmcert.engine import SmoothingConfig, progress
-from mmcert.perturbations import SlicedTransformation
+from mmcert.engine import SmoothingConfig
+from mmcert.perturbations import GaussianNoise, TransformationCells
 from mmcert.sampling import SegmentorOutputError
 from mmcert.transformations import build
 from mmcert.votes import FingerprintError, load_votes
@@ -19,23 +18,22 @@ from tests.engine.test_smoothing_hook import votes_files
 from tests.openmmlab import run_test
 from tests.tools.test_train_surrogate import call, tool_of
 
-LOW, HIGH, SLICES, SIGMA = 2.8, 3.2, 3, 0.25
+LOW, HIGH, SIGMA = 2.8, 3.2, 0.25
 """Few angles, as each pixel of the model below is on its own: the whole image must move by less
 than a pixel is away from the boundary between its classes."""
-N0, N = 4, 60
+N0, N = 4, 240
 MODEL = dict(type='BrightnessSegmentor', channels=3)
 PERTURBATION = dict(
-    type='mmcert.SlicedTransformation',
+    type='mmcert.TransformationCells',
     transformation=dict(type='rotation', padding='reflection'),
     low=LOW,
     high=HIGH,
-    slices=SLICES,
-    sigma=SIGMA,
+    noise=dict(type='mmcert.GaussianNoise', sigma=SIGMA),
 )
 
 
 @pytest.fixture
-def sliced(make_config, tmp_path):
+def in_cells(make_config, tmp_path):
     """Configs of a model whose smoothed version is known, certified against rotation."""
 
     def make(images=2, perturbation=(), model=MODEL, **smoothing):
@@ -73,39 +71,34 @@ def images_of(cfg):
     return [item['inputs'].float() / 255 for item in items]
 
 
-def test_certificates_state_what_was_certified(sliced, tmp_path):
-    cfg = sliced()
+def test_certificates_state_what_was_certified(in_cells, tmp_path):
+    cfg = in_cells()
     metrics = run_test(cfg)
     found, images = certificates_of(tmp_path / 'work'), images_of(cfg)
     assert len(found) == len(images) == 2
-    perturbation = SlicedTransformation(dict(type='rotation'), LOW, HIGH, SLICES, SIGMA)
-    taus = []
-    assert perturbation.index == 0
+    perturbation = TransformationCells('rotation', LOW, HIGH, GaussianNoise(SIGMA))
+    cut = []
     for (_, statement, labels), image in zip(found, images, strict=True):
-        input_threshold = perturbation.input_threshold(image)
-        assert statement['tau'] == input_threshold.tau == statement['attack_on_this_input']['tau']
-        assert 0.5 < statement['tau'] < 0.95
-        assert statement['attack_on_this_input']['worst_slice'] in range(SLICES)
-        # The radius within a slice is what the image moves there, at least.
-        moved = statement['attack_on_this_input']['supremum']
-        assert statement['radius'] == pytest.approx(moved, rel=1e-6)
-        assert statement['radius'] >= float(perturbation.displacements(image).max())
-        assert statement['kind'] == 'certificate'
-        for key, value in perturbation.guarantee(input_threshold.tau).to_dict().items():
-            assert statement[key] == json.loads(json.dumps(value)), key
-        assert (statement['low'], statement['high'], statement['slices']) == (LOW, HIGH, SLICES)
-        assert (statement['unit_of_xi'], statement['moves_labels']) == ('degrees', True)
-        assert statement['description'].startswith('no rotation from 2.8 to 3.2 (degrees)')
-        assert (statement['n0'], statement['n'], statement['num_cells']) == (N0, N, SLICES)
+        partition = perturbation.partition(image, N)
+        on_input = statement['attack_on_this_input']
+        assert (statement['tau'], statement['radius'], on_input['tau']) == (0.5, 0, 0.5)
+        for key, value in partition.details.items():
+            assert on_input[key] == pytest.approx(value), key
+        assert statement['kind'] == 'certificate' and 'joint_radius' not in statement
+        for key, value in perturbation.guarantee(0.5).to_dict().items():
+            if key not in ('parameters', 'description'):
+                assert statement[key] == json.loads(json.dumps(value)), key
+        assert statement['moves_labels']
+        assert statement['description'].startswith(
+            'under every rotation with angle (degrees) in [2.8, 3.2]'
+        )
+        assert (statement['n0'], statement['n']) == (N0, N)
         assert (labels != 254).sum() == statement['certified'] > 0
-        taus.append(statement['tau'])
-    assert len(set(taus)) == 2
-    # Each image takes the estimation draws of every slice.
-    assert metrics['certified/draws'] == N0 + SLICES * N
+        cut.append(on_input['cells'][0])
+    assert min(cut) > 3
+    assert metrics['certified/draws'] == N0 + N
     summary = json.loads((tmp_path / 'work/certified/summary.json').read_text())
-    assert 'tau' not in summary['certificate']
-    assert summary['certificate']['slices'] == SLICES
-    assert summary['draws']['most'] == N0 + SLICES * N
+    assert summary['certificate']['tau'] == 0.5 and summary['draws']['most'] == N0 + N
 
 
 @pytest.mark.parametrize(
@@ -113,8 +106,8 @@ def test_certificates_state_what_was_certified(sliced, tmp_path):
     [dict(), dict(transformation=dict(type='scaling', padding='zeros'), low=1.05, high=1.058)],
     ids=['rotation', 'scaling'],
 )
-def test_no_move_within_the_attack_set_changes_a_certified_class(sliced, tmp_path, perturbation):
-    cfg = sliced(perturbation=perturbation)
+def test_no_move_within_the_attack_set_changes_a_certified_class(in_cells, tmp_path, perturbation):
+    cfg = in_cells(perturbation=perturbation)
     run_test(cfg)
     used = cfg.smoothing.perturbation
     transformation = build(dict(used.transformation))
@@ -133,124 +126,106 @@ def test_no_move_within_the_attack_set_changes_a_certified_class(sliced, tmp_pat
     assert certified > 200
 
 
-def test_votes_are_found_again_and_do_not_depend_on_the_terms(sliced, tmp_path, monkeypatch):
-    first = run_test(sliced())
+def test_votes_are_found_again_and_do_not_depend_on_the_terms(in_cells, tmp_path, monkeypatch):
+    first = run_test(in_cells())
     expected = votes_files(tmp_path / 'votes')
     monkeypatch.setattr(certifier, 'collect_votes', None)
-    assert run_test(sliced()) == first
-    other = run_test(sliced(alpha=0.2, procedure='bonferroni', tau=0.75))
+    assert run_test(in_cells()) == first
+    other = run_test(in_cells(alpha=1e-9, procedure='bonferroni'))
     assert other['certified/certified_share'] != first['certified/certified_share']
     assert votes_files(tmp_path / 'votes') == expected
     record = load_votes(min((tmp_path / 'votes').glob('*.npz')))
     assert record.votes.n == N and record.votes.selection_hits is None
+    assert record.votes.table is not None and record.meta['partition']['cells']
 
 
-def test_votes_of_other_slices_are_refused(sliced):
-    run_test(sliced(images=1))
+def test_votes_of_other_cells_are_refused(in_cells):
+    run_test(in_cells(images=1))
     zeros = dict(type='rotation', padding='zeros')
-    for change in (dict(low=2.7), dict(slices=4), dict(sigma=0.4), dict(transformation=zeros)):
+    for change in (
+        dict(low=2.7),
+        dict(cells=4),
+        dict(extra_radius=0.1),
+        dict(transformation=zeros),
+    ):
         with pytest.raises(FingerprintError, match=next(iter(change))):
-            run_test(sliced(images=1, perturbation=change))
+            run_test(in_cells(images=1, perturbation=change))
 
 
-def test_batches_do_not_matter_to_the_votes(sliced, tmp_path):
-    run_test(sliced(images=1))
-    run_test(sliced(images=1, batch_size=7, votes_dir=str(tmp_path / 'other')))
+def test_batches_do_not_matter_to_the_votes(in_cells, tmp_path):
+    run_test(in_cells(images=1))
+    run_test(in_cells(images=1, batch_size=7, votes_dir=str(tmp_path / 'other')))
     assert votes_files(tmp_path / 'votes') == votes_files(tmp_path / 'other')
 
 
 @pytest.mark.parametrize(
     ('smoothing', 'message'),
     [
-        (dict(selection='same_draws'), r"slices=3.*set selection='holdout'"),
+        (dict(selection='same_draws'), r"draws around other images.*set selection='holdout'"),
+        (dict(tau=0.75), 'leave tau out, got 0.75'),
         (dict(selection='same_draws', n0=0), "set selection='holdout'"),
-        (dict(n='auto', budget=500), 'one threshold for all images.*give n as a number'),
-        (dict(hierarchy='camvid'), 'has 3 cells.*leave hierarchy out'),
+        (dict(n='auto', budget=500), 'give n as a number'),
+        (dict(hierarchy='camvid'), 'into cells.*leave hierarchy out'),
         (dict(n0=0), 'n0 must be'),
-        (dict(perturbation=PERTURBATION | dict(slices=0)), 'slices must be an integer'),
+        (dict(perturbation=PERTURBATION | dict(cells=0)), 'cells must be an integer'),
         (dict(perturbation=PERTURBATION | dict(low=4.0)), 'low < high, got 4.0 and 3.2'),
-        (dict(perturbation=PERTURBATION | dict(sigma=25)), '0-255 units'),
+        (
+            dict(perturbation=PERTURBATION | dict(noise=dict(type='GaussianNoise', sigma=25))),
+            '0-255 units',
+        ),
         (
             dict(perturbation=PERTURBATION | dict(transformation=dict(type='translation'))),
-            'only rotation and scaling',
+            'no proven Lipschitz constant',
         ),
     ],
 )
-def test_what_does_not_go_with_slices_is_refused(smoothing, message):
+def test_what_does_not_go_with_cells_is_refused(smoothing, message):
     options = dict(perturbation=PERTURBATION, n0=N0, n=N, selection='holdout') | smoothing
     with pytest.raises(ValueError, match=message):
         SmoothingConfig.from_cfg(options)
 
 
-def test_the_default_selection_holds_draws_out(sliced, tmp_path):
-    cfg = sliced(images=1)
+def test_the_default_selection_holds_draws_out(in_cells, tmp_path):
+    cfg = in_cells(images=1)
     cfg.smoothing.pop('selection')
     run_test(cfg)
     for _, statement, _ in certificates_of(tmp_path / 'work'):
         assert statement['selection'] == 'holdout'
 
 
-def test_same_draws_are_refused_before_anything_is_loaded(sliced):
-    cfg = sliced(selection='same_draws')
+def test_same_draws_are_refused_before_anything_is_loaded(in_cells):
+    cfg = in_cells(selection='same_draws')
     cfg.load_from = 'nowhere/missing.pth'
     with pytest.raises(ValueError, match="set selection='holdout'"):
         run_test(cfg)
 
 
-def test_a_transformation_may_be_given_by_its_name(sliced, tmp_path):
-    run_test(sliced(images=1))
+def test_a_transformation_may_be_given_by_its_name(in_cells, tmp_path):
+    run_test(in_cells(images=1))
     expected = votes_files(tmp_path / 'votes')
-    cfg = sliced(images=1, votes_dir=str(tmp_path / 'other'))
+    cfg = in_cells(images=1, votes_dir=str(tmp_path / 'other'))
     cfg.smoothing.perturbation.pop('transformation')
     cfg.smoothing.perturbation.transformation = 'rotation'
     run_test(cfg)
     assert votes_files(tmp_path / 'other') == expected
 
 
-def test_a_label_map_on_another_grid_is_refused(sliced):
+def test_a_label_map_on_another_grid_is_refused(in_cells):
     with pytest.raises(SegmentorOutputError, match="Leave out resolution='logits'"):
-        run_test(sliced(images=1, model=None, resolution='logits'))
-
-
-def test_progress_counts_the_draws_of_all_slices(sliced, caplog, monkeypatch):
-    monkeypatch.setattr(progress, 'SECONDS', 1e-9)
-    runner = Runner.from_cfg(sliced(images=1))
-    runner.logger.addHandler(caplog.handler)
-    with caplog.at_level(logging.INFO):
-        runner.test()
-    assert f'{N0} + {SLICES} x {N} draws per image' in caplog.text
-    whole = N0 + SLICES * N
-    done = [
-        int(line.split(': ')[1].split('/')[0])
-        for line in caplog.messages
-        if f'/{whole} draws, ' in line
-    ]
-    assert len(done) > SLICES
-    assert done == sorted(set(done)) and done[-1] < whole
-
-
-def test_one_slice_is_no_exception(sliced):
-    # Its hits ask for all pixels that the content may reach, the selection draws for one.
-    one = dict(images=1, perturbation=dict(slices=1), procedure='ordered_holm')
-    with pytest.raises(ValueError, match="set selection='holdout' or 'auto'"):
-        run_test(sliced(**one, selection='same_draws'))
-    metrics = run_test(sliced(**one, selection='auto'))
-    assert metrics['certified/draws'] == N0 + N
+        run_test(in_cells(images=1, model=None, resolution='logits'))
 
 
 # --- tools ---
 
 
-def test_certify_answers_offline_as_the_run_did(sliced, tmp_path, monkeypatch, capsys):
-    run_test(sliced(tau=0.7))
+def test_certify_answers_offline_as_the_run_did(in_cells, tmp_path, monkeypatch, capsys):
+    run_test(in_cells())
     run_rates = json.loads((tmp_path / 'work/certified/summary.json').read_text())
-    statements = [statement for _, statement, _ in certificates_of(tmp_path / 'work')]
-    assert {statement['tau'] for statement in statements} == {0.7}
     votes, tool = tmp_path / 'votes', tool_of('certify')
-    command = (votes, '--tau', 0.7, '--alpha', 0.01, '--procedure', 'holm', 'ordered_holm')
+    command = (votes, '--tau', 0.5, '--alpha', 0.01, '--procedure', 'holm', 'ordered_holm')
     assert call(tool, monkeypatch, *command) == 0
     printed = capsys.readouterr().out
-    assert 'SlicedTransformation(' in printed and f'n0={N0}, n={N}' in printed
+    assert 'TransformationCells(' in printed and f'n0={N0}, n={N}' in printed
     results = tmp_path / 'offline-votes'
     answer = json.loads((results / 'offline.json').read_text())
     holm = answer['rows'][0]
@@ -258,20 +233,23 @@ def test_certify_answers_offline_as_the_run_did(sliced, tmp_path, monkeypatch, c
     for name, value in run_rates['rates'].items():
         if name != 'draws':
             assert holm[name] == pytest.approx(value), name
-    assert (results / 'radius_curve.png').stat().st_size > 10_000
-    # The selection draws are of one slice.
-    command = (votes, '--tau', 0.7, '--selection', 'same_draws')
+    assert not (results / 'radius_curve.png').exists()
+    # Scores answer for one threshold.
+    assert call(tool, monkeypatch, votes, '--tau', 0.75) == 2
+    assert 'tau=0.5 alone' in capsys.readouterr().err
+    # The selection draws are of the clean image.
+    command = (votes, '--tau', 0.5, '--selection', 'same_draws')
     assert call(tool, monkeypatch, *command) == 2
     assert 'selection' in capsys.readouterr().err
 
 
-def test_plan_tells_what_slices_take(sliced, tmp_path, monkeypatch, capsys):
-    cfg, tool = sliced(), tool_of('plan')
+def test_plan_tells_what_cells_take(in_cells, tmp_path, monkeypatch, capsys):
+    cfg, tool = in_cells(), tool_of('plan')
     cfg.dump(tmp_path / 'config.py')
     assert call(tool, monkeypatch, tmp_path / 'config.py') == 0
     printed = capsys.readouterr().out
-    assert f'2 images of {32 * 48} components; SlicedTransformation(' in printed
-    assert f'{N0} + {SLICES} x {N} draws per image' in printed
+    assert f'2 images of {32 * 48} components; TransformationCells(' in printed
+    assert f'{N0} + {N} draws per image' in printed
     assert 'The plan can certify on 2 of 2 images looked at.' in printed
     assert call(tool, monkeypatch, tmp_path / 'config.py', cfg.load_from) == 0
     assert 'ms per draw on cpu' in capsys.readouterr().out

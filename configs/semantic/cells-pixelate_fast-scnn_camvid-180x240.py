@@ -1,0 +1,2 @@
+_base_ = ['../_base_/semantic_cells.py']
+smoothing = dict(perturbation=dict(transformation='pixelate', values=[2, 3, 4]))

@@ -1,0 +1,2 @@
+_base_ = ['../_base_/semantic_cells.py']
+smoothing = dict(perturbation=dict(transformation='rotational_blur', low=0, high=3))
