@@ -10,10 +10,17 @@ import torch.nn.functional as F
 
 from mmcert.sampling.logit_maps import LogitMaps, resized_scores
 
-ROUNDING = {torch.float32: 16 * 2.0**-24, torch.float64: 16 * 2.0**-53}
+UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
+"""Largest relative error of a rounding. torch's kernels interpolate by at most 5 of them after each
+other (two weights, a score, three additions), and so does the code here."""
+
+ROUNDING = {dtype: 20 * unit for dtype, unit in UNIT.items()}
 """How far apart two scores must be, in units of the largest one, for their order to be the same
-in every way to interpolate. An interpolated value lies within 4 roundings of the exact one, so
-two ways differ by at most 8, and the difference of two scores by 16."""
+in every way to interpolate: the scores of two ways differ by at most 10 roundings each."""
+
+EXACT = {dtype: 5.1 * (unit + 2.0**-53) for dtype, unit in UNIT.items()}
+"""How far a score may lie from that in double precision, in units of the interpolated absolute
+values."""
 
 CHUNK = 1 << 19
 """Interpolated scores that are held at once: few enough for the caches."""
@@ -28,8 +35,8 @@ class TileDecoder:
     Bilinear interpolation is monotone: a class whose score is the largest at the four corners of a
     tile of the grid is the largest in the whole tile, in floating point as well. So only tiles
     whose corners disagree are interpolated, and there only the classes that can win. Scores that
-    lie closer together than rounding can explain are compared again as ``eager_labels`` does, so
-    the labels are the same, bit for bit.
+    lie closer together than rounding can explain are compared in double precision, and where that
+    leaves it open, as ``eager_labels`` does. So the labels are the same, bit for bit.
 
     Args:
         maps (LogitMaps): B maps of C scores, float32 or float64, finite; see ``suits``.
@@ -138,21 +145,40 @@ class TileDecoder:
             pixel += draw * (height * width)
             flat[pixel.flatten()] = label.flatten().to(torch.uint8)
             if not bool(sole.all()):
-                self._settle(flat, pixel, ~sole, values, names[:, part])
+                where = (~sole).nonzero().unbind(1)
+                weights = (upper, lower), (left, right)
+                self._settle(
+                    flat, pixel[where], where, corners[:, :, part], weights, names[:, part]
+                )
 
     def _settle(
         self,
         result: torch.Tensor,
         pixel: torch.Tensor,
-        open_: torch.Tensor,
-        values: torch.Tensor,
+        where: tuple[torch.Tensor, ...],
+        corners: torch.Tensor,
+        weights: tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]],
         names: torch.Tensor,
     ) -> None:
-        """Labels pixels whose best scores are closer than rounding, as the reference does."""
-        values = values.movedim(2, 3)[open_]
-        near = values >= values.amax(dim=1, keepdim=True) - self.slack
-        classes = names.t()[open_.nonzero()[:, 2]]
-        pixel = pixel[open_]
+        """Labels pixels whose best scores are closer than rounding.
+
+        ``where`` says row, column and block of each. In double precision most of them show which
+        class wins, however the reference rounds. The others are resized as the reference does.
+        """
+        row, column, block = where
+        rows = torch.stack([weight[row, 0, 0, block] for weight in weights[0]]).double()
+        columns = torch.stack([weight[column, 0, block] for weight in weights[1]]).double()
+        parts = corners[:, :, block] * (rows[:, None] * columns).flatten(0, 1)[:, None]
+        dtype = self.scores.dtype
+        # Results below the smallest normal number may be off by as much.
+        value, doubt = parts.sum(dim=0), parts.abs().sum(dim=0) * EXACT[dtype]
+        doubt += 8 * torch.finfo(dtype).tiny
+        near = (value + doubt >= (value - doubt).amax(dim=0)).t()
+        classes = names[:, block].t()
+        winner = near.to(torch.uint8).argmax(dim=1, keepdim=True)
+        result[pixel] = classes.gather(1, winner)[:, 0].to(torch.uint8)
+        unclear = near.sum(dim=1) > 1
+        pixel, near, classes = pixel[unclear], near[unclear], classes[unclear]
         size = self.maps.shape.numel()
         draws = pixel // size
         for draw in draws.unique().tolist():

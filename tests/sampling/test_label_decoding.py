@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmcert.sampling import LogitMaps, label_decoding
+from mmcert.sampling import LogitMaps, label_decoding, tile_decoder
 from mmcert.sampling.label_decoding import add_hits, decode_labels
 from mmcert.sampling.logit_maps import eager_labels, resized_scores
 from mmcert.sampling.tile_decoder import TileDecoder
@@ -80,6 +80,19 @@ def test_rounding_never_decides_otherwise(grid, factor, classes, align_corners, 
     maps = LogitMaps(scores, size, align_corners)
     assert TileDecoder.suits(maps)
     assert torch.equal(decode_labels(maps).long(), eager_labels(maps))
+
+
+def test_only_what_double_precision_leaves_open_is_resized(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 5, 9, 12, generator=generator)
+    # One large score makes many of the others look equal up to its rounding.
+    scores[:, 0, 0, 0] = 1e4
+    maps = LogitMaps(scores, (72, 96))
+    decode_labels(maps)  # Once, to try out what ``interpolate`` does.
+    resized = []
+    monkeypatch.setattr(tile_decoder, 'resized_scores', resized.append)
+    assert torch.equal(decode_labels(maps).long(), eager_labels(maps))
+    assert not resized
 
 
 def test_double_precision_is_kept_and_half_precision_is_widened():
