@@ -12,6 +12,7 @@ is taken as exact.
 
 import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -138,15 +139,25 @@ class Gaussian(Distribution):
         """Draws the rows side by side on a CPU, where torch fills a tensor in one thread."""
         if type(self).fill is not Gaussian.fill:
             return super().fill_batch(values, generators, factor, offset)
-        sigma, threads = self.sigma * factor, torch.get_num_threads()
+        sigma = self.sigma * factor
+        rest = deque(zip(values, generators, strict=True))
 
-        def fill(pair: tuple[torch.Tensor, torch.Generator]) -> None:
-            row, generator = pair
-            row.normal_(offset, sigma, generator=generator)
+        def fill() -> None:
+            while True:
+                try:
+                    row, generator = rest.popleft()
+                except IndexError:
+                    return
+                row.normal_(offset, sigma, generator=generator)
 
-        pairs = list(zip(values, generators, strict=True))
-        alone = values.device.type != 'cpu' or threads == 1 or len(pairs) == 1
-        list(map(fill, pairs) if alone else _workers(threads).map(fill, pairs))
+        threads = torch.get_num_threads() if values.device.type == 'cpu' else 1
+        helpers = min(threads, len(rest)) - 1
+        # This thread takes rows too. A core of a helper may still be busy with a thread of the
+        # model's last operation, which waits for work for some milliseconds.
+        started = [_workers(threads).submit(fill) for _ in range(helpers)]
+        fill()
+        for helper in started:
+            helper.result()
         return values
 
     def _reach(self, tau: float, target: float) -> float:

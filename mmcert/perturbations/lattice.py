@@ -80,9 +80,10 @@ def _whole_and_part(inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Images in levels, as whole numbers and what remains, in [0, 1); at least float32."""
     computed = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
     nearest = computed.mul(LEVELS).round_()
-    is_level = nearest.div(LEVELS).to(inputs.dtype) == inputs
-    if inputs.device.type == 'cpu' and bool(is_level.all()):
+    restored = nearest.div(LEVELS).to(inputs.dtype)
+    if inputs.device.type == 'cpu' and torch.equal(restored, inputs):
         return nearest, nearest.new_zeros(())
+    is_level = restored == inputs
     exact = inputs.double().mul(LEVELS)
     below = exact.floor()
     part = exact.sub(below).masked_fill_(is_level, 0)
