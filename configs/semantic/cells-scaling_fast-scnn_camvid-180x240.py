@@ -1,2 +1,2 @@
 _base_ = ['../_base_/semantic_cells.py']
-smoothing = dict(n=6690, perturbation=dict(transformation='scaling', low=0.99, high=1.01))
+smoothing = dict(n=3290, perturbation=dict(transformation='scaling', low=0.99, high=1.01))
