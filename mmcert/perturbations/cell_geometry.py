@@ -14,6 +14,7 @@ from scipy.special import ndtr
 
 from mmcert.perturbations.noise import GaussianNoise
 from mmcert.perturbations.partition import Reading
+from mmcert.perturbations.surrogate import SurrogateTransform
 from mmcert.transformations import AboutCentre, Transformation
 
 SPACING = 0.06
@@ -49,6 +50,9 @@ READING_PATH = 0.05
 MOST_VALUES = 2**27
 """Coordinates that are kept at a time, 1 GB."""
 
+Noise = GaussianNoise | SurrogateTransform
+"""What can smooth: it has ``coordinates`` in which it is standard normal, and ``apply_at``."""
+
 Pieces = tuple[torch.Tensor, torch.Tensor]
 """Ends of pieces of an axis, and a Lipschitz constant in each of them."""
 
@@ -61,7 +65,7 @@ class CellGeometry:
 
     Args:
         transformation (Transformation): What moves the image.
-        noise (GaussianNoise): What smooths it.
+        noise (Noise): What smooths it.
         image (torch.Tensor): Shape (1, C, H, W), float64, in [0, 1] units.
         ends (torch.Tensor): Lower and upper ends of the parameters, shape (2, P), float64.
     """
@@ -69,7 +73,7 @@ class CellGeometry:
     def __init__(
         self,
         transformation: Transformation,
-        noise: GaussianNoise,
+        noise: Noise,
         image: torch.Tensor,
         ends: torch.Tensor,
     ) -> None:

@@ -20,10 +20,11 @@ from mmcert.perturbations.base import (
     from_spec,
     register,
 )
-from mmcert.perturbations.cell_geometry import CellGeometry
+from mmcert.perturbations.cell_geometry import CellGeometry, Noise
 from mmcert.perturbations.images import check_image
-from mmcert.perturbations.noise import IMAGE_STAGE, IMAGE_UNIT, NOT_CLIPPED, GaussianNoise
+from mmcert.perturbations.noise import IMAGE_STAGE, IMAGE_UNIT, NOT_CLIPPED
 from mmcert.perturbations.partition import CellTest, Partition
+from mmcert.perturbations.surrogate import SurrogateTransform
 from mmcert.surrogates import AttackSet
 from mmcert.transformations import AboutCentre, Transformation, build
 
@@ -71,7 +72,9 @@ class TransformationCells(Perturbation):
             padding='reflection').
         low (float | Sequence[float] | None): Lower end of each parameter.
         high (float | Sequence[float] | None): Upper end of each parameter.
-        noise (Mapping | GaussianNoise): ``GaussianNoise`` or ``PooledNoise``, or its config.
+        noise (Mapping | Noise): ``GaussianNoise``, ``PooledNoise``, or a ``SurrogateTransform``
+            without an attack set of its own, whose transformation leaves labels in place; or its
+            config.
         extra_radius (float): l2 norm of the further perturbation, in [0, 1] image units.
         cells (int | Sequence[int] | None): Number of cells of each parameter, in place of the rule
             above.
@@ -102,7 +105,7 @@ class TransformationCells(Perturbation):
         transformation: Mapping[str, Any] | str | Transformation,
         low: float | Sequence[float] | None = None,
         high: float | Sequence[float] | None = None,
-        noise: Mapping[str, Any] | GaussianNoise | None = None,
+        noise: Mapping[str, Any] | Noise | None = None,
         extra_radius: float = 0.0,
         cells: int | Sequence[int] | None = None,
         pooled: bool = True,
@@ -124,8 +127,15 @@ class TransformationCells(Perturbation):
         if isinstance(noise, Mapping):
             name = str(noise.get('type', '')).removeprefix('mmcert.')
             noise = from_spec({**noise, 'type': name})  # type: ignore[assignment]
-        if not isinstance(noise, GaussianNoise):
-            raise ValueError(f'noise must be GaussianNoise or PooledNoise, got {noise!r}')
+        suits = isinstance(noise, Noise)
+        if isinstance(noise, SurrogateTransform):
+            suits = noise.attack is None and not noise.moves_labels
+        if not suits:
+            raise ValueError(
+                'noise must be GaussianNoise, PooledNoise, or a SurrogateTransform without an '
+                f'attack set and of a transformation that leaves labels in place, got {noise!r}'
+            )
+        assert isinstance(noise, Noise), 'checked above'
         self.noise, self.distribution = noise, f'{noise.distribution} of each moved image'
         self.rounding = noise.rounding
         if not 0 <= float(extra_radius) < math.inf:
@@ -183,6 +193,7 @@ class TransformationCells(Perturbation):
     def check(self, inputs: torch.Tensor) -> None:
         """Refuses what is evidently no image (C, H, W) in [0, 1] units, attacked or not."""
         check_image(inputs)
+        self.noise.check(inputs)
 
     def draw(self, inputs: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
         """Draws the noise alone; the transformation is fixed for each centre."""

@@ -186,13 +186,50 @@ class SurrogateTransform(Perturbation):
     @torch.no_grad()
     def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Makes images by the surrogate, not clipped; theta stays, theta' changes in place."""
-        latent, split = self._latent(inputs), len(self.surrogate.low)
+        return self.apply_at(inputs, parameters, inputs.dtype)
+
+    @torch.no_grad()
+    def apply_at(
+        self, image: torch.Tensor, parameters: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """As ``apply``, to an image in any precision, giving images of another type."""
+        latent, split = self._latent(image), len(self.surrogate.low)
         noise = parameters[:, split:].unflatten(1, latent.shape)
         shifted = latent + self._shift(parameters[:, :split])
         latents = on_grid(shifted, noise, self.sigma2)
-        size = (inputs.shape[-2], inputs.shape[-1])
+        size = (image.shape[-2], image.shape[-1])
         latents = latents.to(self.surrogate.parameter_encoder.weight.dtype)
-        return self.surrogate.decode(latents, size).to(inputs.dtype)
+        return self.surrogate.decode(latents, size).to(dtype)
+
+    @property
+    def lipschitz(self) -> float:
+        """That of ``coordinates`` in the l2 norm of the image."""
+        return self._displacement.encoder_constant / self.sigma2
+
+    @torch.no_grad()
+    def coordinates(self, images: torch.Tensor) -> torch.Tensor:
+        """Where images lie in a space in which the noise is standard normal.
+
+        What the model receives under a draw on image x is a function of coordinates(x) + N(0, I).
+        They are S^{-1/2} F2(x), with S as in ``mmcert.surrogates.displacement``; their distances
+        are ``mahalanobis_norm``.
+
+        Args:
+            images (torch.Tensor): Shape (B, C, H, W), float64, in [0, 1] units.
+
+        Returns:
+            torch.Tensor: Shape (B, L h w), float64.
+        """
+        self.surrogate.to(images.device)
+        latents = self._displacement.encoder.to(images.device)(images)
+        places = latents.shape[-2] * latents.shape[-1]
+        matrix = self._displacement.matrix.to(latents)
+        # The eigenvectors of S that theta widens are the same at all places.
+        vectors, values, _ = torch.linalg.svd(matrix, full_matrices=False)
+        widths = (self.sigma2**2 + places * (self.sigma1 * values) ** 2).sqrt()
+        along = latents.flatten(2).mean(dim=2) @ vectors
+        excess = along * (1 - self.sigma2 / widths) @ vectors.T
+        return (latents - excess[..., None, None]).flatten(1) / self.sigma2
 
     def map_labels(self, labels: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Label maps at the positions of the clean image; see ``Perturbation``."""

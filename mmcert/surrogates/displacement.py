@@ -182,7 +182,8 @@ class Displacement:
         return Supremum(_with_margin(largest), largest, worst, len(values), by)
 
     @cached_property
-    def _encoder_constant(self) -> float:
+    def encoder_constant(self) -> float:
+        """A Lipschitz constant of F2, computed once."""
         return self.encoder.lipschitz()
 
     @torch.no_grad()
@@ -203,7 +204,7 @@ class Displacement:
             )
         if transformation.straight and not self.surrogate.hidden:
             return self._largest(image, attack.values, 'convex')
-        encoder = self._encoder_constant / self.sigma2
+        encoder = self.encoder_constant / self.sigma2
         clean, at_clean = image.double()[None], self.latent(image)
 
         def point(place: float) -> tuple[float, float]:

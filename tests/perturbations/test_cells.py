@@ -1,5 +1,6 @@
 """Attack sets cut into cells: proven distances, pooled hits, sound certificates."""
 
+import copy
 import itertools
 import json
 import math
@@ -16,6 +17,7 @@ from mmcert.perturbations import (
     GaussianNoise,
     PooledNoise,
     Reading,
+    SurrogateTransform,
     TransformationCells,
     from_spec,
 )
@@ -28,6 +30,8 @@ from mmcert.sampling import (
     collect_votes,
 )
 from mmcert.sampling.draws import ESTIMATION, SELECTION, draw_seed, input_digest
+from mmcert.surrogates import Surrogate
+from mmcert.surrogates.displacement import mahalanobis_norm
 from mmcert.transformations import build
 from tests.sampling.support import sample_votes
 from tests.sampling.test_long_runs import Stop, run_two
@@ -484,7 +488,7 @@ def test_attacked_images_are_those_of_the_bound_in_single_precision_too(attack):
         (('rotation', 1, 1, NOISE), 'low < high, got 1 and 1'),
         (('scaling', 0, 1.1, NOISE), r'\[0.1, 10\]'),
         (('rotation', -1, 1, dict(type='GaussianNoise', sigma=0)), 'sigma must be positive'),
-        (('rotation', -1, 1, dict(type='LaplaceNoise', b=0.1)), 'GaussianNoise or PooledNoise'),
+        (('rotation', -1, 1, dict(type='LaplaceNoise', b=0.1)), 'GaussianNoise, PooledNoise'),
         (('rotation', -1, 1, NOISE, -1), 'extra_radius must be at least 0'),
         (('rotation', -1, 1, NOISE, 0.0, [3, 4]), 'a number for each of 1 parameters'),
         (('rotation', -1, 1, NOISE, 0.0, 0), 'cells must be an integer of at least 1'),
@@ -629,3 +633,59 @@ def test_cells_at_the_ends_have_more_draws():
     perturbation = cells_of('brightness', cells=40)
     sizes = np.diff(perturbation.partition(image(), 800).starts)
     assert sizes[0] == sizes[-1] > 1.5 * sizes[20]
+
+
+# --- the latent of a surrogate ---
+
+
+def latent_noise():
+    torch.manual_seed(0)
+    small = Surrogate('brightness', -0.3, 0.3, channels=2, latent_channels=3, stride=4, width=8)
+    return SurrogateTransform(small, sigma1=0.5, sigma2=0.1)
+
+
+def test_coordinates_of_a_latent_have_the_distances_of_its_noise():
+    noise, rng = latent_noise(), generator(0)
+    images = torch.rand(5, 2, 12, 16, dtype=torch.float64, generator=rng)
+    z = noise.coordinates(images)
+    encoder = copy.deepcopy(noise.surrogate.image_encoder).double()
+    with torch.no_grad():
+        delta = encoder(images[1:]) - encoder(images[:1])
+    expected = mahalanobis_norm(delta, noise.surrogate.matrix(), 0.5, 0.1)
+    torch.testing.assert_close((z[1:] - z[:1]).norm(dim=1), expected)
+    far = (images[1:] - images[:1]).flatten(1).norm(dim=1)
+    assert ((z[1:] - z[:1]).norm(dim=1) <= noise.lipschitz * far).all()
+
+
+@pytest.mark.parametrize('attack', ['contrast', 'rotation'])
+def test_cells_may_lie_in_the_latent_of_a_surrogate(attack):
+    x, perturbation = image(20, 28), cells_of(attack, latent_noise(), cells=6)
+    partition = perturbation.partition(x, 120)
+    low, high, centres = boxes_of(perturbation, x, 120)
+    z = geometry_of(perturbation, x).at
+    for cell, test in enumerate(partition.tests):
+        here = torch.linspace(0, 1, 21, dtype=torch.float64)[:, None]
+        inside = z(low[cell] + here * (high[cell] - low[cell]))
+        for centre, q in zip(test.centres, test.null_probabilities, strict=True):
+            assert float((inside - z(centres[centre, None])).norm(dim=1).max()) <= ndtri(q)
+    # A draw around a centre is one of the surrogate on the image moved there.
+    drawn = perturbation.draw(x, [generator(5)])
+    (found,) = partition.apply(drawn.clone(), partition.starts[2])
+    moved = perturbation.transformation.transform(x[None].double(), centres[2, None])[0]
+    assert torch.equal(found, perturbation.noise.apply_at(moved, drawn, x.dtype)[0])
+    votes = collect(perturbation, x, n=120)
+    assert votes.hits.max() > 0
+    # Answers from stored votes need no network.
+    read = from_spec(perturbation.spec())
+    assert read.guarantee(0.5) == perturbation.guarantee(0.5)
+
+
+def test_surrogates_that_move_labels_or_have_attacks_are_no_noise():
+    moving = Surrogate('rotation', -9, 9, channels=2, latent_channels=3, stride=4, width=8)
+    attacked = latent_noise().surrogate
+    for noise in (
+        SurrogateTransform(moving, 0.5, 0.1),
+        SurrogateTransform(attacked, 0.5, 0.1, attack=dict(values=[0.1])),
+    ):
+        with pytest.raises(ValueError, match='without an attack set'):
+            TransformationCells('rotation', -1, 1, noise)
