@@ -25,8 +25,9 @@ ARITHMETIC = (
 """What certificates say of arithmetic."""
 
 EXACT_ARITHMETIC = (
-    'nothing is random; what the base model computes is part of the base model, and the image is '
-    'transformed in double precision and rounded to its own type'
+    'nothing is random; we assume that what the base model makes of an image depends on that image '
+    'alone; its arithmetic is part of it, and the image is transformed in double precision and '
+    'rounded to its own type'
 )
 """The same of exact certificates."""
 

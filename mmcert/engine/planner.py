@@ -225,9 +225,9 @@ def _report_of_cells(run: PlannedRun, inputs: str) -> list[str]:
         *lines,
         table.get_string(),
         f'Of {count} {word}s looked at, the median and the range. p needed: the probability of a '
-        'class, the same on the whole attack set, at which the test of a cell in the middle '
-        'passes with two standard deviations to spare, at a level of 0.001 over the number '
-        'of pixels.',
+        'class, the same on the whole attack set, at which the tests of the first, the middle and '
+        'the last cell pass with two standard deviations to spare, at a level of 0.001 over the '
+        'number of pixels.',
         f'The plan can certify on {able} of {count} {word}s looked at.',
         _duration(run),
     ]

@@ -31,9 +31,9 @@ from mmcert.transformations import AboutCentre, Transformation, build
 MARGIN = 1e-5
 """Added to all distances, in standard deviations, for rounding in double precision."""
 
-NOISE_EPS = 2.0**-23
-"""Noise in single precision is added to values between levels with an error of so many of its
-standard deviations in each coordinate, at most."""
+NOISE_EPS = 2.0**-20
+"""Noise in single precision is added to values between levels with an error, in each coordinate, of
+less than this times its standard deviation or a level, whichever is more."""
 
 FAMILY_ALPHA = 1e-3
 """Weights are the best ones for tests at this over the number of pixels, whatever alpha is."""
@@ -242,9 +242,11 @@ class TransformationCells(Perturbation):
         starts = np.rint(draws * np.append(0, np.cumsum(shares)) / shares.sum()).astype(int)
         extents, peak = geometry.extents(low, high, centres)
         # An attacked value is rounded to the type, and then perhaps taken for the nearest level.
-        rounding = torch.finfo(inputs.dtype).eps * peak * inputs.numel() ** 0.5
+        largest = peak + self.extra_radius
+        rounding = torch.finfo(inputs.dtype).eps * largest * inputs.numel() ** 0.5
         added = (rounding + self.extra_radius) * self.noise.lipschitz
-        added += MARGIN + NOISE_EPS * geometry.num_coordinates**0.5
+        level_size = self.noise.rounding_unit
+        added += MARGIN + NOISE_EPS * max(1.0, level_size) * geometry.num_coordinates**0.5
         level = FAMILY_ALPHA / math.prod(inputs.shape[-2:])
         reached = geometry.reached(centres, extents, added, alone=not self.pooled)
         tests, needed = _tests(reached, np.diff(starts), level)
@@ -253,6 +255,7 @@ class TransformationCells(Perturbation):
         counted = [len(test.centres) for test in tests]
         return Partition(
             inputs=inputs.clone(),
+            spec=self.spec(),
             starts=starts.tolist(),
             tests=tests,
             table=table,

@@ -131,6 +131,11 @@ class GaussianNoise(AdditiveNoise):
         """That of ``coordinates`` in the l2 norm of the image."""
         return 1 / self.sigma
 
+    @property
+    def rounding_unit(self) -> float:
+        """A level of an 8-bit image in standard deviations of the noise."""
+        return 1 / (LEVELS * self.sigma)
+
     def coordinates(self, images: torch.Tensor) -> torch.Tensor:
         """Where images lie in a space in which the noise is standard normal.
 

@@ -75,6 +75,7 @@ class Partition:
 
     Attributes:
         inputs (torch.Tensor): The input.
+        spec (Mapping): The ``spec`` of the perturbation.
         starts (Sequence[int]): Number of the first draw around each centre, and the number of all
             draws, shape (S + 1,).
         tests (Sequence[CellTest]): One for each cell.
@@ -87,6 +88,7 @@ class Partition:
     """
 
     inputs: torch.Tensor
+    spec: Mapping[str, Any]
     starts: Sequence[int]
     tests: Sequence[CellTest]
     table: NDArray[np.float64]
@@ -101,12 +103,13 @@ class Partition:
         """Number of draws n."""
         return self.starts[-1]
 
-    def require(self, inputs: torch.Tensor, draws: int | None) -> None:
-        """Refuses, with a ValueError, to be taken for that of another input or number of draws."""
+    def require(self, inputs: torch.Tensor, spec: Mapping[str, Any], draws: int | None) -> None:
+        """Refuses, with a ValueError, another input, perturbation or number of draws."""
         same = inputs.dtype == self.inputs.dtype and torch.equal(inputs, self.inputs)
-        if not same or draws != self.draws:
+        if not same or spec != self.spec or draws != self.draws:
             raise ValueError(
-                f'the partition is one for another input, or for {self.draws} draws and not {draws}'
+                'the partition is one for another input or perturbation, or for '
+                f'{self.draws} draws and not {draws}'
             )
 
     def centre_of(self, draw: int) -> int:

@@ -206,6 +206,11 @@ class SurrogateTransform(Perturbation):
         """That of ``coordinates`` in the l2 norm of the image."""
         return self._displacement.encoder_constant / self.sigma2
 
+    @property
+    def rounding_unit(self) -> float:
+        """A step of the latent's grid in standard deviations of the noise."""
+        return 1 / (points_per_unit(self.sigma2) * self.sigma2)
+
     @torch.no_grad()
     def coordinates(self, images: torch.Tensor) -> torch.Tensor:
         """Where images lie in a space in which the noise is standard normal.

@@ -63,7 +63,7 @@ class Passes:
             assert settings.n is not None, 'cells are for a number of draws'
             self.partition = perturbation.partition(self.inputs, settings.n)
         if self.partition is not None:
-            self.partition.require(self.inputs, settings.n)
+            self.partition.require(self.inputs, perturbation.spec(), settings.n)
 
     def outputs(self, stage: int, indices: range) -> Iterator[torch.Tensor | LogitMaps]:
         """Runs the base model on the draws of some numbers.

@@ -623,10 +623,12 @@ def test_images_of_coarse_types_pay_for_their_rounding():
 def test_a_partition_of_another_input_or_number_of_draws_is_refused():
     x, perturbation = image(), cells_of('contrast')
     partition = perturbation.partition(x, 90)
-    for other, n in ((image(seed=1), 90), (x, 91)):
+    larger = TransformationCells('contrast', -0.3, 0.2, NOISE)
+    cases = ((image(seed=1), perturbation, 90), (x, perturbation, 91), (x, larger, 90))
+    for other, asked, n in (*cases, (x, GaussianNoise(0.25), 90)):
         settings = SamplingSettings(n0=1, n=n, num_classes=2)
-        with pytest.raises(ValueError, match='for another input, or for 90 draws and not'):
-            collect_votes(segment, other, perturbation, settings, partition=partition)
+        with pytest.raises(ValueError, match='for another input or perturbation, or for 90 draws'):
+            collect_votes(segment, other, asked, settings, partition=partition)
 
 
 def test_cells_at_the_ends_have_more_draws():
