@@ -168,7 +168,7 @@ def test_a_further_perturbation_moves_all_draws_away():
     q = dict(zip(one.centres, one.null_probabilities, strict=True))
     r = dict(zip(other.centres, other.null_probabilities, strict=True))
     for centre in same:
-        assert ndtri(r[centre]) - ndtri(q[centre]) == pytest.approx(0.1 / 0.25, rel=1e-6)
+        assert ndtri(r[centre]) - ndtri(q[centre]) == pytest.approx(0.1 / 0.25, rel=1e-4)
     assert further.smallest > plain.smallest
     statement = cells_of('scaling', extra_radius=0.1).guarantee(0.5)
     assert (
