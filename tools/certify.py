@@ -122,6 +122,9 @@ def main() -> int:
             out = folder.parent / f'offline-{folder.name.removeprefix("votes-")}'
         else:
             out = Path(args.out) / (folder.name if len(args.votes_dir) > 1 else '')
+        if len(args.votes_dir) > 1 and folder.is_dir() and not any(folder.iterdir()):
+            print(f'note: {folder} is empty, as a run that was refused leaves it')
+            continue
         answer(folder, out, args)
     return 0
 

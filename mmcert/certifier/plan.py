@@ -67,9 +67,9 @@ class CertificationPlan:
             object.__setattr__(self, 'settings', replace(settings, selection='holdout'))
         if 'same_draws' not in legal and settings.selection == 'same_draws':
             raise ValueError(
-                f'{perturbation!r}: the draws that choose the class cannot count as hits, since '
-                'those are of draws around other images or ask for more than the label at one '
-                "pixel: set selection='holdout' or 'auto'"
+                f'{type(perturbation).__name__}: the draws that choose the class cannot count as '
+                'hits, since hits are of draws around other images or ask for more than the label '
+                "at one pixel: set selection='holdout' or 'auto'"
             )
         if not set(possible(settings, legal)) & set(legal):
             raise ValueError(
@@ -78,8 +78,8 @@ class CertificationPlan:
             )
         if perturbation.has_partition and settings.tau != 0.5:
             raise ValueError(
-                f'{perturbation!r} is tested for a probability above 1/2 on the whole attack set: '
-                f'leave tau out, got {settings.tau}'
+                f'{type(perturbation).__name__} is tested for a probability above 1/2 on the whole '
+                f'attack set: leave tau out, got {settings.tau}'
             )
         by_votes = settings.rule.takes_order and settings.order == 'selection'
         if by_votes and not perturbation.selection_counts:

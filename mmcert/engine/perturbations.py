@@ -1,5 +1,6 @@
 """Makes the perturbations known to configs, by ``type='mmcert.Name'``."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +12,32 @@ def build(cfg: Mapping[str, Any]) -> Perturbation:
     """Builds a perturbation from its config.
 
     Raises:
-        ValueError: If its ``spec`` is that of another class: votes of one would be taken for votes
-            of the other.
+        ValueError: If it has a key that its class does not take, or lacks one; or its ``spec`` is
+            that of another class: votes of one would be taken for votes of the other.
     """
     _add_registered()
+    _check_keys(cfg)
     perturbation = PERTURBATIONS.build({**cfg, '_scope_': 'mmcert'})
     perturbation.address()
     return perturbation
+
+
+def _check_keys(cfg: Mapping[str, Any]) -> None:
+    cls = CLASSES.get(str(cfg.get('type')).rpartition('.')[2])
+    if cls is None:
+        return
+    parameters = inspect.signature(cls).parameters
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):
+        return
+    known = ', '.join(parameters)
+    if unknown := sorted(cfg.keys() - parameters.keys() - {'type', '_scope_'}):
+        raise ValueError(
+            f'{cls.__name__} has no {", ".join(unknown)}; it takes {known}. To replace a dict of a '
+            'base config rather than add to it, set _delete_=True in it'
+        )
+    missing = [n for n, p in parameters.items() if p.default is p.empty and n not in cfg]
+    if missing:
+        raise ValueError(f'{cls.__name__} needs {", ".join(missing)}; it takes {known}')
 
 
 def _add_registered() -> None:

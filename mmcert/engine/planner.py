@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmengine.utils import track_iter_progress
@@ -47,8 +48,9 @@ TIMED_BATCHES = 3
 SAMPLED_INPUTS = 8
 """Inputs whose thresholds are looked up, where the attack set gives each its own."""
 
-CUT_INPUTS, SHARES_OF_N = 3, (0.5, 1, 2)
-"""Inputs whose attack set is cut into cells, and for how many times n draws."""
+CUT_INPUTS, SHARES_OF_N, LONG_CUT = 3, (0.5, 2), 20
+"""Inputs whose attack set is cut into cells; for how many times n draws, beside n; and after how
+many seconds for one of them at n only that is looked at."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
 
 def _report_of_cells(run: PlannedRun, inputs: str) -> list[str]:
     """What attack sets take that are cut into cells."""
-    plan, word = run.plan, run.plan.adapter.word
+    plan, word, component = run.plan, run.plan.adapter.word, run.plan.adapter.component
     lines = [
         f'{inputs} of {run.num_components} components; {plan.perturbation}; alpha = '
         f'{plan.test_settings.alpha:g}, {plan.describe()}'
@@ -218,18 +220,18 @@ def _report_of_cells(run: PlannedRun, inputs: str) -> list[str]:
     for cut in run.cuts:
         table.add_row(cut.row(plan, run.seconds_per_draw))
     count = len(run.cuts[0].details)
-    (chosen,) = (cut for cut in run.cuts if cut.draws == plan.sampling.n)
+    chosen = next(cut for cut in run.cuts if cut.draws == plan.sampling.n)
     critical = plan.test_settings.critical_value(run.num_components)
     able = sum(found['smallest_p_value'] <= critical for found in chosen.details)
     return [
         *lines,
         table.get_string(),
-        f'Of {count} {word}s looked at, the median and the range. p needed: the probability of a '
-        'class, the same on the whole attack set, at which the tests of the first, the middle and '
-        'the last cell pass with two standard deviations to spare, at a level of 0.001 over the '
-        'number of pixels.',
+        f'Median and range of {count} {word}{"s" * (count != 1)}. p needed: a {component} whose '
+        'class has at least this share of the draws, all over the attack set, is almost surely '
+        'certified. It should lie below what the model reaches: take more draws if it does not, or '
+        'if it is "-".',
         f'The plan can certify on {able} of {count} {word}s looked at.',
-        _duration(run),
+        _duration(run, chosen.seconds),
     ]
 
 
@@ -359,8 +361,8 @@ def _verdict(run: PlannedRun) -> str:
     return 'The plan can certify.'
 
 
-def _duration(run: PlannedRun) -> str:
-    """How long the run takes, if that was measured."""
+def _duration(run: PlannedRun, beside: float = 0.0) -> str:
+    """How long the run takes, if that was measured, with so many seconds for each input beside."""
     plan, seconds = run.plan, run.seconds_per_draw
     if seconds is None:
         return ''
@@ -369,9 +371,9 @@ def _duration(run: PlannedRun) -> str:
         first = plan.sampling.n0 + plan.first_look(run.num_components)
     # One more pass for the base model's prediction on the clean input.
     counts = sorted({first + 1, plan.most_draws + 1})
-    each = ' to '.join(_time(count * seconds) for count in counts)
+    each = ' to '.join(_time(count * seconds + beside) for count in counts)
     pass_ = 'parameter' if plan.settings is None else 'draw'
-    all_of_them = ' to '.join(_time(count * seconds * run.images) for count in counts)
+    all_of_them = ' to '.join(_time((count * seconds + beside) * run.images) for count in counts)
     return (
         f'{1000 * seconds:.1f} ms per {pass_} on {run.device} (batches of '
         f'{plan.sampling.batch_size}): about {each} per {plan.adapter.word}, {all_of_them} for '
@@ -407,16 +409,21 @@ def _sampled_cuts(runner: Runner, plan: SmoothingPlan, dataset: Dataset) -> tupl
         for number in range(count)
     ]
     assert plan.sampling.n is not None, 'cells are for a number of draws'
-    # With fewer than n there may be less than one for each cell of a given number.
-    cut_at_n = [plan.perturbation.partition(image, plan.sampling.n).details for image in inputs]
-    least = max(math.prod(details['cells']) for details in cut_at_n)
-    numbers = {max(round(share * plan.sampling.n), least) for share in SHARES_OF_N}
-    cuts = []
-    for draws in track_iter_progress(sorted({*numbers, plan.sampling.n})):
+    n = plan.sampling.n
+    logger = MMLogger.get_current_instance()
+
+    def cut(draws: int) -> Cut:
+        logger.warning(f'cutting the attack set of {count} inputs for n = {draws}')
         started = time.monotonic()
         details = tuple(plan.perturbation.partition(image, draws).details for image in inputs)
-        cuts.append(Cut(draws, details, (time.monotonic() - started) / count))
-    return tuple(cuts)
+        return Cut(draws, details, (time.monotonic() - started) / count)
+
+    cuts = [cut(n)]
+    # With fewer draws there may be less than one for each cell of a given number.
+    least = max(math.prod(details['cells']) for details in cuts[0].details)
+    if cuts[0].seconds <= LONG_CUT:
+        cuts += [cut(max(round(share * n), least)) for share in SHARES_OF_N]
+    return tuple(sorted(cuts, key=lambda found: found.draws))
 
 
 def _sampled_thresholds(runner: Runner, plan: SmoothingPlan, dataset: Dataset) -> tuple[float, ...]:

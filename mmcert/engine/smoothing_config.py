@@ -216,8 +216,8 @@ class SmoothingConfig:
             tau = 0.5 if perturbation.per_input_threshold else 0.75
         if perturbation.has_partition and self.hierarchy is not None:
             raise ValueError(
-                f'{perturbation!r} cuts attack sets into cells, for which groups are not counted: '
-                'leave hierarchy out'
+                f'{type(perturbation).__name__} cuts attack sets into cells, for which groups are '
+                'not counted: leave hierarchy out'
             )
         return CertifySettings(tau, self.alpha, self.procedure, self.selection, self.k, self.order)
 
@@ -239,6 +239,8 @@ class SmoothingConfig:
         if isinstance(self.n, str):
             if self.n != 'auto':
                 raise ValueError(f"n must be an integer or 'auto', got {self.n!r}")
+            if perturbation.has_partition:
+                raise ValueError("n='auto' does not go with cells: give n as a number")
             if perturbation.per_input_threshold:
                 raise ValueError(
                     "n='auto' needs one threshold for all images, but with an attack set each has "

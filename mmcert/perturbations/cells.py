@@ -136,7 +136,7 @@ class TransformationCells(Perturbation):
                 f'attack set and of a transformation that leaves labels in place, got {noise!r}'
             )
         assert isinstance(noise, Noise), 'checked above'
-        self.noise, self.distribution = noise, f'{noise.distribution} of each moved image'
+        self.noise, self.distribution = noise, f'{noise.distribution} of each transformed image'
         self.rounding = noise.rounding
         if not 0 <= float(extra_radius) < math.inf:
             raise ValueError(f'extra_radius must be at least 0 and finite, got {extra_radius!r}')
@@ -171,7 +171,8 @@ class TransformationCells(Perturbation):
             return torch.stack([rows.amin(dim=0), rows.amax(dim=0)]), rows
         if type(found).lipschitz is Transformation.lipschitz:
             raise ValueError(
-                f'{found.name} has no proven Lipschitz constant: give a finite set of values'
+                f'{found.name} has no proven Lipschitz constant, so that a range of it cannot be '
+                'certified: give a finite set, values=[...]'
             )
         if any(parameter.integer for parameter in found.parameters):
             raise ValueError(f'{found.name} takes whole numbers: give a finite set of values')

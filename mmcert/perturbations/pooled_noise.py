@@ -29,7 +29,7 @@ class PooledNoise(GaussianNoise):
     all the same, and U divides by the share of the block that is there, after the noise was added.
 
     Args:
-        factor (int): Side of the blocks, in pixels.
+        factor (int): Side of the blocks, in pixels; it need not divide the size of the image.
         sigma (float): Noise level of each mean, in [0, 1] image units.
 
     Raises:
@@ -53,6 +53,15 @@ class PooledNoise(GaussianNoise):
     def __init__(self, factor: int, sigma: float) -> None:
         self.factor = check_draws(factor, 'factor')
         super().__init__(sigma)
+
+    def check(self, inputs: torch.Tensor) -> None:
+        """Refuses what ``GaussianNoise`` does, and an image smaller than a block."""
+        super().check(inputs)
+        if min(inputs.shape[-2:]) < self.factor:
+            raise ValueError(
+                f'blocks of factor={self.factor} pixels are larger than the image, '
+                f'{tuple(inputs.shape[-2:])}'
+            )
 
     def _describe(self) -> str:
         side = self.factor
