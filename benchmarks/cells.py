@@ -22,8 +22,6 @@ from study import write_results as write
 
 STEPS = ('data', 'train', 'certify', 'attack', 'radius', 'pictures')
 EXTRA_RADIUS = 0.1
-SMALLEST = 3
-"""Classes of a data set whose IoU is shown apart."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -72,18 +70,15 @@ def certified(results: Results) -> list[str]:
         )
     ]  # fmt: skip
     for row in results['rows']:
-        transformation, rates, attack = (
-            row['name'].removeprefix('cells-'),
-            row['rates'],
-            row['attack'],
-        )
+        transformation = row['name'].removeprefix('cells-')
+        rates, attack = row['rates'], row['attack']
         attacked = vanilla = '-'
         if attack is not None:
             attacked = two(attack['attacked']['smoothed'] / attack['labelled'])
             if 'in {' in row['certificate']['attack_set']:
                 vanilla = two(attack['attacked']['vanilla'] / attack['labelled'])
         before = ('-',) * 5
-        for kind in ('gsmooth', 'direct'):
+        for kind in ('direct', 'gsmooth'):
             if found := earlier.get(f'{kind}-{transformation}'):
                 before = _before(kind, found)
         rows.append(
