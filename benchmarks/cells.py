@@ -45,8 +45,11 @@ def main() -> int:
     chosen = [n for n in names if args.only is None or n.removeprefix('cells-') in args.only]
     study = semantic_study.Study(args.work_dirs, args.images)
     for step in [] if args.gather else args.steps:
-        if step in ('data', 'pictures'):
-            getattr(study, step)()
+        if step == 'data':
+            study.data()
+            continue
+        if step == 'pictures':
+            study.sheet('cells', semantic_study.CELLS)
             continue
         for name in chosen:
             if step == 'radius':

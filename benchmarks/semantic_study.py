@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -298,15 +298,17 @@ class Study:
             rows.append({'law': options, **summary(folder)})
         path.write_text(json.dumps(rows, indent=1) + '\n')
 
+    def sheet(self, kind: str, transformations: Sequence[str]) -> None:
+        """A picture of the docs: a row for each transformation that was certified and attacked."""
+        names = [f'{kind}-{transformation}' for transformation in transformations]
+        rows = [self.picture(n) for n in names if (self.folder(n) / 'attack.json').exists()]
+        if rows:
+            write_picture(f'semantic_{kind}.jpg', np.concatenate(rows))
+
     def pictures(self) -> None:
         """The pictures of the docs, of what was certified and attacked."""
-        for kind, transformations in (
-            ('gsmooth', SURROGATES), ('direct', DIRECT), ('cells', CELLS),
-        ):  # fmt: skip
-            names = [f'{kind}-{transformation}' for transformation in transformations]
-            rows = [self.picture(n) for n in names if (self.folder(n) / 'attack.json').exists()]
-            if rows:
-                write_picture(f'semantic_{kind}.jpg', np.concatenate(rows))
+        self.sheet('gsmooth', SURROGATES)
+        self.sheet('direct', DIRECT)
         model = Model(self, full_name(f'gsmooth-{SURROGATES[0]}'))
         image = next(model.items()).image
         panels = [panel(image, 'image')]
