@@ -181,7 +181,10 @@ class Perturbation(ABC):
 
         Determined by the input and the number, never by the draws; for ``has_partition``.
         """
-        raise NotImplementedError(f'{type(self).__name__} must override partition')
+        name = type(self).__name__
+        if not self.has_partition:
+            raise ValueError(f'{name} cuts no attack sets into cells: has_partition is False')
+        raise NotImplementedError(f'{name} must override partition')
 
     def check(self, inputs: torch.Tensor) -> None:  # noqa: B027 (some have nothing to refuse)
         """Refuses, with a ValueError that says what to do, an input evidently not meant for it."""

@@ -41,7 +41,7 @@ FAMILY_ALPHA = 1e-3
 
 @register
 class TransformationCells(Perturbation):
-    r"""Gaussian noise around moved images: certificates for every parameter of an interval or box.
+    r"""Gaussian noise around transformed images: certificates for all parameters of a set.
 
     The attack set is covered by cells. Draws are taken around the transformed image T_a x at the
     centre a of each cell, with noise on its values or on means of blocks of them. In coordinates
@@ -62,7 +62,7 @@ class TransformationCells(Perturbation):
     precision, and rounded to the image's type.
 
     Cells and centres depend on the image and the number of draws, not on any draw. Cells are of
-    equal length, measured along the path of the moved image, in as many as keep neighbouring
+    equal length, measured along the path of the transformed image, in as many as keep neighbouring
     centres 0.06 standard deviations apart, with 8 draws each or more; centres at the ends get more
     draws than others. Of a finite set, every parameter is a cell and its centre.
 
@@ -281,7 +281,7 @@ class TransformationCells(Perturbation):
 
 
 class _Around:
-    """Perturbs an image around the centres, keeping the last moved ones."""
+    """Perturbs an image around the centres, keeping the last transformed one."""
 
     def __init__(
         self, perturbation: TransformationCells, inputs: torch.Tensor, centres: torch.Tensor

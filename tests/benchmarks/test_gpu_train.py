@@ -69,7 +69,7 @@ def test_the_limit_holds_whatever_a_tool_does(gpu_train, tmp_path, monkeypatch, 
     run = gpu_train.Run(args, begun)
     with pytest.raises(gpu_train.UsageError, match='training had no checkpoint after'):
         run.train()
-    (tmp_path / 'work/last_checkpoint').write_text('/elsewhere/work/iter_250.pth')
+    (tmp_path / 'work/last_checkpoint').write_text('/moved/iter_250.pth')
     assert run.train() == 250
     assert not run.certify()
     assert time.monotonic() - begun < 10

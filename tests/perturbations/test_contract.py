@@ -194,7 +194,7 @@ def test_labels_stay_unless_the_perturbation_moves_them(perturbation):
 def test_a_partition_is_determined_by_the_input_and_the_number_of_draws(perturbation):
     x = input_of(perturbation)
     if not perturbation.has_partition:
-        with pytest.raises(NotImplementedError, match='partition'):
+        with pytest.raises(ValueError, match='has_partition is False'):
             perturbation.partition(x, 60)
         return
     partition, again = (perturbation.partition(x, 60) for _ in range(2))
