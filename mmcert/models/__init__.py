@@ -2,14 +2,21 @@
 
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
 from mmcert.models.image_segmentor import ImageSegmentor
+from mmcert.models.objectives import Consistency, Objective, TrainingStep
 from mmcert.models.precision import PrecisionSettings
 from mmcert.models.smoothed_segmentor import SmoothedSegmentor
 from mmcert.models.surrogate_model import SurrogateModel
+from mmcert.models.training_noise import ImageUnits, TrainingNoise
 
 __all__ = [
+    'Consistency',
     'ImageSegmentor',
+    'ImageUnits',
     'NoisySegDataPreProcessor',
+    'Objective',
     'PrecisionSettings',
     'SmoothedSegmentor',
     'SurrogateModel',
+    'TrainingNoise',
+    'TrainingStep',
 ]

@@ -140,7 +140,7 @@ class ImageSegmentor(RepeatableSegmentor):
                 partial(self._labels, keep_scores=True), image[None]
             )
         assert scores is not None
-        threshold = _last_head(self.base).threshold if scores.shape[1] == 1 else None
+        threshold = last_head(self.base).threshold if scores.shape[1] == 1 else None
         return labels[0], margins(scores[0], threshold)
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,9 +154,9 @@ class ImageSegmentor(RepeatableSegmentor):
             inputs, metas = self._preprocessed(batch, PIXEL_RANGE)
         else:
             # In the pipeline's units first: the other order rounds otherwise.
-            batch = _resize(batch * PIXEL_RANGE, self.scales[0])
+            batch = rescaled(batch * PIXEL_RANGE, self.scales[0])
             inputs, metas = self._preprocessed(batch, 1.0)
-        head: Any = _last_head(self.base)
+        head: Any = last_head(self.base)
         taken: list[tuple[torch.Tensor, tuple[int, int]]] = []
 
         def take(logits: torch.Tensor, metas: list[dict]) -> torch.Tensor:
@@ -165,7 +165,7 @@ class ImageSegmentor(RepeatableSegmentor):
             taken.append((logits, tuple(resized.shape[-2:])))
             return logits
 
-        with _replaced(head, 'predict_by_feat', take):
+        with replaced(head, 'predict_by_feat', take):
             logits = self.base.inference(inputs, metas)
         align_corners, size = head.align_corners, tuple(logits.shape[-2:])
         if taken:
@@ -233,12 +233,12 @@ class ImageSegmentor(RepeatableSegmentor):
         """Label maps of a batch in [0, 1] units by ``predict``, and probabilities if needed."""
         batch = batch * PIXEL_RANGE
         if len(self.scales) == 1 and not self.flip:
-            outputs = self._predict(_resize(batch, self.scales[0]))
+            outputs = self._predict(rescaled(batch, self.scales[0]))
             labels = torch.stack([output.pred_sem_seg.data[0] for output in outputs]).long()
             return labels, self._probabilities(outputs) if keep_scores else None
         total: torch.Tensor | None = None
         for scale in self.scales:
-            resized = _resize(batch, scale)
+            resized = rescaled(batch, scale)
             for mirrored in (False, True) if self.flip else (False,):
                 outputs = self._predict(resized.flip(-1) if mirrored else resized)
                 part = self._probabilities(outputs)
@@ -327,7 +327,7 @@ def _is_plain(base: BaseModel) -> bool:
     """Whether labels follow from the last head's logits in the way of mmsegmentation itself."""
     if not isinstance(base, EncoderDecoder) or base.test_cfg.get('mode', 'whole') != 'whole':
         return False
-    head = _last_head(base)
+    head = last_head(base)
     names = ('forward', 'predict', 'inference', 'whole_inference', 'postprocess_result')
     return (
         is_stock(base, EncoderDecoder, names)
@@ -337,14 +337,14 @@ def _is_plain(base: BaseModel) -> bool:
     )
 
 
-def _last_head(base: BaseModel) -> BaseDecodeHead:
+def last_head(base: BaseModel) -> BaseDecodeHead:
     """The head whose logits count: the last one of a cascade."""
     head = base.decode_head
     return head[-1] if isinstance(head, torch.nn.ModuleList) else head
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+def replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
     """Gives one object a method of its own for a while."""
     setattr(owner, name, function)
     try:
@@ -353,7 +353,8 @@ def _replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[N
         delattr(owner, name)
 
 
-def _resize(batch: torch.Tensor, scale: float) -> torch.Tensor:
+def rescaled(batch: torch.Tensor, scale: float) -> torch.Tensor:
+    """A batch (B, C, H, W) at an input scale (bilinear)."""
     if scale == 1:
         return batch
     size = [max(1, round(side * scale)) for side in batch.shape[-2:]]

@@ -1,0 +1,130 @@
+"""Recipes train through mmengine's runner, and leave plain segmentors."""
+
+import contextlib
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.runner import Runner
+
+from mmcert.engine import SmoothTraining
+from tests.openmmlab import _runs
+
+RECIPES = {
+    'noise': dict(sigma=(0.1, 0.3), copies=2, prob=0.9, warmup=2),
+    'scale': dict(sigma=0.25, scale=0.5),
+    'pooled': dict(perturbation=dict(type='mmcert.PooledNoise', factor=4, sigma=0.1), copies=2),
+    'consistency': dict(sigma=0.25, copies=2, objectives=['mmcert.Consistency']),
+}
+LOSSES = {'consistency': {'loss_consistency', 'loss_entropy'}}
+
+
+@OPTIM_WRAPPERS.register_module(force=True)
+class AutocastOnCpu(OptimWrapper):
+    """What mmengine's AmpOptimWrapper does, which refuses to run without a GPU."""
+
+    @contextlib.contextmanager
+    def optim_context(self, model):
+        with super().optim_context(model), torch.autocast('cpu', dtype=torch.bfloat16):
+            yield
+
+
+@pytest.fixture
+def make_training(make_config):
+    """Builds a runner that trains a small segmentor for two steps under a recipe."""
+
+    def make(recipe, iterations=2, **options):
+        cfg = make_config()
+        cfg.pop('smoothing')
+        cfg.default_hooks.pop('smoothing')
+        cfg.model.data_preprocessor = dict(
+            type='SegDataPreProcessor', mean=[120.0] * 3, std=[58.0, 57.0, 56.0],
+            bgr_to_rgb=True, pad_val=0, seg_pad_val=255, size=(64, 96),
+        )  # fmt: skip
+        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=100)
+        cfg.param_scheduler = None
+        cfg.default_hooks.checkpoint.update(interval=iterations)
+        cfg.default_hooks.logger.update(interval=1)
+        cfg.custom_hooks = [dict(type='mmcert.SmoothTraining', **recipe)]
+        cfg.merge_from_dict(options)
+        cfg.experiment_name = f'train-{next(_runs)}'
+        cfg.visualizer.name = cfg.experiment_name
+        return Runner.from_cfg(cfg)
+
+    return make
+
+
+def logged(runner):
+    return set(runner.message_hub.log_scalars)
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_recipe_trains_and_leaves_a_plain_segmentor(name, make_training):
+    runner = make_training(RECIPES[name])
+    before = {k: v.clone() for k, v in runner.model.state_dict().items()}
+    runner.train()
+    assert 'loss' not in vars(runner.model)
+    assert {f'train/{loss}' for loss in LOSSES.get(name, ())} <= logged(runner)
+    saved = torch.load(f'{runner.work_dir}/iter_2.pth', weights_only=False)['state_dict']
+    assert saved.keys() == before.keys()
+    assert any(not torch.equal(saved[key], before[key]) for key in before)
+    assert all(torch.isfinite(value).all() for value in saved.values())
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_a_recipe_goes_with_mixed_precision_accumulation_ema_and_resuming(name, make_training):
+    amp = {
+        'optim_wrapper.type': 'AutocastOnCpu',
+        'optim_wrapper.accumulative_counts': 2,
+        'custom_hooks': [
+            dict(type='mmcert.SmoothTraining', **RECIPES[name]),
+            dict(type='EMAHook', momentum=0.1),
+        ],
+    }
+    runner = make_training(RECIPES[name], **amp)
+    runner.train()
+    saved = torch.load(f'{runner.work_dir}/iter_2.pth', weights_only=False)
+    assert saved['state_dict'].keys() == runner.model.state_dict().keys()
+    resumed = make_training(
+        RECIPES[name], iterations=3, resume=True, load_from=f'{runner.work_dir}/iter_2.pth', **amp
+    )
+    resumed.train()
+    assert resumed.iter == 3
+    assert all(torch.isfinite(value).all() for value in resumed.model.state_dict().values())
+
+
+def test_the_same_seed_gives_the_same_weights(make_training):
+    ends = []
+    for seed in (0, 0, 1):
+        runner = make_training(RECIPES['consistency'], **{'randomness.seed': seed})
+        runner.train()
+        ends.append(torch.cat([p.flatten() for p in runner.model.parameters()]))
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
+
+
+def test_the_model_sees_noise_at_the_size_it_is_trained_at(make_training):
+    runner = make_training(RECIPES['scale'], iterations=1)
+    seen = []
+    runner.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    runner.train()
+    assert tuple(seen[0].shape) == (2, 3, 32, 48)
+    # 32 rows of padding, 16 of them after resizing, without noise.
+    assert (seen[0][:, :, 17:] == 0).all()
+    assert (seen[0][:, :, :15].flatten(1).std(dim=1) > 0.5).all()
+
+
+def test_what_cannot_be_trained_is_refused(make_training):
+    with pytest.raises(ValueError, match='scale'):
+        SmoothTraining(sigma=0.25, scale=0)
+    with pytest.raises(ValueError, match='has no'):
+        SmoothTraining(perturbation=dict(type='mmcert.PooledNoise', factor=4, sigmas=0.1))
+    with pytest.raises(ValueError, match='two objectives'):
+        make_training(
+            dict(sigma=0.25, copies=2, objectives=['mmcert.Consistency', 'mmcert.Consistency'])
+        ).train()
+    runner = make_training(RECIPES['noise'])
+    runner.model = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match='got Linear'):
+        next(h for h in runner.hooks if isinstance(h, SmoothTraining)).before_train(runner)
