@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from mmcert.certifier import weights_digest
 from mmcert.engine.base_model import unwrap
 from mmcert.metrics.confusion import IGNORE_INDEX
+from mmcert.models.ensemble import SegmentorEnsemble
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.version import __version__
 from mmcert.votes.store import fingerprint
@@ -72,11 +73,17 @@ class RunInfo:
         return {
             'weights': sampling['weights'],
             'model': sampling['model'],
+            **self._ensemble(),
             'config': Path(self.cfg.filename or '').name,
             'checkpoint': Path(str(self.cfg.get('load_from') or '')).name,
             'device': self.device.type,
             'versions': versions(),
         }
+
+    def _ensemble(self) -> dict[str, Any]:
+        if not isinstance(self.base, SegmentorEnsemble):
+            return {}
+        return {'ensemble_of': len(self.base.members), 'base_model': self.base.describe()}
 
     def provenance(self, plan: SmoothingPlan, identity: Mapping[str, Any]) -> dict[str, Any]:
         """What votes files record besides, so that they can be read without the data set."""

@@ -13,7 +13,8 @@ from mmengine.runner import Runner
 from mmseg.models.segmentors import EncoderDecoder
 
 from mmcert.engine.perturbations import build as build_perturbation
-from mmcert.models.image_segmentor import last_head, replaced, rescaled
+from mmcert.models.head_logits import last_head, replaced
+from mmcert.models.image_segmentor import rescaled
 from mmcert.models.objectives import Objective, TrainingStep, with_two_channels
 from mmcert.models.training_noise import ImageUnits, TrainingNoise
 from mmcert.registry import HOOKS, MODELS

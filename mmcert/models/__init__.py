@@ -1,6 +1,7 @@
 """Smoothed models: adapters between mmsegmentation's models and mmcert's sampling."""
 
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
+from mmcert.models.ensemble import SegmentorEnsemble
 from mmcert.models.image_segmentor import ImageSegmentor
 from mmcert.models.objectives import Consistency, Objective, TrainingStep
 from mmcert.models.precision import PrecisionSettings
@@ -15,6 +16,7 @@ __all__ = [
     'NoisySegDataPreProcessor',
     'Objective',
     'PrecisionSettings',
+    'SegmentorEnsemble',
     'SmoothedSegmentor',
     'SurrogateModel',
     'TrainingNoise',

@@ -1,7 +1,6 @@
 """A 2D mmsegmentation model as a function from images in [0, 1] to label maps."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -10,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
 from mmseg.models.data_preprocessor import SegDataPreProcessor
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.segmentors import EncoderDecoder
 from mmseg.structures import SegDataSample
 
 from mmcert.certifier.segmentor import Labelled, clear_labels, margins
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
+from mmcert.models.head_logits import head_logits, is_plain, last_head, map_size
 from mmcert.models.precision import PrecisionSettings
 from mmcert.models.randomness import joined
 from mmcert.models.segmentor import RepeatableSegmentor, is_stock
@@ -104,7 +102,7 @@ class ImageSegmentor(RepeatableSegmentor):
         self.scales, self.flip, self.resolution = tuple(scales), flip, resolution
         super().__init__(base, precision, True, self.scales, flip, resolution)
         single = len(self.scales) == 1 and not flip
-        self._hands_on_logits = single and not self.metainfo.get('flip') and _is_plain(base)
+        self._hands_on_logits = single and not self.metainfo.get('flip') and is_plain(base)
         if resolution == 'logits' and not self._hands_on_logits:
             raise ValueError(
                 "resolution='logits' needs one scale without flip, whole inference, and a model "
@@ -156,29 +154,17 @@ class ImageSegmentor(RepeatableSegmentor):
             # In the pipeline's units first: the other order rounds otherwise.
             batch = rescaled(batch * PIXEL_RANGE, self.scales[0])
             inputs, metas = self._preprocessed(batch, 1.0)
-        head: Any = last_head(self.base)
-        taken: list[tuple[torch.Tensor, tuple[int, int]]] = []
-
-        def take(logits: torch.Tensor, metas: list[dict]) -> torch.Tensor:
-            # One value shows what size the head would resize to.
-            resized = BaseDecodeHead.predict_by_feat(head, logits[:1, :1, :1, :1], metas)
-            taken.append((logits, tuple(resized.shape[-2:])))
-            return logits
-
-        with replaced(head, 'predict_by_feat', take):
-            logits = self.base.inference(inputs, metas)
-        align_corners, size = head.align_corners, tuple(logits.shape[-2:])
-        if taken:
-            if len(taken) > 1 or taken[0][0] is not logits:
-                # The model does something of its own with the resized logits.
-                self._hands_on_logits = False
-                if self.resolution == 'logits':
-                    raise ValueError(
-                        f"resolution='logits' does not go with {type(self.base).__name__}, which "
-                        'goes on computing with resized logits'
-                    )
-                return None
-            size = taken[0][1]
+        found = head_logits(self.base, inputs, metas)
+        if found is None:
+            # The model does something of its own with the resized logits.
+            self._hands_on_logits = False
+            if self.resolution == 'logits':
+                raise ValueError(
+                    f"resolution='logits' does not go with {type(self.base).__name__}, which "
+                    'goes on computing with resized logits'
+                )
+            return None
+        (logits, size), head = found, last_head(self.base)
         left, right, top, bottom = metas[0].get('img_padding_size') or metas[0].get(
             'padding_size', [0] * 4
         )
@@ -186,9 +172,10 @@ class ImageSegmentor(RepeatableSegmentor):
         threshold = head.threshold if logits.shape[1] == 1 else None
         original = tuple(self.metainfo['ori_shape'][:2])
         if self.resolution == 'logits':
-            self.grid = nearest_grid(tuple(logits.shape[-2:]), size, window, original)
-            return LogitMaps(logits, tuple(logits.shape[-2:]), threshold=threshold)
-        maps = LogitMaps(logits, size, align_corners, window, threshold)
+            points = map_size(logits)
+            self.grid = nearest_grid(points, size, window, original)
+            return LogitMaps(logits, points, threshold=threshold)
+        maps = LogitMaps(logits, size, head.align_corners, window, threshold)
         if window[2:] == original:
             return maps
         # Another interpolation follows: from the size that the model worked at.
@@ -321,36 +308,6 @@ def nearest_grid(
         point = np.floor((centres + window[axis]) * points[axis] / size[axis])
         axes.append(point.clip(0, points[axis] - 1).astype(np.int32))
     return Grid(*axes)
-
-
-def _is_plain(base: BaseModel) -> bool:
-    """Whether labels follow from the last head's logits in the way of mmsegmentation itself."""
-    if not isinstance(base, EncoderDecoder) or base.test_cfg.get('mode', 'whole') != 'whole':
-        return False
-    head = last_head(base)
-    names = ('forward', 'predict', 'inference', 'whole_inference', 'postprocess_result')
-    return (
-        is_stock(base, EncoderDecoder, names)
-        and 'encode_decode' not in vars(base)
-        and 'predict_by_feat' not in vars(head)
-        and getattr(type(head), 'predict_by_feat', None) is BaseDecodeHead.predict_by_feat
-    )
-
-
-def last_head(base: BaseModel) -> BaseDecodeHead:
-    """The head whose logits count: the last one of a cascade."""
-    head = base.decode_head
-    return head[-1] if isinstance(head, torch.nn.ModuleList) else head
-
-
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Gives one object a method of its own for a while."""
-    setattr(owner, name, function)
-    try:
-        yield
-    finally:
-        delattr(owner, name)
 
 
 def rescaled(batch: torch.Tensor, scale: float) -> torch.Tensor:

@@ -92,7 +92,9 @@ class PrecisionSettings:
                 'compile=True needs a C++ compiler on a CPU, and none was found (c++, g++, clang++ '
                 'or $CXX)'
             )
-        modules = [m for m in (base.backbone, getattr(base, 'neck', None)) if m is not None]
+        # An ensemble's parts are those of its members.
+        parts = [(m.backbone, getattr(m, 'neck', None)) for m in getattr(base, 'members', [base])]
+        modules = [module for part in parts for module in part if module is not None]
         if self.channels_last:
             base.to(memory_format=torch.channels_last)
         if options := self._compile_options():
