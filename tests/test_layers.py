@@ -35,6 +35,7 @@ ALLOWED = {
         'transformations', 'registry', 'fields',
     },
     'pointops': set(),
+    'zoo': {'files'},
     'evaluation': {'certify', 'metrics', 'votes', 'report', 'files', 'registry', 'fields'},
     'visualization': {'registry', 'fields', 'report', 'surrogates'},
     'engine': {
@@ -50,6 +51,7 @@ HEAVY = {
     'metrics': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib'},
     'votes': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib'},
     'cli': {'numpy', 'scipy', 'torch'},
+    'zoo': FRAMEWORKS | {'cv2', 'matplotlib'},
     'files': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib', 'numpy', 'scipy'},
     'perturbations': FRAMEWORKS,
     'surrogates': FRAMEWORKS,

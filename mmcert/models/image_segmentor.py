@@ -130,9 +130,10 @@ class ImageSegmentor(RepeatableSegmentor):
         return decode_labels(output)
 
     def _with_margin(self, image: torch.Tensor) -> Labelled:
-        output = self._output([image])
-        if isinstance(output, LogitMaps):
-            return clear_labels(output)
+        if self._hands_on_logits:
+            output = self._output([image])
+            if isinstance(output, LogitMaps):
+                return clear_labels(output)
         with self.precision.autocast(image.device):
             ((labels, scores),) = self._random.run(
                 partial(self._labels, keep_scores=True), image[None]

@@ -4,13 +4,21 @@ mmdetection3d 1.4 segments scenes and has no part segmentation. What is added is
 PointNet++ part segmentation does (Qi, Yi, Su, Guibas 2017, section 4 and its public code): the
 category enters as a one-hot vector before the last feature propagation, next to the points' own
 coordinates and normals, and a prediction is one of the parts of that category.
+
+For weights that were trained with Pointnet_Pointnet2_pytorch, as those of SegCertify's authors
+were, there is what its model does otherwise: ``GroupingPointSAModule``, and the options
+``squared_distance`` of the head and ``repeat_coordinates`` of the segmentor.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmcv.ops import GroupAll, three_interpolate, three_nn
 from mmdet3d.models.decode_heads import PointNet2Head
+from mmdet3d.models.layers import PointFPModule
+from mmdet3d.models.layers.pointnet_modules import PointSAModuleMSG
+from mmdet3d.models.layers.pointnet_modules.builder import SA_MODULES
 from mmdet3d.models.segmentors import EncoderDecoder3D
 from torch import Tensor
 
@@ -19,6 +27,45 @@ from mmcert.registry import MODELS
 
 FOREIGN_LOGIT = -1e4
 """Logit of parts of other categories: far below any other, and finite in half precision too."""
+
+
+@SA_MODULES.register_module()
+class GroupingPointSAModule(PointSAModuleMSG):
+    """mmdetection3d's set abstraction, whose last level groups all points around the origin.
+
+    Args:
+        num_point (int): Number of points to sample; at 1 nothing is sampled: the module groups all
+            points, with their coordinates as they are, and returns the origin.
+        **kwargs: Passed to ``PointSAModuleMSG``.
+    """
+
+    def __init__(self, num_point: int, **kwargs: Any) -> None:
+        super().__init__(num_point=num_point, **kwargs)
+        self.groups_all = num_point == 1
+        if self.groups_all:
+            self.groupers = torch.nn.ModuleList([GroupAll() for _ in self.mlps])
+
+    def _sample_points(self, points_xyz: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        if not self.groups_all:
+            return super()._sample_points(points_xyz, *args)
+        origin = points_xyz.new_zeros(len(points_xyz), 1, 3)
+        return origin, origin[..., 0].long()
+
+
+class SquaredPointFPModule(PointFPModule):
+    """mmdetection3d's feature propagation with weights of one over the squared distance."""
+
+    def forward(
+        self, target: Tensor, source: Tensor, target_feats: Tensor, source_feats: Tensor
+    ) -> Tensor:
+        """Features (B, C, n) at ``target`` (B, n, 3) from those (B, C', m) at ``source``."""
+        distance, indices = three_nn(target, source)
+        weight = 1 / (distance**2 + 1e-8)
+        weight = weight / weight.sum(dim=2, keepdim=True)
+        features = three_interpolate(source_feats, indices, weight)
+        if target_feats is not None:
+            features = torch.cat([features, target_feats], dim=1)
+        return self.mlps(features[..., None])[..., 0]
 
 
 @MODELS.register_module()
@@ -31,12 +78,23 @@ class PartPointNet2Head(PointNet2Head):
 
     Args:
         num_categories (int): Number of categories.
+        squared_distance (bool): Whether features are interpolated with weights of one over the
+            squared distance, as the original does, in place of mmdetection3d's one over the
+            distance.
         **kwargs: Passed to ``mmdet3d.models.PointNet2Head``.
     """
 
-    def __init__(self, num_categories: int = 16, **kwargs: Any) -> None:
+    def __init__(
+        self, num_categories: int = 16, squared_distance: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.num_categories = num_categories
+        if squared_distance:
+            norm_cfg = kwargs.get('fp_norm_cfg', dict(type='BN2d'))
+            self.FP_modules = torch.nn.ModuleList(
+                SquaredPointFPModule(mlp_channels=channels, norm_cfg=norm_cfg)
+                for channels in kwargs['fp_channels']
+            )
 
     def forward(self, feat_dict: dict) -> Tensor:
         """Logits (B, num_classes, N) from the backbone's features, finest level first.
@@ -61,7 +119,8 @@ class PartPointNet2Head(PointNet2Head):
         return self.cls_seg(self.pre_seg_conv(feature))
 
     def _check_channels(self, feature: Tensor, own: Tensor, category: Tensor) -> None:
-        wanted = self.FP_modules[-1].mlps[0].conv.in_channels
+        last: Any = self.FP_modules[-1]
+        wanted = last.mlps[0].conv.in_channels
         below, categories = feature.shape[1], category.shape[1]
         if below + own.shape[1] != wanted or categories != self.num_categories:
             raise ValueError(
@@ -88,6 +147,7 @@ class PartSegmentor(EncoderDecoder3D):
     Args:
         category_parts (Sequence[Sequence[int]]): The part labels of each category, in the order
             of the category ids.
+        repeat_coordinates (bool): Whether the coordinates are also the first of the features.
         **kwargs: Passed to ``mmdet3d.models.EncoderDecoder3D``. ``test_cfg.mode`` must be 'whole'.
 
     Raises:
@@ -97,8 +157,14 @@ class PartSegmentor(EncoderDecoder3D):
 
     allowed: Tensor
 
-    def __init__(self, category_parts: Sequence[Sequence[int]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        category_parts: Sequence[Sequence[int]],
+        repeat_coordinates: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.repeat_coordinates = repeat_coordinates
         if self.test_cfg is None or self.test_cfg.get('mode') != 'whole':
             raise ValueError(f"test_cfg must be dict(mode='whole'), got {self.test_cfg}")
         allowed = torch.zeros(len(category_parts), self.num_classes, dtype=torch.bool)
@@ -148,6 +214,8 @@ class PartSegmentor(EncoderDecoder3D):
     def extract_feat(self, batch_inputs: Tensor) -> dict:
         """Features of clouds (B, N, C + num_categories), and the one-hots as ``category``."""
         points, category = self.split_category(batch_inputs)
+        if self.repeat_coordinates:
+            points = torch.cat([points[..., :3], points], dim=-1)
         return {**super().extract_feat(points), 'category': category}
 
     def encode_decode(self, batch_inputs: Tensor, batch_input_metas: list[dict]) -> Tensor:

@@ -222,7 +222,9 @@ def test_config_of_clouds_builds_and_its_pipeline_feeds_its_model(path, shapes_r
         )
         points = built[0]['inputs']['points']
         assert len(points) == int(name.split('-')[-1])
-        assert points.shape[1] == model.backbone.SA_modules[0].mlps[0][0].in_channels + 16
+        assert points.shape[1] + 3 * model.repeat_coordinates == (
+            model.backbone.SA_modules[0].mlps[0][0].in_channels + 16
+        )
         assert ('normals' in name) == (points.shape[1] == 22)
         largest = points[:, :3].norm(dim=1).max()
         assert largest <= 1.0001 or mode == 'train'

@@ -1,0 +1,3 @@
+_base_ = ['./segcertify-s0.25-n100_fcn-hr48_pascal-context-59.py']
+# The scales of mmsegmentation's test-time augmentation, inside the smoothed function.
+smoothing = dict(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)

@@ -1,0 +1,1 @@
+"""The model zoo: converts published checkpoints, and publishes trained ones."""
