@@ -52,6 +52,8 @@ setup(
     packages=find_packages(include=['mmcert', 'mmcert.*']),
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in ('mmseg', 'mmdet3d', 'tests', 'docs')},
+    extras_require={
+        name: requirements(name) for name in ('mmseg', 'mmdet3d', 'hub', 'tests', 'docs')
+    },
     cmdclass={'build_py': BuildWithMim},
 )

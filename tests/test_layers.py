@@ -35,13 +35,13 @@ ALLOWED = {
         'transformations', 'registry', 'fields',
     },
     'pointops': set(),
-    'zoo': {'files'},
+    'zoo': {'files', 'version'},
     'evaluation': {'certify', 'metrics', 'votes', 'report', 'files', 'registry', 'fields'},
     'visualization': {'registry', 'fields', 'report', 'surrogates'},
     'engine': {
         'certifier', 'certify', 'metrics', 'votes', 'files', 'fields', 'perturbations',
         'sampling', 'models', 'evaluation', 'visualization', 'registry', 'version', 'report',
-        'compat', 'pointops',
+        'compat', 'pointops', 'zoo',
     },
 }  # fmt: skip
 

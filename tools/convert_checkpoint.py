@@ -29,14 +29,12 @@ def main() -> int:
     check_checkpoint(args.checkpoint)
     cfg = load_config(args)
     import torch
-    from mmengine.registry import init_default_scope
 
+    from mmcert.engine.base_model import build_model
     from mmcert.files import atomic_writer
-    from mmcert.registry import MODELS
     from mmcert.zoo.conversion import convert
 
-    init_default_scope(cfg.default_scope)
-    model = MODELS.build(cfg.model).state_dict()
+    model = build_model(cfg).state_dict()
     weights = convert(torch.load(args.checkpoint, map_location='cpu'), model)
     with atomic_writer(args.out) as file:
         torch.save({'meta': {}, 'state_dict': weights}, file)

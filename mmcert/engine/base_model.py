@@ -4,13 +4,30 @@ import sys
 from typing import Any, Literal
 
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel, BaseTTAModel, is_model_wrapper
+from mmengine.registry import init_default_scope
 
 from mmcert.models.smoothed_segmentor import SmoothedSegmentor
 from mmcert.pointops import install_cpu_point_ops, needs_cuda
+from mmcert.registry import MODELS
 
 Modality = Literal['image', 'cloud']
 """What a model takes as input."""
+
+
+def model_config(cfg: Config) -> dict[str, Any]:
+    """The config of a model, with the data preprocessor that may stand beside it."""
+    model = cfg.model.copy()
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return model
+
+
+def build_model(cfg: Config) -> BaseModel:
+    """The model of a config with initial weights, without a runner."""
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    return MODELS.build(model_config(cfg))
 
 
 def unwrap(model: Any) -> BaseModel:

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
+from mmcert.engine.base_model import model_config
 from mmcert.engine.weights import CheckpointMismatchError, mismatches
 from mmcert.files import atomic_writer
 from mmcert.models.ensemble import SegmentorEnsemble
@@ -45,7 +46,7 @@ def write_ensemble(out: str | os.PathLike[str], members: Sequence[tuple[Config, 
                 'mmsegmentation models, for images'
             )
     init_default_scope('mmseg')
-    model = dict(type='mmcert.SegmentorEnsemble', members=[_model(cfg) for cfg, _ in members])
+    model = dict(type='mmcert.SegmentorEnsemble', members=[model_config(cfg) for cfg, _ in members])
     built = MODELS.build(model)
     checkpoints = [torch.load(path, map_location='cpu') for _, path in members]
     classes = _shared_classes(members, checkpoints)
@@ -68,14 +69,6 @@ def write_ensemble(out: str | os.PathLike[str], members: Sequence[tuple[Config, 
 
 def _name(cfg: Config) -> str:
     return Path(cfg.filename or 'config').name
-
-
-def _model(cfg: Config) -> dict[str, Any]:
-    """A member's model, with the preprocessor that may stand beside it."""
-    model = cfg.model.copy()
-    if cfg.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return model
 
 
 def _state(

@@ -34,6 +34,19 @@ def mismatches(model: torch.nn.Module, checkpoint: Mapping[str, Any]) -> list[st
     ]
 
 
+def load_strictly(model: torch.nn.Module, checkpoint: Mapping[str, Any], name: str) -> None:
+    """Loads the weights of a checkpoint; refuses one with ``mismatches``, under its ``name``."""
+    if found := mismatches(model, checkpoint):
+        raise CheckpointMismatchError(f'{name} does not fit the config: {_some(found)}')
+    weights = checkpoint.get('state_dict', checkpoint)
+    model.load_state_dict({re.sub(r'^module\.', '', key): weights[key] for key in weights})
+
+
+def _some(found: list[str]) -> str:
+    more = f' and {len(found) - 5} more' if len(found) > 5 else ''
+    return '; '.join(found[:5]) + more
+
+
 def require_loaded(found: list[str] | None) -> None:
     """Refuses a model with ``mismatches``, or one (None) that was neither loaded nor trained."""
     if found is None:
@@ -42,10 +55,8 @@ def require_loaded(found: list[str] | None) -> None:
             '(or load_from), or set smoothing.strict_weights=False to certify it as it is'
         )
     if found:
-        shown = '; '.join(found[:5])
-        more = f' and {len(found) - 5} more' if len(found) > 5 else ''
         raise CheckpointMismatchError(
-            f'the checkpoint does not fit the model: {shown}{more}. A certificate would be '
+            f'the checkpoint does not fit the model: {_some(found)}. A certificate would be '
             'about another model. Check that config and checkpoint belong together, or set '
             'smoothing.strict_weights=False if the difference does not matter'
         )

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
@@ -11,6 +12,7 @@ from mmcert.datasets.shapenet_part import CATEGORY_PARTS, ShapeNetPartDataset
 from mmcert.engine import SmoothingConfig
 from mmcert.surrogates import Surrogate, build_attack_set, save_surrogate
 from tests.openmmlab import ROOT
+from tests.zoo.support import check_entry
 
 OF_CLOUDS = ('part_shapes', 'shapenet_part')
 """Folders of configs that import mmdetection3d."""
@@ -166,22 +168,22 @@ def test_direct_config_buys_what_its_comment_says(name, radius):
     assert 0.999 * radius < found < 1.03 * radius
 
 
-def test_the_metafile_names_configs_that_exist():
-    index = (ROOT / 'model-index.yml').read_text()
-    metafiles = [line.strip()[2:] for line in index.splitlines() if '- configs' in line]
-    for metafile in metafiles:
-        text = (ROOT / metafile).read_text()
-        paths = [x.split(': ')[1] for x in text.splitlines() if 'Config:' in x]
-        assert paths
-        assert all((ROOT / path).exists() for path in paths)
-        readmes = [x.split(': ')[1] for x in text.splitlines() if 'README:' in x]
-        assert all((ROOT / path).exists() for path in readmes)
-    for folder in ('semantic', 'surrogates'):
-        assert f'configs/{folder}/metafile.yml' in metafiles
-        text = (ROOT / f'configs/{folder}/metafile.yml').read_text()
-        for path in (ROOT / f'configs/{folder}').glob('*.py'):
-            assert f'Name: {path.stem}\n' in text
-            assert f'Config: configs/{folder}/{path.name}\n' in text
+def test_the_model_index_names_what_exists():
+    metafiles = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+    contents = {path: yaml.safe_load((ROOT / path).read_text()) for path in metafiles}
+    collections = [one for content in contents.values() for one in content.get('Collections', ())]
+    assert all((ROOT / one['README']).exists() for one in collections)
+    for content in contents.values():
+        assert content['Models']
+        for entry in content['Models']:
+            check_entry(entry)
+            assert entry['In Collection'] in [one['Name'] for one in collections]
+            assert (ROOT / entry['Config']).exists()
+    for folder in ('semantic', 'surrogates', 'cityscapes', 'pascal_context', 'ade20k'):
+        models = contents[f'configs/{folder}/metafile.yml']['Models']
+        named = {(entry['Name'], entry['Config']) for entry in models}
+        paths = (ROOT / f'configs/{folder}').glob('*.py')
+        assert named == {(path.stem, f'configs/{folder}/{path.name}') for path in paths}
 
 
 @pytest.mark.parametrize(
