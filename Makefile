@@ -32,9 +32,10 @@ $(VENV)/.installed: requirements/lite.txt requirements/runtime.txt requirements/
 venv-test: $(VENV)/.installed-tests
 
 # mmdetection3d's devkits bring the desktop's OpenCV back.
-$(VENV)/.installed-tests: $(VENV)/.installed requirements/tests.txt requirements/mmdet3d.txt
+$(VENV)/.installed-tests: $(VENV)/.installed requirements/tests.txt requirements/mmdet3d.txt \
+		requirements/diffusion.txt
 	$(BIN)/python -m pip install --quiet --only-binary=:all: \
-		-r requirements/tests.txt -r requirements/mmdet3d.txt
+		-r requirements/tests.txt -r requirements/mmdet3d.txt -r requirements/diffusion.txt
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps 'opencv-python-headless<4.12'
 	@touch $@

@@ -53,7 +53,8 @@ setup(
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
     extras_require={
-        name: requirements(name) for name in ('mmseg', 'mmdet3d', 'hub', 'tests', 'docs')
+        name: requirements(name)
+        for name in ('mmseg', 'mmdet3d', 'diffusion', 'hub', 'tests', 'docs')
     },
     cmdclass={'build_py': BuildWithMim},
 )

@@ -149,3 +149,24 @@ def load_run_config(args: argparse.Namespace, folder: str = 'work_dirs') -> Any:
 
         install_cpu_point_ops()
     return cfg
+
+
+def network_parser(description: str, model: str, folder: str) -> argparse.ArgumentParser:
+    """The command line of a tool that trains a small network and reports on held-out images.
+
+    Args:
+        description (str): The tool's docstring.
+        model (str): Name of the class of the config's model.
+        folder (str): Where its configs are in ``configs``, and its results in ``work_dirs``.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument('config', help=f'path of an mmengine config whose model is a {model}')
+    parser.add_argument(
+        '--work-dir',
+        help=f'where logs, checkpoints and results go (default: work_dirs/{folder}/NAME, with the '
+        "config's name)",
+    )
+    parser.add_argument('--resume', action='store_true', help='continue from the work folder')
+    parser.add_argument('--pictures', type=int, default=2, help='held-out images to draw')
+    add_cfg_options(parser)
+    return parser

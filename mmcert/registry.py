@@ -22,3 +22,4 @@ VISUALIZERS = Registry(
     'visualizer', parent=root.VISUALIZERS, scope='mmcert', locations=['mmcert.visualization']
 )
 PERTURBATIONS = Registry('perturbation', scope='mmcert', locations=['mmcert.engine.perturbations'])
+DENOISERS = Registry('denoiser', scope='mmcert', locations=['mmcert.models.denoisers'])

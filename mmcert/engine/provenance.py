@@ -20,6 +20,9 @@ from mmcert.votes.store import fingerprint
 MODEL_KEYS = ('model', 'data_preprocessor')
 """Top-level keys of a config that make the base model."""
 
+IN_VOTES = ('resolution', 'certified_space', 'denoiser')
+"""What votes files record of the smoothed function, of what certificates say of it."""
+
 PACKAGES = (
     'torch', 'mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'numpy', 'scipy', 'opencv-python',
     'opencv-python-headless',
@@ -90,7 +93,7 @@ class RunInfo:
         space = plan.adapter.to_dict()
         return {
             **identity,
-            **{key: space[key] for key in ('resolution', 'certified_space') if key in space},
+            **{key: space[key] for key in IN_VOTES if key in space},
             'classes': self.classes,
             'num_classes': len(self.classes),
             'ignore_index': self.ignore_index,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from mmengine.runner import Runner
@@ -14,9 +15,11 @@ from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import StoppingRule
 from mmcert.certify.selection import possible
 from mmcert.certify.settings import PROCEDURE, SELECTION
+from mmcert.denoisers import Denoising
 from mmcert.engine.base_model import Modality, inner, modality_of, prepare_for_clouds
 from mmcert.engine.perturbations import build
 from mmcert.models.adapter import Adapter
+from mmcert.models.denoisers import build_denoising
 from mmcert.models.image_adapter import SPACES, ImageAdapter, Space
 from mmcert.models.image_segmentor import RESOLUTIONS, Resolution
 from mmcert.models.precision import PrecisionSettings
@@ -38,7 +41,7 @@ SHORTHAND = {'image': 'mmcert.GaussianNoise', 'cloud': 'mmcert.CoordinateNoise'}
 """The perturbation that ``sigma`` alone stands for."""
 
 ONLY_FOR = {
-    'image': ('scales', 'flip', 'space', 'resolution', 'channels_last'),
+    'image': ('denoiser', 'scales', 'flip', 'space', 'resolution', 'channels_last'),
     'cloud': ('noise_dims', 'runs'),
 }
 """Keys that mean something for one modality only."""
@@ -75,6 +78,8 @@ class SmoothingConfig:
             to classes.
         batch_size (int | str): Draws per forward pass; 'auto' finds it while sampling.
         seed (int): Seed of the draws.
+        denoiser (dict | None): What the noisy image goes through first, inside the smoothed
+            function: ``type`` and ``checkpoint``; and ``sigma``, where that is not the noise's.
         scales (float | Sequence[float]): Input scales inside the smoothed function.
         flip (bool): Whether the smoothed function averages with the mirrored image.
         space (str): 'original' (the default), or 'model' where the test pipeline resizes first.
@@ -115,6 +120,7 @@ class SmoothingConfig:
     hierarchy: Any = None
     batch_size: int | str = 8
     seed: int = 0
+    denoiser: Mapping[str, Any] | None = None
     scales: float | Sequence[float] = 1.0
     flip: bool = False
     space: Space = 'original'
@@ -168,8 +174,7 @@ class SmoothingConfig:
             raise ValueError(
                 '`smoothing` needs either sigma (for example sigma=0.25) or perturbation, not both'
             )
-        shorthand = {'type': SHORTHAND[self.modality], 'sigma': self.sigma}
-        perturbation = build(self.perturbation or shorthand)
+        perturbation = self._build_perturbation()
         exact = perturbation.enumerated is not None
         settings = None if exact else self._settings(perturbation)
         n, stopping = (None, None) if exact else self._estimation_draws(perturbation)
@@ -208,6 +213,22 @@ class SmoothingConfig:
             ),
             save_seconds=float(self.save_seconds),
         )
+
+    def _build_perturbation(self) -> Perturbation:
+        shorthand = {'type': SHORTHAND[self.modality], 'sigma': self.sigma}
+        return build(self.perturbation or shorthand)
+
+    @cached_property
+    def _denoising(self) -> Denoising | None:
+        """The denoiser, loaded once for all plans."""
+        if self.denoiser is None:
+            return None
+        perturbation = self._build_perturbation()
+        if perturbation.enumerated is not None:
+            raise ValueError(
+                'an enumeration certifies the base model itself, without noise: leave denoiser out'
+            )
+        return build_denoising(self.denoiser, perturbation)
 
     def _settings(self, perturbation: Perturbation) -> CertifySettings:
         """The settings, with what the perturbation leaves open."""
@@ -282,7 +303,13 @@ class SmoothingConfig:
         scales = tuple(self.scales) if isinstance(self.scales, Sequence) else (self.scales,)
         if not scales or not all(_is_number(scale) and 0 < scale <= 4 for scale in scales):
             raise ValueError(f'scales must be numbers in (0, 4], got {self.scales!r}')
-        return ImageAdapter(tuple(map(float, scales)), self.flip, self.space, self.resolution)
+        return ImageAdapter(
+            tuple(map(float, scales)),
+            self.flip,
+            self.space,
+            self.resolution,
+            self._denoising,
+        )
 
     def _cloud_adapter(self, perturbation: Perturbation) -> Adapter[Any]:
         # mmdetection3d is needed for clouds alone, and takes seconds to import.

@@ -80,6 +80,10 @@ class Adapter(ABC, Generic[Sample]):
     def attach(self, sample: Sample, maps: Maps) -> None:
         """Adds ``pred``, ``cert``, ``base``, ``radius``, ``levels`` and ``label`` to a sample."""
 
+    def describe(self) -> str:
+        """What the smoothed function has beside the base model, for a log."""
+        return ''
+
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """What certificates say of the certified space and the components, as JSON values."""

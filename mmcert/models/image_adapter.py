@@ -10,6 +10,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from numpy.typing import NDArray
 
+from mmcert.denoisers import Denoising
 from mmcert.fields import IMAGE_FIELDS
 from mmcert.models.adapter import Adapter, Maps
 from mmcert.models.image_segmentor import RESOLUTIONS, ImageSegmentor, Resolution, to_unit_range
@@ -39,6 +40,7 @@ class ImageAdapter(Adapter[SegDataSample]):
         space (str): 'original' or 'model', see ``SPACES``; an image that the pipeline resized is
             refused with 'original'.
         resolution (str): 'image' or 'logits', see ``RESOLUTIONS``.
+        denoising (Denoising | None): The first step of the smoothed function.
     """
 
     word: ClassVar[str] = 'image'
@@ -49,6 +51,7 @@ class ImageAdapter(Adapter[SegDataSample]):
     flip: bool = False
     space: Space = 'original'
     resolution: Resolution = 'image'
+    denoising: Denoising | None = None
 
     @property
     def certifies_grid_points(self) -> bool:
@@ -59,6 +62,8 @@ class ImageAdapter(Adapter[SegDataSample]):
         # Votes of earlier versions are found without it.
         if self.resolution != 'image':
             spec['resolution'] = self.resolution
+        if self.denoising is not None:
+            spec['denoiser'] = self.denoising.spec()
         return spec
 
     def inputs(self, data: dict[str, Any]) -> list[tuple[torch.Tensor, SegDataSample]]:
@@ -86,7 +91,9 @@ class ImageAdapter(Adapter[SegDataSample]):
         sample: SegDataSample,
         precision: PrecisionSettings,
     ) -> ImageSegmentor:
-        return ImageSegmentor(base, sample, self.scales, self.flip, precision, self.resolution)
+        return ImageSegmentor(
+            base, sample, self.scales, self.flip, precision, self.resolution, self.denoising
+        )
 
     def source(self, sample: SegDataSample) -> str:
         return sample.metainfo.get('img_path') or ''
@@ -106,6 +113,9 @@ class ImageAdapter(Adapter[SegDataSample]):
             field, key = IMAGE_FIELDS[name]
             sample.set_data({field: PixelData(**{key: data})})
 
+    def describe(self) -> str:
+        return '' if self.denoising is None else f', each through {self.denoising.describe()}'
+
     def to_dict(self) -> dict[str, Any]:
         return {
             'space': self.space,
@@ -114,4 +124,5 @@ class ImageAdapter(Adapter[SegDataSample]):
             'components_are': RESOLUTIONS[self.resolution],
             'scales': list(self.scales),
             'flip': self.flip,
+            **({} if self.denoising is None else {'denoiser': self.denoising.to_dict()}),
         }

@@ -12,6 +12,7 @@ from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 
 from mmcert.certifier.segmentor import Labelled, clear_labels, margins
+from mmcert.denoisers import Denoising
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
 from mmcert.models.head_logits import head_logits, is_plain, last_head, map_size
 from mmcert.models.precision import PrecisionSettings
@@ -67,8 +68,9 @@ class ImageSegmentor(RepeatableSegmentor):
     """The function that is smoothed: an image at its certified size to its label map.
 
     Everything between the noisy image in [0, 1] units, shape (C, H, W), and the labels at the
-    original size of the image (or on the head's grid) belongs to it: resizing to the input scales,
-    mirroring, normalisation, padding, whole or slide inference, resizing of the logits.
+    original size of the image (or on the head's grid) belongs to it: a denoiser, resizing to the
+    input scales, mirroring, normalisation, padding, whole or slide inference, and resizing of the
+    logits.
 
     Where the model's own code between logits and labels is mmsegmentation's (whole inference, one
     scale), it returns the logits as they leave the head, and how the labels follow from them. These
@@ -84,6 +86,8 @@ class ImageSegmentor(RepeatableSegmentor):
         precision (PrecisionSettings | None): How the model computes.
         resolution (str): 'image', or 'logits' for label maps on the head's own grid. Then ``grid``
             says which grid point each pixel belongs to, once an image was labelled.
+        denoising (Denoising | None): What the images go through first. ``with_margin`` tells what
+            the base model makes of an image without it, and how clear the labels are with it.
 
     Raises:
         ValueError: If ``resolution='logits'`` does not go with this model or these scales.
@@ -97,10 +101,17 @@ class ImageSegmentor(RepeatableSegmentor):
         flip: bool = False,
         precision: PrecisionSettings | None = None,
         resolution: Resolution = 'image',
+        denoising: Denoising | None = None,
     ) -> None:
         self.metainfo = data_sample.metainfo
         self.scales, self.flip, self.resolution = tuple(scales), flip, resolution
-        super().__init__(base, precision, True, self.scales, flip, resolution)
+        self.denoising = denoising
+        super().__init__(base, precision, True, self.scales, flip, resolution, denoising)
+        self._base_alone = None
+        if denoising is not None:
+            self._base_alone = ImageSegmentor(
+                base, data_sample, scales, flip, precision, resolution
+            )
         single = len(self.scales) == 1 and not flip
         self._hands_on_logits = single and not self.metainfo.get('flip') and is_plain(base)
         if resolution == 'logits' and not self._hands_on_logits:
@@ -129,6 +140,24 @@ class ImageSegmentor(RepeatableSegmentor):
         require_finite(output.scores)
         return decode_labels(output)
 
+    def with_margin(self, inputs: torch.Tensor) -> Labelled:
+        """What the base model alone makes of one image, and how clear its smoothed labels are.
+
+        Without a denoiser both are of the same function. With one, the labels are those of the base
+        model without it, and the margins those of the function that is smoothed.
+
+        Raises:
+            SegmentorOutputError: If a score is NaN or infinite.
+            UnrepeatableModelError: If it is the first input, and another pass over it differs.
+        """
+        labels, margin = super().with_margin(inputs)
+        if self._base_alone is not None:
+            labels, _ = self._base_alone.with_margin(inputs)
+        return labels, margin
+
+    def _denoised(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch if self.denoising is None else self.denoising(batch)
+
     def _with_margin(self, image: torch.Tensor) -> Labelled:
         if self._hands_on_logits:
             output = self._output([image])
@@ -149,6 +178,7 @@ class ImageSegmentor(RepeatableSegmentor):
 
     def _logit_maps(self, batch: torch.Tensor) -> LogitMaps | None:
         """The logits of a batch in [0, 1] units and how to read them, if they can be had."""
+        batch = self._denoised(batch)
         if self.scales[0] == 1:
             inputs, metas = self._preprocessed(batch, PIXEL_RANGE)
         else:
@@ -219,7 +249,7 @@ class ImageSegmentor(RepeatableSegmentor):
         self, batch: torch.Tensor, keep_scores: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Label maps of a batch in [0, 1] units by ``predict``, and probabilities if needed."""
-        batch = batch * PIXEL_RANGE
+        batch = self._denoised(batch) * PIXEL_RANGE
         if len(self.scales) == 1 and not self.flip:
             outputs = self._predict(rescaled(batch, self.scales[0]))
             labels = torch.stack([output.pred_sem_seg.data[0] for output in outputs]).long()

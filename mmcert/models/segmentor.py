@@ -70,7 +70,7 @@ class RepeatableSegmentor(ABC):
             UnrepeatableModelError: If two passes over the first input ever seen differ.
         """
         if self.differing is None:
-            self.with_margin(inputs[0])
+            self._compare(self._with_margin(inputs[0]), self._with_margin(inputs[0]))
         return self._output(inputs)
 
     def with_margin(self, inputs: torch.Tensor) -> Labelled:

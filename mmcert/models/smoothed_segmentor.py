@@ -39,6 +39,10 @@ class SmoothingPlan(CertificationPlan):
             'component_type': self.adapter.component,
         }
 
+    def describe(self) -> str:
+        """The draws, and what is smoothed beside the base model, for a log."""
+        return f'{super().describe()}{self.adapter.describe()}'
+
     def segmentor(self, base: BaseModel, raw: torch.Tensor, sample: BaseDataElement) -> Segmentor:
         """The function to smooth, for one input."""
         return self.adapter.segmentor(base, raw, sample, self.precision)

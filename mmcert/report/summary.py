@@ -104,6 +104,7 @@ class Summary:
         counts, rates = self.counts, self.rates
         lines = (
             self._claim(counts),
+            self._denoiser(),
             class_table(counts, self.classes or [str(index) for index in range(self.num_classes)]),
             region_table(counts),
             level_table(counts),
@@ -141,6 +142,15 @@ class Summary:
             'smoothed model gives a certified component of it'
         )
         return f'{claim}{description} ({shared["certified_space"]})'
+
+    def _denoiser(self) -> str:
+        """What stands before the base model, where something does."""
+        if not (found := self.certificate.get('denoiser')):
+            return ''
+        return (
+            f'the smoothed function is the base model behind a denoiser, {found["type"]} '
+            f'{found["digest"][:8]} ({found["file"]}); "base" is the model without it'
+        )
 
     def _collect(self, key: str) -> list[Any]:
         """An entry of the certificates that have it."""

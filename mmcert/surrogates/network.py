@@ -1,6 +1,5 @@
 """The surrogate of a transformation: an image-to-image network with a noisy latent layer."""
 
-import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmcert.network_file import load_network, network_digest, save_network
 from mmcert.transformations import Transformation, build
 from mmcert.transformations.base import Values
 
@@ -191,11 +191,7 @@ class Surrogate(nn.Module):
 
     def digest(self) -> str:
         """Digest of architecture and weights."""
-        digest = hashlib.blake2b(repr(sorted(self.spec().items())).encode(), digest_size=16)
-        for name, value in self.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return network_digest(self.spec(), self)
 
 
 class ImageEncoder(nn.Module):
@@ -317,8 +313,7 @@ def _joined(coarse: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
 
 def save_surrogate(path: str | os.PathLike[str], surrogate: Surrogate) -> None:
     """Writes a surrogate to a file that ``load_surrogate`` reads."""
-    state = {name: value.cpu() for name, value in surrogate.state_dict().items()}
-    torch.save({'surrogate': surrogate.spec(), 'state_dict': state}, path)
+    save_network(path, 'surrogate', surrogate.spec(), surrogate)
 
 
 def load_surrogate(path: str | os.PathLike[str]) -> Surrogate:
@@ -330,20 +325,7 @@ def load_surrogate(path: str | os.PathLike[str]) -> Surrogate:
         ValueError: If the file is not one of a surrogate.
         FileNotFoundError: If there is none.
     """
-    message = f'{path} is not a surrogate: it must be written by tools/train_surrogate.py'
-    try:
-        stored = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f'there is no surrogate {path}: tools/train_surrogate.py CONFIG trains one, see '
-            'configs/surrogates'
-        ) from error
-    except OSError:
-        raise
-    except Exception as error:  # Whatever the unpickler meets in another kind of file.
-        raise ValueError(message) from error
-    if not isinstance(stored, dict) or not {'surrogate', 'state_dict'} <= stored.keys():
-        raise ValueError(message)
-    surrogate = Surrogate(**stored['surrogate'])
-    surrogate.load_state_dict(stored['state_dict'])
+    spec, state = load_network(path, 'surrogate')
+    surrogate = Surrogate(**spec)
+    surrogate.load_state_dict(state)
     return surrogate.eval().requires_grad_(False)

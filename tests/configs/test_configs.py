@@ -1,6 +1,7 @@
 """Every config of the project builds what it describes."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ from mmseg.registry import DATASETS, MODELS, TRANSFORMS
 
 from mmcert import registry
 from mmcert.datasets.shapenet_part import CATEGORY_PARTS, ShapeNetPartDataset
+from mmcert.denoisers import UNetDenoiser, save_denoiser
 from mmcert.engine import SmoothingConfig
 from mmcert.surrogates import Surrogate, build_attack_set, save_surrogate
 from tests.openmmlab import ROOT
@@ -21,15 +23,16 @@ CLOUDS = [path for path in ALL if path.parent.name in OF_CLOUDS]
 PATHS = [path for path in ALL if path not in CLOUDS]
 LOADED = {path: Config.fromfile(path) for path in PATHS}
 SURROGATES = [path for path in PATHS if path.parent.name == 'surrogates']
-CONFIGS = [path for path in PATHS if path not in SURROGATES]
+DENOISERS = [path for path in PATHS if path.parent.name == 'denoisers']
+CONFIGS = [path for path in PATHS if path not in SURROGATES + DENOISERS]
 """Segmentors of images."""
 GSMOOTH = [path for path in CONFIGS if path.name.startswith('gsmooth')]
-CONTINUED = [path for path in CONFIGS + SURROGATES if LOADED[path].load_from]
+CONTINUED = [path for path in CONFIGS + SURROGATES + DENOISERS if LOADED[path].load_from]
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    """A folder in which every surrogate of configs/surrogates has its file, though untrained."""
+    """A folder in which all surrogates and denoisers have their files, though untrained."""
     folder = tmp_path_factory.mktemp('trained')
     for path in SURROGATES:
         meant = LOADED[path].model.surrogate
@@ -39,6 +42,10 @@ def trained(tmp_path_factory):
         file = folder / 'work_dirs/surrogates' / path.stem / 'surrogate.pth'
         file.parent.mkdir(parents=True)
         save_surrogate(file, small)
+    for path in DENOISERS:
+        file = folder / 'work_dirs/denoisers' / path.stem / 'denoiser.pth'
+        file.parent.mkdir(parents=True)
+        save_denoiser(file, UNetDenoiser(LOADED[path].model.denoiser.sigma, widths=(4,)))
     return folder
 
 
@@ -46,6 +53,11 @@ def build_pipelines(cfg):
     for name in ('train', 'val', 'test'):
         for transform in cfg[f'{name}_dataloader'].dataset.pipeline:
             TRANSFORMS.build(transform)
+
+
+def _alone(model):
+    """A model without the frozen one that it is trained through, which has its own file."""
+    return {key: value for key, value in model.items() if key != 'segmentor'}
 
 
 def perturbation_of(cfg):
@@ -87,6 +99,24 @@ def test_surrogate_config_builds(path):
     assert max(milestones) < cfg.train_cfg.max_iters
 
 
+@pytest.mark.parametrize('path', DENOISERS, ids=lambda path: path.stem)
+def test_denoiser_config_builds(path):
+    cfg = LOADED[path]
+    through = cfg.model.get('segmentor')
+    model = MODELS.build(_alone(cfg.model))
+    assert f's{model.denoiser.low}_' in path.stem and model.denoiser.low == model.denoiser.high
+    assert ('stability' in path.stem) == (through is not None)
+    if through is not None:
+        # A segmentor of this project, at the end of its training.
+        source = Config.fromfile(ROOT / through.config)
+        stem, iteration = re.fullmatch(
+            r'work_dirs/([^/]+)/iter_(\d+)\.pth', through.checkpoint
+        ).groups()
+        assert (stem, int(iteration)) == (Path(through.config).stem, source.train_cfg.max_iters)
+    build_pipelines(cfg)
+    assert max(scheduler.end for scheduler in cfg.param_scheduler) == cfg.train_cfg.max_iters
+
+
 def test_there_is_a_model_for_each_surrogate():
     models = {path.stem.removeprefix('gsmooth-').partition('_')[0] for path in GSMOOTH}
     assert models == {path.stem.partition('_')[0] for path in SURROGATES}
@@ -125,11 +155,12 @@ def test_gsmooth_config_is_of_one_transformation(path, trained, monkeypatch):
 def test_config_starts_from_the_end_of_another(path):
     cfg = LOADED[path]
     folder, stem, iteration = re.fullmatch(
-        r'work_dirs/(surrogates/)?([^/]+)/iter_(\d+)\.pth', cfg.load_from
+        r'work_dirs/(?:(surrogates|denoisers)/)?([^/]+)/iter_(\d+)\.pth', cfg.load_from
     ).groups()
-    (source,) = [p for p in (SURROGATES if folder else CONFIGS) if p.stem == stem]
+    sources = {'surrogates': SURROGATES, 'denoisers': DENOISERS, None: CONFIGS}[folder]
+    (source,) = [p for p in sources if p.stem == stem]
     assert LOADED[source].train_cfg.max_iters == int(iteration)
-    ours, theirs = (MODELS.build(LOADED[p].model).state_dict() for p in (path, source))
+    ours, theirs = (MODELS.build(_alone(LOADED[p].model)).state_dict() for p in (path, source))
     differ = {k for k in ours.keys() | theirs.keys() if k not in theirs or k not in ours
               or ours[k].shape != theirs[k].shape}  # fmt: skip
     # Transformations of another number of parameters have another F1.
@@ -143,6 +174,9 @@ def test_config_name_states_what_it_holds(path):
     if name.startswith('segcertify'):
         assert f's{cfg.smoothing.sigma}-n{cfg.smoothing.n}' in name
         assert (cfg.smoothing.procedure, cfg.smoothing.selection) == ('holm', 'holdout')
+    if name.startswith('denoised'):
+        assert f's{cfg.smoothing.sigma}-n{cfg.smoothing.n}' in name
+        assert f's{cfg.smoothing.sigma}_' in cfg.smoothing.denoiser.checkpoint
     if name.startswith('recommended'):
         assert f's{cfg.smoothing.sigma}-auto' in name
         default = SmoothingConfig(sigma=0.25)
@@ -179,7 +213,7 @@ def test_the_model_index_names_what_exists():
             check_entry(entry)
             assert entry['In Collection'] in [one['Name'] for one in collections]
             assert (ROOT / entry['Config']).exists()
-    for folder in ('semantic', 'surrogates', 'cityscapes', 'pascal_context', 'ade20k'):
+    for folder in ('denoisers', 'semantic', 'surrogates', 'cityscapes', 'pascal_context', 'ade20k'):
         models = contents[f'configs/{folder}/metafile.yml']['Models']
         named = {(entry['Name'], entry['Config']) for entry in models}
         paths = (ROOT / f'configs/{folder}').glob('*.py')

@@ -1,0 +1,68 @@
+"""Training of small networks, surrogates and denoisers, for their tools."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+
+from mmcert.cli import UsageError, load_run_config
+from mmcert.compat import resume_from_work_dir, reuse_freed_memory
+
+
+def train_network(
+    args: argparse.Namespace,
+    model: type[BaseModel],
+    folder: str,
+    report: Callable[[Runner, int], None],
+) -> int:
+    """Trains the network of a config, and writes what its tool promises.
+
+    Args:
+        args (argparse.Namespace): From ``mmcert.cli.network_parser``.
+        model (type): Class that the config's model must have.
+        folder (str): As for ``network_parser``.
+        report (Callable): Called with the trained runner and the number of pictures.
+
+    Returns:
+        int: The exit code.
+
+    Raises:
+        UsageError: If the model is another one, or the weights to start from are not there.
+    """
+    cfg = load_run_config(args, f'work_dirs/{folder}')
+    if args.resume:
+        resume_from_work_dir(cfg)
+    if not torch.cuda.is_available():
+        reuse_freed_memory()
+    start = cfg.get('load_from')
+    if start and '://' not in start and not Path(start).exists():
+        raise UsageError(
+            f'the weights to start from, load_from={start}, are not there: train their config '
+            'first, or start afresh with --cfg-options load_from=None'
+        )
+    runner = Runner.from_cfg(cfg)
+    if not isinstance(runner.model, model):
+        raise UsageError(
+            f'the model must be an mmcert.{model.__name__}, got {type(runner.model).__name__}: see '
+            f'configs/{folder}'
+        )
+    try:
+        runner.train()
+        report(runner, args.pictures)
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command with --resume continues', file=sys.stderr)
+        return 130
+    return 0
+
+
+def drawn_images(runner: Runner, count: int) -> torch.Tensor:
+    """Evenly spaced held-out images of a network in training, (B, C, H, W) in [0, 1]."""
+    model, dataset = runner.model, runner.val_dataloader.dataset
+    step = (len(dataset) - 1) / max(count - 1, 1)
+    chosen = [dataset[round(index * step)] for index in range(count)]
+    batch = {key: [item[key] for item in chosen] for key in chosen[0]}
+    return model.data_preprocessor(batch, False)['inputs']
