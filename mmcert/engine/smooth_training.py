@@ -110,7 +110,8 @@ class SmoothTraining(Hook):
         sizes = [tuple(sample.metainfo['img_shape'][:2]) for sample in samples]
 
         def forward(images: torch.Tensor) -> torch.Tensor:
-            return with_two_channels(model(rescaled(images, self.scale), mode='tensor'))
+            with _as_in_testing(model):
+                return with_two_channels(model(rescaled(images, self.scale), mode='tensor'))
 
         step = TrainingStep(
             clean=inputs,
@@ -119,6 +120,7 @@ class SmoothTraining(Hook):
             ignore_index=last_head(model).ignore_index,
             iteration=iteration,
             units=units,
+            sizes=sizes,
             forward=forward,
         )
         for objective in self.objectives:
@@ -134,12 +136,30 @@ class SmoothTraining(Hook):
                     'loss_by_feat does not take them as one tensor'
                 )
             step.logits = with_two_channels(taken[0]).unflatten(0, (copies, len(inputs)))
+        if any(objective.replaces_loss for objective in self.objectives):
+            losses = {
+                name: value
+                for name, value in losses.items()
+                if not (name.startswith('decode') and 'loss' in name)
+            }
         for objective in self.objectives:
             added = objective.losses(step)
             if taken_names := sorted(added.keys() & losses.keys()):
                 raise ValueError(f'two objectives have the losses {", ".join(taken_names)}')
             losses.update(added)
         return losses
+
+
+@contextlib.contextmanager
+def _as_in_testing(model: torch.nn.Module) -> Iterator[None]:
+    """Sets every module to testing, and then to what it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextlib.contextmanager

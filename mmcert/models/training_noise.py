@@ -83,7 +83,7 @@ class TrainingNoise:
             ``perturbation`` is given.
 
     Example:
-        >>> noise = TrainingNoise(sigma=0.25, copies=2)
+        >>> noise = TrainingNoise(sigma=0.2, copies=2)
         >>> units = ImageUnits(torch.tensor([[[127.5]]]), torch.tensor([[[50.0]]]))
         >>> noisy = noise.draw(torch.zeros(1, 3, 64, 64), [(64, 64)], units)
         >>> noisy.shape, round(float(noisy.std() * 50 / 255), 1)

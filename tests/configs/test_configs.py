@@ -12,6 +12,7 @@ from mmcert import registry
 from mmcert.datasets.shapenet_part import CATEGORY_PARTS, ShapeNetPartDataset
 from mmcert.denoisers import UNetDenoiser, save_denoiser
 from mmcert.engine import SmoothingConfig
+from mmcert.models import Distillation
 from mmcert.surrogates import Surrogate, build_attack_set, save_surrogate
 from tests.openmmlab import ROOT
 from tests.zoo.support import check_entry
@@ -27,6 +28,8 @@ DENOISERS = [path for path in PATHS if path.parent.name == 'denoisers']
 CONFIGS = [path for path in PATHS if path not in SURROGATES + DENOISERS]
 """Segmentors of images."""
 GSMOOTH = [path for path in CONFIGS if path.name.startswith('gsmooth')]
+RECIPES = [path for path in CONFIGS if path.stem.endswith('-300_camvid-360x480')]
+"""Trained by ``mmcert.SmoothTraining`` from the clean model."""
 CONTINUED = [path for path in CONFIGS + SURROGATES + DENOISERS if LOADED[path].load_from]
 
 
@@ -192,6 +195,27 @@ def test_config_name_states_what_it_holds(path):
     assert ('camvid' in name) == ('CamVid' in cfg.test_dataloader.dataset.type)
 
 
+@pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_trains_with_what_its_name_says(path):
+    (config,) = LOADED[path].custom_hooks
+    hook = registry.HOOKS.build(config)
+    _, recipe, sigma, *scale, steps = re.match(
+        r'([\w-]+)_([a-z-]+)-s([\d.]+)(?:-scale([\d.]+))?-(\d+)_', path.stem
+    ).groups()
+    assert (hook.noise.low, hook.noise.high) == (float(sigma), float(sigma))
+    assert hook.scale == float(scale[0] or 1)
+    assert LOADED[path].train_cfg.max_iters == int(steps)
+    names = [type(objective).__name__.lower() for objective in hook.objectives]
+    assert names == ([] if recipe == 'noise' else recipe.split('-'))
+    assert hook.noise.copies * LOADED[path].train_dataloader.batch_size == 16
+    for objective in hook.objectives:
+        if isinstance(objective, Distillation):
+            assert objective.source['checkpoint'] == LOADED[path].load_from
+            stem = Path(objective.source['config']).stem
+            assert stem == Path(objective.source['checkpoint']).parent.name
+            assert (ROOT / objective.source['config']).exists()
+
+
 @pytest.mark.parametrize(
     ('name', 'radius'),
     [('gaussian-blur', 4), ('translation', 10.2), ('brightness-contrast', 0.22)],
@@ -213,7 +237,9 @@ def test_the_model_index_names_what_exists():
             check_entry(entry)
             assert entry['In Collection'] in [one['Name'] for one in collections]
             assert (ROOT / entry['Config']).exists()
-    for folder in ('denoisers', 'semantic', 'surrogates', 'cityscapes', 'pascal_context', 'ade20k'):
+    for folder in (
+        'camvid', 'denoisers', 'semantic', 'surrogates', 'cityscapes', 'pascal_context', 'ade20k',
+    ):  # fmt: skip
         models = contents[f'configs/{folder}/metafile.yml']['Models']
         named = {(entry['Name'], entry['Config']) for entry in models}
         paths = (ROOT / f'configs/{folder}').glob('*.py')

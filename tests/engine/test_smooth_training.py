@@ -1,6 +1,7 @@
 """Recipes train through mmengine's runner, and leave plain segmentors."""
 
 import contextlib
+import copy
 
 import pytest
 import torch
@@ -16,8 +17,25 @@ RECIPES = {
     'scale': dict(sigma=0.25, scale=0.5),
     'pooled': dict(perturbation=dict(type='mmcert.PooledNoise', factor=4, sigma=0.1), copies=2),
     'consistency': dict(sigma=0.25, copies=2, objectives=['mmcert.Consistency']),
+    'smoothadv': dict(
+        sigma=0.25, copies=2, objectives=[dict(type='mmcert.SmoothAdv', epsilon=0.5, warmup=3)]
+    ),
+    'catrs': dict(sigma=0.25, copies=3, objectives=['mmcert.CATRS']),
+    'distillation': dict(
+        sigma=0.25,
+        copies=2,
+        scale=0.5,
+        objectives=[
+            dict(type='mmcert.Distillation', teacher=dict(scale=0.5)),
+            'mmcert.Consistency',
+        ],
+    ),
 }
-LOSSES = {'consistency': {'loss_consistency', 'loss_entropy'}}
+LOSSES = {
+    'consistency': {'loss_consistency', 'loss_entropy', 'decode.loss_ce'},
+    'catrs': {'loss_low', 'loss_high'},
+    'distillation': {'loss_distillation', 'loss_consistency', 'decode.loss_ce'},
+}
 
 
 @OPTIM_WRAPPERS.register_module(force=True)
@@ -36,6 +54,7 @@ def make_training(make_config):
 
     def make(recipe, iterations=2, **options):
         cfg = make_config()
+        teacher = cfg.load_from
         cfg.pop('smoothing')
         cfg.default_hooks.pop('smoothing')
         cfg.model.data_preprocessor = dict(
@@ -46,8 +65,13 @@ def make_training(make_config):
         cfg.param_scheduler = None
         cfg.default_hooks.checkpoint.update(interval=iterations)
         cfg.default_hooks.logger.update(interval=1)
-        cfg.custom_hooks = [dict(type='mmcert.SmoothTraining', **recipe)]
+        cfg.custom_hooks = [dict(type='mmcert.SmoothTraining', **copy.deepcopy(recipe))]
         cfg.merge_from_dict(options)
+        for objective in cfg.custom_hooks[0].get('objectives', ()):
+            if 'teacher' in objective:
+                cfg.dump(f'{cfg.work_dir}-teacher.py')
+                path = {'config': f'{cfg.work_dir}-teacher.py', 'checkpoint': teacher}
+                objective.teacher.update(path)
         cfg.experiment_name = f'train-{next(_runs)}'
         cfg.visualizer.name = cfg.experiment_name
         return Runner.from_cfg(cfg)
@@ -66,6 +90,7 @@ def test_a_recipe_trains_and_leaves_a_plain_segmentor(name, make_training):
     runner.train()
     assert 'loss' not in vars(runner.model)
     assert {f'train/{loss}' for loss in LOSSES.get(name, ())} <= logged(runner)
+    assert ('train/decode.loss_ce' in logged(runner)) == (name != 'catrs')
     saved = torch.load(f'{runner.work_dir}/iter_2.pth', weights_only=False)['state_dict']
     assert saved.keys() == before.keys()
     assert any(not torch.equal(saved[key], before[key]) for key in before)
@@ -128,3 +153,44 @@ def test_what_cannot_be_trained_is_refused(make_training):
     runner.model = torch.nn.Linear(1, 1)
     with pytest.raises(ValueError, match='got Linear'):
         next(h for h in runner.hooks if isinstance(h, SmoothTraining)).before_train(runner)
+
+
+def test_the_attack_leaves_no_trace_in_the_model(make_training):
+    runner = make_training(RECIPES['smoothadv'], iterations=1)
+    norm = next(m for m in runner.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen, untouched = [], []
+
+    def watch(module, inputs):
+        untouched.extend(parameter.grad is None for parameter in runner.model.parameters())
+        seen.append((module.training, int(module.num_batches_tracked)))
+
+    norm.register_forward_pre_hook(watch)
+    runner.train()
+    # Two passes of the attack as in testing, then that of training, which alone is counted.
+    assert seen[:3] == [(False, 0), (False, 0), (True, 0)]
+    assert int(norm.num_batches_tracked) == 1
+    assert all(untouched[: 3 * len(list(runner.model.parameters()))])
+
+
+def test_the_teacher_is_not_trained(make_training):
+    runner = make_training(RECIPES['distillation'])
+    runner.train()
+    hook = next(h for h in runner.hooks if isinstance(h, SmoothTraining))
+    teacher = hook.objectives[0].teacher
+    start = torch.load(f'{runner.work_dir}/../model.pth', weights_only=False)['state_dict']
+    assert teacher.state_dict().keys() == start.keys()
+    assert all(torch.equal(value, start[key]) for key, value in teacher.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert not any(module.training for module in teacher.modules())
+
+
+def test_a_model_without_normalisation_trains(make_training):
+    plain = dict(_delete_=True, type='SegDataPreProcessor', size=(64, 96))
+    runner = make_training(RECIPES['consistency'], **{'model.data_preprocessor': plain})
+    seen = []
+    runner.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    runner.train()
+    copies = seen[0].unflatten(0, (2, 2))
+    # Noise in 0-255; the images themselves are the same in both copies.
+    level = (copies[0] - copies[1])[:, :, :32, :48].std().item()
+    assert level == pytest.approx(2**0.5 * 0.25 * 255, rel=0.1)
