@@ -10,7 +10,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 
 from mmcert.engine import SmoothTraining
-from tests.openmmlab import _runs
+from tests.openmmlab import _runs, run_tool
 
 RECIPES = {
     'noise': dict(sigma=(0.1, 0.3), copies=2, prob=0.9, warmup=2),
@@ -194,3 +194,24 @@ def test_a_model_without_normalisation_trains(make_training):
     # Noise in 0-255; the images themselves are the same in both copies.
     level = (copies[0] - copies[1])[:, :, :32, :48].std().item()
     assert level == pytest.approx(2**0.5 * 0.25 * 255, rel=0.1)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_with_all_objectives(make_training, tmp_path):
+    objectives = [
+        dict(type='mmcert.SmoothAdv', epsilon=0.5),
+        'mmcert.Consistency',
+        'mmcert.CATRS',
+    ]
+    runner = make_training(dict(sigma=0.25, copies=2, objectives=objectives))
+    cfg, start = runner.cfg, torch.load(runner._load_from, weights_only=False)['state_dict']
+    cfg.work_dir = str(tmp_path / 'both')
+    cfg.dump(tmp_path / 'config.py')
+    printed = run_tool(
+        '-m', 'torch.distributed.run', '--nproc-per-node=2', '--master-port=29547',
+        'tools/train.py', tmp_path / 'config.py', '--launcher=pytorch',
+    )  # fmt: skip
+    assert 'loss_consistency' in printed
+    saved = torch.load(tmp_path / 'both/iter_2.pth', weights_only=False)['state_dict']
+    assert saved.keys() == start.keys()
+    assert any(not torch.equal(saved[key], start[key]) for key in start)
