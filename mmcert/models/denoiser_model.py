@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 from mmengine.structures import BaseDataElement
 
@@ -176,7 +177,9 @@ class FrozenSegmentor:
         for path in (config, checkpoint):
             if '://' not in path and not Path(path).is_file():
                 raise FileNotFoundError(f'the segmentor of the stability objective: no file {path}')
-        model = MODELS.build(Config.fromfile(config).model)
+        cfg = Config.fromfile(config)
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmseg')):
+            model = MODELS.build(cfg.model)
         load_checkpoint(model, checkpoint, map_location='cpu', strict=True, logger='silent')
         self.model = revert_sync_batchnorm(model).eval().requires_grad_(False)
         self.scale, self.name = scale, Path(config).stem
