@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mmcert.cli import command, network_parser
+from mmcert.cli import command, load_run_config, network_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -23,10 +23,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Trains, measures and writes the results."""
     args = parse_args()
+    cfg = load_run_config(args, 'work_dirs/denoisers')
     from mmcert.engine.network_training import train_network
     from mmcert.models import DenoiserModel
 
-    return train_network(args, DenoiserModel, 'denoisers', report)
+    return train_network(cfg, args, DenoiserModel, 'denoisers', report)
 
 
 def report(runner: Any, pictures: int) -> None:

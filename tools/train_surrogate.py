@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mmcert.cli import command, network_parser
+from mmcert.cli import command, load_run_config, network_parser
 
 SHOWN_PARAMETERS = 3
 
@@ -25,10 +25,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Trains, measures and writes the results."""
     args = parse_args()
+    cfg = load_run_config(args, 'work_dirs/surrogates')
     from mmcert.engine.network_training import train_network
     from mmcert.models import SurrogateModel
 
-    return train_network(args, SurrogateModel, 'surrogates', report)
+    return train_network(cfg, args, SurrogateModel, 'surrogates', report)
 
 
 def report(runner: Any, pictures: int) -> None:

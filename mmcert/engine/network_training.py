@@ -6,14 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from mmcert.cli import UsageError, load_run_config
+from mmcert.cli import UsageError
 from mmcert.compat import resume_from_work_dir, reuse_freed_memory
 
 
 def train_network(
+    cfg: Config,
     args: argparse.Namespace,
     model: type[BaseModel],
     folder: str,
@@ -22,9 +24,10 @@ def train_network(
     """Trains the network of a config, and writes what its tool promises.
 
     Args:
+        cfg (Config): The config, as the user wrote it, with ``work_dir``.
         args (argparse.Namespace): From ``mmcert.cli.network_parser``.
         model (type): Class that the config's model must have.
-        folder (str): As for ``network_parser``.
+        folder (str): Where its configs are in ``configs``.
         report (Callable): Called with the trained runner and the number of pictures.
 
     Returns:
@@ -33,7 +36,6 @@ def train_network(
     Raises:
         UsageError: If the model is another one, or the weights to start from are not there.
     """
-    cfg = load_run_config(args, f'work_dirs/{folder}')
     if args.resume:
         resume_from_work_dir(cfg)
     if not torch.cuda.is_available():
