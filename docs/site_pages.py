@@ -9,11 +9,11 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, NamedTuple
 
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / 'mmcert'
@@ -105,98 +105,123 @@ def procedures() -> str:
     return re.sub(r'docs/theory/([\w-]+)\.md', r'[proof](../theory/\1.md)', '\n'.join(rows))
 
 
-def attack_sets() -> str:
-    """The table of what happens to a camera, by an example, with the attack sets that it means."""
+class AttackSet(NamedTuple):
+    """What may happen to a camera, and the parameters that it means.
+
+    ``low`` and ``high`` are the ends of a range, or ``values`` are those of a finite set.
+    ``config`` certifies it.
+    """
+
+    what: str
+    formula: str
+    transformation: str
+    config: str
+    low: Any = None
+    high: Any = None
+    values: Any = None
+
+    def rounded(self) -> tuple[Any, Any, Any]:
+        """``low``, ``high`` and ``values`` to three digits, as pages and configs have them."""
+        return tuple(map(_three_digits, (self.low, self.high, self.values)))
+
+
+def _three_digits(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_three_digits(one) for one in value]
+    return None if value is None else float(f'{value:.3g}')
+
+
+def camera_attacks() -> list[AttackSet]:
+    """What may happen to the dash camera of the page on attack sets."""
     from mmcert.transformations.camera import Camera, brightened, exposed, vibrated
 
     camera = Camera(focal_mm=6, f_number=2, sensor_mm=6.93, width_px=240)
     turn, swept, step = camera.turned, camera.turned(vibrated(0.1, 50, 1 / 100)), 1 / 3
-    rows: list[tuple[str, str, str, list[float] | list[list[float]]]] = [
-        ('the camera rolls by 1 degree', 'angle', 'rotation', [-1, 1]),
-        (
-            'it pitches by 0.5 degrees',
-            'dy = f tan(angle)',
-            'translation',
-            [[0, -turn(0.5)], [0, turn(0.5)]],
+    shifts = [share * turn(0.5) for share in (-1, -0.5, 0.5, 1)]
+    return [
+        AttackSet(
+            'the camera rolls by up to 1 degree', 'angle', 'rotation', 'roll', -1, 1
         ),
-        (
-            'it yaws by 0.5 degrees',
-            'dx = f tan(angle)',
-            'translation',
-            [[-turn(0.5), 0], [turn(0.5), 0]],
+        AttackSet(
+            'it pitches by 0.5 degrees, or by half of that', 'dy = f tan(angle)', 'translation',
+            'pitch', values=[[0, shift] for shift in shifts],
         ),
-        (
-            'the lens zooms from 6 to 6.3 mm',
-            "f' / f",
-            'scaling',
-            [camera.zoomed(6.3)],
+        AttackSet(
+            'it yaws by 0.5 degrees, or by half of that', 'dx = f tan(angle)', 'translation',
+            'yaw', values=[[shift, 0] for shift in shifts],
         ),
-        (
-            'the camera is 0.2 m nearer to what was 10 m away',
-            'd / (d - 0.2)',
-            'scaling',
-            [camera.approached(0.2, 10)],
+        AttackSet(
+            'the lens zooms from 6 to up to 6.3 mm', "f' / f", 'scaling', 'zoom',
+            1, camera.zoomed(6.3),
         ),
-        (
-            'the lens is focused at 0.3 m, the scene 20 m away',
-            'half of f² / N · \\|1/s - 1/d\\| / (1 - f/s)',
-            'defocus_blur',
-            [camera.defocus_radius(20, focused=0.3)],
+        AttackSet(
+            'the camera is up to 0.2 m nearer to what was 10 m away', 'd / (d - 0.2)', 'scaling',
+            'approach', 1, camera.approached(0.2, 10),
         ),
-        (
-            'the mount vibrates up and down by 0.1 degrees at 50 Hz, 1/100 s',
-            'f tan(2 a sin(pi · hertz · t))',
-            'motion_blur',
-            [[swept, 90]],
+        AttackSet(
+            'the lens is focused as near as 0.3 m, the scene 20 m away',
+            'half of f² / N · \\|1/s - 1/d\\| / (1 - f/s)', 'defocus_blur', 'out-of-focus',
+            0, camera.defocus_radius(20, focused=0.3),
         ),
-        (
-            'the camera yaws at 30 degrees per second, 1/60 s',
-            'f tan(speed · t)',
-            'motion_blur',
-            [[turn(30 / 60), 0]],
+        AttackSet(
+            'the mount vibrates up and down by up to 0.1 degrees at 50 Hz, 1/100 s',
+            'f tan(2 a sin(pi · hertz · t))', 'motion_blur', 'vibration', [0, 90], [swept, 90],
         ),
-        (
-            'an object 10 m away crosses at 10 m/s, 1/100 s',
-            'f v t / d',
-            'motion_blur',
-            [[camera.passed(10 / 100, 10), 0]],
+        AttackSet(
+            'the camera yaws at up to 30 degrees per second, 1/60 s', 'f tan(speed · t)',
+            'motion_blur', 'yaw-blur', [0, 0], [turn(30 / 60), 0],
         ),
-        (
-            'the camera rolls at 60 degrees per second, 1/60 s',
-            'speed · t / 2, to either side',
-            'rotational_blur',
-            [60 / 60 / 2],
+        AttackSet(
+            'an object 10 m away crosses at up to 10 m/s, 1/100 s', 'f v t / d', 'motion_blur',
+            'crossing-blur', [0, 0], [camera.passed(10 / 100, 10), 0],
         ),
-        (
-            'it drives at 30 m/s towards what is 10 m away, 1/60 s',
-            'd / (d - v t)',
-            'zoom_blur',
-            [camera.approached(30 / 60, 10)],
+        AttackSet(
+            'the camera rolls at up to 60 degrees per second, 1/60 s',
+            'speed · t / 2, to either side', 'rotational_blur', 'roll-blur', 0, 60 / 60 / 2,
         ),
-        (
-            'exposure is off by 1/3 stop (EV), to either side',
-            'log_factor = EV ln 2 / gamma, pivot zero',
-            'contrast',
-            [exposed(-step), exposed(step)],
+        AttackSet(
+            'it drives at up to 30 m/s towards what is 10 m away, 1/60 s', 'd / (d - v t)',
+            'zoom_blur', 'driving-blur', 1, camera.approached(30 / 60, 10),
         ),
-        (
-            'the same, matched at a medium grey',
-            '0.18^(1/gamma) (2^(EV/gamma) - 1)',
-            'brightness',
-            [brightened(-step), brightened(step)],
+        AttackSet(
+            'exposure is off by up to 1/3 stop (EV), to either side',
+            'log_factor = EV ln 2 / gamma, pivot zero', 'contrast', 'exposure',
+            exposed(-step), exposed(step),
         ),
-        ('the black level is off by 8 of 255', 'levels / 255', 'brightness', [-8 / 255, 8 / 255]),
-        ('images are encoded with gamma 2.4 in place of 2.2', 'old / new', 'gamma', [2.2 / 2.4]),
-    ]
+        AttackSet(
+            'the same, matched at a medium grey', '0.18^(1/gamma) (2^(EV/gamma) - 1)',
+            'brightness', 'exposure-at-mid-grey', brightened(-step), brightened(step),
+        ),
+        AttackSet(
+            'the black level is off by up to 8 of 255', 'levels / 255', 'brightness',
+            'black-level', -8 / 255, 8 / 255,
+        ),
+        AttackSet(
+            'images are encoded with gamma up to 2.4 in place of 2.2', 'old / new', 'gamma',
+            'encoding-gamma', 2.2 / 2.4, 1,
+        ),
+    ]  # fmt: skip
+
+
+def attack_sets() -> str:
+    """The table of what happens to a camera, with the attack sets that it means."""
     lines = [
-        '| what happens | parameter | `transformation` | `values` |',
-        '| --- | --- | --- | --- |',
+        '| what happens | parameter | `transformation` | attack set | config |',
+        '| --- | --- | --- | --- | --- |',
     ]
-    for what, formula, transformation, values in rows:
-        shown = json.dumps(values, default=float).replace('"', '')
-        shown = re.sub(r'-?\d+\.\d+', lambda number: f'{float(number[0]):.3g}', shown)
-        lines.append(f'| {what} | {formula} | `{transformation}` | `{shown}` |')
+    for row in camera_attacks():
+        low, high, values = row.rounded()
+        shown = f'`{_shown(low)}` to `{_shown(high)}`' if values is None else f'`{_shown(values)}`'
+        lines.append(
+            f'| {row.what} | {row.formula} | `{row.transformation}` | {shown} | `{row.config}` |'
+        )
     return '\n'.join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f'[{", ".join(map(_shown, value))}]'
+    return f'{value:g}'
 
 
 TABLES = {

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import math
 import os
 import re
 import shutil
@@ -9,11 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mmcert.compat import enable_mmcv_lite
-from mmcert.perturbations import Enumeration
+from mmcert.perturbations import BrightnessContrast, Enumeration
+from mmcert.transformations import build
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / 'docs'
@@ -132,15 +135,54 @@ def test_tables_of_pages_are_those_of_the_package(site_pages, page):
     assert site_pages.with_table(page) == (DOCS / page).read_text(), '`make docs`'
 
 
-def test_the_attack_sets_of_the_guide_are_legal(site_pages):
-    rows = re.findall(r'^.*\| `(\w+)` \| `(\[.*\])` \|$', site_pages.attack_sets(), re.MULTILINE)
-    assert len(rows) == site_pages.attack_sets().count('\n') - 1
-    for transformation, values in rows:
-        enumeration = Enumeration(transformation, ast.literal_eval(values))
-        # Each of them does something to an image.
-        image = torch.rand(3, 180, 240, generator=torch.Generator().manual_seed(0))
+@pytest.fixture(scope='module')
+def camera_attacks(site_pages):
+    return site_pages.camera_attacks()
+
+
+def test_the_attack_sets_of_the_guide_do_something_to_an_image(camera_attacks):
+    image = torch.rand(3, 180, 240, generator=torch.Generator().manual_seed(0))
+    for attack in camera_attacks:
+        low, high, values = attack.rounded()
+        known = build(attack.transformation).identity.tolist()
+        ends = [np.ravel(one).tolist() for one in (low, high)] if values is None else values
+        moving = [end for end in ends if end[0] != known[0] or attack.values]
+        enumeration = Enumeration(attack.transformation, moving)
         for attacked in enumeration.apply(image, enumeration.enumerated):
-            assert (attacked - image).abs().max() > 0.01, transformation
+            assert (attacked - image).abs().max() > 0.01, attack.what
+
+
+def test_the_guide_has_a_config_for_each_of_its_attack_sets(camera_attacks):
+    folder, ending = ROOT / 'configs/attack_sets', '_fast-scnn_camvid-180x240'
+    enable_mmcv_lite()
+    from mmengine.config import Config
+
+    from mmcert.engine import SmoothingConfig
+
+    names = [attack.config + ending for attack in camera_attacks]
+    assert sorted(path.stem for path in folder.glob('*.py')) == sorted(names)
+    assert all(
+        f'`{attack.config}`' in (folder / 'README.md').read_text() for attack in camera_attacks
+    )
+    for attack, name in zip(camera_attacks, names, strict=True):
+        smoothing = Config.fromfile(folder / f'{name}.py').smoothing
+        plan = SmoothingConfig.from_cfg(dict(smoothing)).plan()
+        found, (low, high, values) = plan.perturbation, attack.rounded()
+        if isinstance(found, BrightnessContrast):
+            tau = plan.test_settings.tau
+            assert found.covers(tau)
+            if attack.transformation == 'contrast':
+                wanted = [float(f'{math.exp(end):.3g}') for end in (attack.low, attack.high)]
+                assert list(found.contrast_range) == wanted
+            else:
+                assert attack.transformation == 'brightness'
+                assert max(-low, high) <= found.radius(tau) <= 1.15 * max(-low, high)
+            continue
+        assert found.transformation.name == attack.transformation
+        if isinstance(found, Enumeration):
+            assert found.values == values
+        else:
+            assert (found.low, found.high) == (low, high)
 
 
 def test_all_keys_of_smoothing_are_in_the_reference(site_pages):

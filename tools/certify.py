@@ -163,7 +163,7 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
             **vars(wanted),
             'counted': ' or '.join(sorted(counted[index])),
             'tested_tau': tested[index],
-            'radius': perturbation.radius(wanted.tau),
+            'radius': perturbation.guarantee(wanted.tau).radius,
             **counts[index].rates(),
         }
         for index, wanted in enumerate(settings)

@@ -10,7 +10,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mmcert.cli import UsageError, add_cfg_options, check_checkpoint, command, load_config
+from mmcert.cli import (
+    UsageError,
+    add_cfg_options,
+    check_checkpoint,
+    check_smoothing,
+    command,
+    load_config,
+)
 
 COMMON_TAUS = [0.6, 0.75, 0.85, 0.95, 0.99]
 
@@ -49,6 +56,7 @@ def main() -> int:
         raise UsageError('give either a checkpoint to time on the data, or --size')
     if args.checkpoint:
         check_checkpoint(args.checkpoint)
+    check_smoothing(cfg)
     from mmcert.engine.planner import PlannedRun, report
 
     if args.size:

@@ -14,6 +14,7 @@ from mmcert.cli import (
     UsageError,
     add_run_arguments,
     check_checkpoint,
+    check_smoothing,
     command,
     load_run_config,
 )
@@ -48,6 +49,7 @@ def main() -> int:
             '--cfg-options smoothing.sigma=0.25'
         )
     check_checkpoint(args.checkpoint)
+    check_smoothing(cfg)
     from mmengine.runner import Runner
 
     from mmcert.compat import distributed_cpu

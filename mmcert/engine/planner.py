@@ -177,9 +177,10 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
     inputs = f'{run.images} {word}{"s" * (run.images != 1)}'
     if plan.settings is None:
         lines = [
-            f'{inputs} of {run.num_components} components; {plan.perturbation}; {plan.describe()}',
+            f'{inputs} of {run.num_components} components; {plan.describe()}',
+            _aim(plan),
             'Nothing is drawn or tested: any set can be verified, at one pass for each parameter '
-            'and one over the clean input.',
+            'and one over the clean input. What lies between the parameters is not covered.',
             _duration(run),
         ]
         return '\n'.join(filter(None, lines))
@@ -195,8 +196,9 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
         if verdict and plan.perturbation.per_input_threshold:
             verdict = f'At tau = {plan.test_settings.tau:g}: {verdict}'
     lines = [
-        f'{inputs} of {run.num_components} components; {plan.perturbation}; '
+        f'{inputs} of {run.num_components} components; '
         f'{threshold}, alpha = {plan.test_settings.alpha:g}, {plan.describe()}',
+        _aim(plan),
         _procedures(plan, run.num_components),
         _smallest(plan, run.num_components, sorted({plan.test_settings.tau, *taus})),
         verdict,
@@ -209,8 +211,9 @@ def _report_of_cells(run: PlannedRun, inputs: str) -> list[str]:
     """What attack sets take that are cut into cells."""
     plan, word, component = run.plan, run.plan.adapter.word, run.plan.adapter.component
     lines = [
-        f'{inputs} of {run.num_components} components; {plan.perturbation}; alpha = '
-        f'{plan.test_settings.alpha:g}, {plan.describe()}'
+        f'{inputs} of {run.num_components} components; alpha = {plan.test_settings.alpha:g}, '
+        f'{plan.describe()}',
+        _aim(plan),
     ]
     if not run.cuts:
         return [*lines, f'Cells depend on the {word}s: leave --size out.']
@@ -233,6 +236,14 @@ def _report_of_cells(run: PlannedRun, inputs: str) -> list[str]:
         f'The plan can certify on {able} of {count} {word}s looked at.',
         _duration(run, chosen.seconds),
     ]
+
+
+def _aim(plan: SmoothingPlan) -> str:
+    """What is smoothed, and what a certificate says, at the threshold of the plan."""
+    if plan.perturbation.per_input_threshold and not plan.perturbation.has_partition:
+        # What is certified is not known before the threshold is.
+        return f'Perturbation: {plan.perturbation}.'
+    return f'Perturbation: {plan.perturbation}.\nCertified: {plan.guarantee().claim}.'
 
 
 def _describe_threshold(run: PlannedRun) -> str:
@@ -365,7 +376,7 @@ def _duration(run: PlannedRun, beside: float = 0.0) -> str:
     """How long the run takes, if that was measured, with so many seconds for each input beside."""
     plan, seconds = run.plan, run.seconds_per_draw
     if seconds is None:
-        return ''
+        return 'How long it takes: give a checkpoint as well.'
     first = plan.most_draws
     if plan.stopping is not None:
         first = plan.sampling.n0 + plan.first_look(run.num_components)

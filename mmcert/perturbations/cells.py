@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from mmcert.certify.checks import check_draws, check_tau
 from mmcert.certify.pooled import best_design, score_table, scores, weighted_tail, weights_for
 from mmcert.perturbations.base import (
     READ_AT,
+    Guarantee,
     InputThreshold,
     Perturbation,
     check_flag,
@@ -71,7 +73,8 @@ class TransformationCells(Perturbation):
             finite set: any), its name, or its config, such as dict(type='rotation',
             padding='reflection').
         low (float | Sequence[float] | None): Lower end of each parameter.
-        high (float | Sequence[float] | None): Upper end of each parameter.
+        high (float | Sequence[float] | None): Upper end of each parameter; of several, some may be
+            fixed: the same as their lower ends.
         noise (Mapping | Noise): ``GaussianNoise``, ``PooledNoise``, or a ``SurrogateTransform``
             without an attack set of its own, whose transformation leaves labels in place; or its
             config.
@@ -176,9 +179,11 @@ class TransformationCells(Perturbation):
             )
         if any(parameter.integer for parameter in found.parameters):
             raise ValueError(f'{found.name} takes whole numbers: give a finite set of values')
-        if np.any(np.ravel(low) >= np.ravel(high)):
+        first, last = found.check_parameters(low), found.check_parameters(high)
+        # A parameter of several may be fixed, as the direction of a motion.
+        if first.dim() > 1 or last.dim() > 1 or bool((first > last).any() or (first == last).all()):
             raise ValueError(f'cells need low < high, got {low} and {high}')
-        ends = found.ends(np.array([np.ravel(low), np.ravel(high)], dtype=float).T)
+        ends = torch.stack([first, last])
         return ends, ends[:0]
 
     @property
@@ -212,6 +217,13 @@ class TransformationCells(Perturbation):
         """``extra_radius``, whatever tau is: the tests are made for it, and for the target 1/2."""
         check_tau(tau)
         return self.extra_radius if check_tau(target) == 0.5 else 0.0
+
+    def guarantee(self, tau: float) -> Guarantee:
+        """See ``Perturbation``; without ``extra_radius`` there is no radius and no norm."""
+        found = super().guarantee(tau)
+        if self.extra_radius > 0:
+            return found
+        return replace(found, norm=None, radius=None, unit=None)
 
     def spec(self) -> dict[str, Any]:
         """See ``Perturbation``."""
@@ -258,6 +270,7 @@ class TransformationCells(Perturbation):
             inputs=inputs.clone(),
             spec=self.spec(),
             starts=starts.tolist(),
+            centres=centres.numpy(),
             tests=tests,
             table=table,
             scores=[scores(test.tail, table) for test in tests],

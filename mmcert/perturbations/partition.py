@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -78,6 +79,7 @@ class Partition:
         spec (Mapping): The ``spec`` of the perturbation.
         starts (Sequence[int]): Number of the first draw around each centre, and the number of all
             draws, shape (S + 1,).
+        centres (np.ndarray): Parameters of the centres, shape (S, P), float64.
         tests (Sequence[CellTest]): One for each cell.
         table (np.ndarray): p-values that scores 0, 1, ... stand for, see ``pooled.score_table``.
         scores (Sequence[np.ndarray]): For each cell, the score of each weighted sum.
@@ -90,6 +92,7 @@ class Partition:
     inputs: torch.Tensor
     spec: Mapping[str, Any]
     starts: Sequence[int]
+    centres: NDArray[np.float64]
     tests: Sequence[CellTest]
     table: NDArray[np.float64]
     scores: Sequence[NDArray[np.int32]]
@@ -151,12 +154,21 @@ class Partition:
 
     @cached_property
     def digest(self) -> bytes:
-        """Tells this partition from others: draws, centres, weights and p-values."""
+        """Tells this partition from others: draws, centres, weights, p-values and readings.
+
+        All that decides what is drawn and what counts as a hit. Counts that are not complete, and
+        those of other processes, go on under the same digest alone.
+        """
         digest = hashlib.blake2b(digest_size=16)
         digest.update(np.asarray(self.starts, dtype=np.int64).tobytes())
+        digest.update(np.ascontiguousarray(self.centres, dtype=np.float64).tobytes())
         for test, scores in zip(self.tests, self.scores, strict=True):
             digest.update(np.stack([test.centres, test.weights]).astype(np.int64).tobytes())
             digest.update(np.asarray(scores, dtype=np.int64).tobytes())
+        digest.update(np.asarray(self.reading_of, dtype=np.int64).tobytes())
+        for reading in self.readings:
+            for pixels in (reading.first, reading.outside, *itertools.chain(*reading.others)):
+                digest.update(pixels.cpu().numpy().tobytes() + b'|')
         return digest.digest()
 
     @property

@@ -98,15 +98,22 @@ def certificate_picture(
 
 
 def certificate_title(certificate: Mapping[str, Any]) -> str:
-    """The title of a certified map, from its certificate as JSON values: what it withstands."""
-    if 'attack_on_this_input' in certificate:
-        estimate = ' (an estimate)' * (certificate['kind'] == 'estimate')
-        return f'certified, tau {certificate["tau"]:.3f}{estimate}'
+    """The title of a certified map, from its certificate as JSON values.
+
+    Whose classes it shows, and what they withstand.
+    """
     if certificate.get('kind') == 'exact':
-        return f'verified at {certificate["num_values"]} parameters'
+        return f'base model, verified at {certificate["num_values"]} parameters'
+    title = 'smoothed model, certified'
+    attack = certificate.get('attack_on_this_input')
+    if attack is not None and 'cells' in attack:
+        return f'{title} on the attack set'
+    if attack is not None:
+        estimate = ' (an estimate)' * (certificate['kind'] == 'estimate')
+        return f'{title}, tau {certificate["tau"]:.3f}{estimate}'
     if certificate.get('norm'):
-        return f'certified, {certificate["norm"]} {certificate["radius"]:.3g}'
-    return 'certified'
+        return f'{title}, {certificate["norm"]} {certificate["radius"]:.3g}'
+    return title
 
 
 def paint(

@@ -122,7 +122,7 @@ class Transformation(ABC):
             ValueError: If the shape does not fit, or a value is NaN, out of its range or should
                 be a whole number and is not. The message gives value and range.
         """
-        values = torch.as_tensor(parameters, dtype=torch.float64)
+        values = self._numbers(parameters)
         width = len(self.parameters)
         if values.dim() == 0 and width == 1:
             values = values[None]
@@ -142,6 +142,13 @@ class Transformation(ABC):
             if parameter.integer and not torch.equal(column, column.round()):
                 raise ValueError(f'{self.name}: {parameter.name} must be whole, got {parameters}')
         return values
+
+    def _numbers(self, values: Any) -> torch.Tensor:
+        try:
+            return torch.as_tensor(values, dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            # Strings, None, rows of different lengths.
+            raise ValueError(f'{self.name} takes numbers, got {values!r}') from error
 
     def check_box(self, low: Values, high: Values) -> tuple[torch.Tensor, torch.Tensor]:
         """The corners of a box of parameters, each (P,), float64, checked.
@@ -200,7 +207,7 @@ class Transformation(ABC):
         Raises:
             ValueError: If there is none, or one is out of range.
         """
-        rows = torch.as_tensor(values, dtype=torch.float64)
+        rows = self._numbers(values)
         if rows.numel() == 0:
             raise ValueError(f'{self.name}: an attack set needs at least one parameter')
         if rows.dim() == 1 and len(self.parameters) == 1:
@@ -220,7 +227,7 @@ class Transformation(ABC):
         Raises:
             ValueError: If the shape does not fit, low > high, or an end is out of range.
         """
-        pairs, width = torch.as_tensor(bounds, dtype=torch.float64), len(self.parameters)
+        pairs, width = self._numbers(bounds), len(self.parameters)
         if pairs.shape == (2,) and width == 1:
             pairs = pairs[None]
         if pairs.shape != (width, 2) or not bool((pairs[:, 0] <= pairs[:, 1]).all()):

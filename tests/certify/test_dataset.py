@@ -60,7 +60,9 @@ def test_bad_values_are_named(images, alpha):
 def test_what_is_said_is_rounded_to_the_side_on_which_it_holds(images, alpha):
     said = dataset_statement(images, alpha)
     all_hold, expected = (
-        float(text.split('= ')[1].split(';')[0]) for text in said.describe().split('; ')[:2]
+        float(text.split('= ')[1].split()[0]) for text in said.describe().split('; ')[:2]
     )
     assert said.all_hold - 1e-3 < all_hold <= said.all_hold
     assert said.expected_failures <= expected < said.expected_failures + 1e-3
+    # That none fails is said once.
+    assert ('P(at most' in said.describe()) == (said.failures > 0)

@@ -238,7 +238,8 @@ def test_the_model_index_names_what_exists():
             assert entry['In Collection'] in [one['Name'] for one in collections]
             assert (ROOT / entry['Config']).exists()
     for folder in (
-        'camvid', 'denoisers', 'semantic', 'surrogates', 'cityscapes', 'pascal_context', 'ade20k',
+        'attack_sets', 'camvid', 'denoisers', 'semantic', 'surrogates', 'cityscapes',
+        'pascal_context', 'ade20k',
     ):  # fmt: skip
         models = contents[f'configs/{folder}/metafile.yml']['Models']
         named = {(entry['Name'], entry['Config']) for entry in models}

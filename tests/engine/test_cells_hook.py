@@ -81,7 +81,8 @@ def test_certificates_state_what_was_certified(in_cells, tmp_path):
     for (_, statement, labels), image in zip(found, images, strict=True):
         partition = perturbation.partition(image, N)
         on_input = statement['attack_on_this_input']
-        assert (statement['tau'], statement['radius'], on_input['tau']) == (0.5, 0, 0.5)
+        assert (statement['tau'], on_input['tau']) == (0.5, 0.5)
+        assert not {'radius', 'norm', 'unit'} & statement.keys()
         for key, value in partition.details.items():
             assert on_input[key] == pytest.approx(value), key
         assert statement['kind'] == 'certificate' and 'joint_radius' not in statement
@@ -248,7 +249,9 @@ def test_plan_tells_what_cells_take(in_cells, tmp_path, monkeypatch, capsys):
     cfg.dump(tmp_path / 'config.py')
     assert call(tool, monkeypatch, tmp_path / 'config.py') == 0
     printed = capsys.readouterr().out
-    assert f'2 images of {32 * 48} components; TransformationCells(' in printed
+    assert f'2 images of {32 * 48} components; alpha = ' in printed
+    assert 'Perturbation: TransformationCells(' in printed
+    assert 'Certified: under every rotation' in printed and 'give a checkpoint' in printed
     assert f'{N0} + {N} draws per image' in printed
     assert 'The plan can certify on 2 of 2 images looked at.' in printed
     assert call(tool, monkeypatch, tmp_path / 'config.py', cfg.load_from) == 0

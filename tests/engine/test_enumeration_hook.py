@@ -156,7 +156,8 @@ def test_the_planner_counts_one_pass_for_each_parameter(enumerated, tmp_path):
     cfg = enumerated()
     cfg.dump(tmp_path / 'config.py')
     printed = run_tool('tools/plan.py', tmp_path / 'config.py', '--size', 32, 48)
-    assert 'values=[-3.0, 2.0, 5.0]); 3 parameters per image, each tried once' in printed
+    assert '1 image of 1536 components; 3 parameters per image, each tried once' in printed
+    assert 'values=[-3.0, 2.0, 5.0]).\nCertified: no ' in printed
     assert 'tau' not in printed and 'at one pass for each parameter' in printed
     printed = run_tool('tools/plan.py', tmp_path / 'config.py', cfg.load_from)
     assert f'2 images of {32 * 48} components' in printed and 'ms per parameter on cpu' in printed

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -460,7 +461,9 @@ def test_the_level_holds_at_a_null_hypothesis_that_touches_a_half():
 
 def test_guarantees_say_what_is_attacked():
     guarantee = cells_of('scaling').guarantee(0.5)
-    assert guarantee.radius == 0 and 'radius' not in guarantee.claim
+    assert guarantee.radius is None and 'radius' not in guarantee.to_dict()
+    further = cells_of('scaling', extra_radius=0.1).guarantee(0.5)
+    assert (further.radius, further.norm) == (0.1, 'l2') and 'up to 0.1 ' in further.claim
     assert guarantee.claim.startswith(
         'under every scaling with factor in [0.93, 1.08], the smoothed model gives a certified '
         'component the certified class with a probability above 1/2, read at the pixel nearest'
@@ -486,6 +489,12 @@ def test_attacked_images_are_those_of_the_bound_in_single_precision_too(attack):
         (('jpeg', 10, 90, NOISE), 'no proven Lipschitz constant'),
         (('translation', 0, 1, NOISE), 'no proven Lipschitz constant|shape'),
         (('rotation', 1, 1, NOISE), 'low < high, got 1 and 1'),
+        (('rotation', '-1', 1, NOISE), "rotation takes numbers, got '-1'"),
+        (('rotation', -1, [1, 2], NOISE), 'takes parameters of shape'),
+        (('rotation', -1, [[1]], NOISE), 'low < high'),
+        (('motion_blur', (2, 90), (2, 90), NOISE), 'low < high'),
+        (('motion_blur', (0, 90), (2, 80), NOISE), 'low < high'),
+        (('rotation', None, None, NOISE, 0.0, None, True, ['1']), 'rotation takes numbers'),
         (('scaling', 0, 1.1, NOISE), r'\[0.1, 10\]'),
         (('rotation', -1, 1, dict(type='GaussianNoise', sigma=0)), 'sigma must be positive'),
         (('rotation', -1, 1, dict(type='LaplaceNoise', b=0.1)), 'GaussianNoise, PooledNoise'),
@@ -521,6 +530,42 @@ def test_inputs_and_ways_to_sample_that_do_not_go_with_it_are_refused():
         )
     with pytest.raises(ValueError, match='9 cells need as many draws, got 8'):
         cells_of('rotation', cells=9).partition(x, 8)
+
+
+def test_a_parameter_of_several_may_be_fixed():
+    x = image()
+    up = TransformationCells('motion_blur', (0, 90), (3, 90), NOISE)
+    partition = up.partition(x, 200)
+    assert partition.details['cells'][1] == 1 and partition.details['cells'][0] > 1
+    assert (partition.centres[:, 1] == 90).all()
+    # The distances hold for all lengths: as wide as those of a box about the same path, or less.
+    wide = TransformationCells('motion_blur', (0, 89.9), (3, 90.1), NOISE)
+    around = wide.partition(x, 200)
+    assert partition.details['largest_half_cell'] <= around.details['largest_half_cell'] * 1.05
+    move, coordinates = build('motion_blur').transform, up.noise.coordinates
+    geometry = CellGeometry(build('motion_blur'), up.noise, x[None].double(), up._ends)
+    low, high, centres, *_ = geometry.cells(200, None)
+    bounds, _ = geometry.extents(low, high, centres)
+    for start, end, centre, bound in zip(low, high, centres, bounds, strict=True):
+        for share in (0, 0.3, 0.8, 1):
+            inside = (start + share * (end - start))[None]
+            images = [move(x[None].double(), one) for one in (inside, centre[None])]
+            apart = (coordinates(images[0]) - coordinates(images[1])).norm()
+            assert apart <= bound * (1 + 1e-9)
+
+
+def test_the_digest_tells_all_that_decides_draws_and_hits():
+    partition = cells_of('rotation').partition(image(), 100)
+    moved = replace(partition, centres=partition.centres + 1e-12)
+    assert moved.digest != partition.digest
+    assert replace(partition, starts=[*partition.starts[:-1], 101]).digest != partition.digest
+    first, *others = partition.readings
+    outside = copy.copy(first)
+    outside.outside = first.outside[1:]
+    assert replace(partition, readings=[outside, *others]).digest != partition.digest
+    assert replace(partition, readings=[*partition.readings]).digest == partition.digest
+    still = cells_of('contrast').partition(image(), 100)
+    assert replace(still, tests=still.tests[::-1], scores=still.scores).digest != still.digest
 
 
 def test_noise_may_be_given_as_an_object():

@@ -108,12 +108,17 @@ def test_radii_of_zero_are_white_and_all_shapes_are_drawn():
 @pytest.mark.parametrize(
     ('certificate', 'title'),
     [
-        ({}, 'certified'),
-        ({'norm': 'l2', 'radius': 0.16862}, 'certified, l2 0.169'),
+        ({}, 'smoothed model, certified'),
+        ({'norm': 'l2', 'radius': 0.16862}, 'smoothed model, certified, l2 0.169'),
         (
             {'attack_on_this_input': {}, 'tau': 0.71234, 'kind': 'estimate'},
-            'certified, tau 0.712 (an estimate)',
+            'smoothed model, certified, tau 0.712 (an estimate)',
         ),
+        (
+            {'attack_on_this_input': {'cells': [3]}, 'tau': 0.5, 'kind': 'certificate'},
+            'smoothed model, certified on the attack set',
+        ),
+        ({'kind': 'exact', 'num_values': 4}, 'base model, verified at 4 parameters'),
     ],
 )
 def test_titles_say_what_is_withstood(certificate, title):
