@@ -248,7 +248,7 @@ def render(results: Results) -> list[str]:
         return ['Not measured yet.']
     radii = list(TAUS.values())
     rows = [
-        ('recipe', 'clean', 'under noise', *(f'certified at {r}' for r in radii),
+        ('recipe', 'clean', 'under noise', 'smoothed', *(f'certified at {r}' for r in radii),
          *(f'mIoU at {r}' for r in radii), f'abstain at {radii[0]}', 'steps'),
     ]  # fmt: skip
     for row in results['rows']:
@@ -256,6 +256,7 @@ def render(results: Results) -> list[str]:
         rows.append(
             (
                 row['name'], two(row['rates']['base_aAcc']), two(row['noisy_accuracy']),
+                two(row['rates']['smoothed_aAcc']),
                 *(two(one['certAcc']) for one in found), *(two(one['mIoU']) for one in found),
                 percent(found[0]['abstain']), str(row['steps']),
             )
@@ -263,6 +264,8 @@ def render(results: Results) -> list[str]:
     return [
         *table(rows),
         '',
+        'The first columns are the accuracy of the base model on clean images and on single noisy '
+        'ones, and of the smoothed model. '
         f'{results["rows"][0]["images"]} test images at input scale {SCALE}, sigma {SIGMA}, n0 = '
         f'10, n = {results["draws"]}, alpha = 0.001 per image, procedure holm. Each recipe '
         f'trained for {results["budget"]:g} minutes of one thread from {results["start"]}, seed '
