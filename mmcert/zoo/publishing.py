@@ -249,8 +249,14 @@ def _claim(certificate: Mapping[str, Any]) -> str:
             start += f'for all but fewer than {certificate["k"]} certificates, '
     else:
         start = 'An estimate, without proof: '
-    where = certificate.get('certified_space')
-    return f'{start}{claim}{f" ({where})" if where else ""}.'
+    parts = [certificate['certified_space']] if 'certified_space' in certificate else []
+    # What is smoothed, where that is more than one segmentor.
+    if denoiser := certificate.get('denoiser'):
+        parts.append(f'the smoothed function begins with the denoiser {denoiser["file"]}')
+    if ensemble := certificate['model'].get('base_model'):
+        parts.append(f'the base model is {ensemble}')
+    where = f' ({"; ".join(parts)})' if parts else ''
+    return f'{start}{claim}{where}.'
 
 
 def _text(value: Any) -> str:
