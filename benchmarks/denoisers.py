@@ -113,7 +113,7 @@ def gather(work_dirs: Path) -> None:
 def render(results: Results) -> list[str]:
     """Each model with and without a denoiser."""
     if not results:
-        return []
+        return ['Not measured yet.']
     rows = [('base model', 'denoiser trained by', 'radius', 'base accuracy', 'smoothed accuracy',
              'certified accuracy', 'certified mIoU', 'abstain')]  # fmt: skip
     for row in results['rows']:
@@ -134,7 +134,8 @@ def render(results: Results) -> list[str]:
         '',
         f'{first["images"]} test images, tau = {settings["tau"]:g}, n0 = {settings["n0"]}, n = '
         f'{settings["n"]}, alpha = {settings["alpha"]:g} per image, procedure '
-        f'{settings["procedure"]}, scale 1, computed on {on_machine(results)}.',
+        f'{settings["procedure"]}, scale {settings["scales"][0]:g}, computed on '
+        f'{on_machine(results)}.',
     ]
 
 

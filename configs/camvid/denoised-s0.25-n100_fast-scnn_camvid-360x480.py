@@ -10,5 +10,6 @@ smoothing = dict(
         type='mmcert.UNetDenoiser',
         checkpoint='work_dirs/denoisers/unet_stability-s0.25_camvid-360x480/denoiser.pth',
     ),
+    scales=0.5,
     draw_every=10,
 )

@@ -10,6 +10,6 @@ train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline))
 model = dict(data_preprocessor=dict(size=(160, 160)))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, begin=0, end=50, by_epoch=False),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=50, end=1000, by_epoch=False),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=50, end=500, by_epoch=False),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000, val_interval=1000)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=500, val_interval=500)
