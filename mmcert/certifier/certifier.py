@@ -32,6 +32,9 @@ from mmcert.votes import VotesFileError, VotesRecord, VotesStore
 
 Label = NDArray[np.integer]
 
+SCARCE = 0.995
+"""Where a class needs a larger share of the draws than this, hardly any is certified."""
+
 
 class Certifier:
     """Certifies the labels that a base model gives to inputs, each input by itself.
@@ -105,7 +108,7 @@ class Certifier:
         self.on_draws = on_draws
         self.logger = logger or logging.getLogger('mmcert')
         self.processes = processes or ProcessGroup()
-        self._feasible = self._repeatable = False
+        self._feasible = self._repeatable = self._told = False
         # What was found for inputs of each size holds for the next one.
         self._batch_sizes: defaultdict[torch.Size, BatchSize] = defaultdict(
             lambda: BatchSize.of(plan.sampling.batch_size, self.logger)
@@ -341,6 +344,9 @@ class Certifier:
                 f'{name}: this {plan.input_word} will be abstained from everywhere: {error}'
             )
             return
+        if partition is not None and not self._told:
+            self._told = True
+            self._tell_needed(name, partition)
         if not self._feasible and input_threshold is None and plan.is_scarce(num_components):
             plain = plan.test_settings.without_order()
             self.logger.warning(
@@ -352,3 +358,18 @@ class Certifier:
                 min_draws(plain, num_components, plan.sampling.n0),
             )
         self._feasible = True
+
+    def _tell_needed(self, name: str, partition: Partition) -> None:
+        """Says, before the first input is sampled, what share of the draws a class needs."""
+        needed = partition.details.get('needed_probability')
+        if needed is None or needed > SCARCE:
+            self.logger.warning(
+                f'{name}: n={partition.draws} is so small for this attack set that hardly any '
+                'component will be certified: even a class with all draws only just passes. Take '
+                'more draws, a smaller attack set or more noise; tools/plan.py says how many'
+            )
+        else:
+            self.logger.info(
+                f'{name}: a class needs about {needed:.3f} of the {partition.draws} draws, all '
+                'over the attack set'
+            )

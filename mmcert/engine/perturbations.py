@@ -16,6 +16,8 @@ def build(cfg: Mapping[str, Any]) -> Perturbation:
             that of another class: votes of one would be taken for votes of the other.
     """
     _add_registered()
+    if not isinstance(cfg, Mapping):
+        raise ValueError(f'perturbation must be a dict with a type, got {cfg!r}')
     _check_keys(cfg)
     perturbation = PERTURBATIONS.build({**cfg, '_scope_': 'mmcert'})
     perturbation.address()
@@ -23,8 +25,12 @@ def build(cfg: Mapping[str, Any]) -> Perturbation:
 
 
 def _check_keys(cfg: Mapping[str, Any]) -> None:
-    cls = CLASSES.get(str(cfg.get('type')).rpartition('.')[2])
+    name = str(cfg.get('type'))
+    cls = CLASSES.get(name.rpartition('.')[2])
     if cls is None:
+        if isinstance(cfg.get('type'), str) and PERTURBATIONS.get(name) is None:
+            known = ', '.join(sorted(CLASSES))
+            raise ValueError(f'unknown perturbation {name!r}; known: {known}')
         return
     parameters = inspect.signature(cls).parameters
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values()):

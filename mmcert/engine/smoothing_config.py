@@ -186,6 +186,8 @@ class SmoothingConfig:
         for name in ('flip', 'strict_weights'):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
+        if type(self.seed) is not int:
+            raise ValueError(f'seed must be an integer, got {self.seed!r}')
         if type(self.draw_every) is not int or self.draw_every < 0:
             raise ValueError(f'draw_every must be an integer >= 0, got {self.draw_every!r}')
         if not _is_number(self.save_seconds) or self.save_seconds < 0:
@@ -202,7 +204,7 @@ class SmoothingConfig:
                 n0=0 if settings is None else self._selection_draws(settings, perturbation),
                 n=n,
                 num_classes=1 if classes is None else len(classes),
-                seed=int(self.seed),
+                seed=self.seed,
                 batch_size=self.batch_size,
             ),
             stopping=stopping,

@@ -141,8 +141,11 @@ class TransformationCells(Perturbation):
         assert isinstance(noise, Noise), 'checked above'
         self.noise, self.distribution = noise, f'{noise.distribution} of each transformed image'
         self.rounding = noise.rounding
-        if not 0 <= float(extra_radius) < math.inf:
-            raise ValueError(f'extra_radius must be at least 0 and finite, got {extra_radius!r}')
+        number = isinstance(extra_radius, (int, float)) and not isinstance(extra_radius, bool)
+        if not number or not 0 <= extra_radius < math.inf:
+            raise ValueError(
+                f'extra_radius must be a finite number of at least 0, got {extra_radius!r}'
+            )
         self.extra_radius = float(extra_radius)
         self.cells = None if cells is None else _counts(cells, len(found.parameters))
         self.pooled = check_flag(pooled, 'pooled')
@@ -337,7 +340,7 @@ def _tests(
 
 
 def _counts(cells: int | Sequence[int], parameters: int) -> int | list[int]:
-    counts = [check_draws(int(count), 'cells') for count in np.ravel(cells)]
+    counts = [check_draws(count, 'cells') for count in np.ravel(cells).tolist()]
     if len(counts) != parameters:
         raise ValueError(f'cells must be a number for each of {parameters} parameters, got {cells}')
     return counts[0] if parameters == 1 else counts

@@ -1,6 +1,7 @@
 """Attack sets in cells on the main path: ``smoothing=dict(...)``, hook and tools."""
 
 import json
+import logging
 
 import cv2
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmcert.certifier import certifier
+from mmcert.certifier import CertificationPlan, Certifier, certifier
+from mmcert.certify import CertifySettings
 from mmcert.engine import SmoothingConfig
 from mmcert.perturbations import GaussianNoise, TransformationCells
-from mmcert.sampling import SegmentorOutputError
+from mmcert.sampling import SamplingSettings, SegmentorOutputError
 from mmcert.transformations import build
 from mmcert.votes import FingerprintError, load_votes
 from tests.engine.test_smoothing_hook import votes_files
@@ -259,3 +261,23 @@ def test_plan_tells_what_cells_take(in_cells, tmp_path, monkeypatch, capsys):
     options = ('--cfg-options', 'smoothing.selection=same_draws')
     assert call(tool, monkeypatch, tmp_path / 'config.py', *options) == 2
     assert "set selection='holdout'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('n', 'said'), [(N, 'a class needs about 0.'), (16, 'is so small for')])
+def test_a_run_says_before_it_samples_what_share_of_the_draws_a_class_needs(n, said, caplog):
+    image = torch.linspace(0, 1, 3 * 12 * 16).reshape(3, 12, 16)
+    perturbation = TransformationCells('brightness', 0, 0.004, GaussianNoise(SIGMA))
+    sampling = SamplingSettings(n0=2, n=n, num_classes=2)
+    plan = CertificationPlan(perturbation, CertifySettings(0.5, 0.02), sampling)
+    sampled = []
+
+    def segment(images):
+        sampled.append([record.getMessage() for record in caplog.records])
+        return (torch.stack(images)[:, 0] > 0.5).long()
+
+    smoothed = Certifier(plan, logger=logging.getLogger('test-of-cells'))
+    with caplog.at_level(logging.INFO, 'test-of-cells'):
+        for one in (image, image.flip(-1)):
+            smoothed.certify(segment, one)
+    told = [record.getMessage() for record in caplog.records if said in record.getMessage()]
+    assert len(told) == 1 and told[0] in sampled[-1]

@@ -498,9 +498,11 @@ def test_attacked_images_are_those_of_the_bound_in_single_precision_too(attack):
         (('scaling', 0, 1.1, NOISE), r'\[0.1, 10\]'),
         (('rotation', -1, 1, dict(type='GaussianNoise', sigma=0)), 'sigma must be positive'),
         (('rotation', -1, 1, dict(type='LaplaceNoise', b=0.1)), 'GaussianNoise, PooledNoise'),
-        (('rotation', -1, 1, NOISE, -1), 'extra_radius must be at least 0'),
+        (('rotation', -1, 1, NOISE, -1), 'extra_radius must be a finite number'),
         (('rotation', -1, 1, NOISE, 0.0, [3, 4]), 'a number for each of 1 parameters'),
         (('rotation', -1, 1, NOISE, 0.0, 0), 'cells must be an integer of at least 1'),
+        (('rotation', -1, 1, NOISE, 0.0, 'x'), 'cells must be an integer'),
+        (('rotation', -1, 1, NOISE, 'x'), 'extra_radius must be a finite number'),
         ((dict(type='rotation', padding='cyclic'), -1, 1, NOISE), 'padding'),
     ],
 )

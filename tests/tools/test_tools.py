@@ -250,6 +250,7 @@ def test_every_tool_explains_itself_without_slow_imports():
     [
         (['smoothing.sigma=-1'], 'error: sigma must be positive'),
         (['smoothing.taus=0.7'], 'error: unknown key in `smoothing`: taus. Legal keys: sigma'),
+        (['smoothing.seed=x'], "error: seed must be an integer, got 'x'"),
         (['smoothing.n=5'], 'error: n=5 draws cannot certify anything'),
         (['smoothing.procedure=hochberg'], "error: unknown procedure 'hochberg'"),
         (['smoothing'], 'takes key=value'),
@@ -261,6 +262,9 @@ def test_what_the_user_can_mend_is_one_line(written_config, tmp_path, options, m
     arguments = ['tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work']
     printed = run_tool(*arguments, '--cfg-options', *options, expect=2)
     assert message in printed and 'Traceback' not in printed
+    if 'draws cannot' not in message and 'error' in message:
+        # Said before anything is built and logged.
+        assert printed.count('\n') <= 3 and 'mmengine' not in printed
 
 
 def test_missing_files_are_one_line(written_config, tmp_path):
