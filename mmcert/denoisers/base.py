@@ -82,17 +82,18 @@ class Denoising:
     sigma: float | None = None
     file: str = ''
 
-    @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """A batch of noisy images (B, C, H, W) without their noise, float32.
 
-        The weights come to the device of the images.
+        The weights come to the device of the images. A gradient is kept only for images that want
+        one, as an attack's do.
 
         Raises:
             ValueError: If the denoiser gives another shape back.
         """
         denoiser = self.denoiser.to(images.device).eval()
-        denoised = denoiser(images, self.sigma if denoiser.told else None).float()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
+            denoised = denoiser(images, self.sigma if denoiser.told else None).float()
         if denoised.shape != images.shape:
             raise ValueError(
                 f'{type(denoiser).__name__} made {tuple(denoised.shape)} of images '

@@ -1,5 +1,6 @@
 """A 2D mmsegmentation model as a function from images in [0, 1] to label maps."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -29,6 +30,9 @@ PIXEL_RANGE = 255.0
 
 NORMALISED = 16.0
 """An image with negative values and none above this is taken for one that was normalised."""
+
+LEAST_PROBABILITY = 1e-7
+"""Where probabilities stand for logits: smaller ones count as this one."""
 
 Resolution = Literal['image', 'logits']
 
@@ -139,6 +143,25 @@ class ImageSegmentor(RepeatableSegmentor):
             return output
         require_finite(output.scores)
         return decode_labels(output)
+
+    def scores(self, batch: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K, H', W') of images (B, C, H, W) in [0, 1] units, with their gradients.
+
+        They are those that the labels are read from, at the size of the label maps.
+        """
+        with self.precision.autocast(batch.device):
+            if self._hands_on_logits:
+                parts = self._random.run(self._logit_maps, batch)
+                maps = [part for part in parts if part is not None]
+                if len(maps) == len(parts):
+                    read = maps[0].with_scores(joined([part.scores for part in maps]))
+                    return _of_two(resized_scores(read).float(), read.threshold)
+            found = self._random.run(partial(self._labels, keep_scores=True), batch)
+        mean = joined([scores for _, scores in found if scores is not None]).float()
+        mean = mean.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+        if mean.shape[1] > 1:
+            return mean.log()
+        return _of_two(mean.logit(), last_head(self.base).threshold)
 
     def with_margin(self, inputs: torch.Tensor) -> Labelled:
         """What the base model alone makes of one image, and how clear its smoothed labels are.
@@ -282,6 +305,14 @@ class ImageSegmentor(RepeatableSegmentor):
         return outputs
 
 
+def _of_two(scores: torch.Tensor, threshold: float | None) -> torch.Tensor:
+    """Logits of background and foreground, of a binary head's, so that the larger is the label."""
+    if threshold is None:
+        return scores
+    scores = scores - math.log(threshold / (1 - threshold))
+    return torch.cat([torch.zeros_like(scores), scores], dim=1)
+
+
 def _stacked(images: list[torch.Tensor]) -> torch.Tensor:
     """The images as one tensor, without a copy where they are the parts of one."""
     whole = images[0]._base
@@ -304,6 +335,11 @@ def _normalised(
     channels = list(range(batch.shape[1]))
     if preprocessor.channel_conversion and len(channels) == 3:
         channels.reverse()
+    if batch.requires_grad:
+        result = batch[:, channels] * unit
+        if not preprocessor._enable_normalize:
+            return result
+        return (result - preprocessor.mean) / preprocessor.std
     result = torch.empty_like(batch)
     if batch.device.type != 'cpu':
         # Plane by plane: a list of channels as index would hold up the device's queue.

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from mmcert.attacks import Ball, Steps, ascend
+from mmcert.attacks.smoothed import mean_logits
 from mmcert.models.image_segmentor import rescaled
 from mmcert.models.training_noise import ImageUnits
 from mmcert.perturbations.noise_level import validate_positive
@@ -181,34 +183,25 @@ class SmoothAdv(Objective):
     def attack(self, step: TrainingStep) -> torch.Tensor:
         """The attack on each image, shape (B, C, H, W), in [0, 1] image units."""
         share = min(1.0, (step.iteration + 1) / self.warmup) if self.warmup else 1.0
-        epsilon, length = share * self.epsilon, share * self.step_size
         inside = torch.zeros_like(step.clean[:, :1])
         for index, (height, width) in enumerate(step.sizes):
             inside[index, :, :height, :width] = 1
-        attack = torch.zeros_like(step.clean)
-        for _ in range(self.steps):
-            attack.requires_grad_()
-            with torch.enable_grad():
-                cost = self.cost(step, attack).sum()
-                (gradient,) = torch.autograd.grad(cost, attack)
-            gradient = gradient.float() * inside
-            moved = attack.detach() + length * gradient / _norms(gradient).clamp(min=1e-12)
-            attack = moved * (epsilon / _norms(moved).clamp(min=1e-12)).clamp(max=1)
-        return attack
+
+        def evaluate(attack: torch.Tensor, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+            cost = self.cost(step, attack * inside)
+            return cost, cost
+
+        steps = Steps(self.steps, self.step_size / self.epsilon, None, keep='last')
+        return ascend(evaluate, Ball(share * self.epsilon), step.clean, steps).delta
 
     def cost(self, step: TrainingStep, attack: torch.Tensor) -> torch.Tensor:
         """What the attack raises, of each image, shape (B,)."""
         images = step.noisy + attack * step.units.per_unit
         logits = step.forward(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        logs = logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(images))
+        logs = mean_logits(logits, dim=2)
         labels, labelled = step.labels_at(tuple(logs.shape[-2:]))
         wrong = -logs.gather(1, labels[:, None])[:, 0]
         return (wrong * labelled).sum(dim=(1, 2))
-
-
-def _norms(images: torch.Tensor) -> torch.Tensor:
-    """The l2 norm of each of (B, C, H, W), shape (B, 1, 1, 1)."""
-    return images.flatten(1).norm(dim=1)[:, None, None, None]
 
 
 @MODELS.register_module()

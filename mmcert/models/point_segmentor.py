@@ -14,6 +14,9 @@ from mmcert.models.randomness import content_number, joined
 from mmcert.models.segmentor import RepeatableSegmentor, is_stock
 from mmcert.sampling.outputs import require_finite
 
+LEAST_PROBABILITY = 1e-7
+"""Where mean probabilities stand for logits: smaller ones count as this one."""
+
 
 class PointSegmentor(RepeatableSegmentor):
     """The function that is smoothed: the perturbed columns of a cloud to a label for each point.
@@ -54,6 +57,11 @@ class PointSegmentor(RepeatableSegmentor):
         (scores,) = self._scores([tensor])
         probabilities = scores if self.runs > 1 else scores.softmax(dim=0)
         return scores.argmax(dim=0), margins(probabilities)
+
+    def scores(self, batch: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K, N) of the perturbed columns of clouds (B, N, k), with their gradients."""
+        found = self._scores(list(batch))
+        return found if self.runs == 1 else found.clamp(min=LEAST_PROBABILITY).log()
 
     def _scores(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         """Scores of all classes, (B, C, N): logits, or mean probabilities of several runs."""

@@ -85,6 +85,18 @@ class RepeatableSegmentor(ABC):
             self._compare(found, self._with_margin(inputs))
         return found
 
+    @abstractmethod
+    def scores(self, batch: torch.Tensor) -> torch.Tensor:
+        """What labels follow from, for attacks: gradients reach the inputs.
+
+        Args:
+            batch (torch.Tensor): Perturbed inputs, shape (B, ...).
+
+        Returns:
+            torch.Tensor: Logits in single precision, shape (B, K, ...), the largest of which is the
+            label: 2 for a binary head.
+        """
+
     @property
     def differing(self) -> int | None:
         """Components at which two passes of the model, used in this way, differed, if compared."""

@@ -217,6 +217,18 @@ class Perturbation(ABC):
             (B, ...), each of the input's shape and type.
         """
 
+    def apply_differentiably(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """As ``apply``, for attacks: one tensor (B, ...), and gradients reach the inputs.
+
+        The values are those of ``apply``, and the gradient is that of the perturbation without its
+        rounding, which has none: a straight-through estimator (Bengio, Leonard and Courville, 2013,
+        arXiv 1308.3432).
+
+        Raises:
+            ValueError: If the perturbation has no gradient.
+        """
+        raise ValueError(f'{type(self).__name__}: no gradient of its draws reaches the input')
+
     def sample(self, inputs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Draws one perturbed input with a generator on the input's device."""
         return self.apply(inputs, self.draw(inputs, [generator]))[0]
@@ -356,6 +368,11 @@ class Perturbation(ABC):
         spec = self.spec()
         arguments = ', '.join(f'{name}={value!r}' for name, value in spec.items() if name != 'type')
         return f'{spec["type"]}({arguments})'
+
+
+def straight_through(values: torch.Tensor, smooth: torch.Tensor) -> torch.Tensor:
+    """The ``values``, with the gradient of what is ``smooth``, which may be broadcast."""
+    return values.detach() + (smooth - smooth.detach()).to(values.dtype)
 
 
 CLASSES: dict[str, type[Perturbation]] = {}

@@ -212,6 +212,10 @@ class TransformationCells(Perturbation):
         """Adds noise to the clean image, as for the draws that choose the class."""
         return self.noise.apply(inputs, parameters)
 
+    def apply_differentiably(self, inputs: torch.Tensor, parameters: torch.Tensor) -> Any:
+        """As ``apply``, if the noise can; see ``Perturbation``."""
+        return self.noise.apply_differentiably(inputs, parameters)
+
     def input_threshold(self, inputs: torch.Tensor) -> InputThreshold:
         """1/2: the pooled tests are about that alone; see ``Perturbation``."""
         return InputThreshold(0.5, 'certificate', {'attack_set': self.formula})

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from mmcert.perturbations.base import LARGEST_TAU, Perturbation, register
+from mmcert.perturbations.base import LARGEST_TAU, Perturbation, register, straight_through
 from mmcert.perturbations.distributions import Distribution, Gaussian, Laplace
 from mmcert.perturbations.lattice import (
     HALF,
@@ -89,6 +89,10 @@ class AdditiveNoise(Perturbation):
     def apply(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Adds the noise to a floating point input of any shape, in the memory of the noise."""
         return on_levels(inputs, parameters)
+
+    def apply_differentiably(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """As ``apply``, with the gradient of a sum; see ``Perturbation``."""
+        return straight_through(self.apply(inputs.detach(), parameters), inputs)
 
     def radius(self, tau: float, target: float = 0.5) -> float:
         """The radius of the distribution, in the norm that it names; see ``Perturbation``."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mmcert.certify.checks import check_draws
-from mmcert.perturbations.base import register
+from mmcert.perturbations.base import register, straight_through
 from mmcert.perturbations.lattice import on_levels
 from mmcert.perturbations.noise import NOT_CLIPPED, GaussianNoise
 
@@ -81,14 +81,23 @@ class PooledNoise(GaussianNoise):
         self, image: torch.Tensor, parameters: torch.Tensor, dtype: torch.dtype
     ) -> torch.Tensor:
         """Adds the noise to the means and resizes them; see ``GaussianNoise.apply_at``."""
-        height, width = image.shape[-2:]
         # In double precision, so that rounding does not move them.
         noisy = on_levels(self._means(image.double()), parameters, dtype)
+        return self._resized(noisy, image)
+
+    def apply_differentiably(self, inputs: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """As ``apply``, with the gradient of resized means; see ``Perturbation``."""
+        smooth = self._resized(self._means(inputs[None].double()), inputs)
+        return straight_through(self.apply(inputs.detach(), parameters), smooth)
+
+    def _resized(self, means: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Means (B, C, h, w), which it may change, at the size of an image."""
+        height, width = image.shape[-2:]
         for axis, size in ((-2, height), (-1, width)):
             if left := size % self.factor:
-                noisy.select(axis, -1).mul_(self.factor / left)
-        whole = [side * self.factor for side in noisy.shape[-2:]]
-        resized = F.interpolate(noisy, size=whole, mode='bilinear', align_corners=False)
+                means.select(axis, -1).mul_(self.factor / left)
+        whole = [side * self.factor for side in means.shape[-2:]]
+        resized = F.interpolate(means, size=whole, mode='bilinear', align_corners=False)
         return resized[..., :height, :width]
 
     def coordinates(self, images: torch.Tensor) -> torch.Tensor:
