@@ -138,21 +138,6 @@ def check_checkpoint(path: str) -> None:
         raise UsageError(f'{path} is not a checkpoint')
 
 
-def check_smoothing(cfg: Any) -> None:
-    """Refuses a ``smoothing`` that is not legal, before anything is built and logged.
-
-    Where the scope does not tell what the model takes, the run itself will.
-    """
-    scope = cfg.get('default_scope')
-    if cfg.get('smoothing') is None or scope not in ('mmseg', 'mmdet3d'):
-        return
-    from mmcert.engine import SmoothingConfig
-
-    if not isinstance(cfg.smoothing, dict):
-        raise UsageError(f'smoothing must be a dict, got {cfg.smoothing!r}')
-    SmoothingConfig.from_cfg(dict(cfg.smoothing), 'image' if scope == 'mmseg' else 'cloud')
-
-
 def load_run_config(args: argparse.Namespace, folder: str = 'work_dirs') -> Any:
     """The config of a run, with its work folder (by default ``folder/NAME``) and its launcher."""
     cfg = load_config(args)

@@ -14,7 +14,6 @@ from mmcert.cli import (
     UsageError,
     add_cfg_options,
     check_checkpoint,
-    check_smoothing,
     command,
     load_config,
 )
@@ -56,6 +55,8 @@ def main() -> int:
         raise UsageError('give either a checkpoint to time on the data, or --size')
     if args.checkpoint:
         check_checkpoint(args.checkpoint)
+    from mmcert.engine import check_smoothing
+
     check_smoothing(cfg)
     from mmcert.engine.planner import PlannedRun, report
 

@@ -14,7 +14,6 @@ from mmcert.cli import (
     UsageError,
     add_run_arguments,
     check_checkpoint,
-    check_smoothing,
     command,
     load_run_config,
 )
@@ -49,6 +48,8 @@ def main() -> int:
             '--cfg-options smoothing.sigma=0.25'
         )
     check_checkpoint(args.checkpoint)
+    from mmcert.engine import check_smoothing
+
     check_smoothing(cfg)
     from mmengine.runner import Runner
 

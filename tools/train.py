@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mmcert.cli import add_run_arguments, check_smoothing, command, load_run_config
+from mmcert.cli import add_run_arguments, command, load_run_config
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -26,6 +26,8 @@ def main() -> int:
     """Trains and leaves checkpoints and logs in the work folder."""
     args = parse_args()
     cfg = load_run_config(args)
+    from mmcert.engine import check_smoothing
+
     check_smoothing(cfg)
     import torch
     from mmengine.runner import Runner

@@ -1,8 +1,8 @@
 """Several segmentors as one: the mean of their logits.
 
 Members that were trained alike from other seeds agree where an image is clear and err differently
-where it is not, so the mean varies less under noise than any of them, and the smoothed model
-abstains less (Horvath, Mueller, Fischer, Vechev, "Boosting Randomized Smoothing with Variance
+where it is not, so the mean varies less under noise than any of them. Smoothed classifiers abstain
+less then (Horvath, Mueller, Fischer, Vechev, "Boosting Randomized Smoothing with Variance
 Reduced Classifiers", ICLR 2022). A pass costs as much as one of each member.
 """
 
@@ -63,6 +63,8 @@ class SegmentorEnsemble(EncoderDecoder):
 
     Example:
         >>> from mmengine.config import ConfigDict
+        >>> from mmseg.utils import register_all_modules
+        >>> register_all_modules()
         >>> member = ConfigDict(
         ...     type='EncoderDecoder',
         ...     data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.0], std=[64.0]),
