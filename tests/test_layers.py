@@ -42,9 +42,9 @@ ALLOWED = {
     'evaluation': {'certify', 'metrics', 'votes', 'report', 'files', 'registry', 'fields'},
     'visualization': {'registry', 'denoisers', 'fields', 'report', 'surrogates'},
     'engine': {
-        'certifier', 'certify', 'cli', 'denoisers', 'metrics', 'votes', 'files', 'fields',
-        'perturbations', 'sampling', 'models', 'evaluation', 'visualization', 'registry', 'version',
-        'report', 'compat', 'pointops', 'zoo',
+        'attacks', 'certifier', 'certify', 'cli', 'denoisers', 'metrics', 'votes', 'files',
+        'fields', 'perturbations', 'sampling', 'models', 'evaluation', 'visualization', 'registry',
+        'version', 'report', 'compat', 'pointops', 'transformations', 'zoo',
     },
 }  # fmt: skip
 

@@ -33,7 +33,9 @@ class SmoothedScores:
         perturbation (Perturbation): The smoothing.
         draws (int): Draws of each evaluation.
         generator (torch.Generator): On the CPU; it gives the seeds of all draws.
-        fresh (bool): Whether each evaluation has draws of its own, or all have the same.
+        fresh (bool): Whether each evaluation has draws of its own. If all have the same, the search
+            climbs a fixed function, and the best so far is the best; with fresh ones it is also the
+            luckiest.
         average (str): One of ``AVERAGES``.
 
     Raises:
@@ -46,7 +48,7 @@ class SmoothedScores:
         perturbation: Perturbation,
         draws: int,
         generator: torch.Generator,
-        fresh: bool = True,
+        fresh: bool = False,
         average: str = 'probabilities',
     ) -> None:
         if draws < 1:

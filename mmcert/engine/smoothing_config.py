@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from mmengine.runner import Runner
@@ -26,7 +28,9 @@ from mmcert.models.precision import PrecisionSettings
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.perturbations import Perturbation
 from mmcert.sampling import SamplingSettings
+from mmcert.votes import VotesStore
 from mmcert.votes.shards import Shard
+from mmcert.votes.store import fingerprint
 
 DISTRIBUTE = ('images', 'draws')
 """What the processes of a run may share."""
@@ -230,6 +234,21 @@ class SmoothingConfig:
                 self.precision, self.channels_last, self.compile, self.cuda_graphs
             ),
             save_seconds=float(self.save_seconds),
+        )
+
+    def results_dir(self, work_dir: str | os.PathLike[str]) -> Path:
+        """Where the results of a run go that has this work folder."""
+        return Path(self.out_dir or Path(work_dir) / 'certified')
+
+    def open_store(
+        self, results_dir: Path, sampling: Mapping[str, Any], provenance: Mapping[str, Any]
+    ) -> VotesStore | None:
+        """The folder of votes of such draws in a folder of results, if votes are kept."""
+        if self.votes_dir is None:
+            return None
+        auto = results_dir / f'votes-{fingerprint(sampling)}'
+        return VotesStore(
+            auto if self.votes_dir == 'auto' else self.votes_dir, sampling, provenance
         )
 
     def _build_perturbation(self) -> Perturbation:

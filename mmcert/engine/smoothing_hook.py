@@ -25,7 +25,6 @@ from mmcert.models.smoothed_segmentor import SmoothedSegmentor, SmoothingPlan
 from mmcert.registry import HOOKS
 from mmcert.sampling import ProcessGroup
 from mmcert.visualization import CertifiedVisualizer
-from mmcert.votes import VotesStore
 from mmcert.votes.shards import Manifest, Shard
 from mmcert.votes.store import fingerprint
 
@@ -92,20 +91,17 @@ class SmoothingHook(Hook):
         # One set of votes answers several attack sets, each in a folder of its own.
         asked = {key: value for key, value in guarantee.extra.items() if key == 'attack'}
         name = fingerprint({**sampling, **asked, 'settings': settings})
-        self.out_dir = Path(config.out_dir or Path(run.work_dir) / 'certified')
+        self.out_dir = config.results_dir(run.work_dir)
         self._writer = ResultsWriter(
             self.out_dir / f'certificates-{name}',
             Path(config.show_dir or self.out_dir / f'vis-{name}'),
             _visualizer(runner, plan, run),
             config.draw_every,
         )
-        store = None
-        if config.votes_dir is not None:
-            auto = self.out_dir / f'votes-{fingerprint(sampling)}'
-            folder = auto if config.votes_dir == 'auto' else config.votes_dir
-            store = VotesStore(folder, sampling, run.provenance(plan, identity))
-            if found := len(list(store.folder.glob('*.npz'))):
-                runner.logger.info(f'{found} {plan.adapter.word}s have votes in {folder} already')
+        store = config.open_store(self.out_dir, sampling, run.provenance(plan, identity))
+        if store is not None and (found := len(list(store.folder.glob('*.npz')))):
+            where = f'{found} {plan.adapter.word}s have votes in {store.folder} already'
+            runner.logger.info(where)
         self._finish_shard, results_dir = None, self.out_dir
         if shard is not None:
             assert store is not None

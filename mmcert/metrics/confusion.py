@@ -303,6 +303,36 @@ class ConfusionAccumulator:
         return decided
 
 
+def confusion_of(
+    label: ArrayLike | None, found: ArrayLike, num_classes: int, ignore_index: int = IGNORE_INDEX
+) -> NDArray[np.int64]:
+    """Labelled components by ground truth class (row) and class found (column).
+
+    What was found outside of [0, C), such as an abstention, is counted in a last column.
+
+    >>> confusion_of([0, 1, 1, 255], [0, 1, 254, 0], 2).tolist()
+    [[1, 0, 0], [0, 1, 1]]
+
+    Args:
+        label (np.ndarray | None): Ground truth; None for none.
+        found (np.ndarray): Classes of the same shape.
+        num_classes (int): Number of classes C.
+        ignore_index (int): Label of components without ground truth.
+
+    Returns:
+        np.ndarray: int64, shape (C, C + 1).
+    """
+    width, found = num_classes + 1, np.asarray(found).ravel()
+    if label is None:
+        return np.zeros((num_classes, width), dtype=np.int64)
+    truth = np.asarray(label).ravel()
+    valid = truth != ignore_index
+    check_classes(truth[valid], num_classes, f'label (ignore index {ignore_index})')
+    columns = np.where((found >= 0) & (found < num_classes), found, num_classes)
+    pairs = truth[valid].astype(np.int64) * width + columns[valid]
+    return np.bincount(pairs, minlength=num_classes * width).reshape(num_classes, width)
+
+
 def near_boundary(
     label: NDArray[np.integer], distance: int = BOUNDARY_DISTANCE
 ) -> NDArray[np.bool_]:

@@ -11,8 +11,8 @@ import torch
 from mmengine.model import BaseModel
 from numpy.typing import NDArray
 
-from mmcert.certifier import Segmentor
 from mmcert.models.precision import PrecisionSettings
+from mmcert.models.segmentor import RepeatableSegmentor
 
 Sample = TypeVar('Sample')
 
@@ -61,7 +61,7 @@ class Adapter(ABC, Generic[Sample]):
     @abstractmethod
     def segmentor(
         self, base: BaseModel, raw: torch.Tensor, sample: Sample, precision: PrecisionSettings
-    ) -> Segmentor:
+    ) -> RepeatableSegmentor:
         """The function to smooth, for one input."""
 
     @abstractmethod

@@ -111,11 +111,9 @@ class ImageSegmentor(RepeatableSegmentor):
         self.scales, self.flip, self.resolution = tuple(scales), flip, resolution
         self.denoising = denoising
         super().__init__(base, precision, True, self.scales, flip, resolution, denoising)
-        self._base_alone = None
+        self._base_alone: ImageSegmentor | None = None
         if denoising is not None:
-            self._base_alone = ImageSegmentor(
-                base, data_sample, scales, flip, precision, resolution
-            )
+            self._base_alone = type(self)(base, data_sample, scales, flip, precision, resolution)
         single = len(self.scales) == 1 and not flip
         self._hands_on_logits = single and not self.metainfo.get('flip') and is_plain(base)
         if resolution == 'logits' and not self._hands_on_logits:
@@ -143,6 +141,11 @@ class ImageSegmentor(RepeatableSegmentor):
             return output
         require_finite(output.scores)
         return decode_labels(output)
+
+    @property
+    def base_alone(self) -> 'ImageSegmentor':
+        """The base model without the denoiser."""
+        return self if self._base_alone is None else self._base_alone
 
     def scores(self, batch: torch.Tensor) -> torch.Tensor:
         """Logits (B, K, H', W') of images (B, C, H, W) in [0, 1] units, with their gradients.

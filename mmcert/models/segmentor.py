@@ -85,6 +85,11 @@ class RepeatableSegmentor(ABC):
             self._compare(found, self._with_margin(inputs))
         return found
 
+    @property
+    def base_alone(self) -> 'RepeatableSegmentor':
+        """The base model as it is, without what smoothing puts in front of it."""
+        return self
+
     @abstractmethod
     def scores(self, batch: torch.Tensor) -> torch.Tensor:
         """What labels follow from, for attacks: gradients reach the inputs.

@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 
-from mmcert.certifier import CertificationPlan, Certifier, Segmentor
+from mmcert.certifier import CertificationPlan, CertifiedInput, Certifier, Segmentor
 from mmcert.models.adapter import Adapter
 from mmcert.models.precision import PrecisionSettings
 from mmcert.sampling import ProcessGroup, input_digest
@@ -131,18 +131,26 @@ class SmoothedSegmentor(BaseModel):
         for owner in range(processes.size):
             theirs = processes.broadcast(checked, owner)
             for raw, sample in mine if owner == processes.rank else theirs:
-                raw = raw.to(next(self.base.parameters()).device)
-                digest = input_digest(raw)
-                certified = self.certifier.certify(
-                    self.plan.segmentor(self.base, raw, sample),
-                    adapter.clean_input(raw),
-                    label=adapter.label(sample),
-                    name=adapter.name(sample, digest),
-                    digest=digest,
-                    shape=adapter.shape(raw, sample),
-                )
+                certified = self.certify(raw, sample)
                 if owner == processes.rank:
                     adapter.attach(sample, certified.maps)
                     name = certified.record.meta['name']
                     sample.set_metainfo({'name': name, 'certificate': certified.to_dict()})
         return [sample for _, sample in mine]
+
+    def certify(self, raw: torch.Tensor, sample: BaseDataElement) -> CertifiedInput:
+        """Certifies one input of the data loader, which was checked, and leaves its sample alone.
+
+        The votes of the store are taken where there are some.
+        """
+        adapter = self.plan.adapter
+        raw = raw.to(next(self.base.parameters()).device)
+        digest = input_digest(raw)
+        return self.certifier.certify(
+            self.plan.segmentor(self.base, raw, sample),
+            adapter.clean_input(raw),
+            label=adapter.label(sample),
+            name=adapter.name(sample, digest),
+            digest=digest,
+            shape=adapter.shape(raw, sample),
+        )

@@ -94,7 +94,7 @@ def certificate_picture(
         if 'label' in maps and (maps['label'] >= len(palette)).any():
             entries['no ground truth'] = UNLABELLED_COLOR
     width = max(8 + math.ceil(_width(heading) * LEAST_FONT / FONT) for heading in panels)
-    return _with_legend(_arranged([titled(*item, width) for item in panels.items()]), entries)
+    return with_legend(arranged([titled(*item, width) for item in panels.items()]), entries)
 
 
 def certificate_title(certificate: Mapping[str, Any]) -> str:
@@ -184,7 +184,7 @@ def _paint_groups(
     return drawn, colours
 
 
-def _arranged(panels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def arranged(panels: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """Panels of one size in a row, in two where there are more than four."""
     columns = len(panels) if len(panels) <= 4 else -(-len(panels) // 2)
     blank = np.full_like(panels[0], BACKGROUND)
@@ -203,7 +203,7 @@ def titled(title: str, panel: NDArray[np.uint8], width: int = 0) -> NDArray[np.u
     return _padded(np.concatenate([bar, panel]), right=GAP)
 
 
-def _with_legend(picture: NDArray[np.uint8], entries: Mapping[str, Color]) -> NDArray[np.uint8]:
+def with_legend(picture: NDArray[np.uint8], entries: Mapping[str, Color]) -> NDArray[np.uint8]:
     """The picture above names and colours, in as many rows as they need."""
     box = LEGEND_HEIGHT - 8
     widths = {name: _width(name) + box + 20 for name in entries}

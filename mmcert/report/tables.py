@@ -36,7 +36,7 @@ EXACT_COLUMNS = {
 
 def result_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str] = COLUMNS) -> str:
     """The table of certified rates: a row for each ``rows``, with the keys of ``columns``."""
-    return _table(columns.values(), ([row.get(key) for key in columns] for row in rows))
+    return text_table(columns.values(), ([row.get(key) for key in columns] for row in rows))
 
 
 def reference_table(rates: Mapping[str, float]) -> str:
@@ -54,7 +54,7 @@ def reference_table(rates: Mapping[str, float]) -> str:
         for key, name in (('base', 'base model, clean image'), ('smoothed', 'smoothed model'))
         if f'{key}_aAcc' in rates
     ]
-    return _table(['without certification', 'accuracy', 'mIoU'], rows)
+    return text_table(['without certification', 'accuracy', 'mIoU'], rows)
 
 
 def class_table(counts: ConfusionCounts, classes: Sequence[str]) -> str:
@@ -65,7 +65,7 @@ def class_table(counts: ConfusionCounts, classes: Sequence[str]) -> str:
     note = ''
     if counts.allowance:
         note = f'\nup to {counts.allowance} certificates may be wrong, of whatever class'
-    return _table(['class', *(headings[key] for key in rates)], rows) + note
+    return text_table(['class', *(headings[key] for key in rates)], rows) + note
 
 
 def region_table(counts: ConfusionCounts) -> str:
@@ -75,7 +75,7 @@ def region_table(counts: ConfusionCounts) -> str:
         return ''
     first = f'label boundary within {BOUNDARY_DISTANCE} pixels'
     rows = ([name, *rates.values()] for name, rates in regions.items())
-    return _table([first, 'share', 'cert. acc.', 'worst mIoU', COLUMNS['abstain_valid']], rows)
+    return text_table([first, 'share', 'cert. acc.', 'worst mIoU', COLUMNS['abstain_valid']], rows)
 
 
 def level_table(counts: ConfusionCounts) -> str:
@@ -88,15 +88,16 @@ def level_table(counts: ConfusionCounts) -> str:
         [name, rates[f'certAcc_level{level}'], rates[f'abstain_level{level}']]
         for level, name in enumerate(names)
     )
-    table = _table(['certified at this level or a finer one', 'cert. acc.', 'abstain'], rows)
+    table = text_table(['certified at this level or a finer one', 'cert. acc.', 'abstain'], rows)
     gain, by_class = _format(rates['CIG']), _format(rates['cCIG'])
     return f'{table}\ncertified information gain {gain}, class mean {by_class}'
 
 
-def _table(headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    table = PrettyTable(list(headings))
-    table.add_rows([[_format(value) for value in row] for row in rows])
-    return table.get_string()
+def text_table(headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table of text: numbers with four digits, what is None as a dash."""
+    drawn = PrettyTable(list(headings))
+    drawn.add_rows([[_format(value) for value in row] for row in rows])
+    return drawn.get_string()
 
 
 def _format(value: Any) -> str:

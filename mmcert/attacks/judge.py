@@ -1,0 +1,80 @@
+"""What the smoothed model says at an attacked input, and whether a certificate is broken by it."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmcert.certify.binomial import p_value_table
+from mmcert.certify.checks import check_draws
+from mmcert.perturbations import Perturbation
+from mmcert.perturbations.base import LARGEST_TAU
+from mmcert.sampling import SamplingSettings
+from mmcert.sampling.draws import ESTIMATION
+from mmcert.sampling.outputs import label_maps
+from mmcert.sampling.passes import Passes, Segment
+
+
+@torch.no_grad()
+def class_counts(
+    segment: Segment,
+    inputs: torch.Tensor,
+    perturbation: Perturbation,
+    settings: SamplingSettings,
+    draws: int,
+) -> torch.Tensor:
+    """How often each class comes up among new draws at an input, shape (C, ...), int32.
+
+    The draws are addressed by the content of the input and the seed of the ``settings``, whose
+    ``n`` and ``n0`` do not matter: at an attacked input they are others than those of a certificate
+    for the clean one, whatever the seed.
+    """
+    settings = replace(settings, n=check_draws(draws), groups=())
+    passes = Passes(segment, inputs, perturbation, settings, None)
+    counts: torch.Tensor | None = None
+    for output in passes.outputs(ESTIMATION, range(draws)):
+        labels = label_maps(output, settings.num_classes)
+        if counts is None:
+            counts = labels.new_zeros((settings.num_classes, *labels.shape[1:]), dtype=torch.int32)
+        for index, count in enumerate(counts):
+            count += (labels == index).sum(dim=0, dtype=torch.int32)
+    passes.require_sound()
+    assert counts is not None
+    return counts
+
+
+def hits_of(counts: torch.Tensor, labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """How often a given label came up at each component, by the counts of all classes."""
+    wanted = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(counts.device)
+    return counts.gather(0, wanted[None])[0].cpu().numpy().astype(np.int64)
+
+
+def minority_p_values(hits: NDArray[np.integer], draws: int) -> NDArray[np.float64]:
+    """p-values of the hypothesis that a class has at least half of the probability.
+
+    Small ones say that it has less, beyond doubt: P[Bin(n, 1/2) <= hits].
+    """
+    return p_value_table(draws, 0.5, 'holdout')[draws - np.asarray(hits)]
+
+
+def least_tau(perturbation: Perturbation, radius: float) -> float:
+    """The least threshold in [0.5, 1) whose certificates cover a radius.
+
+    Raises:
+        ValueError: If none does.
+
+    Example:
+        >>> from mmcert.perturbations import GaussianNoise
+        >>> round(least_tau(GaussianNoise(0.25), 0.1686), 3)
+        0.75
+    """
+    low, high = 0.5, LARGEST_TAU
+    if not 0 < radius <= perturbation.radius(high):
+        raise ValueError(f'{perturbation!r} certifies no radius of {radius:g}')
+    while low < (middle := (low + high) / 2) < high:
+        if perturbation.radius(middle) >= radius:
+            high = middle
+        else:
+            low = middle
+    return high

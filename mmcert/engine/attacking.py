@@ -1,0 +1,907 @@
+"""Attacks on a model of OpenMMLab and on its smoothed version, input by input, beside certificates.
+
+``tools/attack.py`` runs them. What was found for an input is stored, so that a run continues where
+it was stopped, and every number of a report is read from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner, autocast
+from numpy.typing import NDArray
+
+from mmcert.attacks import (
+    LOSSES,
+    SEA_LOSSES,
+    SEA_RADII,
+    Goal,
+    SmoothedScores,
+    Steps,
+    attack_input,
+    gradient,
+    perturbed,
+)
+from mmcert.attacks.judge import class_counts, hits_of, least_tau, minority_p_values
+from mmcert.attacks.sets import ParameterSet, parameter_set
+from mmcert.certifier import CertifiedInput
+from mmcert.certify import ABSTAIN_LABEL, Certificate, InfeasiblePlanError
+from mmcert.engine.base_model import inner
+from mmcert.engine.pipeline import require_unaltered_images
+from mmcert.engine.provenance import RunInfo
+from mmcert.engine.smoothing_config import smoothing_of
+from mmcert.engine.weights import mismatches, require_loaded
+from mmcert.files import atomic_writer, write_json
+from mmcert.metrics.confusion import confusion_of
+from mmcert.models.image_adapter import ImageAdapter
+from mmcert.models.smoothed_segmentor import SmoothedSegmentor
+from mmcert.perturbations import AdditiveNoise, Perturbation
+from mmcert.report.attacks import (
+    MODELS,
+    Confusions,
+    attack_picture,
+    attack_rates,
+    attack_table,
+    attack_totals,
+    attacked_class_table,
+    single_attack_table,
+)
+from mmcert.transformations import Geometric
+from mmcert.votes.store import fingerprint
+
+SCHEDULES = {'sea': SEA_RADII, 'fixed': ((1.0, 1.0),)}
+"""Radii of the search, by name."""
+
+SEARCHED = 2
+"""Parameters of an interval that a gradient search may add to those of its grid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How it is judged what attacks do.
+
+    Attributes:
+        judged (int): New draws at each attacked input, whose majority is the attacked prediction.
+        sure (int): Further new draws where a certified component has no majority among those.
+        level (float): A bound of the probability of any false alarm of the run.
+        seed (int): Of all that is random.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    judged: int = 100
+    sure: int = 1000
+    level: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ('judged', 'sure'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}')
+        if not 0 < self.level < 1:
+            raise ValueError(f'level must lie in (0, 1), got {self.level}')
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterOptions(Judging):
+    """How the parameters of transformations are attacked.
+
+    Attributes:
+        points (int): Points of an interval along each axis, its ends included.
+        steps (int): Steps of the gradient search in an interval; 0 for none.
+        draws (int): Noise draws of each of its gradients.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    points: int = 9
+    steps: int = 10
+    draws: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.points < 2 or self.steps < 0 or self.draws < 1:
+            raise ValueError(
+                'needs points >= 2, steps >= 0 and draws >= 1, got '
+                f'{self.points}, {self.steps} and {self.draws}'
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2Options(Judging):
+    """How l2 attacks go, and how they are judged.
+
+    Attributes:
+        radii (tuple[float, ...]): Largest l2 norms of the attacks.
+        losses (tuple[str, ...]): Names in ``mmcert.attacks.LOSSES``; each is an attack of its own
+            on the base model and on the smoothed one.
+        steps (int): Steps from each start.
+        restarts (int): Starts of each attack.
+        schedule (str): A name in ``SCHEDULES``.
+        draws (int): Draws of each gradient of the smoothed model.
+        weakest (float): Share of the certified components, those of fewest hits, that an attack of
+            its own goes for.
+        box (bool): Whether attacked images must lie in [0, 1].
+        target (int | None): The class that attacks drive components to.
+        hide (int | None): The class that attacks make unseen.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    radii: tuple[float, ...]
+    losses: tuple[str, ...] = SEA_LOSSES
+    steps: int = 40
+    restarts: int = 1
+    schedule: str = 'sea'
+    draws: int = 8
+    weakest: float = 0.05
+    box: bool = False
+    target: int | None = None
+    hide: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.radii or not all(radius > 0 for radius in self.radii):
+            raise ValueError(f'radii must be positive, got {list(self.radii)}')
+        if unknown := set(self.losses) - set(LOSSES):
+            raise ValueError(
+                f'unknown losses {", ".join(sorted(unknown))}; known: {", ".join(LOSSES)}'
+            )
+        if not self.losses or self.schedule not in SCHEDULES:
+            raise ValueError(
+                f'needs a loss, and a schedule of {", ".join(SCHEDULES)}; got {self.losses} and '
+                f'{self.schedule!r}'
+            )
+        if self.target is not None and self.hide is not None:
+            raise ValueError('attacks either drive to a class or hide one')
+        if self.draws < 1 or not 0 < self.weakest <= 1:
+            raise ValueError(
+                f'draws must be at least 1 and weakest lie in (0, 1], got {self.draws} and '
+                f'{self.weakest}'
+            )
+        _ = self.search
+
+    @property
+    def search(self) -> Steps:
+        """How each attack searches."""
+        return Steps(self.steps, restarts=self.restarts, radii=SCHEDULES[self.schedule])
+
+
+@dataclass(frozen=True, eq=False)
+class AttackedInput:
+    """What was found for one input and one set of attacks.
+
+    Attributes:
+        facts (dict): JSON values: ``name``, ``attack_set``, ``tau``, ``note``, ``attacks`` (a row
+            for each) and ``failures``.
+        confusions (dict[str, np.ndarray]): Ground truth by prediction, with a last column for
+            abstentions, shape (C, C + 1), by the names of ``mmcert.report.attacks.MODELS``.
+    """
+
+    facts: dict[str, Any]
+    confusions: dict[str, NDArray[np.int64]]
+
+
+class Attacks(ABC):
+    """All attacks of a run.
+
+    The votes of a run of ``tools/test.py`` are taken where it left some; other inputs are certified
+    first.
+
+    Args:
+        runner (Runner): Of the config to attack; its checkpoint is loaded here.
+        options (Judging): How.
+        images (int | None): How many inputs, evenly spaced in the test data; None for all.
+
+    Raises:
+        ValueError: If the smoothing has no certificates against such attacks, or an input cannot be
+            certified.
+    """
+
+    def __init__(self, runner: Runner, options: Any, images: int | None = None) -> None:
+        self.options = options
+        self.config = smoothing_of(runner)
+        checkpoint = runner.load_checkpoint(runner.cfg.load_from)
+        if self.config.strict_weights:
+            require_loaded(mismatches(inner(runner.model), checkpoint))
+        self.run = run = RunInfo(runner)
+        self.plan = self.config.plan(run.classes)
+        self.base = run.base.eval().requires_grad_(False)
+        adapter = self.plan.adapter
+        if isinstance(adapter, ImageAdapter):
+            if adapter.resolution != 'image':
+                raise ValueError("attacks need label maps of pixels: resolution='image'")
+            if adapter.space == 'original':
+                require_unaltered_images(run.dataset)
+        self.check()
+        total = len(run.dataset)
+        count = total if images is None else min(images, total)
+        self.indices = [number * total // count for number in range(count)]
+        sampling = run.sampling(self.plan)
+        identity = run.identity(sampling)
+        out_dir = self.config.results_dir(run.work_dir)
+        store = self.config.open_store(out_dir, sampling, run.provenance(self.plan, identity))
+        self.smoothed = SmoothedSegmentor(
+            self.base, self.plan, store=store, identity=identity, logger=runner.logger
+        )
+        self.settings = {
+            'attack': type(self).__name__,
+            **asdict(options),
+            'images': len(self.indices),
+            'certified': self.plan.settings_to_dict(),
+            'guarantee': self.plan.guarantee().to_dict(),
+        }
+        self.folder = out_dir / f'attacks-{fingerprint({**sampling, **self.settings})}'
+        self.palette = run.metainfo.get('palette') or _colours(len(run.classes))
+
+    @property
+    @abstractmethod
+    def sets(self) -> list[str]:
+        """What attacks are within: a certificate is held against each of them by itself."""
+
+    @property
+    @abstractmethod
+    def tests(self) -> int:
+        """Attacked inputs whose certificates are tested, at most."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Refuses a perturbation that has no such certificates, with a ValueError."""
+
+    @abstractmethod
+    def attacks_on(self, item: Item, attack_set: str, file: Path) -> OneInput:
+        """The attacks on one input."""
+
+    def __iter__(self) -> Iterator[list[AttackedInput]]:
+        """What is found for each input, for each of the ``sets``; what is stored is read."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.plan.precision.applied_to(self.base), autocast(enabled=self.run.fp16):
+            for number, index in enumerate(self.indices):
+                yield list(self._input(number, index))
+
+    def _input(self, number: int, index: int) -> Iterator[AttackedInput]:
+        item: Item | None = None
+        for attack_set in self.sets:
+            file = self.folder / f'{number:05d}-{attack_set.replace(" ", "-")}.npz'
+            if not file.exists():
+                item = item or Item(self, index)
+                self.attacks_on(item, attack_set, file).attack()
+            yield read_attacked(file)
+
+
+class L2Attacks(Attacks):
+    """l2 attacks; at each radius the certificate is that of the threshold which it takes."""
+
+    options: L2Options
+
+    @property
+    def sets(self) -> list[str]:
+        """The radii."""
+        return [f'l2 {radius:g}' for radius in self.options.radii]
+
+    @property
+    def tests(self) -> int:
+        """Each loss, and two attacks on certificates, for each input and radius."""
+        return len(self.indices) * len(self.sets) * (len(self.options.losses) + 2)
+
+    def check(self) -> None:
+        """Refuses what has no l2 certificates."""
+        perturbation = self.plan.perturbation
+        if not isinstance(perturbation, AdditiveNoise) or perturbation.norm != 'l2':
+            raise ValueError(
+                f'{perturbation!r} does not certify against l2 norms; attack its parameters: '
+                '--attack parameters'
+            )
+        for radius in self.options.radii:
+            least_tau(perturbation, radius)
+        for name in ('target', 'hide'):
+            chosen = getattr(self.options, name)
+            if chosen is not None and not 0 <= chosen < len(self.run.classes):
+                raise ValueError(f'{name} must be a class, 0 to {len(self.run.classes) - 1}')
+
+    def attacks_on(self, item: Item, attack_set: str, file: Path) -> OneInput:
+        """Those of a radius."""
+        radius = self.options.radii[self.sets.index(attack_set)]
+        return WithinRadius(self, item, attack_set, file, radius)
+
+
+class ParameterAttacks(Attacks):
+    """The transformations that the certificates speak of."""
+
+    options: ParameterOptions
+
+    @property
+    def sets(self) -> list[str]:
+        """One: that of the certificates."""
+        return ['parameters']
+
+    @property
+    def tests(self) -> int:
+        """Each parameter that is tried, for each input."""
+        return len(self.indices) * (len(self.tried.values) + SEARCHED)
+
+    @cached_property
+    def tried(self) -> ParameterSet:
+        """The attack set, as parameters."""
+        settings = self.plan.settings
+        tau = 0.5 if settings is None else settings.tau
+        return parameter_set(self.plan.perturbation, tau, self.options.points)
+
+    def check(self) -> None:
+        """Refuses what has no such certificates."""
+        assert len(self.tried.values)
+
+    def attacks_on(self, item: Item, attack_set: str, file: Path) -> OneInput:
+        """Those of all parameters."""
+        return ByParameters(self, item, attack_set, file)
+
+
+class Item:
+    """One input of a run, certified.
+
+    Attributes:
+        index (int): Its number in the test data.
+        certified (CertifiedInput): Its votes.
+        clean (torch.Tensor): What is perturbed.
+        segment (RepeatableSegmentor): The base model as a function of that.
+        name (str): Its name in the store.
+    """
+
+    def __init__(self, run: Attacks, index: int) -> None:
+        adapter, base = run.plan.adapter, run.base
+        ((raw, sample),) = adapter.inputs(pseudo_collate([run.run.dataset[index]]))
+        adapter.check(raw, sample)
+        run.plan.perturbation.check(adapter.clean_input(raw))
+        self.index = index
+        self.certified: CertifiedInput = run.smoothed.certify(raw, sample)
+        raw = raw.to(next(base.parameters()).device)
+        self.clean = adapter.clean_input(raw)
+        # Compiled models and graphs are for sampling.
+        precision = replace(run.plan.precision, compile=False, cuda_graphs=False)
+        self.segment = adapter.segmentor(base, raw, sample, precision)
+        self.name = self.certified.record.meta['name']
+
+    @property
+    def digest(self) -> str:
+        """The digest of the input."""
+        return self.certified.record.meta['digest']
+
+    @cached_property
+    def guess(self) -> NDArray[np.int64]:
+        """The smoothed model's classes of the clean input."""
+        return self.certified.votes.guess.astype(np.int64)
+
+    @cached_property
+    def label(self) -> NDArray[np.int64] | None:
+        """The ground truth."""
+        label = self.certified.record.label
+        return None if label is None else np.asarray(label).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Attacked:
+    """An attacked input.
+
+    Attributes:
+        name (str): Of the attack.
+        inputs (torch.Tensor): What became of the input.
+        facts (Mapping): What is said of it, as JSON values.
+        parameter (torch.Tensor | None): That of a transformation, shape (P,).
+    """
+
+    name: str
+    inputs: torch.Tensor
+    facts: Mapping[str, Any]
+    parameter: torch.Tensor | None = None
+
+
+class OneInput(ABC):
+    """The attacks on one input from one set.
+
+    Args:
+        run (Attacks): The run that they belong to.
+        item (Item): The input.
+        attack_set (str): What the set is called.
+        file (Path): Where results go.
+    """
+
+    radius = 0.0
+
+    def __init__(self, run: Any, item: Item, attack_set: str, file: Path) -> None:
+        self.run, self.item, self.attack_set, self.file = run, item, attack_set, file
+        self.options = run.options
+        self.note, self.certificate = self.certify()
+        self.truth = item.guess if item.label is None else item.label
+        self.labelled = self.truth != run.run.ignore_index
+        self.rows: list[dict[str, Any]] = []
+        self.failures: list[dict[str, Any]] = []
+
+    @property
+    @abstractmethod
+    def smoothing(self) -> Perturbation | None:
+        """What smooths the model; None for nothing."""
+
+    @abstractmethod
+    def certify(self) -> tuple[str, Certificate]:
+        """The certificate that the attacks face, and a note where it can certify nothing."""
+
+    @abstractmethod
+    def on_base(self) -> Iterator[Attacked]:
+        """The attacks on the base model."""
+
+    @abstractmethod
+    def on_smoothed(self) -> Iterator[Attacked]:
+        """The attacks on the smoothed model."""
+
+    @property
+    def tau(self) -> float | None:
+        """The threshold of the certificate; None where nothing was tested."""
+        settings = self.certificate.settings
+        return None if settings is None else settings.tau
+
+    def goal(self, loss: str = 'masked_ce') -> Goal:
+        """What attacks want: here, that labelled components are wrong."""
+        return Goal(self.tensor(self.truth), self.tensor(self.labelled), loss)
+
+    def attack(self) -> None:
+        """Attacks, judges, and writes what was found, a picture and attacked inputs that fail."""
+        item, certificate = self.item, self.certificate
+        clean_base = item.segment.base_alone.with_margin(item.clean)[0]
+        _, base = self._worst('base', self.on_base())
+        attacked, smoothed = self._worst('smoothed', self.on_smoothed())
+        maps = {
+            'base_clean': clean_base.cpu().numpy().astype(np.int64),
+            'base_attacked': base,
+            'smoothed_clean': item.guess,
+            'smoothed_attacked': smoothed,
+            'certified': np.where(certificate.certified, item.guess, ABSTAIN_LABEL),
+        }
+        classes, ignore = len(self.run.run.classes), self.run.run.ignore_index
+        facts = {
+            'name': item.name,
+            'index': item.index,
+            'digest': item.digest,
+            'attack_set': self.attack_set,
+            'tau': self.tau,
+            'note': self.note,
+            'certified': int(certificate.certified.sum()),
+            'components': int(item.guess.size),
+            'attacks': self.rows,
+            'failures': self.failures,
+        }
+        self._draw(attacked, maps)
+        arrays: dict[str, Any] = {
+            f'map_{key}': found.astype(np.uint8) for key, found in maps.items()
+        }
+        for key, found in maps.items():
+            arrays[f'confusion_{key}'] = confusion_of(item.label, found, classes, ignore)
+        write_json(self.file.with_suffix('.json'), facts)
+        # The last one: what is there is complete.
+        with atomic_writer(self.file) as stream:
+            np.savez_compressed(stream, **arrays)
+
+    def seed(self, name: str) -> int:
+        """What is random in an attack depends on the run's seed, the input, set and name."""
+        text = f'{self.options.seed} {self.item.digest} {self.attack_set} {name}'
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), 'little')
+
+    def _worst(
+        self, model: str, attacks: Iterator[Attacked]
+    ) -> tuple[torch.Tensor, NDArray[np.int64]]:
+        """The attacked input of most harm, and its prediction; every attack gets a row."""
+        worst: tuple[int, torch.Tensor, NDArray[np.int64]] | None = None
+        for attack in attacks:
+            row: dict[str, Any] = {'model': model, 'attack': attack.name, **attack.facts}
+            if model == 'base':
+                labels = self.item.segment.base_alone.with_margin(attack.inputs)[0]
+                ignore = self.run.run.ignore_index
+                labels = self._at_content(labels[None].long(), attack, ignore)[0]
+                predicted = labels.cpu().numpy().astype(np.int64)
+            else:
+                counts = self._counts(attack, self.options.judged, self.options.seed)
+                predicted = counts.argmax(dim=0).cpu().numpy()
+                row |= self._judged(attack, counts)
+            harm = self._harm(predicted)
+            row |= {
+                'labelled': int(self.labelled.sum()),
+                'right': int((self.labelled & (predicted == self.truth)).sum()),
+                'harm': harm,
+            }
+            self.rows.append(row)
+            if worst is None or harm > worst[0]:
+                worst = harm, attack.inputs, predicted
+        assert worst is not None, 'every set has an attack'
+        return worst[1:]
+
+    def _harm(self, predicted: NDArray[np.int64]) -> int:
+        """How many components an attack has brought where its goal wants them."""
+        goal = self.goal()
+        where, labels = goal.where.cpu().numpy(), goal.labels.cpu().numpy()
+        reached = predicted != labels if goal.target is None else predicted == goal.target
+        return int((where & reached).sum())
+
+    def _counts(self, attack: Attacked, draws: int, seed: int) -> torch.Tensor:
+        """How often each class comes up at an attacked input, at the places of the clean one."""
+        sampling = replace(self.run.plan.sampling, seed=seed)
+        if self.smoothing is None:
+            # No draws: the label has them all.
+            labels = self.item.segment.with_margin(attack.inputs)[0].long()
+            counts = F.one_hot(labels, sampling.num_classes).movedim(-1, 0).int() * draws
+        else:
+            counts = class_counts(self.item.segment, attack.inputs, self.smoothing, sampling, draws)
+        return self._at_content(counts, attack, 0)
+
+    def _at_content(self, maps: torch.Tensor, attack: Attacked, missing: int) -> torch.Tensor:
+        """Maps (B, H, W) read where the attack took the content of each pixel."""
+        return maps
+
+    def _judged(self, attack: Attacked, counts: torch.Tensor) -> dict[str, int]:
+        """What an attack did to certified components: doubtful ones, and broken beyond doubt."""
+        options, certified, guess = self.options, self.certificate.certified, self.item.guess
+        doubtful = certified & (2 * hits_of(counts, guess) <= options.judged)
+        found = {'certified': int(certified.sum()), 'doubtful': int(doubtful.sum()), 'broken': 0}
+        if not doubtful.any():
+            return found
+        # Other draws than those that raised the doubt.
+        seed = options.seed + 1
+        hits = hits_of(self._counts(attack, options.sure, seed), guess)
+        level = options.level / (self.run.tests * int(certified.sum()))
+        p_values = minority_p_values(hits, options.sure)
+        broken = doubtful & (p_values < level)
+        found['broken'] = int(broken.sum())
+        if found['broken'] >= self.certificate.k:
+            self._fail(attack, broken, hits, p_values, {'draws': options.sure, 'seed': seed,
+                                                       'level': level})  # fmt: skip
+        return found
+
+    def _fail(
+        self,
+        attack: Attacked,
+        broken: NDArray[np.bool_],
+        hits: NDArray[np.int64],
+        p_values: NDArray[np.float64],
+        test: Mapping[str, Any],
+    ) -> None:
+        """Records a broken certificate, with the attacked input beside it."""
+        name = attack.name.replace(' ', '-')
+        file = self.file.with_name(f'failure-{self.file.stem}-{name}.npz')
+        clean = self.item.clean.cpu().numpy()
+        with atomic_writer(file) as stream:
+            np.savez_compressed(stream, attacked=attack.inputs.cpu().numpy(), clean=clean)
+        self.failures.append(
+            {
+                'input': self.item.name,
+                'index': self.item.index,
+                'attack_set': self.attack_set,
+                'attack': attack.name,
+                **attack.facts,
+                'tau': self.tau,
+                'wrong_certificates_allowed': self.certificate.k - 1,
+                'attacked_input': file.name,
+                **test,
+                'components': [
+                    {
+                        'at': place.tolist(),
+                        'class': int(self.item.guess[tuple(place)]),
+                        'hits': int(hits[tuple(place)]),
+                        'p_value': float(p_values[tuple(place)]),
+                    }
+                    for place in np.argwhere(broken)
+                ],
+            }
+        )
+
+    def _draw(self, attacked: torch.Tensor, maps: dict[str, NDArray[np.int64]]) -> None:
+        """Writes a picture of the worst attack on the smoothed model."""
+        info = self.run.run
+        picture = attack_picture(
+            _shown(self.item.clean), _shown(attacked), maps, self.run.palette, info.classes,
+            label=self.item.label, title=self.attack_set, up=info.metainfo.get('up_axis', 2),
+        )  # fmt: skip
+        with atomic_writer(self.file.with_suffix('.png')) as stream:
+            stream.write(cv2.imencode('.png', picture[..., ::-1])[1].tobytes())
+
+    def tensor(self, array: NDArray[Any]) -> torch.Tensor:
+        """An array on the device of the input."""
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.item.clean.device)
+
+
+class WithinRadius(OneInput):
+    """All l2 attacks on one input at one radius."""
+
+    options: L2Options
+
+    def __init__(
+        self, run: L2Attacks, item: Item, attack_set: str, file: Path, radius: float
+    ) -> None:
+        self.radius = radius
+        super().__init__(run, item, attack_set, file)
+
+    @property
+    def smoothing(self) -> Perturbation:
+        """The noise."""
+        return self.run.plan.perturbation
+
+    def certify(self) -> tuple[str, Certificate]:
+        """At the least threshold that covers the radius."""
+        plan, note = self.run.plan, ''
+        settings = replace(plan.test_settings, tau=least_tau(plan.perturbation, self.radius))
+        try:
+            replace(plan, settings=settings).require_feasible(self.item.guess.size)
+        except InfeasiblePlanError as error:
+            note = str(error)
+        return note, self.item.certified.record.certify(settings)
+
+    def goal(self, loss: str = 'masked_ce') -> Goal:
+        """What the options ask for."""
+        goal = super().goal(loss)
+        if self.options.target is not None:
+            return Goal.reach(goal.labels, goal.where, self.options.target)
+        if self.options.hide is not None:
+            return Goal.hide(goal.labels, goal.where, self.options.hide, loss)
+        return goal
+
+    def on_base(self) -> Iterator[Attacked]:
+        """One for each loss."""
+        scores = self.item.segment.base_alone.scores
+        for loss in self.options.losses:
+            yield self._search('base', loss, lambda _: scores, self.goal(loss))
+
+    def on_smoothed(self) -> Iterator[Attacked]:
+        """One for each loss, and two on what is certified: all of it, and the weakest part."""
+        for loss in self.options.losses:
+            yield self._search('smoothed', loss, self._scores, self.goal(loss))
+        certified, guess = self.certificate.certified, self.item.guess
+        if not certified.any():
+            return
+        hits = self.item.certified.votes.hits
+        few = np.quantile(hits[certified], self.options.weakest, method='inverted_cdf')
+        # Losses that go on behind the boundary: a class must lose its majority beyond doubt.
+        weakest = certified & (hits <= few)
+        for name, where, loss in (
+            ('certified', certified, 'balanced_ce'),
+            ('weakest', weakest, 'ce'),
+        ):
+            goal = Goal(self.tensor(guess), self.tensor(where), loss)
+            yield self._search('smoothed', name, self._scores, goal)
+
+    def _scores(self, generator: torch.Generator) -> SmoothedScores:
+        scores, draws = self.item.segment.scores, self.options.draws
+        return SmoothedScores(scores, self.smoothing, draws, generator)
+
+    def _search(
+        self, model: str, name: str, scores: Callable[[torch.Generator], Any], goal: Goal
+    ) -> Attacked:
+        generator = torch.Generator().manual_seed(self.seed(f'{model} {name}'))
+        clean, box = self.item.clean, (0.0, 1.0) if self.options.box else None
+        found = attack_input(
+            scores(generator), clean, goal, self.radius,
+            steps=self.options.search, box=box, generator=generator,
+        )  # fmt: skip
+        attacked = perturbed(clean, found.delta[0], self.radius)
+        norm = float((attacked.double() - clean.double()).norm())
+        return Attacked(name, attacked, {'norm': norm})
+
+
+class ByParameters(OneInput):
+    """All parameters that are tried on one input."""
+
+    options: ParameterOptions
+
+    @property
+    def smoothing(self) -> Perturbation | None:
+        """The noise, or the random transformation; None for an enumeration."""
+        return self.run.tried.smoothing
+
+    def certify(self) -> tuple[str, Certificate]:
+        """The certificate of the config."""
+        return '', self.item.certified.record.certify(self.item.certified.settings)
+
+    def on_base(self) -> Iterator[Attacked]:
+        """The whole set, and the worst of an interval by gradients."""
+        yield from self._tried(self.item.segment.base_alone.scores)
+
+    def on_smoothed(self) -> Iterator[Attacked]:
+        """The same of the smoothed model; where its draws have no gradient, that of the base."""
+        scores, smoothing = self.item.segment.scores, self.smoothing
+
+        def noisy(images: torch.Tensor) -> torch.Tensor:
+            # One draw for each copy: the search averages over them.
+            assert smoothing is not None
+            generators = [
+                torch.Generator(image.device).manual_seed(seed) for seed, image in enumerate(images)
+            ]
+            parameters = smoothing.draw(images[0].detach(), generators)
+            return scores(smoothing.apply_differentiably(images[0], parameters))
+
+        differentiable = isinstance(smoothing, AdditiveNoise)
+        yield from self._tried(noisy if differentiable else scores)
+
+    def _tried(self, scores: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[Attacked]:
+        tried = self.run.tried
+        searched = self._searched(tried, scores)
+        for kind, rows in (('', tried.values), ('gradient ', searched)):
+            for row in rows:
+                image = tried.transformation(self.item.clean[None], row)[0]
+                name = f'{kind}{", ".join(f"{value:g}" for value in row.tolist())}'
+                yield Attacked(name, image, {'parameter': row.tolist()}, row)
+
+    def _searched(
+        self, tried: ParameterSet, scores: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """What a gradient search finds in an interval, shape (at most SEARCHED, P)."""
+        nothing = tried.values[:0]
+        if tried.box is None or not self.options.steps or not self.labelled.any():
+            return nothing
+        generator = torch.Generator().manual_seed(self.seed('gradient'))
+        segment = self.item.segment.base_alone
+        label = self.tensor(self.truth)
+        try:
+            return gradient(
+                scores, lambda image: segment.with_margin(image)[0], self.item.clean,
+                tried.transformation, *tried.box, label, generator=generator,
+                steps=self.options.steps, restarts=1, draws=self.options.draws, judged=SEARCHED,
+                ignore_index=self.run.run.ignore_index,
+            ).parameters  # fmt: skip
+        except ValueError as error:
+            if 'no gradient reaches' not in str(error):
+                raise
+            return nothing
+
+    def _at_content(self, maps: torch.Tensor, attack: Attacked, missing: int) -> torch.Tensor:
+        """Where the transformation moves the content: at the nearest pixel."""
+        transformation = self.run.tried.transformation
+        if not isinstance(transformation, Geometric) or attack.parameter is None:
+            return maps
+        rows = attack.parameter.to(maps.device).expand(len(maps), -1)
+        return transformation.read_content(maps, rows, missing)
+
+
+def read_attacked(file: Path) -> AttackedInput:
+    """What was stored of one input and one set of attacks."""
+    facts = json.loads(file.with_suffix('.json').read_text())
+    with np.load(file, allow_pickle=False) as arrays:
+        prefix = 'confusion_'
+        confusions = {
+            key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)
+        }
+    return AttackedInput(facts, confusions)
+
+
+def _shown(inputs: torch.Tensor) -> NDArray[np.float64]:
+    """An image, RGB (H, W, 3) in [0, 1] units, or a cloud (N, k)."""
+    array = inputs.detach().double().cpu().numpy()
+    if array.ndim == 2:
+        return array
+    # mmsegmentation's pipelines deliver BGR.
+    return np.broadcast_to(array[::-1].transpose(1, 2, 0), (*array.shape[1:], 3))
+
+
+def _colours(count: int) -> list[list[int]]:
+    """A colour for each class where the data set has none."""
+    hues = np.linspace(0, 179, count, endpoint=False).astype(np.uint8)
+    hsv = np.stack([hues, np.full_like(hues, 180), np.full_like(hues, 220)], axis=1)
+    return cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0].tolist()
+
+
+def report(runner: Runner, options: Judging, images: int | None = None) -> bool:
+    """Attacks, prints tables, writes ``summary.json``, and says whether a certificate is broken."""
+    kind = ParameterAttacks if isinstance(options, ParameterOptions) else L2Attacks
+    attacks: Attacks = kind(runner, options, images)
+    by_set: dict[str, list[AttackedInput]] = {name: [] for name in attacks.sets}
+    log, started = runner.logger.info, time.monotonic()
+    log(f'{len(attacks.indices)} {attacks.plan.adapter.word}s; results go to {attacks.folder}')
+    for number, found in enumerate(attacks, 1):
+        for one in found:
+            by_set[one.facts['attack_set']].append(one)
+        # Those that were stored take no time, and the rest seems shorter than it is.
+        left = (time.monotonic() - started) / number * (len(attacks.indices) - number)
+        rates = [attack_rates(one.confusions) for one in found]
+        each = '; '.join(
+            f'{one.facts["attack_set"]}: smoothed {rate["smoothed_clean"]["accuracy"]:.3f}, '
+            f'attacked {rate["smoothed_attacked"]["accuracy"]:.3f}, certified '
+            f'{rate["certified"]["accuracy"]:.3f}'
+            for one, rate in zip(found, rates, strict=True)
+        )
+        log(f'{number}/{len(attacks.indices)} {found[0].facts["name"]}: accuracy at {each}; about '
+            f'{timedelta(seconds=round(left))} left')  # fmt: skip
+    failures = [f for found in by_set.values() for one in found for f in one.facts['failures']]
+    totals = {
+        name: {key: np.sum([one.confusions[key] for one in found], axis=0) for key in MODELS}
+        for name, found in by_set.items()
+    }
+    write_json(attacks.folder / 'summary.json', _summary(attacks, by_set, totals, failures))
+    log('\n' + _describe(attacks, by_set, totals))
+    for failure in failures:
+        log(_alarm(failure, attacks.folder))
+    return bool(failures)
+
+
+def _summary(
+    attacks: Attacks,
+    by_set: Mapping[str, Sequence[AttackedInput]],
+    totals: Mapping[str, Confusions],
+    failures: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    return {
+        'settings': attacks.settings,
+        'identity': attacks.smoothed.certifier.identity,
+        'attack_sets': [
+            {
+                'attack_set': name,
+                'tau': found[0].facts['tau'],
+                'rates': attack_rates(totals[name]),
+                'certified_share': sum(one.facts['certified'] for one in found)
+                / sum(one.facts['components'] for one in found),
+                'attacks': attack_totals([row for one in found for row in one.facts['attacks']]),
+            }
+            for name, found in by_set.items()
+        ],
+        'failures': list(failures),
+    }
+
+
+def _describe(
+    attacks: Attacks,
+    by_set: Mapping[str, Sequence[AttackedInput]],
+    totals: Mapping[str, Confusions],
+) -> str:
+    """The tables of a run, and what they mean."""
+    word, options, plan = attacks.plan.adapter.word, attacks.options, attacks.plan
+    exact = plan.settings is None
+    sure = (
+        '' if exact else f', with probability {1 - plan.test_settings.alpha:g} per {word} and set'
+    )
+    drawn = '' if exact else (
+        f'; the attacked prediction of the smoothed model is the majority of {options.judged} new '
+        'draws'
+    )  # fmt: skip
+    lines = [
+        f'attacks on {len(attacks.indices)} {word}s: of each {word} the one of most harm '
+        f'counts{drawn}; certified{sure}',
+        attack_table(totals),
+    ]
+    for name, found in by_set.items():
+        lines += [
+            f'{name}, by class:',
+            attacked_class_table(totals[name], attacks.run.classes),
+            'each attack by itself, and what it did to certified components (doubtful: no majority '
+            f'among {options.judged} draws; broken: less than half of the probability beyond doubt '
+            f'after {options.sure} more):',
+            single_attack_table([row for one in found for row in one.facts['attacks']]),
+        ]
+        if notes := {one.facts['note'] for one in found} - {''}:
+            lines += sorted(notes)
+    lines.append(f'certificates, pictures and figures: {attacks.folder}')
+    return '\n'.join(lines)
+
+
+def _alarm(failure: Mapping[str, Any], folder: Path) -> str:
+    """A broken certificate, in words."""
+    first, count = failure['components'][0], len(failure['components'])
+    return (
+        f'BROKEN CERTIFICATE: {failure["input"]} (number {failure["index"]} of the test data), '
+        f'attack {failure["attack"]!r} within {failure["attack_set"]!r}, which is certified: '
+        f'{count} certified components have lost their class, such as {first["at"]}, class '
+        f'{first["class"]}, with {first["hits"]} of {failure["draws"]} new draws '
+        f'(p = {first["p_value"]:.2g}, level {failure["level"]:.2g}, seed {failure["seed"]}). '
+        f'The attacked input is in {folder / failure["attacked_input"]}; all components are in '
+        f'{folder / "summary.json"}'
+    )
