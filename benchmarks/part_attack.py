@@ -19,7 +19,6 @@ from part_shapes import ALPHA, Model, load
 from study import WORK_DIRS, Results, evenly_spaced, machine, table, write_results
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from mmcert.certify import CertifySettings
@@ -97,31 +96,41 @@ def attacked(
     import numpy as np
     import torch
 
-    from mmcert.certify.binomial import p_value_table
+    from mmcert.attacks import Ball, Goal, SmoothedScores, Steps, attack_input, perturbed
+    from mmcert.attacks.judge import class_counts, hits_of, minority_p_values
+    from mmcert.sampling import SamplingSettings
 
     certificate = record.certify(settings)
     points = np.flatnonzero(certificate.certified)
     guess = torch.from_numpy(record.votes.guess.astype(np.int64))
     weakest = points[np.argsort(record.votes.hits[points], kind='stable')[:WEAKEST]]
-    # Inside the open ball, so that rounding cannot lead out of it.
-    radius = noise.radius(settings.tau) * (1 - 1e-6)
+    radius = noise.radius(settings.tau)
     generator = torch.Generator().manual_seed(1)
+    chosen = {'gradient, all points': points, 'gradient, weakest points': weakest}
+    where = {name: torch.zeros_like(guess, dtype=torch.bool) for name in chosen}
+    steps = Steps(args.steps, first=0.5, last=None, keep='last')
     deltas = {
-        'gradient, all points': ascend(segment, clean, guess, points, radius, noise, args),
-        'gradient, weakest points': ascend(segment, clean, guess, weakest, radius, noise, args),
-        'random direction': onto(torch.randn(clean.shape, generator=generator), radius),
-    }
+        name: attack_input(
+            SmoothedScores(segment.scores, noise, args.draws, generator, True, 'losses'),
+            clean, Goal(guess, where[name].index_fill(0, torch.from_numpy(those), True), 'ce'),
+            radius, steps=steps,
+        ).delta[0]
+        for name, those in chosen.items()
+    }  # fmt: skip
+    deltas['random direction'] = Ball(radius).random(clean[None], generator)[0]
+    sampling = SamplingSettings(1, None, segment.base.num_classes, seed=12345, batch_size=16)
     rows = []
     for name, delta in deltas.items():
-        # One guess for all: the new draws count how often the certified class comes up.
-        hits = count(segment, clean + delta, guess, noise, args.new_draws)[points]
-        fewer = p_value_table(args.new_draws, 0.5, 'holdout')[args.new_draws - hits]
+        moved = perturbed(clean, delta, radius)
+        counts = class_counts(segment, moved, noise, sampling, args.new_draws)
+        hits = hits_of(counts, record.votes.guess)[points]
+        fewer = minority_p_values(hits, args.new_draws)
         tested = max(len(points), 1) * 3 * args.shapes
         rows.append(
             {
                 'shape': record.meta['name'],
                 'attack': name,
-                'norm': float(delta.norm()),
+                'norm': float((moved.double() - clean.double()).norm()),
                 'certified': len(points),
                 'points': len(guess),
                 'changed': int((hits <= args.new_draws / 2).sum()),
@@ -130,64 +139,6 @@ def attacked(
             }
         )
     return rows
-
-
-def ascend(
-    segment: PointSegmentor,
-    clean: torch.Tensor,
-    guess: torch.Tensor,
-    points: np.ndarray,
-    radius: float,
-    noise: CoordinateNoise,
-    args: argparse.Namespace,
-) -> torch.Tensor:
-    """Gradient ascent on the mean loss of some points under noise, in the l2 ball."""
-    import torch
-
-    delta = torch.zeros_like(clean)
-    if not len(points):
-        return delta
-    target = torch.from_numpy(points)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(args.steps):
-        delta.requires_grad_(True)
-        draws = torch.randn((args.draws, *clean.shape), generator=generator) * noise.sigma
-        scores = segment._scores(list(clean + delta + draws)).log_softmax(dim=1)
-        wanted = guess[target].expand(args.draws, -1)
-        loss = -scores[:, :, target].gather(1, wanted[:, None])[:, 0].mean()
-        (gradient,) = torch.autograd.grad(loss, delta)
-        delta = onto(delta.detach() + onto(gradient, radius / 2), radius)
-    return delta
-
-
-def onto(delta: torch.Tensor, radius: float) -> torch.Tensor:
-    """A perturbation of this l2 norm: the loss only grows on the way out."""
-    return delta * (radius / delta.norm().clamp(min=1e-12))
-
-
-def count(
-    segment: PointSegmentor,
-    cloud: torch.Tensor,
-    guess: torch.Tensor,
-    noise: CoordinateNoise,
-    n: int,
-) -> np.ndarray:
-    """Hits of given classes among new draws."""
-    import torch
-
-    from mmcert.sampling import SamplingSettings, collect_votes
-
-    hits = torch.zeros(len(guess), dtype=torch.int64)
-
-    def compared(inputs: list[torch.Tensor]) -> torch.Tensor:
-        agree = (segment(inputs) == guess).long()
-        hits.add_(agree.sum(dim=0))
-        return agree
-
-    with torch.no_grad():
-        settings = SamplingSettings(n0=0, n=n, num_classes=2, batch_size=16, seed=12345)
-        collect_votes(compared, cloud, noise, settings)
-    return hits.numpy()
 
 
 def render(results: Results) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,17 +30,15 @@ from study import (  # noqa: E402
 )
 
 from mmcert.attacks import exhaustive  # noqa: E402
+from mmcert.attacks.sets import parameter_set  # noqa: E402
 from mmcert.certify.binomial import p_value_table  # noqa: E402
 from mmcert.engine import SmoothingConfig  # noqa: E402
 from mmcert.models.image_adapter import ImageAdapter  # noqa: E402
 from mmcert.models.precision import PrecisionSettings  # noqa: E402
 from mmcert.perturbations import (  # noqa: E402
-    CyclicTranslation,
-    GaussianBlur,
     GaussianNoise,
     Perturbation,
     SurrogateTransform,
-    TransformationCells,
     build_distribution,
 )
 from mmcert.report.pictures import paint  # noqa: E402
@@ -49,9 +46,6 @@ from mmcert.sampling import input_digest  # noqa: E402
 from mmcert.transformations import (  # noqa: E402
     IGNORE_INDEX,
     Geometric,
-    Parameter,
-    Transformation,
-    build,
 )
 from mmcert.visualization.surrogates import panel  # noqa: E402
 from mmcert.votes import VotesRecord, read_folder  # noqa: E402
@@ -419,44 +413,10 @@ class Model:
         if cfg.get('smoothing'):
             self.plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
             self.perturbation = self.plan.perturbation
-            in_cells = isinstance(self.perturbation, TransformationCells)
             # With cells, the smoothed model is the one under noise; they are the certificate's.
-            self.smoothing = self.perturbation.noise if in_cells else self.perturbation
-            self._set_attack()
-
-    def _set_attack(self) -> None:
-        """The attack set as a finite one: intervals by a grid."""
-        perturbation, tau = self.perturbation, self.plan.settings.tau
-        self.transformation: Transformation
-        if isinstance(perturbation, SurrogateTransform):
-            assert perturbation.surrogate is not None and perturbation.attack is not None
-            self.transformation = perturbation.surrogate.transformation
-            values = perturbation.attack.values
-            if perturbation.attack.mode != 'finite':
-                values = self.transformation.grid(values[0], values[1], RANGE_POINTS)
-        elif isinstance(perturbation, TransformationCells):
-            self.transformation = perturbation.transformation
-            if perturbation.values is not None:
-                values = self.transformation.finite(perturbation.values)
-            else:
-                values = self.transformation.grid(perturbation.low, perturbation.high, RANGE_POINTS)
-        elif isinstance(perturbation, GaussianBlur):
-            self.transformation = build('gaussian_blur')
-            values = self.transformation.grid(0, perturbation.radius(tau), RANGE_POINTS)
-        elif isinstance(perturbation, CyclicTranslation):
-            self.transformation = build({'type': 'translation', 'padding': 'cyclic'})
-            far = int(perturbation.radius(tau))
-            near = int(perturbation.radius(tau) / math.sqrt(2))
-            values = torch.tensor(
-                [[x * far, y * far] for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))]
-                + [[x * near, y * near] for x, y in product((-1, 1), repeat=2)]
-            ).double()
-        else:
-            self.transformation = ContrastOfBrightness()
-            most = perturbation.radius(tau)
-            ends = [math.log(end) for end in perturbation.contrast_range]
-            values = torch.tensor([[k, b] for k in ends for b in (-most, 0.0, most)]).double()
-        self.attack_values = values
+            found = parameter_set(self.perturbation, self.plan.settings.tau, RANGE_POINTS)
+            self.transformation, self.attack_values = found.transformation, found.values
+            self.smoothing = found.smoothing
 
     def items(self) -> Iterator[Item]:
         """The chosen test images."""
@@ -504,20 +464,6 @@ class Model:
             (perturbation or self.perturbation).input_threshold(item.image)
         )
         return record.certify(settings).certified
-
-
-class ContrastOfBrightness(Transformation):
-    """e^k (x + b), as ``mmcert.BrightnessContrast`` attacks; parameters (k, b)."""
-
-    name = 'contrast_of_brightness'
-    parameters = (Parameter('k', 'log', -4, 4, 0), Parameter('b', 'image', -1, 1, 0))
-    definition = 'e^k (x + b), not clipped'
-    severities = ()
-
-    def transform(self, images: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-        """See the class."""
-        k, b = parameters.to(images.dtype)[:, :, None, None, None].unbind(1)
-        return torch.exp(k) * (images + b)
 
 
 class AttackedModel:

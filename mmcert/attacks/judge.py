@@ -11,7 +11,7 @@ from mmcert.certify.checks import check_draws
 from mmcert.perturbations import Perturbation
 from mmcert.perturbations.base import LARGEST_TAU
 from mmcert.sampling import SamplingSettings
-from mmcert.sampling.draws import ESTIMATION
+from mmcert.sampling.draws import SELECTION
 from mmcert.sampling.outputs import label_maps
 from mmcert.sampling.passes import Passes, Segment
 
@@ -33,7 +33,9 @@ def class_counts(
     settings = replace(settings, n=check_draws(draws), groups=())
     passes = Passes(segment, inputs, perturbation, settings, None)
     counts: torch.Tensor | None = None
-    for output in passes.outputs(ESTIMATION, range(draws)):
+    # As draws that choose a class: their labels are those of the smoothed model, and where content
+    # moves under the perturbation no more is asked of them.
+    for output in passes.outputs(SELECTION, range(draws)):
         labels = label_maps(output, settings.num_classes)
         if counts is None:
             counts = labels.new_zeros((settings.num_classes, *labels.shape[1:]), dtype=torch.int32)

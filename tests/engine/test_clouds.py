@@ -21,6 +21,7 @@ from mmdet3d.models.segmentors import EncoderDecoder3D
 from mmdet3d.registry import DATASETS, MODELS
 from mmdet3d.structures import Det3DDataSample
 
+from mmcert.attacks import Goal, SmoothedScores, Steps, attack_input
 from mmcert.certifier import UnrepeatableModelError
 from mmcert.engine import SmoothingConfig
 from mmcert.metrics.confusion import total
@@ -395,3 +396,36 @@ def test_every_transformation_certifies_from_a_config(tmp_path, perturbation):
     error = 0.02 if perturbation['type'] == 'mmcert.Rotation3D' else 1e-6
     assert metrics['certified/radius'] == pytest.approx(0.3 * ndtri(0.6), rel=error)
     assert metrics['certified/certified_share'] > 0
+
+
+def test_a_smoothed_point_is_pushed_across_its_plane_by_the_least_norm(cloud):
+    # A point's boundary is x = 0, whatever the noise: crossing it takes |x|.
+    segment = segmentor(cloud)
+    clean, noise = cloud[:, :3], CoordinateNoise(0.5)
+    labels = (cloud[:, 0] > 0).long()
+    nearest = clean[:, 0].abs().argsort()[5:6]
+    where = torch.zeros(len(cloud), dtype=torch.bool).index_fill(0, nearest, True)
+    least = clean[nearest, 0].norm().item()
+    scores = SmoothedScores(segment.scores, noise, 8, torch.Generator().manual_seed(0))
+    for share, crossed in ((1.02, True), (0.98, False)):
+        found = attack_input(
+            scores, clean, Goal(labels, where, 'ce'), share * least, steps=Steps(60, last=0.01)
+        )
+        moved = clean + found.delta[0]
+        assert bool(((moved[:, 0] > 0) != (labels > 0))[nearest].all()) == crossed
+        assert found.delta[0][~where].abs().max().item() == 0
+
+
+def test_the_attack_tool_takes_clouds(tmp_path):
+    cfg = config(tmp_path)
+    cfg.dump(tmp_path / 'config.py')
+    printed = run_tool(
+        'tools/attack.py', tmp_path / 'config.py', cfg.load_from, '--radius', 0.1, '--steps', 5,
+        '--draws', 2, '--judged', 40, '--sure', 100, '--losses', 'masked_ce',
+    )  # fmt: skip
+    assert '2/2' in printed
+    (folder,) = (tmp_path / 'work/certified').glob('attacks-*')
+    (found,) = json.loads((folder / 'summary.json').read_text())['attack_sets']
+    accuracy = {name: rate['accuracy'] for name, rate in found['rates'].items()}
+    assert accuracy['certified'] < accuracy['base_attacked'] < accuracy['base_clean'] == 1
+    assert len(list(folder.glob('*.png'))) == 2

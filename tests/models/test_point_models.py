@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmcert.attacks import Goal, SmoothedScores, Steps, attack_input
 from mmcert.compat import enable_mmcv_lite
+from mmcert.perturbations import CoordinateNoise
 from mmcert.pointops import install_cpu_point_ops, needs_cuda
 
 enable_mmcv_lite()
@@ -17,6 +19,8 @@ from mmdet3d.structures import Det3DDataSample, PointData  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 from mmengine.utils import import_modules_from_strings  # noqa: E402
+
+from mmcert.models.point_segmentor import PointSegmentor  # noqa: E402
 
 BASES = Path(mmdet3d.__file__).parent / '.mim/configs/_base_/models'
 POINTNET = ['pointnet2_ssg', 'pointnet2_msg']
@@ -82,6 +86,23 @@ def test_a_clouds_logits_do_not_depend_on_its_batch(name):
         together = model.encode_decode(points, [{}] * 3)
         alone = torch.cat([model.encode_decode(p[None], [{}]) for p in points])
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-4)
+
+
+def test_the_noise_of_pointnet_is_attacked():
+    model, cfg = build('pointnet2_ssg')
+    cloud = clouds(cfg, 1, 1100)[0]
+    sample = Det3DDataSample(metainfo={'lidar_path': 'a.bin'})
+    segment = PointSegmentor(model.eval().requires_grad_(False), cloud, sample)
+    clean, noise = cloud[:, :3], CoordinateNoise(0.1)
+    with torch.no_grad():
+        labels = segment([clean])[0]
+    assert torch.equal(segment.scores(clean[None]).argmax(dim=1)[0], labels)
+    goal = Goal(labels, torch.ones_like(labels) > 0, 'ce')
+    scores = SmoothedScores(segment.scores, noise, 2, torch.Generator().manual_seed(0))
+    found = attack_input(scores, clean, goal, 0.5, steps=Steps(3))
+    with torch.no_grad():
+        before = goal.evaluate(scores(clean[None]), 0.0)[1]
+    assert found.score.item() > before.item()
 
 
 def test_names_bound_before_the_installation_are_covered_and_it_can_be_repeated():
