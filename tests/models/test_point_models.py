@@ -90,6 +90,7 @@ def test_a_clouds_logits_do_not_depend_on_its_batch(name):
 
 def test_the_noise_of_pointnet_is_attacked():
     model, cfg = build('pointnet2_ssg')
+    model.test_cfg.mode = 'whole'
     cloud = clouds(cfg, 1, 1100)[0]
     sample = Det3DDataSample(metainfo={'lidar_path': 'a.bin'})
     segment = PointSegmentor(model.eval().requires_grad_(False), cloud, sample)
