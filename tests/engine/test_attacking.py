@@ -1,12 +1,13 @@
 """The attack tool: tables, stored results, and the alarm for certificates that are wrong."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from mmcert.engine.attacking import L2Options, ParameterOptions, read_attacked
+from mmcert.engine.attacking import ByParameters, L2Options, ParameterOptions, read_attacked
 from mmcert.perturbations import GaussianNoise
 from tests.openmmlab import MODELS, BrightnessSegmentor, run_tool
 
@@ -187,3 +188,33 @@ def test_parameters_of_an_enumeration_are_verified(attack):
     assert found['tau'] is None
     assert all(row['broken'] in (0, None) for row in found['attacks'])
     assert found['rates']['certified']['accuracy'] <= found['rates']['base_attacked']['accuracy']
+
+
+def test_a_wrong_certificate_of_an_enumeration_is_reported(attack, monkeypatch):
+    certify = ByParameters.certify
+
+    def credulous(self):
+        note, found = certify(self)
+        return note, replace(found, certified=np.ones_like(found.certified))
+
+    monkeypatch.setattr(ByParameters, 'certify', credulous)
+    rotation = dict(type='rotation', padding='reflection')
+    exact = dict(type='mmcert.Enumeration', transformation=rotation, values=[-4, 4])
+    printed, (folder,) = attack(*PARAMETERS, images=1, expect=1, perturbation=exact)
+    assert 'BROKEN CERTIFICATE' in printed
+    failure = summary_of(folder)['failures'][0]
+    assert failure['parameter'] in ([-4.0], [4.0])
+    assert all(component['hits'] == 0 for component in failure['components'])
+
+
+def test_parameters_of_a_direct_certificate_are_attacked(attack):
+    law = dict(type='Exponential', mean=4.0)
+    _, (folder,) = attack(
+        *PARAMETERS, images=1, n=60, n0=4, tau=0.6, alpha=0.01, procedure='holm',
+        selection='holdout', perturbation=dict(type='mmcert.GaussianBlur', law=law),
+    )  # fmt: skip
+    rows = read_attacked(folder / '00000-parameters.npz').facts['attacks']
+    tried = [row['parameter'][0] for row in rows if row['model'] == 'smoothed']
+    assert tried[:3] == pytest.approx([0, 2 * np.log(1.25), 4 * np.log(1.25)])
+    assert all(row.get('broken', 0) == 0 for row in rows)
+    assert sum(row.get('certified', 0) for row in rows) > 0

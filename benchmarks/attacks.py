@@ -1,0 +1,116 @@
+"""l2 attacks on CamVid at half its size, beside the certificates of the same images.
+
+Runs ``tools/attack.py`` on the model with noise on pooled images (``benchmarks/cells.py`` trains
+it), with plain cross entropy beside the losses of SEA. The ensemble of an image is the attack of
+most harm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from study import (
+    IMAGES,
+    ROOT,
+    WORK_DIRS,
+    Results,
+    machine,
+    on_machine,
+    percent,
+    run_tool,
+    table,
+    write_results,
+)
+
+CONFIG = 'noise-pooled8-s0.1_fast-scnn_camvid-180x240'
+LOSSES = ('ce', 'masked_ce', 'balanced_ce', 'js', 'spherical')
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--work-dirs', type=Path, default=WORK_DIRS)
+    parser.add_argument('--checkpoint', type=Path, help='by default that of the work folder')
+    parser.add_argument('--images', type=int, default=50)
+    parser.add_argument('--radius', type=float, nargs='+', default=[0.25, 0.5])
+    parser.add_argument('--steps', type=int, default=40)
+    parser.add_argument('--gather', action='store_true', help='run nothing, gather the results')
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Attacks and gathers what happened."""
+    args = parse_args()
+    work = args.work_dirs / CONFIG
+    if not args.gather:
+        run_tool(
+            'attack', ROOT / 'configs' / 'semantic' / f'{CONFIG}.py',
+            args.checkpoint or work / 'iter_1200.pth', '--work-dir', work, '--images', args.images,
+            '--radius', *args.radius, '--steps', args.steps, '--losses', *LOSSES,
+        )  # fmt: skip
+    summaries = (work / 'certified').glob('attacks-*/summary.json')
+    newest = max(summaries, key=lambda path: path.stat().st_mtime)
+    summary = json.loads(newest.read_text())
+    import cv2
+
+    picture = cv2.imread(str(newest.parent / f'00001-l2-{args.radius[-1]:g}.png'))
+    cv2.imwrite(str(IMAGES / 'attack.jpg'), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    failures = len(summary['failures'])
+    write_results('attacks', {'machine': machine(), **summary}, f'{failures} broken')
+    return int(failures > 0)
+
+
+def side_by_side(results: Results) -> list[str]:
+    """Clean, attacked and certified figures."""
+    rows = [
+        (
+            'l2 radius', 'rate', 'base: clean', 'attacked', 'smoothed: clean', 'attacked',
+            'certified', 'abstain',
+        )
+    ]  # fmt: skip
+    order = ('base_clean', 'base_attacked', 'smoothed_clean', 'smoothed_attacked', 'certified')
+    for found in results['attack_sets']:
+        rates, radius = found['rates'], found['attack_set'].removeprefix('l2 ')
+        abstain = percent(rates['certified']['abstain'], 1)
+        for rate, last in (('accuracy', abstain), ('mIoU', '')):
+            values = (f'{rates[name][rate]:.3f}' for name in order)
+            rows.append((radius, rate, *values, last))
+    settings = results['settings']
+    alpha = settings['certified']['alpha']
+    return [
+        *table(rows),
+        '',
+        f'{settings["images"]} CamVid test images of 180 x 240, noise on means of 8 x 8 pixels '
+        f'(sigma = 0.1); {settings["steps"]} steps, {settings["draws"]} draws of each gradient, '
+        f'{settings["judged"]} new draws at each attacked image; certificates with alpha = '
+        f'{alpha:g} per image and radius. Certificates broken: {len(results["failures"])}. '
+        f'Computed on {on_machine(results)}.',
+    ]
+
+
+def losses(results: Results) -> list[str]:
+    """Each loss by itself, at the largest radius, beside their ensemble."""
+    found = results['attack_sets'][-1]
+    by_name: dict[str, dict[str, Any]] = {'base': {}, 'smoothed': {}}
+    for row in found['attacks']:
+        by_name[row['model']][row['attack']] = row
+    rows = [('attack', 'base accuracy', 'smoothed accuracy', 'certified pixels faced', 'broken')]
+    for name, row in by_name['smoothed'].items():
+        base = by_name['base'].get(name)
+        accuracy = '-' if base is None else f'{base["accuracy"]:.3f}'
+        counts = (f'{row[key]:,}' for key in ('certified', 'broken'))
+        rows.append((f'`{name}`', accuracy, f'{row["accuracy"]:.3f}', *counts))
+    rates = found['rates']
+    ensemble = (f'{rates[f"{name}_attacked"]["accuracy"]:.3f}' for name in ('base', 'smoothed'))
+    rows.append(('the worst of them, by image', *ensemble, '', ''))
+    return [*table(rows), '', f'At {found["attack_set"]}. `ce` is plain PGD.']
+
+
+TABLES = {'attacks': side_by_side, 'attacks:losses': losses}
+
+if __name__ == '__main__':
+    sys.exit(main())
