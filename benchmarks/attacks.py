@@ -66,6 +66,8 @@ def main() -> int:
 
 def side_by_side(results: Results) -> list[str]:
     """Clean, attacked and certified figures."""
+    if not results:
+        return []
     rows = [
         (
             'l2 radius', 'rate', 'base: clean', 'attacked', 'smoothed: clean', 'attacked',
@@ -94,6 +96,8 @@ def side_by_side(results: Results) -> list[str]:
 
 def losses(results: Results) -> list[str]:
     """Each loss by itself, at the largest radius, beside their ensemble."""
+    if not results:
+        return []
     found = results['attack_sets'][-1]
     by_name: dict[str, dict[str, Any]] = {'base': {}, 'smoothed': {}}
     for row in found['attacks']:

@@ -218,3 +218,21 @@ def test_parameters_of_a_direct_certificate_are_attacked(attack):
     assert tried[:3] == pytest.approx([0, 2 * np.log(1.25), 4 * np.log(1.25)])
     assert all(row.get('broken', 0) == 0 for row in rows)
     assert sum(row.get('certified', 0) for row in rows) > 0
+
+
+def test_the_votes_of_a_test_run_are_used(attack, make_config, tmp_path):
+    cfg = make_config(images=2, model=MODEL, smoothing={'n': 60})
+    cfg.pop('data_preprocessor')
+    cfg.dump(tmp_path / 'tested.py')
+    run_tool(
+        'tools/test.py', tmp_path / 'tested.py', cfg.load_from, '--work-dir', tmp_path / 'work'
+    )
+    votes = {
+        path: path.stat().st_mtime_ns for path in tmp_path.glob('work/certified/votes-*/*.npz')
+    }
+    assert len(votes) == 2
+    attack('--radius', 0.05, *FAST)
+    again = {
+        path: path.stat().st_mtime_ns for path in tmp_path.glob('work/certified/votes-*/*.npz')
+    }
+    assert again == votes
