@@ -132,6 +132,8 @@ class Steps:
             raise ValueError(f'the last of the radii must be the real one, got {self.radii}')
         if self.keep not in ('best', 'last'):
             raise ValueError(f"keep must be 'best' or 'last', got {self.keep!r}")
+        if self.keep == 'last' and self.restarts > 1:
+            raise ValueError("keep='last' goes with one start")
 
     @property
     def phases(self) -> list[tuple[int, float]]:
@@ -166,11 +168,16 @@ class Ascent:
 class _Best:
     """The perturbation of largest score of each input, so far."""
 
-    def __init__(self, like: torch.Tensor) -> None:
+    def __init__(self, like: torch.Tensor, wanted: bool) -> None:
+        self.wanted = wanted
         self.delta = torch.zeros_like(like)
         self.loss = self.score = like.new_full((len(like),), -math.inf)
 
-    def offer(self, delta: torch.Tensor, loss: torch.Tensor, score: torch.Tensor) -> None:
+    def offer(
+        self, delta: torch.Tensor, loss: torch.Tensor, score: torch.Tensor, fits: bool = True
+    ) -> None:
+        if not (self.wanted and fits):
+            return
         loss, score = loss.detach().to(self.loss), score.detach().to(self.score)
         better = (score > self.score) | ((score == self.score) & (loss > self.loss))
         better &= loss.isfinite()
@@ -212,7 +219,7 @@ def ascend(
     """
     if steps.restarts > 1 and generator is None:
         raise ValueError('random starts need a generator')
-    best, history = _Best(like), list[torch.Tensor]()
+    best, history = _Best(like, steps.keep == 'best'), list[torch.Tensor]()
     for restart in range(steps.restarts):
         delta = torch.zeros_like(like)
         if restart:
@@ -220,7 +227,7 @@ def ascend(
             delta = ball.random(like, generator)
         done, at_input = 0, restart == 0
         for count, factor in steps.phases:
-            delta, here = ball.project(delta, factor), _Best(like)
+            delta, here = ball.project(delta, factor), _Best(like, factor != 1)
             for step in range(count):
                 delta = delta.detach().requires_grad_()
                 with torch.enable_grad():
@@ -228,8 +235,7 @@ def ascend(
                     (slope,) = torch.autograd.grad(loss.sum(), delta)
                 here.offer(delta, loss, score)
                 # A start at the input itself lies in every ball.
-                if factor <= 1 or at_input:
-                    best.offer(delta, loss, score)
+                best.offer(delta, loss, score, fits=factor <= 1 or at_input)
                 history.append(best.score)
                 delta = _moved(delta.detach(), slope, steps.length(step, count), ball, factor)
                 done, at_input = done + 1, False

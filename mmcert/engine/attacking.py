@@ -807,7 +807,7 @@ def report(runner: Runner, options: Judging, images: int | None = None) -> bool:
     attacks: Attacks = kind(runner, options, images)
     by_set: dict[str, list[AttackedInput]] = {name: [] for name in attacks.sets}
     log, started = runner.logger.info, time.monotonic()
-    log(f'{len(attacks.indices)} {attacks.plan.adapter.word}s; results go to {attacks.folder}')
+    log(f'{_counted(attacks)}; results go to {attacks.folder}')
     for number, found in enumerate(attacks, 1):
         for one in found:
             by_set[one.facts['attack_set']].append(one)
@@ -874,7 +874,7 @@ def _describe(
         'draws'
     )  # fmt: skip
     lines = [
-        f'attacks on {len(attacks.indices)} {word}s: of each {word} the one of most harm '
+        f'attacks on {_counted(attacks)}: of each {word} the one of most harm '
         f'counts{drawn}; certified{sure}',
         attack_table(totals),
     ]
@@ -891,6 +891,12 @@ def _describe(
             lines += sorted(notes)
     lines.append(f'certificates, pictures and figures: {attacks.folder}')
     return '\n'.join(lines)
+
+
+def _counted(attacks: Attacks) -> str:
+    """How many inputs there are, with their word."""
+    count = len(attacks.indices)
+    return f'{count} {attacks.plan.adapter.word}{"s" * (count != 1)}'
 
 
 def _alarm(failure: Mapping[str, Any], folder: Path) -> str:

@@ -64,7 +64,7 @@ def attack_table(by_set: Mapping[str, Confusions]) -> str:
 
 
 def attacked_class_table(confusions: Confusions, classes: Sequence[str]) -> str:
-    """The IoU of each class, and how much of it is abstained from."""
+    """The IoU of each class that occurs, and how much of it is abstained from."""
     by_model = {name: iou(*intersection_and_union(confusions[name])) for name in MODELS}
     certified = confusions['certified']
     rows = [
@@ -74,6 +74,7 @@ def attacked_class_table(confusions: Confusions, classes: Sequence[str]) -> str:
             ratio(certified[index, -1], certified[index].sum()),
         ]
         for index, name in enumerate(classes)
+        if any(found[index].any() or found[:, index].any() for found in confusions.values())
     ]
     return text_table(['IoU of', *MODELS.values(), 'abstain'], rows)
 

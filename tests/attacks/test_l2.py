@@ -286,6 +286,7 @@ def test_gradients_go_straight_through_the_rounding(perturbation, inputs):
         (lambda: Steps(first=-1.0), 'must have a length'),
         (lambda: Steps(radii=((1.0, 2.0),)), 'the last of the radii'),
         (lambda: Steps(keep='worst'), "keep must be 'best'"),
+        (lambda: Steps(keep='last', restarts=2), 'goes with one start'),
         (lambda: Goal(ALL.long(), ALL, 'hinge'), 'unknown loss'),
         (lambda: Goal(ALL.long(), ALL[:2]), 'differ'),
         (lambda: SmoothedScores(by_pixel, GaussianNoise(0.1), 0, seeded()), 'draws must be'),
