@@ -35,7 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     norm = parser.add_argument_group('l2 attacks')
     norm.add_argument('--radius', type=float, nargs='+', help='largest l2 norms')
-    norm.add_argument('--losses', nargs='+', metavar='NAME', help='by default those of SEA')
+    norm.add_argument('--losses', nargs='+', metavar='NAME', help='by default ce and those of SEA')
     norm.add_argument('--schedule', choices=['sea', 'fixed'], default='sea')
     norm.add_argument('--steps', type=int, default=40)
     norm.add_argument('--restarts', type=int, default=1)

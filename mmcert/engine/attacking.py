@@ -130,7 +130,7 @@ class L2Options(Judging):
     Attributes:
         radii (tuple[float, ...]): Largest l2 norms of the attacks.
         losses (tuple[str, ...]): Names in ``mmcert.attacks.LOSSES``; each is an attack of its own
-            on the base model and on the smoothed one.
+            on the base model and on the smoothed one. By default plain PGD and those of SEA.
         steps (int): Steps from each start.
         restarts (int): Starts of each attack.
         schedule (str): A name in ``SCHEDULES``.
@@ -146,7 +146,7 @@ class L2Options(Judging):
     """
 
     radii: tuple[float, ...]
-    losses: tuple[str, ...] = SEA_LOSSES
+    losses: tuple[str, ...] = ('ce', *SEA_LOSSES)
     steps: int = 40
     restarts: int = 1
     schedule: str = 'sea'
