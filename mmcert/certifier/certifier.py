@@ -228,12 +228,10 @@ class Certifier:
         return record_of, clean
 
     def _require_repeatable(self, model: Segmentor, inputs: torch.Tensor) -> None:
-        """Refuses draws that depend on their batch, and a function whose two passes differ."""
+        """Refuses draws and labels that depend on their batch or on the pass."""
         in_batches = not self._batch_sizes[inputs.shape].one_by_one
         if in_batches:
             require_separate_draws(self.plan.perturbation, inputs)
-        if not isinstance(model, PlainSegmentor):
-            return
         try:
             model.require_repeatable(inputs, in_batches=in_batches)
         except (RuntimeError, MemoryError) as error:

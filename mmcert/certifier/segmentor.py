@@ -31,6 +31,9 @@ class Segmentor(Protocol):
     def with_margin(self, inputs: torch.Tensor, /) -> Labelled:
         """Labels of one input, and how clear each of them is, uint8, in the same shape."""
 
+    def require_repeatable(self, inputs: torch.Tensor, /, *, in_batches: bool) -> None:
+        """Raises ``UnrepeatableModelError`` if labels are seen to depend on more than the input."""
+
     def to_dict(self) -> dict[str, Any]:
         """What certificates say of the arithmetic, once an input was labelled, as JSON values."""
 

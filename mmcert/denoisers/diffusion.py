@@ -186,7 +186,10 @@ class DiffusionDenoiser(Denoiser):
 
     def spec(self) -> dict[str, Any]:
         """What makes the function beside the weights, as JSON values."""
-        config = getattr(self.network, 'config', {})
+        config = getattr(self.network, 'config', None)
+        if config is None:
+            # Its modules with their options, in words.
+            config = {'modules': str(self.network)}
         return {
             'network': type(self.network).__name__,
             # Where it came from and which version wrote it do not matter.

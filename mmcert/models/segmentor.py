@@ -10,7 +10,12 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 
-from mmcert.certifier.segmentor import Labelled, UnrepeatableModelError, count_differing
+from mmcert.certifier.segmentor import (
+    Labelled,
+    UnrepeatableModelError,
+    clear_labels,
+    count_differing,
+)
 from mmcert.models.precision import PrecisionSettings
 from mmcert.models.randomness import RandomNumbers
 from mmcert.sampling import LogitMaps
@@ -39,7 +44,7 @@ class RepeatableSegmentor(ABC):
     """A model of OpenMMLab that gives an input the same labels in every batch, run and process.
 
     Random numbers that the model draws are seeded by the input (see ``RandomNumbers``). Before the
-    first input is sampled, two passes over it must agree.
+    first input is sampled, two passes over it must agree, also beside another one in a batch.
 
     Args:
         base (BaseModel): A trained segmentor.
@@ -84,6 +89,41 @@ class RepeatableSegmentor(ABC):
         if self.differing is None:
             self._compare(found, self._with_margin(inputs))
         return found
+
+    def require_repeatable(self, inputs: torch.Tensor, *, in_batches: bool) -> None:
+        """Refuses a model for which it matters what else is in the batch of an input.
+
+        With ``in_batches`` the input lies beside half of itself in one pass and beside itself in
+        another, so that batch statistics show: those of a denoiser, or of a module that ignores
+        ``eval``. A check, not a proof. That two passes agree was checked with the first labels.
+
+        Raises:
+            UnrepeatableModelError: If they differ.
+        """
+        if not in_batches:
+            return
+        beside, same = self._first_of([inputs, inputs / 2]), self._first_of([inputs, inputs])
+        differing = count_differing(beside, same)
+        if not differing:
+            return
+        again = self._first_of([inputs, inputs])
+        if count_differing(same, again):
+            # Not even the same batch gives the same: that is for the check of two passes.
+            self._compare(same, again)
+            return
+        raise UnrepeatableModelError(
+            f'the labels of an input depend on what else is in its batch: they differ at '
+            f'{differing} of {same[0].numel()} components, but what is smoothed must be a function '
+            'of one input. Keep the inputs of a batch apart in the model and its denoiser (as by '
+            'fixed statistics in batch normalisation), or set batch_size=1'
+        )
+
+    def _first_of(self, inputs: list[torch.Tensor]) -> Labelled:
+        """Labels of the first input of a batch, and margins where there are scores."""
+        output = self._output(inputs)
+        if isinstance(output, LogitMaps):
+            return clear_labels(output.with_scores(output.scores[:1]))
+        return output[0], None
 
     @property
     def base_alone(self) -> 'RepeatableSegmentor':

@@ -148,6 +148,10 @@ def test_what_makes_the_function_is_in_the_digest():
         diffusion(nn.Conv2d(3, 3, 1)).digest(),
     }  # fmt: skip
     assert len(found) == 7
+    # Two networks that differ in what is no weight.
+    near, far = (nn.Conv2d(3, 3, 3, padding=step, dilation=step) for step in (1, 2))
+    far.load_state_dict(near.state_dict())
+    assert diffusion(near).digest() != diffusion(far).digest()
     at = [Denoising(diffusion(), sigma).spec() for sigma in (0.25, 0.5)]
     assert at[0]['digest'] == at[1]['digest'] and at[0] != at[1]
 

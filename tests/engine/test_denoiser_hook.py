@@ -6,12 +6,15 @@ import logging
 import pytest
 import torch
 
+from mmcert.certifier import CertificationPlan, Certifier, UnrepeatableModelError
+from mmcert.certify import CertifySettings
 from mmcert.denoisers import Denoiser, Denoising, UNetDenoiser, save_denoiser
 from mmcert.engine import SmoothingConfig
 from mmcert.models import ImageSegmentor, PrecisionSettings, SmoothedSegmentor
 from mmcert.models.denoisers import build_denoising
 from mmcert.perturbations import CyclicTranslation, GaussianNoise, PooledNoise
 from mmcert.registry import DENOISERS
+from mmcert.sampling import SamplingSettings
 from mmcert.votes import load_votes
 from tests.engine.test_smoothing_hook import votes_files
 from tests.models.test_sampling_paths import noisy_images, sample_for, small_model
@@ -122,6 +125,31 @@ def test_a_denoiser_with_a_state_is_refused():
     segment = ImageSegmentor(small_model(), sample_for(), denoising=Denoising(Counting(0.25)))
     with pytest.raises(ValueError, match='two passes of EncoderDecoder over the same input differ'):
         segment(noisy_images())
+
+
+@pytest.mark.parametrize('scales', [(1.0,), (0.5, 1.0)])
+def test_a_denoiser_that_looks_at_the_whole_batch_is_refused(scales):
+    class Averaging(Denoiser):
+        """Takes the mean of all draws for each: far less noise than the smoothed function has."""
+
+        def forward(self, images, sigma=None):
+            return images.mean(dim=0, keepdim=True).expand_as(images)
+
+        def spec(self):
+            return {}
+
+    base, image = small_model(), noisy_images(1)[0]
+
+    def certify(batch_size):
+        sampling = SamplingSettings(16, 64, base.num_classes, batch_size=batch_size)
+        plan = CertificationPlan(GaussianNoise(0.5), CertifySettings(0.6, 0.001), sampling)
+        segment = ImageSegmentor(base, sample_for(), scales, denoising=Denoising(Averaging(0.5)))
+        return Certifier(plan).certify(segment, image)
+
+    with pytest.raises(UnrepeatableModelError, match='depend on what else is in its batch'):
+        certify(8)
+    # By itself every input is denoised alone: a function of it.
+    assert certify(1).votes.n == 64
 
 
 def test_half_precision_is_that_of_the_whole_function():
