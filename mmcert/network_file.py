@@ -61,4 +61,6 @@ def load_network(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any
         raise ValueError(message) from error
     if not isinstance(stored, dict) or not {kind, 'state_dict'} <= stored.keys():
         raise ValueError(message)
+    if not (isinstance(stored[kind], dict) and isinstance(stored['state_dict'], dict)):
+        raise ValueError(message)
     return stored[kind], stored['state_dict']

@@ -154,7 +154,7 @@ def load_denoiser(path: str | os.PathLike[str], cls: type[Denoiser]) -> Denoiser
         FileNotFoundError: If there is none.
     """
     spec, state = load_network(path, 'denoiser')
-    kind = spec.pop('type')
+    kind = spec.pop('type', None)
     if kind != cls.__name__:
         raise ValueError(f'{path} holds a {kind}, not a {cls.__name__}: name that as the type')
     denoiser = cls(**spec)

@@ -126,6 +126,12 @@ def test_files_of_something_else_are_refused(tmp_path):
     torch.save({'state_dict': make().state_dict()}, tmp_path / 'model.pth')
     with pytest.raises(ValueError, match='model.pth is not a denoiser.*train_denoiser'):
         load_denoiser(tmp_path / 'model.pth', UNetDenoiser)
+    torch.save({'denoiser': 3, 'state_dict': {}}, tmp_path / 'number.pth')
+    with pytest.raises(ValueError, match='number.pth is not a denoiser'):
+        load_denoiser(tmp_path / 'number.pth', UNetDenoiser)
+    torch.save({'denoiser': {'sigma': 0.25}, 'state_dict': {}}, tmp_path / 'nameless.pth')
+    with pytest.raises(ValueError, match='holds a None, not a UNetDenoiser'):
+        load_denoiser(tmp_path / 'nameless.pth', UNetDenoiser)
     torch.save({'denoiser': {}, 'state_dict': {}, 'code': UNetDenoiser}, tmp_path / 'code.pth')
     with pytest.raises(ValueError, match='code.pth is not a denoiser'):
         load_denoiser(tmp_path / 'code.pth', UNetDenoiser)
