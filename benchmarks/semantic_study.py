@@ -586,7 +586,7 @@ def summary(folder: Path) -> dict[str, Any]:
     """Rates, settings and thresholds of a run of the test tool."""
     found = json.loads((folder / 'certified' / 'summary.json').read_text())
     taus = [
-        json.loads(path.read_text()).get('tau')
+        json.loads(path.read_text())['test'].get('tau')
         for path in sorted(folder.glob('certified/certificates-*/*.json'))
     ]
     return {

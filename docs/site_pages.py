@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 DOCS = Path(__file__).parent
 PACKAGE = DOCS.parent / 'mmcert'
 API = DOCS / 'reference' / 'api'
+SCHEMA = PACKAGE / 'certifier' / 'certificate.schema.json'
 
 
 def setup(app) -> None:
@@ -103,6 +105,33 @@ def procedures() -> str:
         with_k = ' with `k`' if procedure.takes_k else ''
         rows.append(f'| `{name}`{with_k} | {procedure.promise} | {procedure.source} |')
     return re.sub(r'docs/theory/([\w-]+)\.md', r'[proof](../theory/\1.md)', '\n'.join(rows))
+
+
+def certificate_entries() -> str:
+    """A table of the entries of each group of a certificate, from its JSON schema."""
+    groups = json.loads(SCHEMA.read_text())['properties']
+    lines: list[str] = []
+    for group, schema in groups.items():
+        if 'properties' not in schema:
+            if group not in ('format', 'version'):
+                lines += [f'**`{group}`**: {_lower(schema["description"])}', '']
+            continue
+        lines += [f'**`{group}`**: {_lower(schema["description"])}', '']
+        lines += ['| entry | meaning |', '| --- | --- |']
+        for name, entry in schema['properties'].items():
+            choices = ', '.join(f'`{choice}`' for choice in entry.get('enum', ()))
+            shown = f' One of {choices}.' if choices else ''
+            lines.append(f'| `{name}` | {entry["description"]}{shown} |')
+            lines += [
+                f'| `{name}.{key}` | {inner["description"]} |'
+                for key, inner in entry.get('properties', {}).items()
+            ]
+        lines.append('')
+    return '\n'.join(lines).rstrip()
+
+
+def _lower(text: str) -> str:
+    return f'{text[0].lower()}{text[1:]}'
 
 
 class AttackSet(NamedTuple):
@@ -227,6 +256,7 @@ def _shown(value: Any) -> str:
 TABLES = {
     'reference/smoothing.md': smoothing_keys,
     'reference/procedures.md': procedures,
+    'reference/certificate.md': certificate_entries,
     'how-to/attack-sets.md': attack_sets,
 }
 """The pages with a table from the package, and what makes it."""

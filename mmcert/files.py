@@ -75,21 +75,22 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Writes JSON values, at once or not at all; a rate that does not exist (NaN) becomes null."""
     with atomic_writer(path) as file:
-        file.write(json.dumps(_legal(content), indent=1, allow_nan=False).encode() + b'\n')
+        file.write(json.dumps(legal_json(content), indent=1, allow_nan=False).encode() + b'\n')
 
 
 def write_json_lines(path: str | os.PathLike[str], rows: Iterable[Any]) -> None:
     """Writes JSON values, one per line; see ``write_json``."""
     with atomic_writer(path) as file:
         for row in rows:
-            file.write(json.dumps(_legal(row), allow_nan=False).encode() + b'\n')
+            file.write(json.dumps(legal_json(row), allow_nan=False).encode() + b'\n')
 
 
-def _legal(value: Any) -> Any:
+def legal_json(value: Any) -> Any:
+    """JSON values as a file holds them: a rate that does not exist (NaN) is null, tuples lists."""
     if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _legal(item) for key, item in value.items()}
+        return {key: legal_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_legal(item) for item in value]
+        return [legal_json(item) for item in value]
     return value

@@ -24,7 +24,7 @@ ALLOWED = {
     'sampling': {'certify', 'perturbations'},
     'report': {'certify', 'metrics', 'files'},
     'certifier': {
-        'certify', 'metrics', 'votes', 'files', 'perturbations', 'sampling', 'report',
+        'certify', 'metrics', 'votes', 'files', 'perturbations', 'sampling', 'report', 'version',
     },
     'compat': set(),
     'cli': {'compat', 'pointops'},
@@ -39,8 +39,10 @@ ALLOWED = {
     },
     'pointops': set(),
     'zoo': {'files', 'version'},
-    'evaluation': {'certify', 'metrics', 'votes', 'report', 'files', 'registry', 'fields'},
-    'visualization': {'registry', 'denoisers', 'fields', 'report', 'surrogates'},
+    'evaluation': {
+        'certifier', 'certify', 'metrics', 'votes', 'report', 'files', 'registry', 'fields',
+    },
+    'visualization': {'certifier', 'registry', 'denoisers', 'fields', 'report', 'surrogates'},
     'engine': {
         'attacks', 'certifier', 'certify', 'cli', 'denoisers', 'metrics', 'votes', 'files',
         'fields', 'perturbations', 'sampling', 'models', 'evaluation', 'visualization', 'registry',

@@ -1,6 +1,7 @@
 """Certification of any PyTorch model, input by input: no OpenMMLab package is needed."""
 
 from mmcert.certifier.certifier import Certifier
+from mmcert.certifier.document import entries, written_maps
 from mmcert.certifier.plan import CertificationPlan, selections_of, weights_digest
 from mmcert.certifier.result import CertifiedInput
 from mmcert.certifier.segmentor import PlainSegmentor, Segmentor, UnrepeatableModelError
@@ -12,6 +13,8 @@ __all__ = [
     'PlainSegmentor',
     'Segmentor',
     'UnrepeatableModelError',
+    'entries',
     'selections_of',
     'weights_digest',
+    'written_maps',
 ]

@@ -82,7 +82,7 @@ class Certifier:
         >>> result = Certifier(plan, store=store).certify(segment, image, label=label)
         >>> result.maps['cert'].tolist()  # 254 where it abstains.
         [[0, 0, 254, 254, 254, 254, 1, 1]]
-        >>> result.counts().rates()['certAcc'], round(result.to_dict()['radius'], 3)
+        >>> result.counts().rates()['certAcc'], round(result.to_dict()['promise']['radius'], 3)
         (0.5, 0.169)
     """
 
@@ -104,7 +104,8 @@ class Certifier:
         if store is not None:
             store.require(plan.spec())
         self.plan, self.store = plan, store
-        self.identity = dict(identity or {})
+        known = {} if store is None else {'weights': store.sampling.get('weights')}
+        self.identity = {**known, **(identity or {})}
         self.on_draws = on_draws
         self.logger = logger or logging.getLogger('mmcert')
         self.processes = processes or ProcessGroup()
@@ -173,6 +174,7 @@ class Certifier:
                 assert plan.sampling.n is not None, 'the plan has a number of draws'
                 partition = plan.perturbation.partition(inputs, plan.sampling.n)
                 meta['partition'] = dict(partition.details)
+                meta['cells'] = partition.to_dict()
             record_of, clean = self._begin(model, inputs, meta, label)
         num_components = clean.size
         self._require_feasible(name, num_components, threshold, partition)

@@ -1,19 +1,21 @@
 """What was certified of one input."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmcert.certifier.document import build_document
 from mmcert.certifier.plan import CertificationPlan
 from mmcert.certify import Certificate, CertifySettings, Votes, joint_radii
 from mmcert.certify.selection import settle_joint
 from mmcert.certify.sequential import GROWTH
 from mmcert.metrics.confusion import IGNORE_INDEX, ConfusionCounts
 from mmcert.perturbations import InputThreshold
+from mmcert.version import __version__
 from mmcert.votes import VotesRecord
 from mmcert.votes.recertify import Task, evaluate
 
@@ -121,7 +123,13 @@ class CertifiedInput:
         return evaluate([self.record], [self.settings], task)[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """What is certified, of what, and under which assumptions, as JSON values."""
+        """The certificate as a document: what is certified, of what, and how, as JSON values.
+
+        See ``mmcert.certifier.document``; its ``entries`` are the same without groups.
+        """
+        return build_document(self._entries(), self.record, self.maps)
+
+    def _entries(self) -> dict[str, Any]:
         plan, certificate, record = self.plan, self.certificate, self.record
         guarantee = plan.guarantee(self.input_threshold).to_dict()
         values = {**certificate.to_dict(), **self._test_to_dict(), **plan.input_to_dict()}
@@ -132,7 +140,9 @@ class CertifiedInput:
             'arithmetic': EXACT_ARITHMETIC if exact else ARITHMETIC,
             'precision': record.meta.get('precision', 'not recorded'),
             'input': record.meta['digest'],
-            'model': dict(self.identity),
+            'model': {'versions': {'mmcert': __version__}, **self.identity},
+            **({} if exact else {'asked': asdict(plan.test_settings)}),
+            **({'cells': record.meta['cells']} if 'cells' in record.meta else {}),
         }
         if taken := guarantee.keys() & (values.keys() | ours.keys()):
             raise ValueError(

@@ -1,5 +1,6 @@
 """Writes what a run certifies: a label map, an array file and a JSON file for each input."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
+from numpy.typing import NDArray
 
+from mmcert.certifier import written_maps
 from mmcert.fields import certified_maps
 from mmcert.files import atomic_writer, remove_leftovers, write_json
 from mmcert.visualization import CertifiedVisualizer
@@ -32,27 +35,35 @@ class ResultsWriter:
 
     def write(self, sample: BaseDataElement, raw: torch.Tensor) -> None:
         """Writes what the smoothed model returned for an input from the data loader."""
-        self.certificates.mkdir(parents=True, exist_ok=True)
-        file = self.certificates / sample.metainfo['name']
-        found = certified_maps(sample.to_dict())
-        labels = found['cert'].astype(np.uint8)
-        maps: dict[str, Any] = {'radius': found['radius']} if 'radius' in found else {}
-        if labels.ndim == 2:
-            with atomic_writer(f'{file}.png') as stream:
-                stream.write(cv2.imencode('.png', labels)[1].tobytes())
-        else:
-            maps['labels'] = labels
-        if 'levels' in found:
-            maps['level'], *groups = found['levels'].astype(np.uint8)
-            maps |= {f'groups{level}': choice for level, choice in enumerate(groups, 1)}
-        if maps:
-            with atomic_writer(f'{file}.npz') as stream:
-                np.savez_compressed(stream, **maps)
-        write_json(f'{file}.json', sample.metainfo['certificate'])
+        name, document = sample.metainfo['name'], sample.metainfo['certificate']
+        maps = certified_maps(sample.to_dict())
+        write_certificate(self.certificates, name, document, maps)
         if self.draw_every and self.written % self.draw_every == 0:
             data = raw.cpu().numpy()
-            if labels.ndim == 2:
+            if maps['cert'].ndim == 2:
                 data = mmcv.imread(sample.get('img_path'), channel_order='rgb')
             picture = mmcv.rgb2bgr(self.visualizer.compose(data, sample))
-            mmcv.imwrite(picture, str(self.pictures / f'{file.name}.png'))
+            mmcv.imwrite(picture, str(self.pictures / f'{name}.png'))
         self.written += 1
+
+
+def write_certificate(
+    folder: Path, name: str, document: Mapping[str, Any], maps: Mapping[str, NDArray[Any]]
+) -> None:
+    """Writes a certificate and the maps that it covers, as ``tools/verify.py`` reads them.
+
+    Args:
+        folder (Path): Where the files go; made if missing.
+        name (str): Their name, without an ending; that of the votes.
+        document (Mapping): The certificate, see ``mmcert.certifier.document``.
+        maps (Mapping): The maps of the input, as in ``CertifiedInput.maps``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = written_maps(maps)
+    if arrays['labels'].ndim == 2:
+        with atomic_writer(folder / f'{name}.png') as stream:
+            stream.write(cv2.imencode('.png', arrays.pop('labels'))[1].tobytes())
+    if arrays:
+        with atomic_writer(folder / f'{name}.npz') as stream:
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    write_json(folder / f'{name}.json', document)

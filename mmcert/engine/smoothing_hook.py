@@ -153,7 +153,7 @@ class SmoothingHook(Hook):
         inputs = runner.model.plan.adapter.inputs(data_batch)
         for sample, (raw, _) in zip(outputs, inputs, strict=True):
             self._writer.write(sample, raw)
-        kinds = {sample.metainfo['certificate']['kind'] for sample in outputs}
+        kinds = {sample.metainfo['certificate']['promise']['kind'] for sample in outputs}
         word = 'estimated' if 'estimate' in kinds else 'certified'
         rates = self._metric.running.rates()
         runner.logger.info(

@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
 
+from mmcert.certifier import entries
 from mmcert.certify import Hierarchy
 from mmcert.fields import certified_maps
 from mmcert.metrics.confusion import IGNORE_INDEX, ConfusionAccumulator, total
@@ -60,7 +61,7 @@ class CertifiedMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Counts a batch of certified samples."""
         for sample in data_samples:
-            certificate, maps = sample['certificate'], certified_maps(sample)
+            certificate, maps = entries(sample['certificate']), certified_maps(sample)
             levels: Any = maps.get('levels', [None])
             level, *groups = levels
             image = ConfusionAccumulator(

@@ -19,7 +19,7 @@ class InputResult:
 
     Args:
         name (str): Its name.
-        certificate (dict): Its certificate, as JSON values.
+        certificate (dict): What its certificate says, see ``mmcert.certifier.entries``.
         counts (ConfusionCounts): How the certificate meets the ground truth; kept packed.
     """
 

@@ -70,7 +70,7 @@ class SmoothedSegmentor(BaseModel):
       of each level, shape (1 + L, ...),
     * ``base_sem_seg``: the base model's prediction on the clean input (for clouds the names end in
       ``_pts_seg``),
-    * metainfo ``certificate``: what is certified, as JSON values.
+    * metainfo ``certificate``: the document of the certificate, see ``mmcert.certifier.document``.
 
     Processes go through the inputs of each of them in turn, and must all be given equally many.
 

@@ -171,6 +171,20 @@ class Partition:
                 digest.update(pixels.cpu().numpy().tobytes() + b'|')
         return digest.digest()
 
+    def to_dict(self) -> dict[str, Any]:
+        """What the p-values follow from, as JSON values: enough to compute the table anew.
+
+        ``draws`` has the number of draws around each centre. For each cell, ``centres`` says which
+        of them count, ``weights`` what a hit of each counts, and ``null_probabilities`` how
+        probable one is at most.
+        """
+        return {
+            'draws': np.diff(self.starts).tolist(),
+            'centres': [test.centres.tolist() for test in self.tests],
+            'weights': [test.weights.tolist() for test in self.tests],
+            'null_probabilities': [test.null_probabilities.tolist() for test in self.tests],
+        }
+
     @property
     def smallest(self) -> float:
         """The smallest p-value that any outcome can have."""

@@ -98,7 +98,7 @@ def certificate_picture(
 
 
 def certificate_title(certificate: Mapping[str, Any]) -> str:
-    """The title of a certified map, from its certificate as JSON values.
+    """The title of a certified map, from what its certificate says (``mmcert.certifier.entries``).
 
     Whose classes it shows, and what they withstand.
     """

@@ -11,6 +11,7 @@ from mmseg.structures import SegDataSample
 from mmseg.visualization import SegLocalVisualizer
 from numpy.typing import NDArray
 
+from mmcert.certifier import entries
 from mmcert.fields import certified_maps
 from mmcert.registry import VISUALIZERS
 from mmcert.report.pictures import ABSTAIN_COLOR, certificate_picture, certificate_title
@@ -94,7 +95,7 @@ class CertifiedVisualizer(SegLocalVisualizer):
             maps,
             meta['palette'],
             meta.get('classes') or (),
-            title=certificate_title(sample.metainfo.get('certificate', {})),
+            title=certificate_title(entries(sample.metainfo.get('certificate', {}))),
             hierarchy=meta.get('hierarchy'),
             up=meta.get('up_axis', 2),
             abstain_color=self.abstain_color,

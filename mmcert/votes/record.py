@@ -1,5 +1,6 @@
 """Votes files: the votes of one input, what was stored beside them, and where they come from."""
 
+import hashlib
 import json
 import os
 import zipfile
@@ -17,6 +18,9 @@ from mmcert.files import atomic_writer
 
 FORMAT = 2
 """Version of the file format written by ``save_votes``."""
+
+UNTESTED = {'format', 'meta', 'label', 'base'}
+"""Arrays of votes files that no certificate follows from."""
 
 
 class VotesFileError(ValueError):
@@ -108,8 +112,14 @@ def save_votes(path: str | os.PathLike[str], record: VotesRecord) -> None:
     Raises:
         OSError: If the folder cannot be written.
     """
+    with atomic_writer(path) as temporary:
+        np.savez_compressed(temporary, **_arrays(record))  # type: ignore[arg-type]
+
+
+def _arrays(record: VotesRecord) -> dict[str, NDArray[Any]]:
+    """What a votes file holds of a record, in the types that it is written in."""
     votes = record.votes
-    arrays = {
+    arrays: dict[str, Any] = {
         'format': np.int64(FORMAT),
         'n': np.int64(votes.n),
         'n0': np.int64(votes.n0),
@@ -129,8 +139,30 @@ def save_votes(path: str | os.PathLike[str], record: VotesRecord) -> None:
     arrays |= {key: _narrow(array) for key, array in narrowed.items() if array is not None}
     if votes.table is not None:
         arrays['table'] = votes.table
-    with atomic_writer(path) as temporary:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    return arrays
+
+
+def votes_digests(record: VotesRecord) -> dict[str, str]:
+    """The ``array_digest`` of all that a certificate follows from, by the names in votes files.
+
+    The label and the base model's prediction are not among them (annotations may change), nor is
+    the meta, whose facts the certificate repeats.
+    """
+    arrays = _arrays(record)
+    return {name: array_digest(arrays[name]) for name in sorted(arrays.keys() - UNTESTED)}
+
+
+def array_digest(array: NDArray[Any]) -> str:
+    """SHA-256 of the shape and the values of an array, whatever type it is stored in.
+
+    The shape as text, such as ``[360, 480]``, then the values in order as little-endian 64-bit
+    integers, or floats where they are some.
+    """
+    array = np.asarray(array)
+    kind = '<f8' if array.dtype.kind == 'f' else '<i8'
+    digest = hashlib.sha256(str(list(array.shape)).encode())
+    digest.update(array.astype(kind).tobytes())
+    return digest.hexdigest()
 
 
 def load_votes(path: str | os.PathLike[str]) -> VotesRecord:

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from mmcert.attacks import exhaustive
-from mmcert.certifier import CertificationPlan, Certifier, UnrepeatableModelError, weights_digest
+from mmcert.certifier import (
+    CertificationPlan,
+    Certifier,
+    UnrepeatableModelError,
+    entries,
+    weights_digest,
+)
 from mmcert.certify import CertifySettings, Hierarchy, InfeasiblePlanError
 from mmcert.certify.planning import StoppingRule
 from mmcert.perturbations import Enumeration, GaussianNoise, TransformationCells
@@ -61,7 +67,7 @@ def test_votes_certificate_and_maps_are_those_of_the_parts(model, image):
     assert (result.maps['radius'][result.maps['radius'] > 0] <= NOISE.radius(0.99999)).all()
     rates = result.counts().rates()
     assert rates['certAcc'] == pytest.approx((result.maps['cert'] == label).mean())
-    described = result.to_dict()
+    described = entries(result.to_dict())
     assert described['certified'] == certified.sum() and described['radius'] == NOISE.radius(0.6)
     assert described['kind'] == 'certificate' and described['precision'] == {'device': 'cpu'}
 
@@ -74,7 +80,7 @@ def test_scores_give_an_order_that_no_draw_had_a_part_in(model, image):
     probabilities = model(image[None])[0].softmax(0).topk(2, dim=0).values
     expected = ((probabilities[0] - probabilities[1]) * 255).to(torch.uint8).numpy()
     assert (result.record.margin == expected).all()
-    assert 'margin' in result.to_dict()['order']
+    assert 'margin' in result.to_dict()['test']['order']
     # The same votes as of labels, which have no margin.
     labels = Certifier(plan_of()).certify(segment_of(model), image)
     assert (result.votes.hits == labels.votes.hits).all() and labels.record.margin is None
@@ -193,7 +199,7 @@ def test_an_input_that_was_broken_off_goes_on(model, image, tmp_path, looks):
     assert sum(log) < whole.votes.n + 8 - 40
     assert rest.votes.looks == whole.votes.looks
     assert (rest.votes.hits == whole.votes.hits).all()
-    assert ('stopped' in rest.to_dict()) == looks
+    assert ('stopped' in rest.to_dict()['sampling']) == looks
 
 
 def dropping(images):
@@ -264,7 +270,8 @@ def test_groups_are_counted_where_there_is_a_hierarchy(model, image):
     level, groups = result.maps['levels']
     assert set(np.unique(level)) <= {0, 1, 2} and (groups <= 1).all()
     assert ((level == 0) == result.certificate.certified).all()
-    assert result.to_dict()['hierarchy']['levels'][0]['both']['classes'] == ['one', 'two']
+    levels = result.to_dict()['promise']['hierarchy']['levels']
+    assert levels[0]['both']['classes'] == ['one', 'two']
     drawn = certificate_picture(
         (image * 255).byte().permute(1, 2, 0).numpy(), result.maps, [(9, 9, 9)] * 3,
         hierarchy=LEVELS,
@@ -315,7 +322,7 @@ def test_hits_are_not_taken_for_scores_of_pooled_tests(model, image, tmp_path):
     store = plan.open_store(tmp_path, weights='a')
     found = Certifier(plan, store=store).certify(segment_of(model), image, name='one')
     assert found.votes.table is not None and found.record.meta['partition']['cells']
-    assert 'radius' not in found.maps and 'joint_radius' not in found.to_dict()
+    assert 'radius' not in found.maps and 'joint_radius' not in found.to_dict()['promise']
     again = Certifier(plan, store=store).certify(segment_of(model), image, name='one')
     assert again.to_dict() == found.to_dict()
     votes = replace(found.votes, table=None, hits=np.minimum(found.votes.hits, 60))
@@ -385,7 +392,7 @@ def test_an_enumeration_runs_the_model_once_for_each_parameter(model, image):
 
 def test_an_exact_certificate_speaks_of_no_test(model, image):
     result = Certifier(enumeration()).certify(segment_of(model), image)
-    values = result.to_dict()
+    values = entries(result.to_dict())
     assert (values['kind'], values['confidence'], values['num_values']) == ('exact', 1.0, 5)
     assert json.loads(json.dumps(values)) == values
     tests = {'tau', 'alpha', 'procedure', 'selection', 'radius', 'joint_radius', 'seed', 'n', 'n0'}

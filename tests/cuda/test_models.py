@@ -180,7 +180,7 @@ def test_the_smoothed_model_certifies_on_the_device():
         data = {'inputs': [image], 'data_samples': [sample_for()]}
         model = paths.smoothed(small_model().to(device), n=400, n0=100)
         found[device] = model.test_step(data)[0]
-    assert found['cuda'].certificate['precision']['device'] == 'cuda'
+    assert found['cuda'].certificate['model']['precision']['device'] == 'cuda'
     assert set(found['cuda'].keys()) == set(found['cpu'].keys())
     agree = found['cpu'].pred_sem_seg.data.cpu() == found['cuda'].pred_sem_seg.data.cpu()
     assert float(agree.float().mean()) > 0.9

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmcert.certifier import CertificationPlan, Certifier, certifier
+from mmcert.certifier import CertificationPlan, Certifier, certifier, entries
 from mmcert.certify import CertifySettings
 from mmcert.engine import SmoothingConfig
 from mmcert.perturbations import GaussianNoise, TransformationCells
@@ -62,7 +62,7 @@ def certificates_of(work):
     found = []
     for path in sorted((work / 'certified').glob('certificates-*/*.json')):
         labels = cv2.imread(str(path.with_suffix('.png')), cv2.IMREAD_UNCHANGED)
-        found.append((path.stem, json.loads(path.read_text()), labels))
+        found.append((path.stem, entries(json.loads(path.read_text())), labels))
     return found
 
 

@@ -22,7 +22,7 @@ from mmdet3d.registry import DATASETS, MODELS
 from mmdet3d.structures import Det3DDataSample
 
 from mmcert.attacks import Goal, SmoothedScores, Steps, attack_input
-from mmcert.certifier import UnrepeatableModelError
+from mmcert.certifier import UnrepeatableModelError, entries
 from mmcert.engine import SmoothingConfig
 from mmcert.metrics.confusion import total
 from mmcert.models.cloud_adapter import CloudAdapter
@@ -185,7 +185,7 @@ def test_a_test_run_certifies_every_cloud(tmp_path):
     assert 0 < metrics['certified/certAcc'] < 1
     folder = tmp_path / 'work' / 'certified'
     (certificates,) = folder.glob('certificates-*')
-    statement = json.loads(min(certificates.glob('*.json')).read_text())
+    statement = entries(json.loads(min(certificates.glob('*.json')).read_text()))
     assert statement['input_type'] == 'cloud'
     assert statement['columns'] == [0, 1, 2]
     assert 'coordinates' in statement['unit']

@@ -199,7 +199,7 @@ def test_certificates_are_of_the_model_behind_the_denoiser():
     clear = (brightness - 0.7).abs() > 0.1
     assert torch.equal(certified[clear], (brightness > 0.7).long()[clear])
     assert (certified[(brightness - 0.7).abs() < 0.03] == 254).float().mean() > 0.9
-    assert found.certificate['denoiser']['type'] == 'Darker'
+    assert found.certificate['model']['denoiser']['type'] == 'Darker'
 
 
 def test_certificate_summary_and_log_name_the_denoiser(make_config, tmp_path, denoiser_cfg):
@@ -208,7 +208,7 @@ def test_certificate_summary_and_log_name_the_denoiser(make_config, tmp_path, de
     digest = small_denoiser().digest()
     certified = tmp_path / 'work/certified'
     for path in certified.glob('certificates-*/*.json'):
-        assert json.loads(path.read_text())['denoiser'] == {
+        assert json.loads(path.read_text())['model']['denoiser'] == {
             'type': 'UNetDenoiser', 'digest': digest, 'file': 'denoiser0.pth',
             'made_for_sigma': 0.25, 'blind': True,
         }  # fmt: skip

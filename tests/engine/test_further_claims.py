@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmcert.certifier import certifier
+from mmcert.certifier import certifier, entries
 from mmcert.certify import CertifySettings, Hierarchy, joint_radii
 from mmcert.certify.hierarchy import BUILT_IN
 from mmcert.datasets import CamVidDataset
@@ -28,7 +28,7 @@ def read_json(path):
 
 def certificates(folder):
     (found,) = (folder / 'work/certified').glob('certificates-*')
-    return {path.stem: read_json(path) for path in sorted(found.glob('*.json'))}
+    return {path.stem: entries(read_json(path)) for path in sorted(found.glob('*.json'))}
 
 
 @pytest.mark.parametrize('name', sorted(BUILT_IN))
@@ -56,7 +56,7 @@ def test_a_radius_map_is_stored_and_drawn(make_config, tmp_path):
         expected = joint_radii(record.votes, alpha=0.01, radius=noise.radius, selection='holdout')
         np.testing.assert_array_equal(radii, expected)
         assert radii.max() > 0
-        statement = read_json(folder / f'{name}.json')
+        statement = entries(read_json(folder / f'{name}.json'))
         assert statement['joint_radius']['max'] == pytest.approx(radii.max())
         # Image, label and base, below them certified and radius, and the legend; titles widen them.
         (picture,) = (tmp_path / 'work/certified').glob(f'vis-*/{name}.png')
@@ -69,7 +69,7 @@ def test_a_radius_map_counts_what_the_joint_curve_counts(make_config, tmp_path):
     (votes,) = (tmp_path / 'work/certified').glob('votes-*')
     (folder,) = (tmp_path / 'work/certified').glob('certificates-*')
     (record,) = read_folder(votes)
-    statement = read_json(folder / f'{record.meta["name"]}.json')
+    statement = entries(read_json(folder / f'{record.meta["name"]}.json'))
     assert statement['selection'] == 'holdout'
     assert statement['joint_radius']['selection'] == 'same_draws'
     radii = np.load(folder / f'{record.meta["name"]}.npz')['radius']
@@ -97,7 +97,7 @@ def test_a_hierarchy_certifies_groups_where_classes_cannot_be(make_config, tmp_p
         maps = np.load(folder / f'{record.meta["name"]}.npz')
         np.testing.assert_array_equal(maps['level'], expected.level)
         np.testing.assert_array_equal(maps['groups2'], expected.groups[1])
-        statement = read_json(folder / f'{record.meta["name"]}.json')
+        statement = entries(read_json(folder / f'{record.meta["name"]}.json'))
         flat = statement['hierarchy']['levels'][0]['flat']
         assert flat['radius'] == pytest.approx(GaussianNoise(0.1).radius(0.6))
         # tau = 0.6 is less than 2 / 3: the single most frequent class may leave the node.
@@ -175,7 +175,7 @@ def test_a_count_certificate_says_so_and_pays_for_it(make_config, tmp_path):
     assert np.isnan(metrics['certified/worst_mIoU'])
     kinds = set()
     for path in (tmp_path / 'work/certified').glob('certificates-*/*.json'):
-        kinds.add((read_json(path)['kind'], read_json(path)['k']))
+        kinds.add(tuple(read_json(path)['promise'][key] for key in ('kind', 'k')))
     assert kinds == {('count certificate', int(0.05 * 32 * 48)), ('certificate', 1)}
 
 

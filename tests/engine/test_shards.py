@@ -301,6 +301,7 @@ def fewer_certificates(votes, files):
     return [f'{files[0]}: gives another certificate than shard 1/2 wrote (certified: ']
 
 
+@pytest.mark.damages
 @pytest.mark.parametrize(
     'damage',
     [

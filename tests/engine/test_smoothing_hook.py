@@ -11,7 +11,7 @@ import torch
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
-from mmcert.certifier import certifier
+from mmcert.certifier import certifier, entries
 from mmcert.certify import InfeasiblePlanError
 from mmcert.engine import SmoothingConfig
 from mmcert.engine.pipeline import require_unaltered_images
@@ -74,7 +74,7 @@ def test_certificates_on_disk_carry_mask_and_terms(make_config, tmp_path):
     for file in votes.iterdir():
         record = load_votes(file)
         labels = cv2.imread(str(certificates / f'{file.stem}.png'), cv2.IMREAD_UNCHANGED)
-        statement = json.loads((certificates / f'{file.stem}.json').read_text())
+        statement = entries(json.loads((certificates / f'{file.stem}.json').read_text()))
         assert (labels != 254).sum() == statement['certified']
         np.testing.assert_array_equal(labels[labels != 254], record.votes.guess[labels != 254])
         for key in ('tau', 'alpha', 'n', 'n0', 'procedure', 'seed', 'radius', 'norm', 'unit'):
@@ -295,7 +295,7 @@ def test_the_long_form_of_sigma_is_the_same_perturbation(make_config, tmp_path):
 def test_semantic_perturbations_are_certified_from_a_config(make_config, tmp_path, perturbation):
     run_test(make_config(images=1, smoothing=dict(sigma=None, perturbation=perturbation)))
     (file,) = (tmp_path / 'work' / 'certified').glob('certificates-*/*.json')
-    statement = json.loads(file.read_text())
+    statement = entries(json.loads(file.read_text()))
     built = SmoothingConfig.from_cfg(dict(perturbation=perturbation)).plan().perturbation
     for key, value in built.guarantee(0.6).to_dict().items():
         assert statement[key] == json.loads(json.dumps(value)), key

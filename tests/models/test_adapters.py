@@ -123,4 +123,4 @@ def test_maps_are_attached_so_that_they_are_found_again(kit, given):
     assert found.keys() == result.maps.keys() == {'label', 'pred', 'cert', 'base', 'radius'}
     for name, values in result.maps.items():
         assert np.array_equal(found[name], values), name
-    assert result.to_dict()['input_type'] == adapter.word
+    assert result.to_dict()['input']['input_type'] == adapter.word

@@ -68,7 +68,7 @@ def test_no_certificate_exceeds_the_distance_to_the_boundary(channels, binary, m
     guess = result.pred_sem_seg.data[0].numpy()
     distance = (2 * guess - 1) * (mean - 0.5) * channels**0.5
     certified = (result.cert_sem_seg.data != 254)[0].numpy()
-    radius = result.metainfo['certificate']['radius']
+    radius = result.metainfo['certificate']['promise']['radius']
     assert (distance[certified] > radius).all()
     assert certified[distance > radius + 0.3].all()
     assert 0.1 < certified.mean() < 0.9
@@ -101,7 +101,7 @@ def test_the_input_scale_belongs_to_the_smoothed_function():
     assert half.cert_sem_seg.data.shape == full.cert_sem_seg.data.shape == (1, 16, 16)
     certified = [(r.cert_sem_seg.data != 254).float().mean() for r in (full, half)]
     assert certified[1] > certified[0] + 0.1
-    assert half.metainfo['certificate']['scales'] == [0.5]
+    assert half.metainfo['certificate']['model']['scales'] == [0.5]
 
 
 @pytest.mark.parametrize('binary', [False, True])

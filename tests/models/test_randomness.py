@@ -347,7 +347,7 @@ def test_a_run_of_a_model_that_draws_continues_to_the_same_files(
     assert contents(tmp_path / 'whole') == contents(tmp_path / 'stopped')
     assert whole.certificate == continued.certificate
     if source != 'sometimes':
-        assert 'seeded by the content' in whole.certificate['precision']['random_numbers']
+        assert 'seeded by the content' in whole.certificate['model']['precision']['random_numbers']
 
 
 MEMBER = """

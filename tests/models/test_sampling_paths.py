@@ -15,7 +15,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmcert.certifier import certifier
+from mmcert.certifier import certifier, entries
 from mmcert.certify import CertifySettings
 from mmcert.engine import SmoothingConfig
 from mmcert.models import ImageSegmentor, PrecisionSettings, SmoothedSegmentor
@@ -246,12 +246,12 @@ def test_on_the_heads_grid_a_cell_is_one_hypothesis():
         return smoothed(base, **smoothing).test_step(data)[0]
 
     cells, pixels = certified(resolution='logits'), certified()
-    statement = cells.certificate
+    statement = entries(cells.certificate)
     with torch.no_grad():
         batch = base.data_preprocessor({'inputs': [image], 'data_samples': [sample_for()]}, False)
         grid = base._forward(batch['inputs']).shape[-2:]
     assert statement['components'] == grid.numel() < 40 * 56 / 10
-    assert pixels.certificate['components'] == 40 * 56
+    assert pixels.certificate['promise']['components'] == 40 * 56
     assert 'another model' in statement['components_are']
     assert statement['resolution'] == 'logits'
     # Every map has the image's size, and one value in each cell.
@@ -309,15 +309,15 @@ def test_other_arithmetic_is_another_base_model_and_says_so():
             return model, model.test_step(data)[0]
 
     _, plain = run()
-    assert plain.certificate['precision']['precision'] == 'fp32'
-    assert plain.certificate['precision']['logits_resized'] == 'in fp32'
+    assert plain.certificate['model']['precision']['precision'] == 'fp32'
+    assert plain.certificate['model']['precision']['logits_resized'] == 'in fp32'
     _, mirrored = run(flip=True)
-    assert mirrored.certificate['precision']['logits_resized'].startswith('by the model')
+    assert mirrored.certificate['model']['precision']['logits_resized'].startswith('by the model')
     assert 'precision' not in smoothed(base).plan.spec()
     for options in ({'precision': 'bf16'}, {'channels_last': True}):
         model, result = run(**options)
         assert model.plan.spec()['precision'] == options
-        assert result.certificate['precision'].items() >= options.items()
+        assert result.certificate['model']['precision'].items() >= options.items()
         agree = result.pred_sem_seg.data == plain.pred_sem_seg.data
         assert agree.float().mean() > 0.9
     assert all(p.is_contiguous() for p in base.parameters())

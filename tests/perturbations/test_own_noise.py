@@ -80,7 +80,7 @@ def test_noise_of_ones_own_certifies_stores_and_answers_offline(module, tmp_path
     # The smoothed class is sure where the box does not reach 1/2.
     assert certified[0, :8].all() and certified[0, -8:].all() and not certified.all()
     assert (result.maps['pred'][certified] == label[certified]).all()
-    guarantee = result.to_dict()
+    guarantee = result.to_dict()['promise']
     assert (guarantee['norm'], guarantee['radius']) == ('l1', pytest.approx(0.125))
     assert 'no perturbation of l1 norm up to 0.125' in guarantee['description']
 
