@@ -50,7 +50,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmcert', 'mmcert.*']),
-    package_data={'mmcert': ['certifier/*.json']},
+    package_data={'mmcert': ['certifier/*.json', 'report/assets/*']},
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
     extras_require={

@@ -22,7 +22,7 @@ ALLOWED = {
     'attacks': {'certify', 'perturbations', 'sampling', 'transformations'},
     'perturbations': {'certify', 'surrogates', 'transformations'},
     'sampling': {'certify', 'perturbations'},
-    'report': {'certify', 'metrics', 'files'},
+    'report': {'certify', 'metrics', 'votes', 'files'},
     'certifier': {
         'certify', 'metrics', 'votes', 'files', 'perturbations', 'sampling', 'report', 'version',
     },

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -51,14 +51,19 @@ class Summary:
         return {key: value for key, value in first if all((key, value) in rest for rest in others)}
 
     @property
+    def kind(self) -> str:
+        """What the results are together, see ``kind_of_all``."""
+        return kind_of_all(result.certificate['kind'] for result in self.results)
+
+    @property
     def estimated(self) -> bool:
         """Whether the threshold of some input is only an estimate, so that nothing is proven."""
-        return any(result.certificate['kind'] == 'estimate' for result in self.results)
+        return self.kind == 'estimate'
 
     @property
     def exact(self) -> bool:
         """Whether nothing was drawn or tested: the base model is certified by enumeration."""
-        return all(result.certificate['kind'] == 'exact' for result in self.results)
+        return self.kind == 'exact'
 
     @property
     def draws(self) -> list[int]:
@@ -103,7 +108,7 @@ class Summary:
         """The claim, the tables, and what there is to know about draws and thresholds."""
         counts, rates = self.counts, self.rates
         lines = (
-            self._claim(counts),
+            claim(self.certificate, counts.images, self.kind, counts.allowance > 0),
             self._denoiser(),
             class_table(counts, self.classes or [str(index) for index in range(self.num_classes)]),
             region_table(counts),
@@ -116,32 +121,6 @@ class Summary:
             self._together(),
         )
         return '\n'.join(filter(None, lines))
-
-    def _claim(self, counts: ConfusionCounts) -> str:
-        shared = self.certificate
-        word = shared['input_type']
-        inputs = f'{counts.images} {word}{"s" * (counts.images != 1)}'
-        if self.estimated:
-            # The draws are counted as for a certificate, but at a threshold that may be too low.
-            claim = f'estimated results of {inputs}, without proof: '
-        elif self.exact:
-            claim = (
-                f'certified results of {inputs}, verified by enumeration, without draws or alpha: '
-            )
-        else:
-            name, but = 'certificates', ''
-            if counts.allowance:
-                name, but = 'count certificates', ', for all but fewer than k certificates'
-            claim = (
-                f'certified results of {inputs}, {name}: with probability '
-                f'{1 - shared["alpha"]:g} per {word}{but}, '
-            )
-        # The descriptions differ where each input has a radius of its own.
-        description = shared.get('description') or (
-            f'the attack that the certificate of each {word} states changes no class that the '
-            'smoothed model gives a certified component of it'
-        )
-        return f'{claim}{description} ({shared["certified_space"]})'
 
     def _denoiser(self) -> str:
         """What stands before the base model, where something does."""
@@ -211,6 +190,46 @@ class Summary:
             f'{shared["input_type"]}, all of them together would be right with probability '
             f'{1 - shared["alpha"]:g}.'
         )
+
+
+def kind_of_all(kinds: Iterable[str]) -> str:
+    """What inputs are together: 'estimate' if one is, 'exact' if all are, else 'certificate'."""
+    found = set(kinds)
+    if 'estimate' in found:
+        return 'estimate'
+    return 'exact' if found == {'exact'} else 'certificate'
+
+
+def claim(shared: Mapping[str, Any], images: int, kind: str, counted: bool) -> str:
+    """What the certificates of a data set claim, in a sentence.
+
+    Args:
+        shared (Mapping): The entries that all certificates share.
+        images (int): Number of inputs.
+        kind (str): What they are together, see ``kind_of_all``.
+        counted (bool): Whether fewer than k of the certificates of an input may be wrong.
+    """
+    word = shared['input_type']
+    inputs = f'{images} {word}{"s" * (images != 1)}'
+    if kind == 'estimate':
+        # The draws are counted as for a certificate, but at a threshold that may be too low.
+        start = f'estimated results of {inputs}, without proof: '
+    elif kind == 'exact':
+        start = f'certified results of {inputs}, verified by enumeration, without draws or alpha: '
+    else:
+        name, but = 'certificates', ''
+        if counted:
+            name, but = 'count certificates', ', for all but fewer than k certificates'
+        start = (
+            f'certified results of {inputs}, {name}: with probability '
+            f'{1 - shared["alpha"]:g} per {word}{but}, '
+        )
+    # The descriptions differ where each input has a radius of its own.
+    description = shared.get('description') or (
+        f'the attack that the certificate of each {word} states changes no class that the '
+        'smoothed model gives a certified component of it'
+    )
+    return f'{start}{description} ({shared["certified_space"]})'
 
 
 def write_summary(summary: Summary, folder: str | os.PathLike[str]) -> None:

@@ -1,0 +1,533 @@
+'use strict';
+(() => {
+  const page = JSON.parse(document.getElementById('page').textContent);
+  const { images, names, abstained, unlabelled } = page;
+  const byId = (id) => document.getElementById(id);
+
+  const LAYERS = [
+    ['image', 'image'],
+    ['label', 'label'],
+    ['base', 'prediction of the base model'],
+    ['smoothed', 'prediction of the smoothed model'],
+    ['certified', page.kind === 'estimate' ? 'estimated map, not proven' : 'certified map'],
+    ['groups', 'certified map with groups'],
+    ['radius', 'joint radius'],
+    ['share', 'vote share of the guess'],
+  ];
+  const NUMBERS = ['radius', 'share'];
+  // Viridis, dark to bright: even in brightness, and fit for colour-blind readers.
+  const HEAT = [
+    [68, 1, 84], [71, 45, 123], [59, 82, 139], [44, 114, 142], [33, 145, 140], [40, 174, 128],
+    [94, 201, 98], [173, 220, 48], [253, 231, 37],
+  ];
+  const KEPT = 4;
+
+  const state = { index: 0, tile: null, zoom: 1, x: 0, y: 0, alone: null, cursor: null };
+  const kept = new Map();
+  const waiting = new Map();
+
+  // Images: within the page, or scripts beside it.
+
+  window.mmcertTile = (index, tile) => {
+    waiting.get(index)?.(tile);
+    waiting.delete(index);
+  };
+
+  function fetchTile(index) {
+    if (page.folder === null) {
+      return Promise.resolve(JSON.parse(byId(`tile-${index}`).textContent));
+    }
+    return new Promise((resolve, reject) => {
+      const script = document.createElement('script');
+      waiting.set(index, resolve);
+      script.src = `${encodeURIComponent(page.folder)}/${index}.js`;
+      script.onload = () => script.remove();
+      script.onerror = () => {
+        script.remove();
+        reject(new Error(`${page.folder}/${index}.js is not there: keep that folder beside the page`));
+      };
+      document.head.append(script);
+    });
+  }
+
+  async function unpack(packed) {
+    const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
+    const buffer = await new Response(stream).arrayBuffer();
+    return new { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array }[packed.type](buffer);
+  }
+
+  async function photoOf(tile) {
+    if (!tile.image) return null;
+    const photo = new Image();
+    photo.src = tile.image;
+    await photo.decode();
+    return photo;
+  }
+
+  async function loadTile(index) {
+    const tile = await fetchTile(index);
+    const found = await Promise.all(
+      Object.entries(tile.maps).map(async ([name, packed]) => [name, await unpack(packed)]),
+    );
+    const [height, width] = tile.shape;
+    return { ...tile, height, width, maps: Object.fromEntries(found), photo: await photoOf(tile) };
+  }
+
+  function keepTile(index) {
+    if (!kept.has(index)) kept.set(index, loadTile(index));
+    if (kept.size > KEPT) {
+      const oldest = kept.keys().next().value;
+      kept.delete(oldest);
+    }
+    return kept.get(index);
+  }
+
+  // Values in words.
+
+  const digits = (value, count = 4) => String(Number(value.toPrecision(count)));
+  const nameOf = (value) => names[value] ?? `class ${value}`;
+
+  function valueOf(tile, layer, at) {
+    if (layer === 'radius') return tile.radii[tile.maps.radius[at]];
+    return tile.maps.hits[at] / tile.votes.most;
+  }
+
+  function votesInWords(tile, at) {
+    const { kind, n, most } = tile.votes;
+    const hits = tile.maps.hits[at];
+    const guess = nameOf(tile.maps.smoothed[at]);
+    if (kind === 'values') return `Base model: ${guess}, at ${hits} of ${n} parameters.`;
+    if (kind === 'score') {
+      return `Smoothed model: ${guess}, pooled score ${hits} of at most ${most}, from ${n} draws.`;
+    }
+    return `Smoothed model: ${guess}, ${hits} of ${n} draws agree (${digits((100 * hits) / n)} %).`;
+  }
+
+  function certifiedInWords(tile, at) {
+    const value = tile.maps.certified[at];
+    const word = { exact: 'Verified', estimate: 'Estimated, not proven' }[page.kind] ?? 'Certified';
+    if (value !== abstained) return `${word}: ${nameOf(value)}.`;
+    const group = tile.maps.groups?.[at] ?? abstained;
+    return group === abstained ? 'Abstained.' : `${word}: ${nameOf(group)}.`;
+  }
+
+  function radiusInWords(tile, at) {
+    const radius = valueOf(tile, 'radius', at);
+    if (radius <= 0) return 'No joint radius.';
+    const unit = page.radius ? ` (${page.radius})` : '';
+    return `Joint radius: ${digits(radius)}${unit}.`;
+  }
+
+  function describe(tile, x, y) {
+    const at = y * tile.width + x;
+    const words = [`Row ${y}, column ${x}.`, certifiedInWords(tile, at)];
+    if (tile.votes) words.push(votesInWords(tile, at));
+    if (tile.maps.radius) words.push(radiusInWords(tile, at));
+    if (tile.maps.base && tile.votes.kind !== 'values') {
+      words.push(`Base model: ${nameOf(tile.maps.base[at])}.`);
+    }
+    if (tile.maps.label) {
+      const label = tile.maps.label[at];
+      words.push(label === unlabelled ? 'No ground truth.' : `Label: ${nameOf(label)}.`);
+    }
+    return words.join(' ');
+  }
+
+  // Painting.
+
+  function layersOf(tile) {
+    return LAYERS.filter(([key]) => {
+      if (key === 'image') return Boolean(tile.photo);
+      return Boolean(tile.maps[key === 'share' ? 'hits' : key]);
+    });
+  }
+
+  function classMap(tile, layer) {
+    if (state.alone === abstained) return tile.maps.groups ?? tile.maps.certified;
+    if (state.alone !== null && state.alone !== unlabelled && state.alone >= page.classes) {
+      return tile.maps.groups;
+    }
+    if (state.alone === unlabelled) return tile.maps.label;
+    return tile.maps[layer] && !NUMBERS.includes(layer)
+      ? tile.maps[layer]
+      : tile.maps.smoothed ?? tile.maps.certified;
+  }
+
+  function heat(share) {
+    const place = Math.min(Math.max(share, 0), 1) * (HEAT.length - 1);
+    const low = Math.min(Math.floor(place), HEAT.length - 2);
+    return HEAT[low].map((value, part) => value + (place - low) * (HEAT[low + 1][part] - value));
+  }
+
+  function rangeOf(tile, layer) {
+    return [0, layer === 'radius' ? Math.max(...tile.radii) || 1 : 1];
+  }
+
+  // The colour of each value of a layer; null is hatched.
+  function coloursOf(tile, layer) {
+    if (layer === 'radius') {
+      const [, high] = rangeOf(tile, layer);
+      return tile.radii.map((radius) => (radius > 0 ? heat(radius / high) : null));
+    }
+    if (layer === 'share') {
+      const { most } = tile.votes;
+      return Array.from({ length: most + 1 }, (_, hits) => heat(hits / most));
+    }
+    const found = Array.from({ length: 256 }, (_, value) => page.colours[value] ?? [0, 0, 0]);
+    if (layer === 'certified' || layer === 'groups') found[abstained] = null;
+    return found;
+  }
+
+  function paint(pane) {
+    const { tile, alone } = state;
+    const { layer } = pane;
+    const context = pane.overlay.getContext('2d');
+    const picture = context.createImageData(tile.width, tile.height);
+    const codes = alone === null ? null : classMap(tile, layer) ?? [];
+    const values = tile.maps[layer === 'share' ? 'hits' : layer];
+    const colours = layer === 'image' ? null : coloursOf(tile, layer);
+    const period = Math.max(6, Math.round(tile.width / 60));
+    let at = 0;
+    for (let row = 0; row < tile.height; row += 1) {
+      for (let column = 0; column < tile.width; column += 1, at += 1) {
+        let colour = null;
+        let opacity = 255;
+        if (codes !== null && codes[at] !== alone) {
+          [colour, opacity] = layer === 'image' ? [[0, 0, 0], 190] : [[128, 128, 128], 60];
+        } else if (layer === 'image') continue;
+        else {
+          colour = colours[values[at]]
+            ?? page.hatch[(row + column) % period < period / 3 ? 0 : 1];
+        }
+        picture.data[4 * at] = colour[0];
+        picture.data[4 * at + 1] = colour[1];
+        picture.data[4 * at + 2] = colour[2];
+        picture.data[4 * at + 3] = opacity;
+      }
+    }
+    context.putImageData(picture, 0, 0);
+    pane.overlay.style.opacity = pane.opacity.value / 100;
+    paintScale(pane);
+  }
+
+  function paintScale(pane) {
+    pane.scale.replaceChildren();
+    if (!NUMBERS.includes(pane.layer)) return;
+    const [low, high] = rangeOf(state.tile, pane.layer);
+    const bar = document.createElement('span');
+    const stops = HEAT.map((colour) => `rgb(${colour.join(' ')})`).join(', ');
+    bar.style.background = `linear-gradient(to right, ${stops})`;
+    pane.scale.append(digits(low), bar, digits(high));
+    if (pane.layer === 'radius') pane.scale.append(`; hatched: none. ${page.radius}`);
+    else if (state.tile.votes.kind === 'score') pane.scale.append(' of the largest pooled score');
+  }
+
+  // Two views that move together.
+
+  const panes = ['left', 'right'].map((side) => {
+    const root = byId('pane').content.cloneNode(true).querySelector('.pane');
+    const pane = { root, layer: null };
+    for (const part of ['view', 'stage', 'photo', 'overlay', 'cursor', 'scale', 'opacity']) {
+      pane[part] = root.querySelector(`.${part}`);
+    }
+    pane.select = root.querySelector('.layer');
+    pane.view.setAttribute('aria-label', `${side} view; arrow keys move the cursor`);
+    pane.select.setAttribute('aria-label', `Layer of the ${side} view`);
+    pane.opacity.setAttribute('aria-label', `Opacity of the layer of the ${side} view`);
+    byId('panes').append(root);
+    return pane;
+  });
+
+  const fitOf = (pane) => pane.view.clientWidth / state.tile.width;
+
+  function place() {
+    const { tile } = state;
+    if (!tile) return;
+    const margin = (size) => size - size / state.zoom;
+    state.x = Math.min(Math.max(state.x, 0), margin(tile.width));
+    state.y = Math.min(Math.max(state.y, 0), margin(tile.height));
+    for (const pane of panes) {
+      const scale = fitOf(pane) * state.zoom;
+      pane.stage.style.transform =
+        `scale(${scale}) translate(${-state.x}px, ${-state.y}px)`;
+      pane.stage.style.setProperty('--scale', scale);
+      pane.cursor.style.display = state.cursor ? 'block' : 'none';
+      if (state.cursor) {
+        pane.cursor.style.left = `${state.cursor[0]}px`;
+        pane.cursor.style.top = `${state.cursor[1]}px`;
+      }
+    }
+  }
+
+  function zoom(factor, centre) {
+    const { tile } = state;
+    if (!tile) return;
+    const [x, y] = centre ?? [
+      state.x + tile.width / state.zoom / 2, state.y + tile.height / state.zoom / 2,
+    ];
+    const before = state.zoom;
+    state.zoom = Math.min(Math.max(before * factor, 1), 40);
+    state.x = x - ((x - state.x) * before) / state.zoom;
+    state.y = y - ((y - state.y) * before) / state.zoom;
+    place();
+  }
+
+  function fit() {
+    Object.assign(state, { zoom: 1, x: 0, y: 0 });
+    place();
+  }
+
+  function pointAt(pane, event) {
+    const box = pane.view.getBoundingClientRect();
+    const scale = fitOf(pane) * state.zoom;
+    const left = box.left + pane.view.clientLeft;
+    const top = box.top + pane.view.clientTop;
+    return [state.x + (event.clientX - left) / scale, state.y + (event.clientY - top) / scale];
+  }
+
+  function moveTo(x, y) {
+    const { tile } = state;
+    const inside = (value, size) => Math.min(Math.max(Math.floor(value), 0), size - 1);
+    state.cursor = [inside(x, tile.width), inside(y, tile.height)];
+    byId('readout').textContent = describe(tile, ...state.cursor);
+    place();
+  }
+
+  function follow() {
+    // Keeps a cursor that the keys move within what is seen.
+    const [x, y] = state.cursor;
+    const across = state.tile.width / state.zoom;
+    const down = state.tile.height / state.zoom;
+    state.x = Math.min(Math.max(state.x, x + 1 - across), x);
+    state.y = Math.min(Math.max(state.y, y + 1 - down), y);
+    place();
+  }
+
+  function isolate(value) {
+    state.alone = value === state.alone ? null : value;
+    for (const button of byId('legend').children) {
+      button.setAttribute('aria-pressed', String(Number(button.dataset.value) === state.alone));
+    }
+    byId('clear').disabled = state.alone === null;
+    panes.forEach(paint);
+  }
+
+  function isolateAtCursor(pane) {
+    const { tile } = state;
+    const [x, y] = state.cursor;
+    const named = tile.maps[pane.layer] && !NUMBERS.includes(pane.layer);
+    const codes = named ? tile.maps[pane.layer] : tile.maps.smoothed ?? tile.maps.certified;
+    isolate(codes[y * tile.width + x]);
+  }
+
+  function setLayer(pane, layer) {
+    pane.layer = layer;
+    pane.select.value = layer;
+    paint(pane);
+  }
+
+  function connect(pane) {
+    let held = null;
+    pane.select.addEventListener('change', () => setLayer(pane, pane.select.value));
+    pane.opacity.addEventListener('input', () => {
+      pane.overlay.style.opacity = pane.opacity.value / 100;
+    });
+    pane.view.addEventListener('pointerdown', (event) => {
+      if (!state.tile) return;
+      held = { x: event.clientX, y: event.clientY, at: [state.x, state.y], moved: false };
+      pane.view.setPointerCapture(event.pointerId);
+    });
+    pane.view.addEventListener('pointermove', (event) => {
+      if (!state.tile) return;
+      if (held) {
+        const [right, down] = [event.clientX - held.x, event.clientY - held.y];
+        held.moved ||= Math.hypot(right, down) > 4;
+        if (held.moved) {
+          const scale = fitOf(pane) * state.zoom;
+          [state.x, state.y] = [held.at[0] - right / scale, held.at[1] - down / scale];
+        }
+      }
+      moveTo(...pointAt(pane, event));
+    });
+    pane.view.addEventListener('pointerup', (event) => {
+      if (held && !held.moved) {
+        moveTo(...pointAt(pane, event));
+        isolateAtCursor(pane);
+      }
+      held = null;
+    });
+    pane.view.addEventListener('pointercancel', () => { held = null; });
+    pane.view.addEventListener('wheel', (event) => {
+      if (document.activeElement !== pane.view && !event.ctrlKey) return;
+      event.preventDefault();
+      zoom(Math.exp(-event.deltaY / 400), pointAt(pane, event));
+    }, { passive: false });
+    pane.view.addEventListener('keydown', (event) => {
+      if (!state.tile) return;
+      const step = event.shiftKey ? 10 : 1;
+      const move = {
+        ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step],
+      }[event.key];
+      if (move) {
+        const { tile } = state;
+        const from = state.cursor ?? [tile.width >> 1, tile.height >> 1];
+        moveTo(from[0] + move[0], from[1] + move[1]);
+        follow();
+      } else if (event.key === 'Enter' && state.cursor) isolateAtCursor(pane);
+      else return;
+      event.preventDefault();
+    });
+  }
+
+  // Images.
+
+  const rateNames = [
+    ['certAcc', 'certified accuracy'], ['mIoU', 'certified mIoU'], ['abstain', 'abstention'],
+    ['smoothed_aAcc', 'accuracy of the smoothed model'], ['base_aAcc', 'of the base model'],
+  ];
+
+  function showLegend(tile) {
+    const found = new Set();
+    for (const name of ['label', 'base', 'smoothed', 'certified', 'groups']) {
+      for (const value of tile.maps[name] ?? []) found.add(value);
+    }
+    const buttons = [...found].sort((one, other) => one - other).map((value) => {
+      const button = document.createElement('button');
+      const box = document.createElement('i');
+      const [dark, light] = page.hatch.map((colour) => `rgb(${colour.join(' ')})`);
+      button.type = 'button';
+      button.dataset.value = value;
+      button.setAttribute('aria-pressed', 'false');
+      box.style.background = value === abstained
+        ? `repeating-linear-gradient(135deg, ${dark} 0 2px, ${light} 2px 5px)`
+        : `rgb(${(page.colours[value] ?? [0, 0, 0]).join(' ')})`;
+      const name = { [abstained]: 'abstained', [unlabelled]: 'no ground truth' }[value];
+      button.append(box, name ?? nameOf(value));
+      button.addEventListener('click', () => isolate(value));
+      return button;
+    });
+    byId('legend').replaceChildren(...buttons);
+  }
+
+  function showTile(tile) {
+    const first = state.tile === null;
+    const same = !first && state.tile.width === tile.width && state.tile.height === tile.height;
+    Object.assign(state, { tile, alone: null, cursor: null });
+    if (!same) Object.assign(state, { zoom: 1, x: 0, y: 0 });
+    const layers = layersOf(tile);
+    const wanted = first ? [tile.photo ? 'image' : 'label', 'certified'] : [];
+    panes.forEach((pane, side) => {
+      pane.view.style.aspectRatio = `${tile.width} / ${tile.height}`;
+      for (const canvas of [pane.photo, pane.overlay]) {
+        [canvas.width, canvas.height] = [tile.width, tile.height];
+      }
+      if (tile.photo) {
+        pane.photo.getContext('2d').drawImage(tile.photo, 0, 0, tile.width, tile.height);
+      }
+      pane.select.replaceChildren(...layers.map(([key, name]) => new Option(name, key)));
+      const layer = wanted[side] ?? pane.layer;
+      pane.layer = layers.some(([key]) => key === layer) ? layer : 'certified';
+      pane.select.value = pane.layer;
+    });
+    showLegend(tile);
+    isolate(null);
+    place();
+    byId('note').textContent = tile.photo ? '' : 'The image itself is not in this page.';
+    byId('readout').textContent =
+      'Point at a pixel, or move through a view with the arrow keys.';
+  }
+
+  async function show(index) {
+    state.index = index;
+    const image = images[index];
+    byId('image-name').textContent = image.name;
+    byId('image-rates').textContent = rateNames
+      .filter(([key]) => typeof image[key] === 'number')
+      .map(([key, name]) => `${name} ${digits(image[key])}`).join(', ');
+    for (const button of byId('thumbnails').querySelectorAll('button')) {
+      button.setAttribute('aria-current', String(Number(button.dataset.index) === index));
+    }
+    try {
+      const tile = await keepTile(index);
+      if (state.index === index) showTile(tile);
+    } catch (error) {
+      kept.delete(index);
+      byId('readout').textContent = `This image cannot be shown: ${error.message}.`;
+    }
+  }
+
+  const score = (image) => image.certAcc ?? image.certified_share;
+  const orders = {
+    worst: (one, other) => score(images[one]) - score(images[other]),
+    best: (one, other) => score(images[other]) - score(images[one]),
+    name: (one, other) => images[one].name.localeCompare(images[other].name),
+  };
+  const ordered = () => [...images.keys()].sort(orders[byId('sort').value]);
+
+  function showThumbnails() {
+    byId('thumbnails').replaceChildren(...ordered().map((index) => {
+      const item = document.createElement('li');
+      const button = document.createElement('button');
+      const picture = new Image();
+      picture.src = images[index].thumbnail;
+      picture.alt = '';
+      button.type = 'button';
+      button.dataset.index = index;
+      button.setAttribute('aria-current', String(index === state.index));
+      button.append(picture, `${images[index].name} ${digits(score(images[index]), 3)}`);
+      button.addEventListener('click', () => show(index));
+      item.append(button);
+      return item;
+    }));
+  }
+
+  function turn(step) {
+    const order = ordered();
+    show(order[(order.indexOf(state.index) + step + order.length) % order.length]);
+  }
+
+  function showLinked() {
+    const index = Number(/^#image-(\d+)$/.exec(location.hash)?.[1] ?? NaN);
+    if (!(index in images)) return false;
+    show(index);
+    byId('image-name').scrollIntoView();
+    byId('image-name').focus({ preventScroll: true });
+    return true;
+  }
+
+  const keys = {
+    n: () => turn(1), p: () => turn(-1), 0: fit, Escape: () => isolate(null),
+    '+': () => zoom(1.5), '=': () => zoom(1.5), '-': () => zoom(1 / 1.5),
+  };
+  document.addEventListener('keydown', (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !state.tile) return;
+    if (['SELECT', 'INPUT'].includes(event.target.tagName)) return;
+    const layer = /^[1-9]$/.test(event.key) && layersOf(state.tile)[Number(event.key) - 1];
+    if (layer) {
+      const pane = panes.find(({ root }) => root.contains(document.activeElement)) ?? panes[0];
+      setLayer(pane, layer[0]);
+    } else if (event.key in keys) keys[event.key]();
+    else return;
+    event.preventDefault();
+  });
+
+  const clicks = {
+    previous: () => turn(-1), next: () => turn(1), 'zoom-in': () => zoom(1.5),
+    'zoom-out': () => zoom(1 / 1.5), fit, clear: () => isolate(null),
+    theme: () => {
+      const root = document.documentElement.style;
+      const dark = root.colorScheme
+        ? root.colorScheme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
+      root.colorScheme = dark ? 'light' : 'dark';
+    },
+  };
+  for (const [id, act] of Object.entries(clicks)) byId(id).addEventListener('click', act);
+  byId('sort').addEventListener('change', showThumbnails);
+  addEventListener('hashchange', showLinked);
+  addEventListener('resize', place);
+  panes.forEach(connect);
+  document.documentElement.classList.add('scripted');
+  if (!showLinked()) show(ordered()[0]);
+  showThumbnails();
+})();

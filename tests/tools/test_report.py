@@ -1,0 +1,396 @@
+"""The report of a run: what is in its page, and what a browser shows of it."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmcert.certify import ABSTAIN_LABEL
+from mmcert.report import explorer
+from mmcert.report.explorer import HEADLINES, unpack
+from mmcert.report.inputs import ImageFinder, content_digest
+from mmcert.report.results_folder import ResultsFolder
+from mmcert.sampling.draws import input_digest
+from tests.browser import needs_browser
+from tests.openmmlab import ROOT, run_tool
+
+SCRIPT = ROOT / 'mmcert/report/assets/explorer.js'
+LEVELS = [{'flat': ['road', 'sidewalk'], 'tall': ['building', 'tree', 'sign', 'sky']}]
+ALONE = {'br', 'canvas', 'circle', 'img', 'input', 'line', 'link', 'meta', 'polyline'}
+
+
+class Page(HTMLParser):
+    """What a page consists of; fails where elements are not closed as they were opened."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.values, self.scripts, self.links = [], {}, {}, []
+        self.text, self.ids = '', []
+        self.feed(path.read_text())
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.links += [value for key, value in attrs.items() if key in ('src', 'href')]
+        if 'id' in attrs:
+            self.ids.append(attrs['id'])
+        if tag not in ALONE - {'canvas'}:
+            self.open.append((tag, attrs))
+
+    def handle_endtag(self, tag):
+        if tag not in ALONE - {'canvas'}:
+            assert self.open.pop()[0] == tag
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_data(self, data):
+        tag, attrs = self.open[-1] if self.open else (None, {})
+        if tag == 'script':
+            name = attrs.get('id', 'script')
+            self.scripts[name] = self.scripts.get(name, '') + data
+        elif tag == 'data':
+            of = next((a['id'] for _, a in reversed(self.open) if 'id' in a), None)
+            self.values[of] = float(attrs['value'])
+        self.text += data
+
+
+@pytest.fixture
+def results(make_config, tmp_path):
+    """The results of a run on three small images, with a hierarchy."""
+    cfg = make_config(images=3, smoothing=dict(sigma=0.05, hierarchy=LEVELS))
+    cfg.dump(tmp_path / 'config.py')
+    work = tmp_path / 'work'
+    run_tool('tools/test.py', tmp_path / 'config.py', cfg.load_from, '--work-dir', work)
+    return work / 'certified'
+
+
+def shown(page, index):
+    """The maps of an image of a page, and its other entries."""
+    tile = json.loads(page.scripts[f'tile-{index}'])
+    return {name: unpack(packed, tile['shape']) for name, packed in tile['maps'].items()}, tile
+
+
+def test_the_page_says_what_the_summary_says(results):
+    printed = run_tool('tools/report.py', results)
+    assert f'wrote {results / "report.html"}: open it in a browser' in printed
+    assert 'note' not in printed
+    page = Page(results / 'report.html')
+    summary = json.loads((results / 'summary.json').read_text())
+    rates = {key: summary['rates'][key] for key in HEADLINES}
+    assert {key: page.values[f'rate-{key}'] for key in HEADLINES} == rates
+    for word in ('with probability 0.99 per image', 'l2 norm', *summary['classes'],
+                 summary['certificate']['model']['weights'], 'mmsegmentation'):  # fmt: skip
+        assert word in page.text, word
+    assert len(page.ids) == len(set(page.ids))
+    # Nothing is loaded, from nowhere.
+    assert all(link.startswith(('data:', '#')) for link in page.links), page.links
+    text = re.sub(r'base64,[\w+/=]+', '', (results / 'report.html').read_text())
+    assert not re.search(r'https?:|//[a-z]+\.', text)
+    images = json.loads(page.scripts['page'])['images']
+    assert [image['name'] for image in images] == [
+        json.loads(line)['name'] for line in (results / 'images.jsonl').read_text().splitlines()
+    ]
+
+
+def test_the_page_has_the_votes_of_every_pixel(results):
+    run_tool('tools/report.py', results)
+    page, folder = Page(results / 'report.html'), ResultsFolder(results)
+    names = json.loads(page.scripts['page'])['names']
+    grouped = 0
+    for index, line in enumerate(folder.lines):
+        maps, tile = shown(page, index)
+        found = folder.image(line)
+        votes = found.record.votes
+        expected = {'hits': votes.hits, 'smoothed': votes.guess, 'certified': found.labels,
+                    'base': found.record.base, 'label': found.record.label}  # fmt: skip
+        for name, values in expected.items():
+            np.testing.assert_array_equal(maps[name], values, err_msg=name)
+        np.testing.assert_array_equal(np.take(tile['radii'], maps['radius']), found.maps['radius'])
+        assert tile['votes'] == {'kind': 'draws', 'n': 40, 'most': 40}
+        # Groups stand where the class has no certificate and a group has one.
+        here = found.maps['level'] == 1
+        grouped += here.sum()
+        groups = [names[value] for value in np.unique(maps['groups'][here])]
+        assert all(name.endswith(' (group)') for name in groups)
+        np.testing.assert_array_equal(maps['groups'][~here], found.labels[~here])
+        # The image is the one that was certified.
+        data = base64.b64decode(tile['image'].partition(',')[2])
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape[:2] == found.labels.shape
+    assert grouped
+
+
+def test_images_are_found_by_what_they_hold(results, tmp_path):
+    folder = ResultsFolder(results)
+    first, second = (folder.image(line) for line in folder.lines[:2])
+    (config,) = results.parent.glob('*.py')
+    root = Path(re.search(r"data_root='([^']*street_scenes[^']*)'", config.read_text())[1])
+    stem = first.name.rpartition('-')[0]
+    image = next(
+        path for path in root.rglob(f'images/{stem}.png')
+        if content_digest(cv2.imread(str(path))) == first.certificate['input']['digest']
+    )  # fmt: skip
+    # Other files of the name, and a link that leads back.
+    for name, source in (('a', next(root.rglob(f'annotations/{stem}.png'))), ('b', image)):
+        (tmp_path / 'data' / name).mkdir(parents=True)
+        shutil.copy(source, tmp_path / 'data' / name / f'{stem}.png')
+    (tmp_path / 'data/a/back').symlink_to(tmp_path / 'data')
+    find = ImageFinder(tmp_path / 'data')
+    np.testing.assert_array_equal(find(first), cv2.imread(str(image))[..., ::-1])
+    assert find(second) is None
+    tensor = torch.from_numpy(cv2.imread(str(image))).permute(2, 0, 1)
+    assert input_digest(tensor).hex() == first.certificate['input']['digest']
+
+
+def test_large_pages_keep_their_images_beside_them(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(explorer, 'INLINE_BYTES', 6_000)
+    out = tmp_path / 'pages/r.html'
+    (tmp_path / 'pages/r_files').mkdir(parents=True)
+    (tmp_path / 'pages/r_files/7.js').touch()
+    printed = run_tool('tools/report.py', results, '--out', out)
+    assert f'which needs {tmp_path / "pages/r_files"} beside it' in printed
+    assert sorted(p.name for p in (tmp_path / 'pages/r_files').iterdir()) == [
+        '0.js', '1.js', '2.js'
+    ]  # fmt: skip
+    page = Page(out)
+    assert 'tile-0' not in page.scripts
+    name = ResultsFolder(results).lines[1]['name']
+    text = (tmp_path / 'pages/r_files/1.js').read_text()
+    assert text.startswith('mmcertTile(1, {"name":"' + name) and text.endswith(');\n')
+
+
+def test_few_images_go_from_the_worst_to_the_best(results, tmp_path):
+    run_tool('tools/report.py', results, '--images', 2, '--data', tmp_path, '--out',
+             tmp_path / 'r.html')  # fmt: skip
+    page = Page(tmp_path / 'r.html')
+    found = [image['certAcc'] for image in json.loads(page.scripts['page'])['images']]
+    every = [line['certAcc'] for line in ResultsFolder(results).lines]
+    assert sorted(found) == [min(every), max(every)]
+    assert '2 of 3 images' in page.text
+    summary = json.loads((results / 'summary.json').read_text())
+    assert page.values['rate-certAcc'] == summary['rates']['certAcc']
+    # There are no images in that folder.
+    assert all('image' not in shown(page, index)[1] for index in range(2))
+
+
+def test_without_votes_there_are_certificates(results, tmp_path):
+    (folder,) = results.glob('votes-*')
+    shutil.rmtree(folder)
+    run_tool('tools/report.py', results)
+    page = Page(results / 'report.html')
+    assert set(shown(page, 0)[0]) == {'certified', 'radius'}
+    assert 'Over the radius' not in page.text
+
+
+def test_what_does_not_fit_is_refused(results, tmp_path):
+    def refused(*arguments):
+        printed = run_tool('tools/report.py', *arguments, expect=2)
+        assert printed.startswith('error: ') and printed.count('\n') == 1
+        return printed
+
+    assert 'there is no summary.json in' in refused(tmp_path)
+    assert 'at least 1, got 0' in refused(results, '--images', 0)
+    assert 'there is no folder nowhere' in refused(results, '--data', 'nowhere')
+    assert 'is a folder' in refused(results, '--out', tmp_path)
+    (folder,) = results.glob('votes-*')
+    shutil.copytree(folder, results / 'votes-copy')
+    assert 'there must be one folder with the votes' in refused(results)
+    names = sorted(folder.glob('*.npz'))
+    shutil.copy(names[0], folder / names[1].name)
+    assert 'is not what the certificate' in refused(results, '--votes', folder)
+    (map_file,) = results.glob(f'certificates-*/{names[0].stem}.png')
+    kept = map_file.read_bytes()
+    cv2.imwrite(str(map_file), 1 - cv2.imread(str(map_file), cv2.IMREAD_UNCHANGED))
+    assert 'map of labels beside' in refused(results, '--votes', results / 'votes-copy')
+    map_file.write_bytes(kept)
+    document = json.loads(map_file.with_suffix('.json').read_text())
+    del document['digest']
+    map_file.with_suffix('.json').write_text(json.dumps(document))
+    assert 'older version' in refused(results, '--votes', results / 'votes-copy')
+    summary = json.loads((results / 'summary.json').read_text())
+    for kind, word in (('cloud', 'a report shows images only'), (None, 'an older version')):
+        summary['certificate']['input_type'] = kind
+        (results / 'summary.json').write_text(json.dumps(summary))
+        assert word in refused(results)
+
+
+@pytest.mark.parametrize(
+    ('smoothing', 'kind'),
+    [
+        (dict(perturbation=dict(type='mmcert.Enumeration', transformation='rotation',
+                                values=[-3.0, 2.0])), 'values'),
+        (dict(sigma=None, tau=None, n0=4, n=40, perturbation=dict(
+            type='mmcert.TransformationCells', transformation=dict(type='rotation'), low=-0.1,
+            high=0.1, noise=dict(type='mmcert.GaussianNoise', sigma=0.5))), 'score'),
+    ],
+)  # fmt: skip
+def test_votes_are_named_for_what_they_are(make_config, tmp_path, smoothing, kind):
+    cfg = make_config(images=1)
+    cfg.smoothing = dict(batch_size=16) | smoothing
+    cfg.dump(tmp_path / 'config.py')
+    run_tool('tools/test.py', tmp_path / 'config.py', cfg.load_from, '--work-dir', tmp_path / 'w')
+    run_tool('tools/report.py', tmp_path / 'w/certified')
+    page = Page(tmp_path / 'w/certified/report.html')
+    maps, tile = shown(page, 0)
+    assert tile['votes']['kind'] == kind and 'image' in tile
+    assert maps['hits'].max() <= tile['votes']['most']
+    for word in {'values': ['verified by enumeration'], 'score': ['with probability']}[kind]:
+        assert word in page.text
+    assert 'Over the radius' not in page.text
+
+
+@pytest.mark.skipif(shutil.which('node') is None, reason='needs node to read JavaScript')
+def test_the_script_has_no_syntax_error():
+    subprocess.run(['node', '--check', SCRIPT], check=True)
+
+
+def pixel(browser, row, column, side=0):
+    """Where a pixel of the whole image is in the window."""
+    place = browser.run(f"""(() => {{
+      const view = document.querySelectorAll('.view')[{side}];
+      const box = view.getBoundingClientRect();
+      return [box.left + view.clientLeft, box.top + view.clientTop,
+              view.clientWidth / view.querySelector('canvas').width];
+    }})()""")
+    left, top, scale = place
+    return left + (column + 0.5) * scale, top + (row + 0.5) * scale
+
+
+def text_of(browser, selector):
+    return browser.run(f"document.querySelector('{selector}')?.textContent ?? ''")
+
+
+PRESSED = '#legend [aria-pressed=true]'
+
+
+def check_words(words, result, classes, row, column):
+    """Whether the words at a pixel are those of its votes."""
+    votes, at = result.record.votes, (row, column)
+    assert words.startswith(f'Row {row}, column {column}. ')
+    guess = f'Smoothed model: {classes[votes.guess[at]]}, {votes.hits[at]} of 40 draws agree'
+    assert guess in words
+    if result.labels[at] != ABSTAIN_LABEL:
+        assert f'Certified: {classes[result.labels[at]]}.' in words
+    else:
+        assert ('Abstained.' in words) == (result.maps['level'][at] == ABSTAIN_LABEL)
+    radius = float(result.maps['radius'][at])
+    assert ('No joint radius.' in words) == (radius <= 0)
+    if radius > 0:
+        found = re.search(r'Joint radius: ([\d.e-]+) \(l2, \[0, 1\]', words)[1]
+        assert float(found) == pytest.approx(radius, rel=1e-3)
+    assert f'Base model: {classes[result.record.base[at]]}.' in words
+    truth = result.record.label[at]
+    assert ('No ground truth.' if truth == 255 else f'Label: {classes[truth]}.') in words
+
+
+@needs_browser
+@pytest.mark.parametrize('beside', [False, True])
+def test_a_browser_shows_what_the_votes_say(results, browser, monkeypatch, beside):
+    if beside:
+        monkeypatch.setattr(explorer, 'INLINE_BYTES', 0)
+    run_tool('tools/report.py', results)
+    folder = ResultsFolder(results)
+    worst, second, _ = explorer.ranked(folder.lines)
+    result, classes = folder.image(worst), folder.summary['classes']
+    browser.open(results / 'report.html')
+    browser.wait("document.querySelector('#legend').children.length > 0")
+    assert text_of(browser, '#image-name') == worst['name']
+    browser.run("document.querySelector('#panes').scrollIntoView()")
+    for row, column in [(0, 0), (7, 40), (20, 21), (31, 47)]:
+        for side in (0, 1):
+            browser.mouse('Moved', *pixel(browser, row, column, side))
+            check_words(text_of(browser, '#readout'), result, classes, row, column)
+
+    # A click shows the class of the layer alone, and Escape all of them.
+    browser.click(*pixel(browser, 20, 21))
+    assert text_of(browser, PRESSED) == classes[result.record.votes.guess[20, 21]]
+    browser.key('Escape')
+    assert text_of(browser, PRESSED) == ''
+    browser.key('ArrowRight')
+    assert text_of(browser, '#readout').startswith('Row 20, column 22.')
+
+    # Every layer, by its key; zoom and pan, in step.
+    layers = []
+    for number in range(1, 9):
+        browser.key(str(number))
+        layers.append(browser.run("document.querySelector('.layer').value"))
+    assert layers == ['image', 'label', 'base', 'smoothed', 'certified', 'groups', 'radius',
+                      'share']  # fmt: skip
+    stages = "[...document.querySelectorAll('.stage')].map((stage) => stage.style.transform)"
+    whole, _ = browser.run(stages)
+    x, y = pixel(browser, 20, 21)
+    browser.mouse('Wheel', x, y, deltaX=0, deltaY=-400)
+    browser.wait(f'{stages}[0] !== {json.dumps(whole)}')
+    zoomed = browser.run(stages)
+    browser.mouse('Pressed', x, y)
+    browser.mouse('Moved', x - 60, y - 40, buttons=1)
+    browser.mouse('Released', x - 60, y - 40)
+    panned = browser.run(stages)
+    assert zoomed[0] == zoomed[1] and panned[0] == panned[1] and panned[0] != zoomed[0]
+    assert text_of(browser, PRESSED) == ''
+    browser.key('0')
+    assert browser.run(stages) == [whole, whole]
+
+    browser.key('n')
+    browser.wait("document.querySelector('#readout').textContent.startsWith('Point')")
+    assert text_of(browser, '#image-name') == second['name']
+    assert text_of(browser, '#note') == ''
+    assert browser.faults == []
+    assert all(url.startswith(('data:', 'file:')) for url in browser.requests)
+
+
+@needs_browser
+def test_a_missing_folder_of_images_is_said(results, browser, monkeypatch):
+    monkeypatch.setattr(explorer, 'INLINE_BYTES', 0)
+    run_tool('tools/report.py', results)
+    shutil.rmtree(results / 'report_files')
+    browser.open(results / 'report.html')
+    browser.wait("document.querySelector('#readout').textContent.includes('cannot be shown')")
+    assert 'keep that folder beside the page' in text_of(browser, '#readout')
+
+
+@needs_browser
+def test_every_button_does_something(results, browser):
+    run_tool('tools/report.py', results)
+    browser.open(results / 'report.html')
+    browser.wait("document.querySelector('#legend').children.length > 0")
+    buttons = browser.run("[...document.querySelectorAll('button')].map((button) => button.id)")
+    # Those without an id are thumbnails and the legend.
+    looked = '#next #previous #zoom-in #fit #zoom-in #zoom-out #legend>button #clear #theme'
+    extremes = " [...document.querySelectorAll('.extremes a')].at(-1)"
+    seen = """[document.querySelector('#image-name').textContent,
+      document.querySelector('.stage').style.transform,
+      document.querySelectorAll('[aria-pressed=true]').length,
+      document.documentElement.style.colorScheme].join()"""
+    steps = [f"document.querySelector('{name}')" for name in looked.split()]
+    steps += ["[...document.querySelectorAll('#thumbnails button')].at(-1)", extremes]
+    for step in steps:
+        before = browser.run(seen)
+        if step is extremes:
+            browser.key('p')
+            browser.wait(f'{seen} !== {json.dumps(before)}')
+            before = browser.run(seen)
+        browser.run(f'{step}.click()')
+        browser.wait(f'{seen} !== {json.dumps(before)}')
+    assert {name for name in buttons if name} == {
+        name.removeprefix('#') for name in looked.split() if '>' not in name
+    }
+    assert browser.faults == []
+
+
+def test_the_assets_are_packaged():
+    from setuptools import find_packages
+
+    assert 'mmcert.report' in find_packages(str(ROOT), include=['mmcert*'])
+    assert 'report/assets/*' in (ROOT / 'setup.py').read_text()
+    assert {path.suffix for path in Path(SCRIPT.parent).iterdir()} == {'.html', '.css', '.js'}
