@@ -8,20 +8,23 @@ One base model, trained with noise on means of 8 x 8 pixels, is certified agains
 * ``certify``: ``tools/test.py`` on the test images, with pictures.
 * ``attack``: all certified pixels, right or wrong, face every attack of ``semantic.py``.
 * ``radius``: the same with ``extra_radius``.
+* ``compare``: noise on pixels, on means and on the latent of a surrogate, for a few images.
+* ``size``: two attack sets at 360 x 480 pixels, for as many.
 * ``pictures``: one certified image of each transformation.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
 from study import WORK_DIRS, Results, machine, on_machine, percent, read_results, table, two
 from study import write_results as write
 
-STEPS = ('data', 'train', 'certify', 'attack', 'radius', 'pictures')
-EXTRA_RADIUS = 0.1
+STEPS = ('data', 'train', 'certify', 'attack', 'radius', 'compare', 'size', 'pictures')
+SMALLEST = 3
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,7 +45,8 @@ def main() -> int:
     import semantic_study
 
     names = [f'cells-{name}' for name in semantic_study.CELLS]
-    chosen = [n for n in names if args.only is None or n.removeprefix('cells-') in args.only]
+    names += [f'direct-{name}' for name in semantic_study.BESIDE_CELLS]
+    chosen = [n for n in names if args.only is None or n.partition('-')[2] in args.only]
     study = semantic_study.Study(args.work_dirs, args.images)
     for step in [] if args.gather else args.steps:
         if step == 'data':
@@ -51,13 +55,36 @@ def main() -> int:
         if step == 'pictures':
             study.sheet('cells', semantic_study.CELLS)
             continue
+        if step == 'compare':
+            for config in semantic_study.CELLS_SPACES.values():
+                study.train(config)
+            study.train('direct-gaussian-blur')
+            study.compare()
+            continue
+        if step == 'size':
+            study.enlarge()
+            continue
+        if step == 'radius':
+            study.widen()
+            continue
         for name in chosen:
-            if step == 'radius':
-                study.certify(name, f'smoothing.perturbation.extra_radius={EXTRA_RADIUS}')
-            else:
-                getattr(study, step)(name)
-    rows = [row for name in names for row in study.row(name)]
+            getattr(study, step)(name)
+    # What is not in the work folder stays as it was found before.
+    earlier = {row['name']: row for row in read_results('cells').get('rows', ())}
+    rows = [
+        row
+        for name in names
+        for row in list(study.row(name)) or ([earlier[name]] if name in earlier else [])
+    ]
     content = {'machine': machine(), **semantic_study.settings(), 'rows': rows}
+    content['spaces'] = study.comparison()
+    content['radius'] = [
+        semantic_study.summary(folder)
+        for one in itertools.product(semantic_study.CELLS_WIDENED, semantic_study.EXTRA_RADII)
+        if semantic_study.certified_in(folder := study.widened(*one))
+    ]
+    large = (f'cells-{name}{semantic_study.LARGE}' for name in semantic_study.CELLS_SIZES)
+    content['large'] = [row for name in large for row in study.row(name)]
     write('cells', content, f'{len(rows)} rows')
     return 0
 
@@ -67,13 +94,13 @@ def certified(results: Results) -> list[str]:
     earlier = {row['name']: row for row in read_results('semantic')['rows']}
     rows = [
         (
-            'attack set', 'cells: certified', 'mIoU', 'abstain', 'draws', 'smoothed: clean',
+            'attack set', 'by', 'certified', 'mIoU', 'abstain', 'draws', 'smoothed: clean',
             'attacked', 'enumeration, vanilla', 'before, by', 'attack set', 'certified', 'mIoU',
             'draws',
         )
     ]  # fmt: skip
     for row in results['rows']:
-        transformation = row['name'].removeprefix('cells-')
+        kind, _, transformation = row['name'].partition('-')
         rates, attack = row['rates'], row['attack']
         attacked = vanilla = '-'
         if attack is not None:
@@ -81,12 +108,13 @@ def certified(results: Results) -> list[str]:
             if 'in {' in row['certificate']['attack_set']:
                 vanilla = two(attack['attacked']['vanilla'] / attack['labelled'])
         before = ('-',) * 5
-        for kind in ('direct', 'gsmooth'):
-            if found := earlier.get(f'{kind}-{transformation}'):
-                before = _before(kind, found)
+        for earlier_kind in ('direct', 'gsmooth'):
+            if found := earlier.get(f'{earlier_kind}-{transformation}'):
+                before = _before(earlier_kind, found)
         rows.append(
             (
-                _attack_set(row), two(rates['certAcc']), two(rates['mIoU']),
+                _attack_set(row), 'directly' if kind == 'direct' else kind,
+                two(rates['certAcc']), two(rates['mIoU']),
                 percent(rates['abstain']), _draws(row), two(rates['smoothed_aAcc']), attacked,
                 vanilla, *before,
             )
@@ -112,7 +140,81 @@ def attack(results: Results) -> list[str]:
     for row in results['rows']:
         if (found := row['attack']) is not None:
             counts = (f'{found[key]:,}' for key in ('certified', 'doubtful', 'broken'))
-            rows.append((row['name'].removeprefix('cells-'), str(len(found['values'])), *counts))
+            rows.append((row['name'].partition('-')[2], str(len(found['values'])), *counts))
+    return table(rows)
+
+
+def spaces(results: Results) -> list[str]:
+    """What the noise of cells is on, at equal draws."""
+    found = results['spaces']
+    pixels = found['pixels']
+    small = sorted((name for name in pixels if pixels[name]), key=pixels.__getitem__)[:SMALLEST]
+    rows = [
+        (
+            'attack set', 'noise on', 'draws', 'cells', 'path length', 'certified', 'mIoU',
+            *(f'IoU of {name}' for name in small), 'smoothed: accuracy', 'mIoU',
+        )
+    ]  # fmt: skip
+    for row in found['rows']:
+        rates = row['rates']
+        cells, length = (row.get(key) for key in ('cells', 'path_length'))
+        rows.append(
+            (
+                _attack_set(row), row['space'], _draws(row),
+                '-' if cells is None else f'{cells:.0f}',
+                '-' if length is None else f'{length:.1f}',
+                two(rates['certAcc']), two(rates['mIoU']),
+                *(two(row['class_ious'][name]) for name in small),
+                two(rates['smoothed_aAcc']), two(rates['smoothed_mIoU']),
+            )
+        )  # fmt: skip
+    return [
+        *table(rows),
+        '',
+        f'{found["rows"][0]["images"]} test images. Each row has a base model trained for its '
+        'noise. Path length: of the transformed image, in standard deviations of the noise, the '
+        'median. '
+        f'The {SMALLEST} classes with the fewest pixels in these images. {_of(found["rows"][0])}',
+    ]
+
+
+def extra_radius(results: Results) -> list[str]:
+    """What a further l2 perturbation costs."""
+    rows = [('attack set', 'extra radius', 'draws', 'certified', 'mIoU', 'abstain')]
+    for row in results['radius']:
+        rates = row['rates']
+        rows.append(
+            (
+                _attack_set(row), f'{row["certificate"]["parameters"]["extra_radius"]:g}',
+                _draws(row), two(rates['certAcc']), two(rates['mIoU']), percent(rates['abstain']),
+            )
+        )  # fmt: skip
+    return [*table(rows), '', f'{results["radius"][0]["images"]} test images.']
+
+
+def size(results: Results) -> list[str]:
+    """How cost grows with the size of the images."""
+    rows = [
+        (
+            'attack set', 'size', 'images', 'draws', 'cells', 'path length', 'certified',
+            'smoothed',
+        )
+    ]  # fmt: skip
+    usual = {
+        row['certificate']['parameters']['transformation']['type']: row
+        for row in results['radius']
+        if not row['certificate']['parameters']['extra_radius']
+    }
+    for row in results['large']:
+        name = row['certificate']['parameters']['transformation']['type']
+        for found, words in ((usual[name], '180 x 240'), (row, '360 x 480')):
+            rows.append(
+                (
+                    _attack_set(found), words, str(found['images']), _draws(found),
+                    f'{found["cells"]:.0f}', f'{found["path_length"]:.1f}',
+                    two(found['rates']['certAcc']), two(found['rates']['smoothed_aAcc']),
+                )
+            )  # fmt: skip
     return table(rows)
 
 
@@ -127,15 +229,28 @@ def _before(kind: str, row: dict) -> tuple[str, ...]:
 
 
 def _attack_set(row: dict) -> str:
-    words = str(row['certificate']['description']).partition(', the smoothed model')[0]
-    return words.removeprefix('under every ')
+    words = str(row['certificate']['description'])
+    for end in (', the smoothed model', ', followed by', ' changes the class'):
+        words = words.partition(end)[0]
+    return words.removeprefix('under every ').removeprefix('no ')
+
+
+def _of(row: dict) -> str:
+    settings = row['certificate']
+    return f'alpha = {settings["alpha"]:g} per image, procedure {settings["procedure"]}.'
 
 
 def _draws(row: dict) -> str:
     return f'{row["certificate"]["n0"] + row["certificate"]["n"]:,}'
 
 
-TABLES = {'cells:certified': certified, 'cells:attack': attack}
+TABLES = {
+    'cells:certified': certified,
+    'cells:attack': attack,
+    'cells:spaces': spaces,
+    'cells:radius': extra_radius,
+    'cells:size': size,
+}
 
 if __name__ == '__main__':
     sys.exit(main())

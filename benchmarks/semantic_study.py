@@ -62,11 +62,31 @@ DIRECT = ('gaussian-blur', 'brightness-contrast', 'translation')
 """Those that are certified directly."""
 CELLS = (
     'defocus-blur', 'rotational-blur', 'zoom-blur', 'gaussian-blur', 'motion-blur', 'pixelate',
-    'jpeg', 'brightness', 'contrast', 'rotation', 'scaling',
+    'jpeg', 'rotation', 'scaling',
 )  # fmt: skip
 """Those that are certified by cells, all with one base model; see ``cells.py``."""
-CELLS_MODEL = 'noise-pooled8-s0.1_fast-scnn_camvid-180x240'
-VANILLA = 'vanilla-1.2k_fast-scnn_camvid-180x240'
+BESIDE_CELLS = ('brightness', 'contrast')
+"""Those that cells cannot certify, certified directly with the model of brightness-contrast."""
+CELLS_MODEL = 'noise-pooled8-s0.1'
+CELLS_SPACES = {
+    'pixels': 'noise-s0.5',
+    'means of 4 x 4': 'noise-pooled4-s0.125',
+    'means of 8 x 8': CELLS_MODEL,
+    'latent of a surrogate': 'gsmooth-defocus-blur',
+}
+"""What the noise of cells may be on, and the config of a base model trained on it."""
+CELLS_COMPARED = (('gaussian-blur', 500), ('gaussian-blur', 2150), ('rotation', 2150))
+"""Attack sets and n for which these are compared."""
+CELLS_WIDENED = ('defocus-blur', 'pixelate', 'jpeg', 'rotation')
+"""Attack sets that are certified with a further l2 perturbation, too."""
+EXTRA_RADII = (0.0, 0.1)
+CELLS_SIZES = ('defocus-blur', 'rotation')
+"""Attack sets that are certified for images of the full size, too."""
+DIRECTLY = ('gaussian-blur', 'directly', 500)
+"""The first of them, certified directly."""
+VANILLA = 'vanilla-1.2k'
+LARGE = '-large'
+"""Ends the names of configs for images of the full size."""
 TEST_IMAGES = 233
 ATTACK_DRAWS, SURE_DRAWS = 64, 1000
 """Draws of the smoothed model under attack, and of a second look at pixels that seem broken."""
@@ -80,7 +100,11 @@ SEED, SURE_SEED = 20260000, 20270000
 BROKEN_LEVEL = 0.001
 """Of the binomial tests, all together."""
 FEW_IMAGES = 10
-"""Test images for the corruptions, the scales and the distributions."""
+"""Test images for corruptions, scales, distributions, and cells with a further radius."""
+FEWEST_IMAGES = 6
+"""Test images to compare what the noise of cells is on."""
+LARGE_IMAGES = 3
+"""Test images of the full size."""
 IMAGE_NOISE = (0.25, 0.5)
 SIGMA1, SIGMA2 = (0.1, 0.5), (0.5, 0.75, 1.0)
 BLUR_RADIUS = 4.0
@@ -130,38 +154,30 @@ class Study:
 
     def train(self, name: str) -> None:
         """The models that a config needs, and its own."""
-        kind, _, transformation = name.partition('-')
-        if kind == 'cells':
-            for config in (VANILLA, CELLS_MODEL):
-                if not self.checkpoint(config).exists():
-                    run_tool('train', CONFIGS / f'{config}.py', '--resume')
-            return
-        if name != f'gsmooth-{SURROGATES[0]}':
-            self.train(f'gsmooth-{SURROGATES[0]}')
-        if not self.checkpoint(VANILLA).exists():
-            run_tool('train', CONFIGS / f'{VANILLA}.py')
-        if kind == 'gsmooth':
-            folder = self.surrogate(transformation)
+        first, trained = f'gsmooth-{SURROGATES[0]}', trained_by(name)
+        if trained != VANILLA:
+            self.train(CELLS_MODEL if name.endswith(LARGE) else VANILLA)
+        if name.startswith('gsmooth'):
+            if name != first:
+                self.train(first)
+            folder = self.surrogate(name.partition('-')[2])
             if not (folder / 'surrogate.pth').exists():
                 config = ROOT / 'configs' / 'surrogates' / f'{folder.name}.py'
                 run_tool('train_surrogate', config, f'--work-dir={folder}', '--resume')
-        if not self.checkpoint(full_name(name)).exists():
-            run_tool('train', CONFIGS / f'{full_name(name)}.py', '--resume')
+        if not self.checkpoint(name).exists():
+            run_tool('train', config_file(trained), '--resume')
 
-    def certify(self, name: str, *options: str) -> None:
-        """Votes, certificates and pictures of the test images, under further options maybe."""
-        pairs = (option.split('=') for option in options)
-        suffixes = (f'-{key.rpartition(".")[2]}{value}' for key, value in pairs)
-        folder = self.folder(name + ''.join(suffixes))
-        if not (folder / 'certified' / 'summary.json').exists():
-            self.test(name, folder, *options)
+    def certify(self, name: str) -> None:
+        """Votes, certificates and pictures of the test images."""
+        if not certified_in(self.folder(name)):
+            self.test(name, self.folder(name))
 
-    def test(self, name: str, folder: Path, *options: str) -> None:
-        """Runs the test tool on the chosen images."""
+    def test(self, name: str, folder: Path, *options: str, config: Path | None = None) -> None:
+        """Runs the test tool on the chosen images, with a config of its own or another one."""
         run_tool(
-            'test', CONFIGS / f'{full_name(name)}.py', self.checkpoint(full_name(name)),
-            f'--work-dir={folder}', f'--show-dir={folder / "pictures"}', '--cfg-options',
-            chosen_inputs(self.indices), 'smoothing.batch_size=16', *options,
+            'test', config or config_file(name), self.checkpoint(name), f'--work-dir={folder}',
+            f'--show-dir={folder / "pictures"}', '--cfg-options', chosen_inputs(self.indices),
+            'smoothing.batch_size=16', *options,
         )  # fmt: skip
 
     def attack(self, name: str) -> None:
@@ -169,7 +185,7 @@ class Study:
         path = self.folder(name) / 'attack.json'
         if path.exists():
             return
-        vanilla, model = Model(self, VANILLA), Model(self, full_name(name))
+        vanilla, model = Model(self, VANILLA), Model(self, name)
         values = model.attack_values
         records = {r.meta['digest']: r for r in read_folder(self.votes(name))}
         images = []
@@ -223,7 +239,7 @@ class Study:
         if path.exists() or not name.startswith('gsmooth'):
             return
         few = Study(self.work_dirs, FEW_IMAGES)
-        vanilla, model = Model(few, VANILLA), Model(few, full_name(name))
+        vanilla, model = Model(few, VANILLA), Model(few, name)
         transformation = model.transformation
         right = np.zeros((6, 3), dtype=int)
         labelled = 0
@@ -254,7 +270,7 @@ class Study:
             return
         name = f'gsmooth-{SURROGATES[0]}'
         few, rows = Study(self.work_dirs, FEW_IMAGES), []
-        perturbation = Config.fromfile(CONFIGS / f'{full_name(name)}.py').perturbation
+        perturbation = Config.fromfile(config_file(name)).perturbation
         trained = {key: perturbation[key] for key in ('sigma1', 'sigma2')}
         for sigma1, sigma2 in product(SIGMA1, SIGMA2):
             folder = self.work_dirs / 'semantic' / f'{name}-s{sigma1}-{sigma2}'
@@ -273,7 +289,7 @@ class Study:
             return
         name, rows = 'direct-gaussian-blur', []
         few = Study(self.work_dirs, FEW_IMAGES)
-        tau = Config.fromfile(CONFIGS / f'{full_name(name)}.py').smoothing.tau
+        tau = Config.fromfile(config_file(name)).smoothing.tau
         unit: dict[str, dict[str, Any]] = {
             'Exponential': {'mean': 1.0},
             'Uniform': {'width': 1.0, 'one_sided': True},
@@ -292,6 +308,70 @@ class Study:
             rows.append({'law': options, **summary(folder)})
         path.write_text(json.dumps(rows, indent=1) + '\n')
 
+    def compare(self) -> None:
+        """Cells whose noise is on pixels, on means, and on a latent, for a few images."""
+        few = Study(self.work_dirs, FEWEST_IMAGES)
+        for transformation, n in CELLS_COMPARED:
+            for space, trained in CELLS_SPACES.items():
+                folder = self.compared(transformation, space, n)
+                if certified_in(folder):
+                    continue
+                noise = dict(Config.fromfile(config_file(trained)).smoothing.perturbation)
+                noise.pop('attack', None)
+                folder.mkdir(parents=True, exist_ok=True)
+                (config := folder / 'config.py').write_text(
+                    f'_base_ = [{str(config_file(f"cells-{transformation}"))!r}]\n'
+                    f'noise = dict(_delete_=True, **{noise!r})\n'
+                    f'smoothing = dict(n={n}, perturbation=dict(noise=noise))\n'
+                )
+                few.test(trained, folder, config=config)
+        folder = self.compared(*DIRECTLY)
+        if not certified_in(folder):
+            few.test('direct-gaussian-blur', folder)
+
+    def comparison(self) -> dict[str, Any]:
+        """What is known of it, and the pixels that each class has in those images."""
+        rows = []
+        for transformation, space, n in (
+            *((name, space, n) for name, n in CELLS_COMPARED for space in CELLS_SPACES),
+            DIRECTLY,
+        ):
+            folder = self.compared(transformation, space, n)
+            if certified_in(folder):
+                found = {'transformation': transformation, 'space': space, 'n': n}
+                rows.append({**found, **summary(folder)})
+        model = Model(Study(self.work_dirs, FEWEST_IMAGES), VANILLA)
+        labels = torch.cat([item.label.ravel() for item in model.items()])
+        counts = labels[labels != IGNORE_INDEX].bincount(minlength=model.classes).tolist()
+        pixels = dict(zip(model.dataset.metainfo['classes'], counts, strict=True))
+        return {'rows': rows, 'pixels': pixels}
+
+    def enlarge(self) -> None:
+        """Cells of images of the full size, for a few images."""
+        few = Study(self.work_dirs, LARGE_IMAGES)
+        for transformation in CELLS_SIZES:
+            name = f'cells-{transformation}{LARGE}'
+            self.train(name)
+            few.certify(name)
+
+    def widen(self) -> None:
+        """The same with and without a further l2 perturbation, for a few images."""
+        few = Study(self.work_dirs, FEW_IMAGES)
+        for transformation, radius in product(CELLS_WIDENED, EXTRA_RADII):
+            folder = self.widened(transformation, radius)
+            if not certified_in(folder):
+                option = f'smoothing.perturbation.extra_radius={radius}'
+                few.test(f'cells-{transformation}', folder, option)
+
+    def widened(self, transformation: str, radius: float) -> Path:
+        """Where the results with a further perturbation are."""
+        return self.work_dirs / 'semantic' / 'radius' / f'{transformation}-{radius:g}'
+
+    def compared(self, transformation: str, space: str, n: int) -> Path:
+        """Where the results of a comparison are."""
+        name = f'{transformation}-{space.replace(" ", "-")}-{n}'
+        return self.work_dirs / 'semantic' / 'spaces' / name
+
     def sheet(self, kind: str, transformations: Sequence[str]) -> None:
         """A picture of the docs: a row for each transformation that was certified and attacked."""
         names = [f'{kind}-{transformation}' for transformation in transformations]
@@ -303,7 +383,7 @@ class Study:
         """The pictures of the docs, of what was certified and attacked."""
         self.sheet('gsmooth', SURROGATES)
         self.sheet('direct', DIRECT)
-        model = Model(self, full_name(f'gsmooth-{SURROGATES[0]}'))
+        model = Model(self, f'gsmooth-{SURROGATES[0]}')
         image = next(model.items()).image
         panels = [panel(image, 'image')]
         for sigma in IMAGE_NOISE:
@@ -320,7 +400,7 @@ class Study:
         """One test image: clean, under the attack that costs most pixels, label, certified."""
         one = Study(self.work_dirs, len(self.indices))
         one.indices = self.indices[len(self.indices) // 2 :][:1]
-        model = Model(one, full_name(name))
+        model = Model(one, name)
         (item,) = model.items()
         stem = model.adapter.name(item.sample, bytes.fromhex(item.digest))
         images = json.loads((self.folder(name) / 'attack.json').read_text())['images']
@@ -347,17 +427,13 @@ class Study:
     def row(self, name: str) -> Iterator[dict[str, Any]]:
         """What is known of a transformation, if it was certified."""
         folder = self.folder(name)
-        if not (folder / 'certified' / 'summary.json').exists():
+        if not certified_in(folder):
             return
         row = {'name': name, **summary(folder)}
         path = folder / 'attack.json'
         row['attack'] = totals(json.loads(path.read_text())) if path.exists() else None
         path = folder / 'corruptions.json'
         row['corruptions'] = json.loads(path.read_text()) if path.exists() else None
-        further = sorted(self.folder(name).parent.glob(f'{name}-extra_radius*'))
-        row['extra_radius'] = [
-            summary(found) for found in further if (found / 'certified' / 'summary.json').exists()
-        ]
         report = self.surrogate(name.partition('-')[2]) / 'surrogate.json'
         if name.startswith('gsmooth') and report.exists():
             row['surrogate'] = json.loads(report.read_text())['held_out']
@@ -376,12 +452,11 @@ class Study:
         """Where a surrogate is."""
         return self.work_dirs / 'surrogates' / f'{transformation}_camvid-180x240'
 
-    def checkpoint(self, config: str) -> Path:
-        """Where the weights of a config are: its training ends there."""
-        if config.startswith('cells-'):
-            config = CELLS_MODEL
-        iterations = Config.fromfile(CONFIGS / f'{config}.py').train_cfg.max_iters
-        return self.work_dirs / config / f'iter_{iterations}.pth'
+    def checkpoint(self, name: str) -> Path:
+        """Where the weights that a config needs are: training ends there."""
+        config = config_file(trained_by(name))
+        iterations = Config.fromfile(config).train_cfg.max_iters
+        return self.work_dirs / config.stem / f'iter_{iterations}.pth'
 
 
 @dataclass(frozen=True, eq=False)
@@ -403,7 +478,7 @@ class Model:
     """
 
     def __init__(self, study: Study, config: str) -> None:
-        cfg = Config.fromfile(CONFIGS / f'{config}.py')
+        cfg = Config.fromfile(config_file(config))
         self.base = MODELS.build(cfg.model).eval()
         load_checkpoint(self.base, str(study.checkpoint(config)), map_location='cpu')
         cfg.test_dataloader.dataset.indices = study.indices
@@ -553,10 +628,20 @@ def write_picture(name: str, picture: np.ndarray) -> None:
     cv2.imwrite(str(IMAGES / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 
-def full_name(name: str) -> str:
-    """The config of a transformation."""
-    whole = (VANILLA, CELLS_MODEL)
-    return name if name in whole else f'{name}_fast-scnn_camvid-180x240'
+def trained_by(name: str) -> str:
+    """The config that trains the base model of a config."""
+    kind, _, transformation = name.partition('-')
+    if kind == 'cells':
+        return CELLS_MODEL + LARGE * name.endswith(LARGE)
+    if kind == 'direct' and transformation in BESIDE_CELLS:
+        return 'direct-brightness-contrast'
+    return name
+
+
+def config_file(name: str) -> Path:
+    """The file of a config."""
+    size = '360x480' if name.endswith(LARGE) else '180x240'
+    return CONFIGS / f'{name.removesuffix(LARGE)}_fast-scnn_camvid-{size}.py'
 
 
 def totals(attack: dict[str, Any]) -> dict[str, Any]:
@@ -582,6 +667,11 @@ def totals(attack: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def certified_in(folder: Path) -> bool:
+    """Whether a run of the test tool came to its end."""
+    return (folder / 'certified' / 'summary.json').exists()
+
+
 def summary(folder: Path) -> dict[str, Any]:
     """Rates, settings and thresholds of a run of the test tool."""
     found = json.loads((folder / 'certified' / 'summary.json').read_text())
@@ -595,4 +685,17 @@ def summary(folder: Path) -> dict[str, Any]:
         'class_ious': dict(zip(found['classes'], found['per_class']['certIoU'], strict=True)),
         'certificate': found['certificate'],
         'tau': {'least': min(taus), 'median': float(np.median(taus)), 'most': max(taus)},
+        **_cut(folder),
     }
+
+
+def _cut(folder: Path) -> dict[str, Any]:
+    """How attack sets were cut into cells: medians over the images, if they were."""
+    (votes,) = folder.glob('certified/votes-*')
+    cuts = [record.meta.get('partition') for record in read_folder(votes)]
+    if not cuts or None in cuts or 'path_lengths' not in cuts[0]:
+        return {}
+    cells, lengths = (
+        float(np.median([np.prod(cut[key]) for cut in cuts])) for key in ('cells', 'path_lengths')
+    )
+    return {'cells': cells, 'path_length': lengths}

@@ -237,7 +237,8 @@ def test_the_guarantee_describes_itself_and_is_json(perturbation):
     values = guarantee.to_dict()
     assert json.loads(json.dumps(values)) == values
     schema = {field.name for field in fields(Guarantee)} - {'claim', 'extra'} | {'description'}
-    if perturbation.enumerated is not None:
+    whole_sets = perturbation.enumerated is not None or perturbation.has_partition
+    if whole_sets and not perturbation.radius(0.9):
         schema -= {'norm', 'radius', 'unit'}
     assert values.keys() == schema | set(guarantee.extra)
     assert {'type': values['perturbation'], **values['parameters']} == perturbation.spec()
