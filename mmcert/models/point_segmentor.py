@@ -63,6 +63,10 @@ class PointSegmentor(RepeatableSegmentor):
         found = self._scores(list(batch))
         return found if self.runs == 1 else found.clamp(min=LEAST_PROBABILITY).log()
 
+    def _other(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The cloud mirrored within its bounds: sliding windows may find no point of half of it."""
+        return inputs.amin(dim=0) + inputs.amax(dim=0) - inputs
+
     def _scores(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         """Scores of all classes, (B, C, N): logits, or mean probabilities of several runs."""
         clouds = self.cloud.expand(len(inputs), -1, -1).clone()

@@ -93,7 +93,7 @@ class RepeatableSegmentor(ABC):
     def require_repeatable(self, inputs: torch.Tensor, *, in_batches: bool) -> None:
         """Refuses a model for which it matters what else is in the batch of an input.
 
-        With ``in_batches`` the input lies beside half of itself in one pass and beside itself in
+        With ``in_batches`` the input lies beside another one in one pass and beside itself in
         another, so that batch statistics show: those of a denoiser, or of a module that ignores
         ``eval``. A check, not a proof. That two passes agree was checked with the first labels.
 
@@ -102,7 +102,10 @@ class RepeatableSegmentor(ABC):
         """
         if not in_batches:
             return
-        beside, same = self._first_of([inputs, inputs / 2]), self._first_of([inputs, inputs])
+        beside, same = (
+            self._first_of([inputs, self._other(inputs)]),
+            self._first_of([inputs, inputs]),
+        )
         differing = count_differing(beside, same)
         if not differing:
             return
@@ -117,6 +120,10 @@ class RepeatableSegmentor(ABC):
             'of one input. Keep the inputs of a batch apart in the model and its denoiser (as by '
             'fixed statistics in batch normalisation), or set batch_size=1'
         )
+
+    def _other(self, inputs: torch.Tensor) -> torch.Tensor:
+        """An input that the model can take, with other statistics."""
+        return inputs / 2
 
     def _first_of(self, inputs: list[torch.Tensor]) -> Labelled:
         """Labels of the first input of a batch, and margins where there are scores."""
