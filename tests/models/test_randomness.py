@@ -362,6 +362,9 @@ dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, 
 torch.manual_seed(rank)
 certified(model(source), folder / 'votes', rank, processes=ProcessGroup.of_all_processes(), n=60,
     batch_size=3)
+# A process that leaves while gloo's threads are at work is aborted now and then.
+dist.barrier()
+dist.destroy_process_group()
 """
 
 
