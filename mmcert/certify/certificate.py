@@ -310,7 +310,7 @@ def component_order(
         )
     if hits is None:
         assert margin is not None
-        rank, source = margin.astype(np.uint8), "by the base model's margin on the clean input"
+        rank, source = margin.astype(np.uint8), 'by the margin of the clean input'
     else:
         rank, source = hits.astype(np.min_scalar_type(votes.n0)), 'by the selection votes'
         if margin is not None:

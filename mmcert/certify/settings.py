@@ -38,9 +38,10 @@ class CertifySettings:
         k (int | float | None): For procedures that take it ('kfwer'): fewer than k certificates may
             be wrong; a number, or a share of the components in (0, 1).
         order (str): For procedures that take an order ('ordered_holm'): where it comes from.
-            'margin' is the base model's margin on the clean input; 'selection' is the selection
-            votes, ties by the margin (not with 'same_draws', since the order must not depend on
-            counted draws); 'auto' is the first of selection and margin that is allowed and stored.
+            'margin' is the margin of the base model, behind its denoiser if there is one, on the
+            clean input; 'selection' is the selection votes, ties by the margin (not with
+            'same_draws', since the order must not depend on counted draws); 'auto' is the first of
+            selection and margin that is allowed and stored.
 
     Raises:
         ValueError: If a value is out of range or does not go with another.

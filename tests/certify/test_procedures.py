@@ -383,6 +383,6 @@ def test_the_certificate_says_what_ordered_the_components():
     assert order_of(VotesRecord(plain, {})) == 'by the selection votes'
     assert 'ties by the margin' in order_of(VotesRecord(plain, {}, margin=margin))
     same = VotesRecord(plain, {}, margin=margin)
-    assert order_of(same, selection='same_draws').startswith("by the base model's margin")
+    assert order_of(same, selection='same_draws').startswith('by the margin of the clean input')
     assert order_of(VotesRecord(plain, {}), selection='same_draws').endswith('in memory')
     assert order_of(same, procedure='holm') is None
