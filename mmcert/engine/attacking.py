@@ -21,7 +21,6 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner, autocast
 from numpy.typing import NDArray
 
@@ -38,17 +37,10 @@ from mmcert.attacks import (
 )
 from mmcert.attacks.judge import class_counts, hits_of, least_tau, minority_p_values
 from mmcert.attacks.sets import ParameterSet, parameter_set
-from mmcert.certifier import CertifiedInput
-from mmcert.certify import ABSTAIN_LABEL, Certificate, InfeasiblePlanError
-from mmcert.engine.base_model import inner
-from mmcert.engine.pipeline import require_unaltered_images
-from mmcert.engine.provenance import RunInfo
-from mmcert.engine.smoothing_config import smoothing_of
-from mmcert.engine.weights import mismatches, require_loaded
+from mmcert.certify import ABSTAIN_LABEL, Certificate
+from mmcert.engine.input_run import InputRun, Item
 from mmcert.files import atomic_writer, write_json
 from mmcert.metrics.confusion import confusion_of
-from mmcert.models.image_adapter import ImageAdapter
-from mmcert.models.smoothed_segmentor import SmoothedSegmentor
 from mmcert.perturbations import AdditiveNoise, Perturbation
 from mmcert.report.attacks import (
     MODELS,
@@ -61,7 +53,6 @@ from mmcert.report.attacks import (
     single_attack_table,
 )
 from mmcert.transformations import Geometric
-from mmcert.votes.store import fingerprint
 
 SCHEDULES = {'sea': SEA_RADII, 'fixed': ((1.0, 1.0),)}
 """Radii of the search, by name."""
@@ -199,11 +190,8 @@ class AttackedInput:
     confusions: dict[str, NDArray[np.int64]]
 
 
-class Attacks(ABC):
+class Attacks(InputRun):
     """All attacks of a run.
-
-    The votes of a run of ``tools/test.py`` are taken where it left some; other inputs are certified
-    first.
 
     Args:
         runner (Runner): Of the config to attack; its checkpoint is loaded here.
@@ -215,41 +203,20 @@ class Attacks(ABC):
             certified.
     """
 
+    doing = 'attacks'
+
     def __init__(self, runner: Runner, options: Any, images: int | None = None) -> None:
         self.options = options
-        self.config = smoothing_of(runner)
-        checkpoint = runner.load_checkpoint(runner.cfg.load_from)
-        if self.config.strict_weights:
-            require_loaded(mismatches(inner(runner.model), checkpoint))
-        self.run = run = RunInfo(runner)
-        self.plan = self.config.plan(run.classes)
-        self.base = run.base.eval().requires_grad_(False)
-        adapter = self.plan.adapter
-        if isinstance(adapter, ImageAdapter):
-            if adapter.resolution != 'image':
-                raise ValueError("attacks need label maps of pixels: resolution='image'")
-            if adapter.space == 'original':
-                require_unaltered_images(run.dataset)
-        self.check()
-        total = len(run.dataset)
-        count = total if images is None else min(images, total)
-        self.indices = [number * total // count for number in range(count)]
-        sampling = run.sampling(self.plan)
-        identity = run.identity(sampling)
-        out_dir = self.config.results_dir(run.work_dir)
-        store = self.config.open_store(out_dir, sampling, run.provenance(self.plan, identity))
-        self.smoothed = SmoothedSegmentor(
-            self.base, self.plan, store=store, identity=identity, logger=runner.logger
+        super().__init__(runner, images)
+        self.open(
+            {
+                'attack': type(self).__name__,
+                **asdict(options),
+                'images': len(self.indices),
+                'certified': self.plan.settings_to_dict(),
+                'guarantee': self.plan.guarantee().to_dict(),
+            }
         )
-        self.settings = {
-            'attack': type(self).__name__,
-            **asdict(options),
-            'images': len(self.indices),
-            'certified': self.plan.settings_to_dict(),
-            'guarantee': self.plan.guarantee().to_dict(),
-        }
-        self.folder = out_dir / f'attacks-{fingerprint({**sampling, **self.settings})}'
-        self.palette = run.metainfo.get('palette') or _colours(len(run.classes))
 
     @property
     @abstractmethod
@@ -260,10 +227,6 @@ class Attacks(ABC):
     @abstractmethod
     def tests(self) -> int:
         """Attacked inputs whose certificates are tested, at most."""
-
-    @abstractmethod
-    def check(self) -> None:
-        """Refuses a perturbation that has no such certificates, with a ValueError."""
 
     @abstractmethod
     def attacks_on(self, item: Item, attack_set: str, file: Path) -> OneInput:
@@ -351,48 +314,6 @@ class ParameterAttacks(Attacks):
     def attacks_on(self, item: Item, attack_set: str, file: Path) -> OneInput:
         """Those of all parameters."""
         return ByParameters(self, item, attack_set, file)
-
-
-class Item:
-    """One input of a run, certified.
-
-    Attributes:
-        index (int): Its number in the test data.
-        certified (CertifiedInput): Its votes.
-        clean (torch.Tensor): What is perturbed.
-        segment (RepeatableSegmentor): The base model as a function of that.
-        name (str): Its name in the store.
-    """
-
-    def __init__(self, run: Attacks, index: int) -> None:
-        adapter, base = run.plan.adapter, run.base
-        ((raw, sample),) = adapter.inputs(pseudo_collate([run.run.dataset[index]]))
-        adapter.check(raw, sample)
-        run.plan.perturbation.check(adapter.clean_input(raw))
-        self.index = index
-        self.certified: CertifiedInput = run.smoothed.certify(raw, sample)
-        raw = raw.to(next(base.parameters()).device)
-        self.clean = adapter.clean_input(raw)
-        # Compiled models and graphs are for sampling.
-        precision = replace(run.plan.precision, compile=False, cuda_graphs=False)
-        self.segment = adapter.segmentor(base, raw, sample, precision)
-        self.name = self.certified.record.meta['name']
-
-    @property
-    def digest(self) -> str:
-        """The digest of the input."""
-        return self.certified.record.meta['digest']
-
-    @cached_property
-    def guess(self) -> NDArray[np.int64]:
-        """The smoothed model's classes of the clean input."""
-        return self.certified.votes.guess.astype(np.int64)
-
-    @cached_property
-    def label(self) -> NDArray[np.int64] | None:
-        """The ground truth."""
-        label = self.certified.record.label
-        return None if label is None else np.asarray(label).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -641,13 +562,8 @@ class WithinRadius(OneInput):
 
     def certify(self) -> tuple[str, Certificate]:
         """At the least threshold that covers the radius."""
-        plan, note = self.run.plan, ''
-        settings = replace(plan.test_settings, tau=least_tau(plan.perturbation, self.radius))
-        try:
-            replace(plan, settings=settings).require_feasible(self.item.guess.size)
-        except InfeasiblePlanError as error:
-            note = str(error)
-        return note, self.item.certified.record.certify(settings)
+        tau = least_tau(self.run.plan.perturbation, self.radius)
+        return self.item.infeasible(tau), self.item.certificate(tau)
 
     def goal(self, loss: str = 'masked_ce') -> Goal:
         """What the options ask for."""
@@ -794,20 +710,13 @@ def _shown(inputs: torch.Tensor) -> NDArray[np.float64]:
     return np.broadcast_to(array[::-1].transpose(1, 2, 0), (*array.shape[1:], 3))
 
 
-def _colours(count: int) -> list[list[int]]:
-    """A colour for each class where the data set has none."""
-    hues = np.linspace(0, 179, count, endpoint=False).astype(np.uint8)
-    hsv = np.stack([hues, np.full_like(hues, 180), np.full_like(hues, 220)], axis=1)
-    return cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0].tolist()
-
-
 def report(runner: Runner, options: Judging, images: int | None = None) -> bool:
     """Attacks, prints tables, writes ``summary.json``, and says whether a certificate is broken."""
     kind = ParameterAttacks if isinstance(options, ParameterOptions) else L2Attacks
     attacks: Attacks = kind(runner, options, images)
     by_set: dict[str, list[AttackedInput]] = {name: [] for name in attacks.sets}
     log, started = runner.logger.info, time.monotonic()
-    log(f'{_counted(attacks)}; results go to {attacks.folder}')
+    log(f'{attacks.counted()}; results go to {attacks.folder}')
     for number, found in enumerate(attacks, 1):
         for one in found:
             by_set[one.facts['attack_set']].append(one)
@@ -874,7 +783,7 @@ def _describe(
         'draws'
     )  # fmt: skip
     lines = [
-        f'attacks on {_counted(attacks)}: of each {word} the one of most harm '
+        f'attacks on {attacks.counted()}: of each {word} the one of most harm '
         f'counts{drawn}; certified{sure}',
         attack_table(totals),
     ]
@@ -891,12 +800,6 @@ def _describe(
             lines += sorted(notes)
     lines.append(f'certificates, pictures and figures: {attacks.folder}')
     return '\n'.join(lines)
-
-
-def _counted(attacks: Attacks) -> str:
-    """How many inputs there are, with their word."""
-    count = len(attacks.indices)
-    return f'{count} {attacks.plan.adapter.word}{"s" * (count != 1)}'
 
 
 def _alarm(failure: Mapping[str, Any], folder: Path) -> str:
