@@ -156,7 +156,7 @@ class Check:
         """Were votes, maps or statement changed after the certificate was written?"""
         theirs, votes = given['parts'], self.votes
         found = {f'maps {name}': self.maps[name] for name in self.maps}
-        tested = votes.keys() - {'format', 'meta', 'label', 'base'}
+        tested = votes.keys() - {'format', 'meta', 'label', 'base', 'runner_up', 'runner_up_hits'}
         found |= {f'votes {name}': votes[name] for name in tested}
         found |= {f'statement {k}': v for k, v in self.says.items() if isinstance(v, dict)}
         for name in sorted(found.keys() | theirs.keys()):

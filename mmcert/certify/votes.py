@@ -41,6 +41,10 @@ class Votes:
             p-value of each of 0, 1, ..., not increasing. The null hypothesis
             of a component is then that its class has a probability of at most 1/2 at some point of
             the attack set. None for hits, which are binomial.
+        runner_up (np.ndarray | None): The most frequent class after the guess, in the draws that
+            chose the guess, if it was kept; 0 where they gave no other class. No certificate
+            follows from it: which class is second is an estimate.
+        runner_up_hits (np.ndarray | None): How many of those draws gave it.
 
     Raises:
         ValueError: If shapes differ, a value is out of range, or votes of an enumeration have what
@@ -68,6 +72,8 @@ class Votes:
     group_votes: tuple[Votes, ...] = ()
     enumerated: bool = False
     table: NDArray[np.float64] | None = None
+    runner_up: NDArray[np.integer] | None = None
+    runner_up_hits: NDArray[np.integer] | None = None
 
     def __post_init__(self) -> None:
         """Checks the fields, and turns lists into arrays."""
@@ -87,6 +93,7 @@ class Votes:
             selection_hits = check_hits(self.selection_hits, max(self.n0, 1))
             self._check_shape(selection_hits, 'selection_hits')
             object.__setattr__(self, 'selection_hits', selection_hits)
+        self._check_runner_up()
         if self.enumerated and (
             self.n0 or self.looks or self.group_votes or self.selection_hits is not None
         ):
@@ -96,6 +103,19 @@ class Votes:
             self._check_shape(votes.guess, 'group votes')
             if (votes.n, votes.n0, votes.looks) != (self.n, self.n0, self.looks):
                 raise ValueError('group votes must come from the same draws')
+
+    def _check_runner_up(self) -> None:
+        if self.runner_up is None and self.runner_up_hits is None:
+            return
+        if self.runner_up is None or self.runner_up_hits is None:
+            raise ValueError('runner_up and runner_up_hits go together: give both or none')
+        checked = {
+            'runner_up': check_integers(self.runner_up, 'runner_up'),
+            'runner_up_hits': check_hits(self.runner_up_hits, self.choosing_draws),
+        }
+        for name, array in checked.items():
+            self._check_shape(array, name)
+            object.__setattr__(self, name, array)
 
     def _check_table(self) -> None:
         if self.table is None:
@@ -134,6 +154,11 @@ class Votes:
     def num_components(self) -> int:
         """Number of components K, the size of the family."""
         return int(self.guess.size)
+
+    @property
+    def choosing_draws(self) -> int:
+        """Number of draws that chose the guess: the selection draws, or all if there are none."""
+        return self.n0 or self.n
 
     @property
     def selections(self) -> tuple[str, ...]:

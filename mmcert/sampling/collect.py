@@ -1,13 +1,13 @@
 """Two-stage vote collection: guess from the selection draws, hits from fresh estimation draws."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from mmcert.certify.checks import check_draws, check_integers
 from mmcert.certify.votes import Votes
@@ -45,7 +45,7 @@ def collect_votes(
     lowest). The n estimation draws, all different from them and from each other, count agreements
     with it, one integer per component. Draw j depends on (seed, input, j) alone. So neither the
     batch size nor other inputs change the votes, as long as the base model treats the inputs of a
-    batch apart.
+    batch apart. The class that comes second in the draws that chose the guess is kept as well.
 
     With n0 = 0 the guess is the most frequent class of the n draws themselves, which takes a count
     per class and component. Such votes are for ``selection='same_draws'`` only.
@@ -216,7 +216,10 @@ class Sampler:
     def most_frequent(self, n: int) -> Votes:
         """Votes whose guess is the most frequent class of the counted draws themselves."""
         require_no_cells(self.passes.perturbation, 'n0 = 0')
-        return Votes(*self._class_counts(ESTIMATION, n).most_frequent(), n, 0)
+        counts = self._class_counts(ESTIMATION, n)
+        guess, hits = counts.most_frequent()
+        runner_up, runner_up_hits = counts.runner_up(guess)
+        return Votes(guess, hits, n, 0, runner_up=runner_up, runner_up_hits=runner_up_hits)
 
     def guess(self) -> Votes:
         """The guess of each level with its selection hits, and no estimation draws yet (n = n0)."""
@@ -227,11 +230,14 @@ class Sampler:
                 (found.arrays[f'guess{level}'], found.arrays[f'selection_hits{level}'])
                 for level in range(1 + len(groups))
             ]
+            # A run that an earlier version began has none.
+            second = found.arrays.get('runner_up'), found.arrays.get('runner_up_hits')
         else:
             counts = self._class_counts(SELECTION, n0)
             levels = [counts.most_frequent(members) for members in (None, *groups)]
+            second = counts.runner_up(levels[0][0])
         classes, *by_group = (Votes(guess, hits, n0, n0, hits) for guess, hits in levels)
-        return replace(classes, group_votes=tuple(by_group))
+        return _with_groups(classes, by_group, *second)
 
     def estimate(self, chosen: Votes, start: int, count: int) -> Votes:
         """Hits of ``count`` estimation draws, from number ``start``, under given guesses."""
@@ -248,7 +254,7 @@ class Sampler:
             pooled = PooledHits(chosen, partition, self.settings, device, together)
             self._count(pooled)
             (hits,) = pooled.hits()
-            return Votes(chosen.guess, hits, count, chosen.n0, table=partition.table)
+            return replace(chosen, hits=hits, n=count, selection_hits=None, table=partition.table)
         counter = Hits(chosen, start, count, self.settings, device)
         self._count(counter)
         counts = self.passes.perturbation.selection_counts
@@ -256,7 +262,7 @@ class Sampler:
             Votes(level.guess, hits, count, level.n0, level.selection_hits if counts else None)
             for level, hits in zip(counter.chosen, counter.hits(), strict=True)
         )
-        return replace(classes, group_votes=tuple(by_group))
+        return _with_groups(classes, by_group, chosen.runner_up, chosen.runner_up_hits)
 
     def _class_counts(self, stage: int, draws: int) -> ClassCounts:
         if self.passes.perturbation.enumerated is not None:
@@ -325,6 +331,21 @@ class Sampler:
     def _checkpoint(self, counter: Counter) -> Checkpoint:
         self.passes.require_sound()
         return counter.checkpoint()
+
+
+def _with_groups(
+    classes: Votes,
+    by_group: Sequence[Votes],
+    runner_up: NDArray[np.integer] | None,
+    runner_up_hits: NDArray[np.integer] | None,
+) -> Votes:
+    """The votes of classes with those of groups, and with the runner-up."""
+    return replace(
+        classes,
+        group_votes=tuple(by_group),
+        runner_up=runner_up,
+        runner_up_hits=runner_up_hits,
+    )
 
 
 def require_no_cells(perturbation: Perturbation, what: str) -> None:

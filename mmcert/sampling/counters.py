@@ -141,6 +141,22 @@ class ClassCounts(Counter):
             guess.masked_fill_(votes[index] == most, index)
         return to_array(guess), to_array(most)
 
+    def runner_up(
+        self, guess: NDArray[np.integer]
+    ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """The most frequent class after the guess, ties to the lowest, and its votes.
+
+        Both are 0 where no other class has a vote.
+        """
+        votes = self.counts['counts']
+        chosen = torch.from_numpy(guess).to(votes.device)
+        most, label = torch.zeros_like(votes[0]), torch.zeros_like(chosen)
+        for index in range(len(votes) - 1, -1, -1):
+            count = votes[index].masked_fill(chosen == index, 0)
+            label.masked_fill_(count >= most, index)
+            torch.maximum(most, count, out=most)
+        return to_array(label.masked_fill_(most == 0, 0)), to_array(most)
+
 
 class Hits(Counter):
     """Estimation draws that agree with the guess, for the classes and each level of groups."""
@@ -159,6 +175,10 @@ class Hits(Counter):
             self.guess_arrays[f'guess{level}'] = votes.guess
             if votes.selection_hits is not None:
                 self.guess_arrays[f'selection_hits{level}'] = votes.selection_hits
+        if chosen.runner_up is not None and chosen.runner_up_hits is not None:
+            self.guess_arrays |= {
+                'runner_up': chosen.runner_up, 'runner_up_hits': chosen.runner_up_hits
+            }  # fmt: skip
         # Bytes, where they suffice, are compared fastest.
         dtype = torch.uint8 if settings.num_classes <= 256 else torch.int32
         self.guesses = [torch.from_numpy(v.guess.copy()).to(device, dtype) for v in self.chosen]

@@ -19,7 +19,7 @@ from mmcert.files import atomic_writer
 FORMAT = 2
 """Version of the file format written by ``save_votes``."""
 
-UNTESTED = {'format', 'meta', 'label', 'base'}
+UNTESTED = {'format', 'meta', 'label', 'base', 'runner_up', 'runner_up_hits'}
 """Arrays of votes files that no certificate follows from."""
 
 
@@ -128,6 +128,7 @@ def _arrays(record: VotesRecord) -> dict[str, NDArray[Any]]:
         'meta': np.frombuffer(json.dumps(record.meta, sort_keys=True).encode(), dtype=np.uint8),
     }
     narrowed = {'label': record.label, 'base': record.base, 'margin': record.margin}
+    narrowed |= {'runner_up': votes.runner_up, 'runner_up_hits': votes.runner_up_hits}
     if record.grid is not None:
         narrowed |= vars(record.grid)
     if votes.enumerated:
@@ -145,8 +146,8 @@ def _arrays(record: VotesRecord) -> dict[str, NDArray[Any]]:
 def votes_digests(record: VotesRecord) -> dict[str, str]:
     """The ``array_digest`` of all that a certificate follows from, by the names in votes files.
 
-    The label and the base model's prediction are not among them (annotations may change), nor is
-    the meta, whose facts the certificate repeats.
+    The label and the base model's prediction are not among them (annotations may change), nor the
+    runner-up, which is an estimate, nor the meta, whose facts the certificate repeats.
     """
     arrays = _arrays(record)
     return {name: array_digest(arrays[name]) for name in sorted(arrays.keys() - UNTESTED)}
@@ -192,7 +193,12 @@ def load_votes(path: str | os.PathLike[str]) -> VotesRecord:
                 )
             votes, *groups = (_read_level(data, level) for level in range(int(data['levels']) + 1))
             return VotesRecord(
-                votes=replace(votes, group_votes=tuple(groups)),
+                votes=replace(
+                    votes,
+                    group_votes=tuple(groups),
+                    runner_up=data.get('runner_up'),
+                    runner_up_hits=data.get('runner_up_hits'),
+                ),
                 meta=json.loads(data['meta'].tobytes()),
                 label=data.get('label'),
                 base=data.get('base'),

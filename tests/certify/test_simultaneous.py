@@ -4,7 +4,7 @@ from scipy import stats
 from scipy.special import ndtri
 from statsmodels.stats.proportion import proportion_confint
 
-from mmcert.certify import Votes, certify, joint_radii
+from mmcert.certify import Votes, certify, joint_bounds, joint_radii
 from mmcert.certify.binomial import clopper_pearson_table
 from mmcert.votes import VotesRecord
 from mmcert.votes.recertify import Task, radius_curve
@@ -67,6 +67,27 @@ def test_no_radius_of_a_linear_model_exceeds_the_distance_to_its_boundary():
         hits = rng.binomial(200, stats.norm.cdf(distance / 0.25))
         wrong += (joint_radii(votes(hits, n=200), alpha=0.05, radius=radius) > distance).any()
     assert wrong / 300 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+
+
+@pytest.mark.parametrize('selection', ['holdout', 'same_draws'])
+@pytest.mark.parametrize('looks', [False, True])
+def test_joint_radii_are_the_radii_of_joint_bounds(selection, looks):
+    hits = np.arange(101)
+    both = votes(hits, selection_hits=np.full(101, 9))
+    both = both.as_first_look() if looks else both
+    bounds = joint_bounds(both, alpha=1e-3, selection=selection)
+    radii = joint_radii(both, alpha=1e-3, radius=radius, selection=selection)
+    expected = [radius(bound) if bound > 0.5 else 0 for bound in bounds]
+    np.testing.assert_allclose(radii, expected, rtol=1e-5)
+    share = 1e-3 / (2 if looks else 1) / 101
+    if selection == 'holdout':
+        expected = clopper_pearson_table(100, share)
+    else:
+        expected = clopper_pearson_table(110, share / 2)[9:110]
+        expected[expected <= 0.5] = 0
+        assert (bounds == 0).any()
+    assert (bounds <= expected).all()
+    np.testing.assert_allclose(bounds, expected, rtol=1e-6)
 
 
 def test_looks_share_alpha():

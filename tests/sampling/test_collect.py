@@ -52,6 +52,29 @@ def test_votes_do_not_depend_on_the_batch_size(x, batch_size):
     np.testing.assert_array_equal(found.guess, expected.guess)
 
 
+@pytest.mark.parametrize('n0', [6, 0])
+def test_the_runner_up_is_second_in_the_draws_that_chose_the_guess(x, n0):
+    seen = []
+
+    def segment(batch):
+        # Five classes, the third of which never occurs.
+        values = torch.stack(list(batch))[:, 0]
+        labels = torch.tensor([0, 1, 3, 4])[(values * 4).long().clamp(0, 3)]
+        seen.append(labels)
+        return labels
+
+    votes = collect(segment, x, sigma=0.1, n0=n0, n=9, num_classes=5)
+    chosen = torch.cat(seen)[: n0 or 9].numpy()
+    assert votes.choosing_draws == len(chosen)
+    for place in np.ndindex(votes.guess.shape):
+        counts = np.bincount(chosen[(slice(None), *place)], minlength=5)
+        assert votes.guess[place] == counts.argmax()
+        counts[counts.argmax()] = 0
+        assert votes.runner_up_hits[place] == counts.max()
+        assert votes.runner_up[place] == counts.argmax() * (counts.max() > 0)
+    assert 0 < np.count_nonzero(votes.runner_up_hits) < votes.num_components
+
+
 def test_votes_change_with_the_seed_and_with_the_input(x):
     segment = LinearSegmentor(60, 40)
     assert (collect(segment, x).hits != collect(segment, x, seed=4).hits).any()

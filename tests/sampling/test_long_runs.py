@@ -61,6 +61,8 @@ def assert_same(first, second):
         if a.selection_hits is not None:
             np.testing.assert_array_equal(a.selection_hits, b.selection_hits)
         assert (a.n, a.n0, a.looks) == (b.n, b.n0, b.looks)
+    np.testing.assert_array_equal(first.runner_up, second.runner_up)
+    np.testing.assert_array_equal(first.runner_up_hits, second.runner_up_hits)
 
 
 class Stop(BaseException):
@@ -101,6 +103,24 @@ def test_a_run_that_was_broken_off_continues_to_the_same_votes(x, calls, argumen
     assert_same(resumed, expected)
     total = arguments.get('n0', 12) + 50
     assert len(seen) == total - 4 * calls
+
+
+def test_a_run_that_an_earlier_version_began_continues_without_its_runners_up(x):
+    kept = []
+    with pytest.raises(Stop):
+        votes_of(x, stopping_after(7), checkpointer=Checkpointer(kept.append, 1e9))
+    arrays = {k: v for k, v in kept[-1].to_arrays().items() if not k.startswith('runner_up')}
+    old = Checkpoint.from_arrays(arrays)
+    assert old.done == 16
+    seen = []
+    resumed = votes_of(
+        x,
+        lambda images: seen.extend(images) or segment(images),
+        checkpointer=Checkpointer(kept.append, 1e9, old),
+    )
+    assert len(seen) == 50 - 16
+    assert resumed.runner_up is None and resumed.runner_up_hits is None
+    np.testing.assert_array_equal(resumed.hits, votes_of(x).hits)
 
 
 def test_a_run_is_kept_as_often_as_asked(x):

@@ -16,6 +16,7 @@ from mmcert.votes import (
     read_folder,
     save_votes,
 )
+from mmcert.votes.record import votes_digests
 
 
 def record(seed=0, shape=(4, 5)):
@@ -47,6 +48,22 @@ def test_votes_of_an_enumeration_say_so(tmp_path):
         assert load_votes(tmp_path / 'a.npz').votes.enumerated is enumerated
         # Files of draws are as they always were.
         assert ('enumerated' in np.load(tmp_path / 'a.npz')) is enumerated
+
+
+def test_runners_up_are_kept_and_no_digest_covers_them(tmp_path):
+    plain = record()
+    second = {'runner_up': plain.votes.guess * 0 + 2, 'runner_up_hits': plain.votes.guess % 3}
+    with_second = replace(plain, votes=replace(plain.votes, **second))
+    save_votes(tmp_path / 'a.npz', with_second)
+    read = load_votes(tmp_path / 'a.npz')
+    for name, array in second.items():
+        np.testing.assert_array_equal(getattr(read.votes, name), array)
+    assert votes_digests(with_second) == votes_digests(plain) == votes_digests(read)
+    # Files of votes without them are as they always were.
+    save_votes(tmp_path / 'b.npz', plain)
+    assert 'runner_up' not in np.load(tmp_path / 'b.npz')
+    with pytest.raises(ValueError, match='go together'):
+        replace(plain.votes, runner_up=second['runner_up'])
 
 
 def test_labels_keep_their_sign(tmp_path):
