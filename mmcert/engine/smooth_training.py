@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from mmengine.structures import PixelData
 from mmseg.models.segmentors import EncoderDecoder
+from mmseg.structures import SegDataSample
 
 from mmcert.engine.perturbations import build as build_perturbation
 from mmcert.models.head_logits import last_head, replaced
@@ -32,7 +35,8 @@ class SmoothTraining(Hook):
     The noise acts where the certificate's acts: on the image as the training pipeline delivers it,
     at its size, in [0, 1] units. A model that is certified with ``smoothing.scales=s`` is best
     trained with ``scale=s``: the noisy images are resized by it inside the step, as the smoothed
-    function will do, while the labels keep their size.
+    function will do, and so are the labels that the model's losses compare with. That is most of
+    a light model's step: losses at the full size cost more than its layers.
 
     Args:
         sigma (float | Sequence[float] | Mapping | None): Noise level, or how each image draws its
@@ -42,7 +46,7 @@ class SmoothTraining(Hook):
             batch: lower the batch size to keep time and memory.
         prob (float): Share of the copies that get noise; the others stay clean.
         warmup (int): Iterations over which ``sigma`` rises linearly from 0.
-        scale (float): Factor by which the noisy images are resized.
+        scale (float): Factor by which the noisy images and their labels are resized.
         objectives (Sequence): Configs or names of objectives, such as ``mmcert.Consistency``.
 
     Raises:
@@ -128,6 +132,8 @@ class SmoothTraining(Hook):
         copies = len(step.noisy)
         with _taken_logits(model) as taken:
             images = rescaled(step.noisy.flatten(0, 1), self.scale)
+            if self.scale != 1:
+                samples = _labelled_at(step.labels, tuple(images.shape[-2:]), samples)
             losses = own(images, list(samples) * copies)
         if any(objective.needs_logits for objective in self.objectives):
             if len(taken) != 1 or not isinstance(taken[0], torch.Tensor):
@@ -148,6 +154,17 @@ class SmoothTraining(Hook):
                 raise ValueError(f'two objectives have the losses {", ".join(taken_names)}')
             losses.update(added)
         return losses
+
+
+def _labelled_at(
+    labels: torch.Tensor, size: tuple[int, ...], samples: list[Any]
+) -> list[SegDataSample]:
+    """The samples with labels (B, H, W) of another size, each of the nearest pixel."""
+    resized = F.interpolate(labels[:, None].float(), size, mode='nearest-exact').long()
+    return [
+        SegDataSample(metainfo=sample.metainfo, gt_sem_seg=PixelData(data=own))
+        for sample, own in zip(samples, resized, strict=True)
+    ]
 
 
 @contextlib.contextmanager

@@ -131,10 +131,17 @@ def test_the_same_seed_gives_the_same_weights(make_training):
 
 def test_the_model_sees_noise_at_the_size_it_is_trained_at(make_training):
     runner = make_training(RECIPES['scale'], iterations=1)
-    seen = []
+    seen, labels = [], []
     runner.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    head = runner.model.decode_head
+    own = head._stack_batch_gt
+    head._stack_batch_gt = lambda samples: labels.append(own(samples)) or labels[-1]
     runner.train()
     assert tuple(seen[0].shape) == (2, 3, 32, 48)
+    assert tuple(labels[0].shape) == (2, 1, 32, 48)
+    # Padding is no class, and the labels above it are those of the pixels there.
+    assert (labels[0][:, :, 16:] == 255).all()
+    assert (labels[0][:, :, :16] < 255).any()
     # 32 rows of padding, 16 of them after resizing, without noise.
     assert (seen[0][:, :, 17:] == 0).all()
     assert (seen[0][:, :, :15].flatten(1).std(dim=1) > 0.5).all()
