@@ -38,7 +38,7 @@ DENOISERS = {
 """What each was trained by, and its work folder."""
 MODELS = {
     'clean': 'fast-scnn_clean-1.5k_camvid-360x480/iter_1500.pth',
-    'noise': 'fast-scnn_noise-s0.25-3k_camvid-360x480/iter_3000.pth',
+    'noise': 'fast-scnn_noise-s0.25-scale0.5-300_camvid-360x480/iter_300.pth',
 }
 """Checkpoints in the work folder, by the training images."""
 

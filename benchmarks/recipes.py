@@ -3,7 +3,8 @@
 All recipes start from one clean model and get the same processor time: the time of a step is
 measured first, and the schedule is as long as the budget allows. Processor time, of one thread, is
 the same on a machine that others use. Every step leaves its result in the work folder, and an
-interrupted run continues.
+interrupted run continues. At the end, all runs of one budget go into one file: seeds are averaged,
+and noise levels have rows of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from study import (
+    IMAGES,
     ROOT,
     WORK_DIRS,
     Results,
@@ -26,10 +28,8 @@ from study import (
     evenly_spaced,
     machine,
     on_machine,
-    percent,
     run_tool,
     table,
-    two,
     write_results,
 )
 
@@ -46,10 +46,12 @@ RECIPES = {
 }
 """The configs by what the table calls them."""
 SCALE = 0.5
-SIGMA = 0.25
 DRAWS = 300
-TAUS = {0.75: '0.17', 0.9131: '0.34'}
-"""Thresholds by the radius that they buy at this noise."""
+TAUS = {0.25: {0.75: '0.17', 0.9131: '0.34'}, 0.5: {0.75: '0.34', 0.91: '0.67'}}
+"""The radii that thresholds buy, for each noise level."""
+SEEDS = range(3)
+PICTURED = 9
+"""The certified test image that is drawn under each recipe."""
 NOISY_DRAWS = 4
 SHORT, LONG = 4, 16
 """Steps of the two runs whose difference is the time of a step."""
@@ -60,7 +62,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--minutes', type=float, default=20.0, help='processor time of each recipe')
     parser.add_argument('--images', type=int, default=50, help='test images, evenly spaced')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=int, default=0, choices=SEEDS)
+    parser.add_argument('--sigma', type=float, default=0.25, choices=TAUS, help='noise level')
     parser.add_argument('--only', nargs='+', choices=RECIPES, default=list(RECIPES))
     parser.add_argument('--clean', type=Path, help='checkpoint of the clean model')
     parser.add_argument('--work-dirs', type=Path, default=WORK_DIRS)
@@ -73,7 +76,7 @@ def main() -> int:
     args = parse_args()
     args.clean = args.clean or args.work_dirs / CLEAN
     for name in args.only:
-        one = Recipe(name, args)
+        one = Recipe(name, args, args.sigma, args.seed)
         if args.step in (None, 'train'):
             one.train()
         if args.step in (None, 'certify'):
@@ -86,12 +89,13 @@ def main() -> int:
 class Recipe:
     """One recipe with one seed, in a work folder of its own."""
 
-    def __init__(self, name: str, args: argparse.Namespace) -> None:
-        self.name, self.args = name, args
+    def __init__(self, name: str, args: argparse.Namespace, sigma: float, seed: int) -> None:
+        self.name, self.args, self.sigma, self.seed = name, args, sigma, seed
         self.config = CONFIGS / f'fast-scnn_{RECIPES[name]}_camvid-360x480.py'
-        budget = f'{args.minutes:g}min-seed{args.seed}'
-        self.folder = args.work_dirs / 'recipes' / f'{RECIPES[name].removesuffix("-300")}-{budget}'
-        self.options = [f'load_from={args.clean}', f'randomness.seed={args.seed}']
+        noisy = RECIPES[name].removesuffix('-300').replace('s0.25', f's{sigma:g}')
+        self.folder = args.work_dirs / 'recipes' / f'{noisy}-{args.minutes:g}min-seed{seed}'
+        self.options = [f'load_from={args.clean}', f'randomness.seed={seed}']
+        self.options.append(f'custom_hooks.0.sigma={sigma}')
         if name.startswith('distillation'):
             self.options.append(f'custom_hooks.0.objectives.0.teacher.checkpoint={args.clean}')
 
@@ -115,16 +119,21 @@ class Recipe:
         """Certifies the test images, and measures the base model under noise."""
         checkpoint = self.folder / 'train' / f'iter_{self.done("training", dict)["steps"]}.pth'
         config = CONFIGS / 'segcertify-s0.25-n100_fast-scnn_camvid-360x480.py'
-        out = self.folder / f'certify-{self.args.images}'
+        out = self.certified.parent
         inputs = evenly_spaced(self.args.images, 233, endpoint=False)
-        if not (out / 'certified' / 'summary.json').exists():
+        if not (self.certified / 'summary.json').exists():
             run_tool(
                 'test', config, checkpoint, f'--work-dir={out}', '--cfg-options',
-                f'smoothing.sigma={SIGMA}', f'smoothing.scales={SCALE}', f'smoothing.n={DRAWS}',
-                chosen_inputs(inputs),
+                f'smoothing.sigma={self.sigma}', f'smoothing.scales={SCALE}',
+                f'smoothing.n={DRAWS}', chosen_inputs(inputs),
             )  # fmt: skip
         name = f'certified-{self.args.images}'
-        self.done(name, lambda: self._figures(out, config, checkpoint, inputs))
+        self.done(name, lambda: self._figures(config, checkpoint, inputs))
+
+    @property
+    def certified(self) -> Path:
+        """The folder of the certificates."""
+        return self.folder / f'certify-{self.args.images}' / 'certified'
 
     def _seconds_per_step(self) -> float:
         short, long = (
@@ -154,21 +163,23 @@ class Recipe:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
 
-    def _figures(self, out: Path, config: Path, checkpoint: Path, inputs: list[int]) -> Results:
-        (votes,) = (out / 'certified').glob('votes-*')
-        run_tool('certify', votes, '--no-plot', '--tau', *TAUS, '--alpha', 0.001, '--procedure',
-                 'holm', 'ordered_holm', '--selection', 'holdout', 'auto')  # fmt: skip
-        (offline,) = (out / 'certified').glob('offline-*/offline.json')
-        summary = json.loads((out / 'certified' / 'summary.json').read_text())
+    def _figures(self, config: Path, checkpoint: Path, inputs: list[int]) -> Results:
+        (votes,) = self.certified.glob('votes-*')
+        run_tool(
+            'certify', votes, '--no-plot', '--tau', *TAUS[self.sigma], '--alpha', 0.001,
+            '--procedure', 'holm', 'ordered_holm', '--selection', 'holdout', 'auto',
+        )  # fmt: skip
+        (offline,) = self.certified.glob('offline-*/offline.json')
+        summary = json.loads((self.certified / 'summary.json').read_text())
         return {
             'rates': summary['rates'],
             'images': summary['images'],
             'offline': json.loads(offline.read_text()),
-            'noisy_accuracy': noisy_accuracy(config, checkpoint, inputs),
+            'noisy_accuracy': noisy_accuracy(config, checkpoint, inputs, self.sigma),
         }
 
 
-def noisy_accuracy(config: Path, checkpoint: Path, inputs: list[int]) -> float:
+def noisy_accuracy(config: Path, checkpoint: Path, inputs: list[int], sigma: float) -> float:
     """Share of the labelled pixels that the base model gets right in single noisy images."""
     import torch
     from mmengine.config import Config
@@ -186,7 +197,7 @@ def noisy_accuracy(config: Path, checkpoint: Path, inputs: list[int]) -> float:
     model = init_model(str(config), str(checkpoint), device='cpu')
     cfg = Config.fromfile(config)
     dataset = DATASETS.build(cfg.test_dataloader.dataset | {'indices': inputs})
-    noise, right, total = GaussianNoise(SIGMA), 0, 0
+    noise, right, total = GaussianNoise(sigma), 0, 0
     for index in range(len(dataset)):
         item = dataset[index]
         image, sample = to_unit_range(item['inputs']), item['data_samples']
@@ -204,28 +215,64 @@ def noisy_accuracy(config: Path, checkpoint: Path, inputs: list[int]) -> float:
 
 
 def gather(args: argparse.Namespace) -> None:
-    """Writes the results of all finished recipes into one file."""
-    rows = []
-    for name in RECIPES:
-        one = Recipe(name, args)
-        figures = one.folder / f'certified-{args.images}.json'
-        if not figures.exists():
-            print(f'not run yet: {name}')
-            continue
-        row = json.loads(figures.read_text())
-        row['offline'] = [
-            {key: found[key] for key in KEPT if key in found} for found in row['offline']['rows']
-        ]
-        rows.append({'name': name, 'config': one.config.stem, **one.done('training', dict), **row})
+    """Writes the results of all finished runs into one file, and the picture."""
+    rows, pictured = [], []
+    for sigma in TAUS:
+        for name in RECIPES:
+            for seed in SEEDS:
+                one = Recipe(name, args, sigma, seed)
+                figures = one.folder / f'certified-{args.images}.json'
+                if not figures.exists():
+                    continue
+                row = json.loads(figures.read_text())
+                row['offline'] = [
+                    {key: found[key] for key in KEPT if key in found}
+                    for found in row['offline']['rows']
+                ]
+                run = {'name': name, 'config': one.config.stem, 'sigma': sigma, 'seed': seed}
+                rows.append({**run, **one.done('training', dict), **row})
+                if (sigma, seed) == (0.25, 0):
+                    pictured.append(one)
     content = {
         'machine': machine(),
         'budget': args.minutes,
-        'seed': args.seed,
         'start': '/'.join(args.clean.parts[-2:]),
         'draws': DRAWS,
         'rows': rows,
     }
-    write_results('recipes', content, f'{len(rows)} of {len(RECIPES)} recipes')
+    write_results('recipes', content, f'{len(rows)} runs')
+    if pictured:
+        draw(pictured)
+
+
+def draw(recipes: list[Recipe]) -> None:
+    """One image certified under each recipe, beside its label."""
+    import cv2
+
+    from mmcert.compat import enable_mmcv_lite
+
+    enable_mmcv_lite()
+
+    from mmcert.datasets import CamVidDataset
+    from mmcert.report.pictures import ABSTAIN_COLOR, arranged, paint, titled, with_legend
+    from mmcert.report.results_folder import ResultsFolder
+
+    palette, classes = (CamVidDataset.METAINFO[key] for key in ('palette', 'classes'))
+    maps = {}
+    for one in recipes:
+        found = ResultsFolder(one.certified)
+        labels = found.image(found.lines[PICTURED]).labels
+        rate = found.lines[PICTURED]['certAcc']
+        maps[f'{one.name}: {rate:.2f} certified'] = paint(labels, palette, ABSTAIN_COLOR)
+    name = found.lines[PICTURED]['name']
+    image = cv2.imread(str(ROOT / 'data/camvid/images/test' / f'{name}.jpg'))
+    label = cv2.imread(str(ROOT / 'data/camvid/annotations/test' / f'{name}.png'), -1)
+    panels = {'image': image[..., ::-1], 'label': paint(label, palette), **maps}
+    colours = dict(zip(classes, palette, strict=True)) | {'abstained': ABSTAIN_COLOR}
+    picture = with_legend(arranged([titled(*item) for item in panels.items()]), colours)
+    path = IMAGES / 'recipes.jpg'
+    cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+    print(f'wrote {path.relative_to(ROOT)}')
 
 
 KEPT = ('tau', 'alpha', 'procedure', 'selection', 'radius', 'certAcc', 'mIoU', 'abstain')
@@ -246,30 +293,50 @@ def render(results: Results) -> list[str]:
     """Each recipe: the base model, and what is certified at both radii."""
     if not results:
         return ['Not measured yet.']
-    radii = list(TAUS.values())
-    rows = [
-        ('recipe', 'clean', 'under noise', 'smoothed', *(f'certified at {r}' for r in radii),
-         *(f'mIoU at {r}' for r in radii), f'abstain at {radii[0]}', 'steps'),
-    ]  # fmt: skip
-    for row in results['rows']:
-        found = [answer(row, tau) for tau in TAUS]
-        rows.append(
-            (
-                row['name'], two(row['rates']['base_aAcc']), two(row['noisy_accuracy']),
-                two(row['rates']['smoothed_aAcc']),
-                *(two(one['certAcc']) for one in found), *(two(one['mIoU']) for one in found),
-                percent(found[0]['abstain']), str(row['steps']),
-            )
-        )  # fmt: skip
+    lines = []
+    for sigma, radii in TAUS.items():
+        names = [n for n in RECIPES if any(r['name'] == n for r in _runs(results, sigma))]
+        if not names:
+            continue
+        heading = ['recipe', 'clean', 'under noise', 'smoothed']
+        heading += [f'certified at {r}' for r in radii.values()]
+        heading += [f'mIoU at {r}' for r in radii.values()]
+        rows = [[*heading, f'abstain at {next(iter(radii.values()))}', 'steps']]
+        rows += [_row(_runs(results, sigma, name), name, list(radii)) for name in names]
+        lines += [f'sigma = {sigma:g}:', '', *table(rows), '']
     return [
-        *table(rows),
-        '',
+        *lines,
         'The first columns are the accuracy of the base model on clean images and on single noisy '
-        'ones, and of the smoothed model. '
-        f'{results["rows"][0]["images"]} test images at input scale {SCALE}, sigma {SIGMA}, n0 = '
-        f'10, n = {results["draws"]}, alpha = 0.001 per image, procedure holm. Each recipe '
-        f'trained for {results["budget"]:g} minutes of one thread from {results["start"]}, seed '
-        f'{results["seed"]}, computed on {on_machine(results)}.',
+        'ones, and of the smoothed model. "a to b" is the range over the seeds of a row. '
+        f'{results["rows"][0]["images"]} test images at input scale {SCALE}, n0 = 10, n = '
+        f'{results["draws"]}, alpha = 0.001 per image, procedure holm. Each recipe trained for '
+        f'{results["budget"]:g} minutes of one thread from {results["start"]}, computed on '
+        f'{on_machine(results)}.',
+    ]
+
+
+def _runs(results: Results, sigma: float, name: str | None = None) -> list[Results]:
+    """The runs of a noise level, of all recipes or of one."""
+    return [r for r in results['rows'] if r['sigma'] == sigma and name in (None, r['name'])]
+
+
+def _row(runs: list[Results], name: str, taus: list[float]) -> list[str]:
+    """The runs of a recipe with all seeds."""
+
+    def over_seeds(pick: Callable[[Results], float]) -> str:
+        values = [pick(run) for run in runs]
+        low, high = f'{min(values):.3f}', f'{max(values):.3f}'
+        return low if low == high else f'{low} to {high}'
+
+    return [
+        name + (f' ({len(runs)} seeds)' if len(runs) > 1 else ''),
+        over_seeds(lambda run: run['rates']['base_aAcc']),
+        over_seeds(lambda run: run['noisy_accuracy']),
+        over_seeds(lambda run: run['rates']['smoothed_aAcc']),
+        *(over_seeds(lambda run, t=tau: answer(run, t)['certAcc']) for tau in taus),
+        *(over_seeds(lambda run, t=tau: answer(run, t)['mIoU']) for tau in taus),
+        over_seeds(lambda run: answer(run, taus[0])['abstain']),
+        str(round(sum(run['steps'] for run in runs) / len(runs))),
     ]
 
 

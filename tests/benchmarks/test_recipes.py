@@ -8,7 +8,7 @@ def recipes(load):
     return load('recipes')
 
 
-def row(name, certified):
+def run(name, certified, seed=0):
     answers = [
         {'tau': tau, 'procedure': 'holm', 'selection': 'holdout', 'certAcc': value, 'mIoU': 0.3,
          'abstain': 0.2}
@@ -17,19 +17,23 @@ def row(name, certified):
     rates = {'base_aAcc': 0.8, 'smoothed_aAcc': 0.82}
     return {
         'name': name, 'offline': answers, 'rates': rates, 'noisy_accuracy': 0.81, 'images': 5,
-        'steps': 240,
+        'steps': 240, 'sigma': 0.25, 'seed': seed,
     }  # fmt: skip
 
 
 def test_the_table_has_a_row_for_each_recipe(recipes):
     machine = {'processor': 'P', 'cores': 2}
+    runs = [run('noise', (0.73, 0.65)), run('CAT-RS', (0.7, 0.6)), run('CAT-RS', (0.71, 0.6), 1)]
     results = {
-        'rows': [row('noise', (0.73, 0.65)), row('CAT-RS', (0.7, 0.6))],
-        'machine': machine, 'budget': 4.0, 'seed': 0, 'start': 'clean.pth', 'draws': 300,
+        'rows': runs, 'machine': machine, 'budget': 4.0, 'start': 'clean.pth', 'draws': 300,
     }  # fmt: skip
     lines = recipes.render(results)
-    assert lines[2] == '| noise | 0.80 | 0.81 | 0.82 | 0.73 | 0.65 | 0.30 | 0.30 | 20 % | 240 |'
-    assert lines[3].startswith('| CAT-RS |')
+    assert lines[0] == 'sigma = 0.25:'
+    assert lines[4] == (
+        '| noise | 0.800 | 0.810 | 0.820 | 0.730 | 0.650 | 0.300 | 0.300 | 0.200 | 240 |'
+    )
+    assert lines[5].startswith('| CAT-RS (2 seeds) |')
+    assert '| 0.700 to 0.710 | 0.600 |' in lines[5]
     assert '4 minutes of one thread from clean.pth' in lines[-1]
     assert recipes.render({}) == ['Not measured yet.']
 
@@ -37,8 +41,9 @@ def test_the_table_has_a_row_for_each_recipe(recipes):
 def test_the_thresholds_buy_the_radii_that_the_table_names(recipes):
     from mmcert.perturbations import GaussianNoise
 
-    for tau, radius in recipes.TAUS.items():
-        assert f'{GaussianNoise(recipes.SIGMA).radius(tau):.2f}' == radius
+    for sigma, taus in recipes.TAUS.items():
+        for tau, radius in taus.items():
+            assert f'{GaussianNoise(sigma).radius(tau):.2f}' == radius
 
 
 def test_every_recipe_has_its_config(recipes):
