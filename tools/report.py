@@ -44,12 +44,25 @@ def main() -> int:
     out = Path(args.out or results.folder / 'report.html')
     if out.is_dir():
         raise UsageError(f'--out takes an HTML file, and {out} is a folder')
-    report = write_report(results, out, find, args.images)
+    report = write_report(results, out, find, args.images, radius_at(results))
     if report.missing and folder is not None:
         print(f'note: {report.missing} of {report.shown} images were not found in {folder}')
     beside = f', which needs {report.folder} beside it' if report.folder else ''
     print(f'wrote {out}{beside}: open it in a browser')
     return 0
+
+
+def radius_at(results: Any) -> Any:
+    """From a threshold to the radius of certificates; None where there is none to tell."""
+    from mmcert.perturbations import CLASSES, from_spec
+
+    if results.votes_folder is None:
+        return None
+    record = results.image(results.lines[0]).record
+    spec = record.meta['sampling']['perturbation']
+    if spec.get('type') not in CLASSES or record.votes.enumerated:
+        return None
+    return from_spec(spec).radius
 
 
 def data_folder(results: Any) -> str | None:

@@ -14,15 +14,16 @@ import pytest
 import torch
 
 from mmcert.certify import ABSTAIN_LABEL
-from mmcert.report import explorer
-from mmcert.report.explorer import HEADLINES, unpack
+from mmcert.report import explorer, tiles
+from mmcert.report.explorer import HEADLINES, SCRIPTS
 from mmcert.report.inputs import ImageFinder, content_digest
 from mmcert.report.results_folder import ResultsFolder
+from mmcert.report.tiles import unpack
 from mmcert.sampling.draws import input_digest
 from tests.browser import needs_browser
 from tests.openmmlab import ROOT, run_tool
 
-SCRIPT = ROOT / 'mmcert/report/assets/explorer.js'
+ASSETS = ROOT / 'mmcert/report/assets'
 LEVELS = [{'flat': ['road', 'sidewalk'], 'tall': ['building', 'tree', 'sign', 'sky']}]
 ALONE = {'br', 'canvas', 'circle', 'img', 'input', 'line', 'link', 'meta', 'polyline'}
 
@@ -153,7 +154,7 @@ def test_images_are_found_by_what_they_hold(results, tmp_path):
 
 
 def test_large_pages_keep_their_images_beside_them(results, tmp_path, monkeypatch):
-    monkeypatch.setattr(explorer, 'INLINE_BYTES', 6_000)
+    monkeypatch.setattr(tiles, 'INLINE_BYTES', 6_000)
     out = tmp_path / 'pages/r.html'
     (tmp_path / 'pages/r_files').mkdir(parents=True)
     (tmp_path / 'pages/r_files/7.js').touch()
@@ -189,6 +190,7 @@ def test_without_votes_there_are_certificates(results, tmp_path):
     run_tool('tools/report.py', results)
     page = Page(results / 'report.html')
     assert set(shown(page, 0)[0]) == {'certified', 'radius'}
+    assert 'not kept' in json.loads(page.scripts['page'])['settings']['reason']
     assert 'Over the radius' not in page.text
 
 
@@ -244,14 +246,17 @@ def test_votes_are_named_for_what_they_are(make_config, tmp_path, smoothing, kin
     maps, tile = shown(page, 0)
     assert tile['votes']['kind'] == kind and 'image' in tile
     assert maps['hits'].max() <= tile['votes']['most']
+    reason = json.loads(page.scripts['page'])['settings']['reason']
+    assert {'values': 'by enumeration', 'score': 'tested together'}[kind] in reason
     for word in {'values': ['verified by enumeration'], 'score': ['with probability']}[kind]:
         assert word in page.text
     assert 'Over the radius' not in page.text
 
 
 @pytest.mark.skipif(shutil.which('node') is None, reason='needs node to read JavaScript')
-def test_the_script_has_no_syntax_error():
-    subprocess.run(['node', '--check', SCRIPT], check=True)
+def test_scripts_have_no_syntax_error():
+    for name in SCRIPTS:
+        subprocess.run(['node', '--check', ASSETS / name], check=True)
 
 
 def pixel(browser, row, column, side=0):
@@ -297,7 +302,7 @@ def check_words(words, result, classes, row, column):
 @pytest.mark.parametrize('beside', [False, True])
 def test_a_browser_shows_what_the_votes_say(results, browser, monkeypatch, beside):
     if beside:
-        monkeypatch.setattr(explorer, 'INLINE_BYTES', 0)
+        monkeypatch.setattr(tiles, 'INLINE_BYTES', 0)
     run_tool('tools/report.py', results)
     folder = ResultsFolder(results)
     worst, second, _ = explorer.ranked(folder.lines)
@@ -351,7 +356,7 @@ def test_a_browser_shows_what_the_votes_say(results, browser, monkeypatch, besid
 
 @needs_browser
 def test_a_missing_folder_of_images_is_said(results, browser, monkeypatch):
-    monkeypatch.setattr(explorer, 'INLINE_BYTES', 0)
+    monkeypatch.setattr(tiles, 'INLINE_BYTES', 0)
     run_tool('tools/report.py', results)
     shutil.rmtree(results / 'report_files')
     browser.open(results / 'report.html')
@@ -366,11 +371,12 @@ def test_every_button_does_something(results, browser):
     browser.wait("document.querySelector('#legend').children.length > 0")
     buttons = browser.run("[...document.querySelectorAll('button')].map((button) => button.id)")
     # Those without an id are thumbnails and the legend.
-    looked = '#next #previous #zoom-in #fit #zoom-in #zoom-out #legend>button #clear #theme'
+    looked = '#next #previous #zoom-in #fit #zoom-in #zoom-out #legend>button #clear #theme #fixed'
     extremes = " [...document.querySelectorAll('.extremes a')].at(-1)"
     seen = """[document.querySelector('#image-name').textContent,
       document.querySelector('.stage').style.transform,
       document.querySelectorAll('[aria-pressed=true]').length,
+      document.querySelector('#settings-status').textContent,
       document.documentElement.style.colorScheme].join()"""
     steps = [f"document.querySelector('{name}')" for name in looked.split()]
     steps += ["[...document.querySelectorAll('#thumbnails button')].at(-1)", extremes]
@@ -379,6 +385,13 @@ def test_every_button_does_something(results, browser):
         if step is extremes:
             browser.key('p')
             browser.wait(f'{seen} !== {json.dumps(before)}')
+            before = browser.run(seen)
+        if '#fixed' in step:
+            browser.run(
+                "document.querySelector('#tau').value = 0;"
+                "document.querySelector('#tau').dispatchEvent(new Event('input'))"
+            )
+            browser.wait("document.documentElement.classList.contains('exploring')")
             before = browser.run(seen)
         browser.run(f'{step}.click()')
         browser.wait(f'{seen} !== {json.dumps(before)}')
@@ -393,4 +406,4 @@ def test_the_assets_are_packaged():
 
     assert 'mmcert.report' in find_packages(str(ROOT), include=['mmcert*'])
     assert 'report/assets/*' in (ROOT / 'setup.py').read_text()
-    assert {path.suffix for path in Path(SCRIPT.parent).iterdir()} == {'.html', '.css', '.js'}
+    assert {path.suffix for path in ASSETS.iterdir()} == {'.html', '.css', '.js'}

@@ -11,6 +11,7 @@
     ['smoothed', 'prediction of the smoothed model'],
     ['certified', page.kind === 'estimate' ? 'estimated map, not proven' : 'certified map'],
     ['groups', 'certified map with groups'],
+    ['explored', 'other settings, no certificate'],
     ['radius', 'joint radius'],
     ['share', 'vote share of the guess'],
   ];
@@ -24,58 +25,10 @@
 
   const state = { index: 0, tile: null, zoom: 1, x: 0, y: 0, alone: null, cursor: null };
   const kept = new Map();
-  const waiting = new Map();
-
-  // Images: within the page, or scripts beside it.
-
-  window.mmcertTile = (index, tile) => {
-    waiting.get(index)?.(tile);
-    waiting.delete(index);
-  };
-
-  function fetchTile(index) {
-    if (page.folder === null) {
-      return Promise.resolve(JSON.parse(byId(`tile-${index}`).textContent));
-    }
-    return new Promise((resolve, reject) => {
-      const script = document.createElement('script');
-      waiting.set(index, resolve);
-      script.src = `${encodeURIComponent(page.folder)}/${index}.js`;
-      script.onload = () => script.remove();
-      script.onerror = () => {
-        script.remove();
-        reject(new Error(`${page.folder}/${index}.js is not there: keep that folder beside the page`));
-      };
-      document.head.append(script);
-    });
-  }
-
-  async function unpack(packed) {
-    const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
-    const buffer = await new Response(stream).arrayBuffer();
-    return new { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array }[packed.type](buffer);
-  }
-
-  async function photoOf(tile) {
-    if (!tile.image) return null;
-    const photo = new Image();
-    photo.src = tile.image;
-    await photo.decode();
-    return photo;
-  }
-
-  async function loadTile(index) {
-    const tile = await fetchTile(index);
-    const found = await Promise.all(
-      Object.entries(tile.maps).map(async ([name, packed]) => [name, await unpack(packed)]),
-    );
-    const [height, width] = tile.shape;
-    return { ...tile, height, width, maps: Object.fromEntries(found), photo: await photoOf(tile) };
-  }
+  const tiles = mmcertTiles(page.folder);
 
   function keepTile(index) {
-    if (!kept.has(index)) kept.set(index, loadTile(index));
+    if (!kept.has(index)) kept.set(index, tiles.load(index));
     if (kept.size > KEPT) {
       const oldest = kept.keys().next().value;
       kept.delete(oldest);
@@ -87,6 +40,7 @@
 
   const digits = (value, count = 4) => String(Number(value.toPrecision(count)));
   const nameOf = (value) => names[value] ?? `class ${value}`;
+  const settings = mmcertSettings({ page, tiles, byId, digits, nameOf, changed: showExplored });
 
   function valueOf(tile, layer, at) {
     if (layer === 'radius') return tile.radii[tile.maps.radius[at]];
@@ -122,6 +76,8 @@
   function describe(tile, x, y) {
     const at = y * tile.width + x;
     const words = [`Row ${y}, column ${x}.`, certifiedInWords(tile, at)];
+    const explored = settings.describe(tile, at);
+    if (explored) words.push(explored);
     if (tile.votes) words.push(votesInWords(tile, at));
     if (tile.maps.radius) words.push(radiusInWords(tile, at));
     if (tile.maps.base && tile.votes.kind !== 'values') {
@@ -137,10 +93,14 @@
   // Painting.
 
   function layersOf(tile) {
-    return LAYERS.filter(([key]) => {
-      if (key === 'image') return Boolean(tile.photo);
-      return Boolean(tile.maps[key === 'share' ? 'hits' : key]);
-    });
+    return LAYERS.filter(([key]) => (
+      key === 'image' ? Boolean(tile.photo) : Boolean(mapOf(tile, key))
+    ));
+  }
+
+  function mapOf(tile, layer) {
+    if (layer === 'explored') return settings.layer(tile);
+    return tile.maps[layer === 'share' ? 'hits' : layer];
   }
 
   function classMap(tile, layer) {
@@ -149,8 +109,8 @@
       return tile.maps.groups;
     }
     if (state.alone === unlabelled) return tile.maps.label;
-    return tile.maps[layer] && !NUMBERS.includes(layer)
-      ? tile.maps[layer]
+    return mapOf(tile, layer) && !NUMBERS.includes(layer)
+      ? mapOf(tile, layer)
       : tile.maps.smoothed ?? tile.maps.certified;
   }
 
@@ -175,7 +135,7 @@
       return Array.from({ length: most + 1 }, (_, hits) => heat(hits / most));
     }
     const found = Array.from({ length: 256 }, (_, value) => page.colours[value] ?? [0, 0, 0]);
-    if (layer === 'certified' || layer === 'groups') found[abstained] = null;
+    if (['certified', 'groups', 'explored'].includes(layer)) found[abstained] = null;
     return found;
   }
 
@@ -185,7 +145,7 @@
     const context = pane.overlay.getContext('2d');
     const picture = context.createImageData(tile.width, tile.height);
     const codes = alone === null ? null : classMap(tile, layer) ?? [];
-    const values = tile.maps[layer === 'share' ? 'hits' : layer];
+    const values = mapOf(tile, layer);
     const colours = layer === 'image' ? null : coloursOf(tile, layer);
     const period = Math.max(6, Math.round(tile.width / 60));
     let at = 0;
@@ -316,8 +276,8 @@
   function isolateAtCursor(pane) {
     const { tile } = state;
     const [x, y] = state.cursor;
-    const named = tile.maps[pane.layer] && !NUMBERS.includes(pane.layer);
-    const codes = named ? tile.maps[pane.layer] : tile.maps.smoothed ?? tile.maps.certified;
+    const named = mapOf(tile, pane.layer) && !NUMBERS.includes(pane.layer);
+    const codes = named ? mapOf(tile, pane.layer) : tile.maps.smoothed ?? tile.maps.certified;
     isolate(codes[y * tile.width + x]);
   }
 
@@ -410,12 +370,29 @@
     byId('legend').replaceChildren(...buttons);
   }
 
+  function offerLayers(pane, layer) {
+    const layers = layersOf(state.tile);
+    pane.select.replaceChildren(...layers.map(([key, name]) => new Option(name, key)));
+    pane.layer = layers.some(([key]) => key === layer) ? layer : 'certified';
+    pane.select.value = pane.layer;
+  }
+
+  // Other settings were tried: the right view shows what they give, as soon as they are others.
+  function showExplored() {
+    const explored = settings.layer(state.tile) !== null;
+    panes.forEach((pane, side) => {
+      const replaced = side === 1 && explored && ['certified', 'groups'].includes(pane.layer);
+      offerLayers(pane, replaced ? 'explored' : pane.layer);
+      paint(pane);
+    });
+    if (state.cursor) byId('readout').textContent = describe(state.tile, ...state.cursor);
+  }
+
   function showTile(tile) {
     const first = state.tile === null;
     const same = !first && state.tile.width === tile.width && state.tile.height === tile.height;
     Object.assign(state, { tile, alone: null, cursor: null });
     if (!same) Object.assign(state, { zoom: 1, x: 0, y: 0 });
-    const layers = layersOf(tile);
     const wanted = first ? [tile.photo ? 'image' : 'label', 'certified'] : [];
     panes.forEach((pane, side) => {
       pane.view.style.aspectRatio = `${tile.width} / ${tile.height}`;
@@ -425,10 +402,7 @@
       if (tile.photo) {
         pane.photo.getContext('2d').drawImage(tile.photo, 0, 0, tile.width, tile.height);
       }
-      pane.select.replaceChildren(...layers.map(([key, name]) => new Option(name, key)));
-      const layer = wanted[side] ?? pane.layer;
-      pane.layer = layers.some(([key]) => key === layer) ? layer : 'certified';
-      pane.select.value = pane.layer;
+      offerLayers(pane, wanted[side] ?? pane.layer);
     });
     showLegend(tile);
     isolate(null);
@@ -436,6 +410,7 @@
     byId('note').textContent = tile.photo ? '' : 'The image itself is not in this page.';
     byId('readout').textContent =
       'Point at a pixel, or move through a view with the arrow keys.';
+    settings.apply(tile, state.index);
   }
 
   async function show(index) {

@@ -1,0 +1,63 @@
+'use strict';
+
+// Images: within the page, or scripts in a folder beside it.
+const mmcertTiles = (folder) => {
+  const waiting = new Map();
+
+  window.mmcertTile = (index, tile) => {
+    waiting.get(index)?.forEach((resolve) => resolve(tile));
+    waiting.delete(index);
+  };
+
+  function fetchTile(index) {
+    if (folder === null) {
+      return Promise.resolve(JSON.parse(document.getElementById(`tile-${index}`).textContent));
+    }
+    return new Promise((resolve, reject) => {
+      waiting.set(index, [...(waiting.get(index) ?? []), resolve]);
+      const script = document.createElement('script');
+      script.src = `${encodeURIComponent(folder)}/${index}.js`;
+      script.onload = () => script.remove();
+      script.onerror = () => {
+        script.remove();
+        waiting.delete(index);
+        reject(new Error(`${folder}/${index}.js is not there: keep that folder beside the page`));
+      };
+      document.head.append(script);
+    });
+  }
+
+  async function unpack(packed) {
+    const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
+    const buffer = await new Response(stream).arrayBuffer();
+    return new { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array }[packed.type](buffer);
+  }
+
+  async function unpackAll(packed) {
+    return Object.fromEntries(await Promise.all(
+      Object.entries(packed).map(async ([name, one]) => [name, await unpack(one)]),
+    ));
+  }
+
+  async function photoOf(tile) {
+    if (!tile.image) return null;
+    const photo = new Image();
+    photo.src = tile.image;
+    await photo.decode();
+    return photo;
+  }
+
+  // The maps of an image alone.
+  async function maps(index) {
+    return unpackAll((await fetchTile(index)).maps);
+  }
+
+  async function load(index) {
+    const tile = await fetchTile(index);
+    const [height, width] = tile.shape;
+    return { ...tile, height, width, maps: await unpackAll(tile.maps), photo: await photoOf(tile) };
+  }
+
+  return { load, maps, unpackAll };
+};

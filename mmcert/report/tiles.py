@@ -1,0 +1,215 @@
+"""What a page holds of each image: names and colours, packed maps, thumbnails, and their place."""
+
+import base64
+import json
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mmcert.certify import ABSTAIN_LABEL, Hierarchy
+from mmcert.files import atomic_writer
+from mmcert.report.pictures import Color, paint
+from mmcert.report.results_folder import ImageResult
+
+INLINE_BYTES = 20 * 2**20
+"""Images of more bytes than this lie in a folder beside the page."""
+
+THUMBNAIL = 128
+"""Width of thumbnails, in pixels."""
+
+NO_LABEL = 255
+"""Where a map of the page has no ground truth; ``ABSTAIN_LABEL`` is where nothing is certified."""
+
+COLOURS = (
+    '#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00', '#f0e442', '#332288',
+    '#44aa99', '#882255', '#999933', '#88ccee', '#117733', '#cc6677', '#aa4499', '#ddcc77',
+)  # fmt: skip
+"""Colours that colour-blind readers tell apart: Okabe and Ito's, then Paul Tol's."""
+
+DARK, LIGHT = (70, 70, 70), (255, 255, 255)
+"""The hatch of abstentions."""
+
+Picture = NDArray[np.uint8]
+"""An RGB image, shape (H, W, 3)."""
+
+
+@dataclass(frozen=True)
+class Legend:
+    """Names and colours of the values of label maps: classes, then the groups of a hierarchy.
+
+    Attributes:
+        names (list): Their names.
+        colours (np.ndarray): Their colours, shape (C + G, 3), uint8.
+        num_classes (int): How many of them are classes.
+        hierarchy (Hierarchy | None): The hierarchy, if the page has room for its groups.
+        starts (list): For each level of the hierarchy, the value of its first group.
+        ignore_index (int): Value of labels without ground truth.
+    """
+
+    names: list[str]
+    colours: NDArray[np.uint8]
+    num_classes: int
+    hierarchy: Hierarchy | None = None
+    starts: list[int] = field(default_factory=list)
+    ignore_index: int = NO_LABEL
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any], result: ImageResult) -> 'Legend':
+        """That of a run, one of whose images is given."""
+        meta = {} if result.record is None else result.record.meta
+        ignore_index = meta.get('provenance', {}).get('ignore_index', NO_LABEL)
+        count = len(summary['per_class']['certIoU'])
+        names = list(summary['classes']) or [f'class {index}' for index in range(count)]
+        colours, starts = class_colours(count), []
+        spec = meta.get('sampling', {}).get('hierarchy')
+        if spec is None or 'level' not in result.maps:
+            return cls(names, colours, count, ignore_index=ignore_index)
+        hierarchy, with_groups = Hierarchy.from_spec(spec), [*names]
+        for level, groups in zip(hierarchy.names, hierarchy.groups, strict=True):
+            starts.append(len(with_groups))
+            with_groups += [f'{name} (group)' for name in level]
+            means = [colours[:count][groups == group].mean(axis=0) for group in range(len(level))]
+            colours = np.concatenate([colours, np.round(means).astype(np.uint8)])
+        if len(with_groups) > ABSTAIN_LABEL:
+            return cls(names, colours[:count], count, ignore_index=ignore_index)
+        return cls(with_groups, colours, count, hierarchy, starts, ignore_index)
+
+    def label(self, labels: NDArray[Any]) -> NDArray[np.uint8]:
+        """A ground truth as the page has it."""
+        known = (labels != self.ignore_index) & (labels < self.num_classes)
+        return np.where(known, labels, NO_LABEL).astype(np.uint8)
+
+    def grouped(self, result: ImageResult) -> NDArray[np.uint8] | None:
+        """The certified map with groups where only they are certified; None without a hierarchy."""
+        if not self.starts:
+            return None
+        found = result.labels.copy()
+        for level, start in enumerate(self.starts, 1):
+            here = result.maps['level'] == level
+            found[here] = start + result.maps[f'groups{level}'][here]
+        return found
+
+
+def class_colours(number: int) -> NDArray[np.uint8]:
+    """A colour for each class, shape (C, 3); beyond ``COLOURS``, hues at two brightnesses."""
+    listed = [[int(text[i : i + 2], 16) for i in (1, 3, 5)] for text in COLOURS[:number]]
+    further = np.arange(len(listed), number)
+    hues = np.stack(
+        [(further * 111) % 180, np.full_like(further, 170), np.where(further % 2, 235, 140)], axis=1
+    ).astype(np.uint8)
+    if len(further):
+        listed += cv2.cvtColor(hues[None], cv2.COLOR_HSV2RGB)[0].tolist()
+    return np.array(listed, dtype=np.uint8).reshape(-1, 3)
+
+
+def tile(
+    result: ImageResult,
+    legend: Legend,
+    picture: Picture | None,
+    further: Mapping[str, NDArray[Any]],
+) -> dict[str, Any]:
+    """What the page shows of one image, as JSON values; ``further`` are maps for its scripts."""
+    found: dict[str, Any] = {'name': result.name, 'shape': list(result.labels.shape)}
+    maps: dict[str, NDArray[Any]] = {'certified': result.labels, **further}
+    if (grouped := legend.grouped(result)) is not None:
+        maps['groups'] = grouped
+    if 'radius' in result.maps:
+        # Few radii occur: each is a function of the hits.
+        values, maps['radius'] = np.unique(result.maps['radius'], return_inverse=True)
+        found['radii'] = [float(value) for value in values]
+    if (record := result.record) is not None:
+        votes = record.votes
+        kind = 'score' if votes.table is not None else 'draws'
+        found['votes'] = {'kind': 'values' if votes.enumerated else kind, 'n': votes.n}
+        found['votes']['most'] = votes.n if votes.table is None else len(votes.table) - 1
+        maps |= {'smoothed': record.spread(votes.guess), 'hits': record.spread(votes.hits)}
+        if record.base is not None:
+            maps['base'] = record.spread(record.base)
+        if record.label is not None:
+            maps['label'] = legend.label(record.label)
+    found['maps'] = {name: pack(values) for name, values in maps.items()}
+    if picture is not None:
+        found['image'] = _data_url('.jpg', picture)
+    return found
+
+
+def pack(values: NDArray[np.integer]) -> dict[str, str]:
+    """Integers as text: deflated, in base64, row by row, of the smallest type that holds them.
+
+    >>> unpack(pack(np.array([[3, 700]])), (1, 2)).tolist()
+    [[3, 700]]
+    """
+    kind = next(kind for kind in ('u1', 'u2', 'u4') if values.max(initial=0) < 256 ** int(kind[1]))
+    raw = np.ascontiguousarray(values, dtype=f'<{kind}').tobytes()
+    return {'type': kind, 'data': base64.b64encode(zlib.compress(raw, 9)).decode()}
+
+
+def unpack(packed: Mapping[str, str], shape: Sequence[int]) -> NDArray[np.integer]:
+    """What ``pack`` made text of."""
+    raw = zlib.decompress(base64.b64decode(packed['data']))
+    return np.frombuffer(raw, dtype=f'<{packed["type"]}').reshape(shape)
+
+
+def thumbnail(result: ImageResult, legend: Legend) -> str:
+    """The certified map, small, with abstentions hatched, as a data URL."""
+    height, width = result.labels.shape
+    size = max(1, round(height * THUMBNAIL / width)), THUMBNAIL
+    rows, columns = (np.arange(n) * m // n for n, m in zip(size, (height, width), strict=True))
+    labels = result.labels[rows[:, None], columns]
+    colours: list[Color] = legend.colours.tolist()
+    drawn = paint(labels, colours, LIGHT)
+    hatch = np.indices(labels.shape).sum(axis=0) % 5 < 2
+    drawn[(labels == ABSTAIN_LABEL) & hatch] = DARK
+    return _data_url('.png', drawn)
+
+
+def _data_url(ending: str, pixels: NDArray[np.uint8]) -> str:
+    kind = {'.jpg': 'jpeg', '.png': 'png'}[ending]
+    encoded = cv2.imencode(ending, np.ascontiguousarray(pixels[..., ::-1]))[1].tobytes()
+    return f'data:image/{kind};base64,{base64.b64encode(encoded).decode()}'
+
+
+class Tiles:
+    """The images of a page: within it, or in a folder beside it once they are too many bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.outside = False
+        self.number = 0
+        self._inline: list[str] = []
+        self._bytes = 0
+
+    def add(self, content: Mapping[str, Any]) -> None:
+        """Adds the next image."""
+        text = script(content)
+        self.number += 1
+        self._bytes += len(text)
+        self._inline.append(text)
+        if not self.outside and self._bytes > INLINE_BYTES:
+            self.outside = True
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+        if self.outside:
+            first = self.number - len(self._inline)
+            for index, one in enumerate(self._inline, first):
+                # A page without a server may load scripts from beside it, and nothing else.
+                with atomic_writer(self.folder / f'{index}.js') as file:
+                    file.write(f'mmcertTile({index}, {one});\n'.encode())
+            self._inline.clear()
+
+    @property
+    def inline(self) -> list[str]:
+        """Those within the page: JSON that may stand in a script element."""
+        return self._inline
+
+
+def script(content: Any) -> str:
+    """JSON that may stand in a script element."""
+    return json.dumps(content, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
