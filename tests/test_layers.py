@@ -28,7 +28,7 @@ ALLOWED = {
     },
     'compat': set(),
     'cli': {'compat', 'pointops'},
-    'fields': set(),
+    'fields': {'votes'},
     'version': set(),
     'registry': {'compat'},
     'datasets': {'files', 'perturbations', 'registry', 'transformations'},

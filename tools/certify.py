@@ -2,7 +2,7 @@
 
 Prints the table of every combination, and writes it as ``offline.json`` beside a plot of certified
 accuracy over the radius, ``radius_curve.png``: point by point for each procedure, and jointly valid
-for all radii at once.
+for all radii at once. With ``--confidence`` it also writes how sure the model is of each component.
 """
 
 from __future__ import annotations
@@ -89,6 +89,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '(default: beside votes-NAME, offline-NAME)',
     )
     parser.add_argument('--no-plot', action='store_true', help='table only')
+    parser.add_argument(
+        '--confidence',
+        action='store_true',
+        help='also write vote share, lower bound, joint radius and runner-up of each component, as '
+        'arrays and pictures, in a folder for each alpha and selection',
+    )
     add_import(parser)
     args = parser.parse_args(argv)
     args.given = [name for name in OF_TESTS if getattr(args, name) is not None]
@@ -126,6 +132,8 @@ def main() -> int:
             print(f'note: {folder} is empty, as a run that was refused leaves it')
             continue
         answer(folder, out, args)
+        if args.confidence:
+            write_all_confidence(folder, out, args)
     return 0
 
 
@@ -262,6 +270,42 @@ def count_enumerated(votes_dir: Path, out: Path, args: argparse.Namespace) -> No
     }
     write_json(out / 'offline.json', content)
     print(f'wrote {out / "offline.json"}')
+
+
+def write_all_confidence(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
+    """Writes maps of confidence for each alpha and selection, where these mean anything."""
+    from mmcert.votes import read_folder
+
+    first = next(read_folder(votes_dir))
+    perturbation = perturbation_of(first)
+    if first.votes.enumerated or perturbation.has_partition:
+        write_confidence_of(votes_dir, out / 'confidence')
+        return
+    for alpha, selection in product(args.alpha, args.selection):
+        options = {'alpha': alpha, 'selection': selection, 'radius': perturbation.radius}
+        write_confidence_of(votes_dir, out / f'confidence-{alpha:g}-{selection}', **options)
+
+
+def write_confidence_of(votes_dir: Path, out: Path, **options: Any) -> None:
+    """Writes the ``confidence_maps`` of each input under some options, with pictures of images."""
+    from mmcert.report.confidence import confidence_picture, write_confidence
+    from mmcert.report.tiles import class_colours
+    from mmcert.votes import read_folder
+    from mmcert.votes.confidence import KINDS, confidence_maps
+
+    missing = set(KINDS)
+    for record in read_folder(votes_dir):
+        maps, provenance = confidence_maps(record, **options), record.meta['provenance']
+        missing -= maps.keys()
+        picture = None
+        if maps['guess'].ndim == 2:
+            classes = provenance.get('classes') or ()
+            colours = class_colours(provenance['num_classes']).tolist()
+            picture = confidence_picture(maps, colours, classes)
+        write_confidence(out, record.meta['name'], maps, picture)
+    print(f'wrote {out}')
+    if missing:
+        print(f'note: these votes do not tell {", ".join(key for key in KINDS if key in missing)}')
 
 
 def perturbation_of(record: VotesRecord) -> Perturbation:

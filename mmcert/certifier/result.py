@@ -17,6 +17,7 @@ from mmcert.metrics.confusion import IGNORE_INDEX, ConfusionCounts
 from mmcert.perturbations import InputThreshold
 from mmcert.version import __version__
 from mmcert.votes import VotesRecord
+from mmcert.votes.confidence import confidence_maps
 from mmcert.votes.recertify import Task, evaluate
 
 ARITHMETIC = (
@@ -112,6 +113,21 @@ class CertifiedInput:
         if record.label is not None:
             maps['label'] = np.asarray(record.label)
         return maps
+
+    @cached_property
+    def confidence(self) -> dict[str, NDArray[Any]]:
+        """Maps of how sure the smoothed model is, see ``mmcert.votes.confidence``.
+
+        Their bounds and radii count the draws that ``joint_radii`` count.
+        """
+        if self.settings is None or self.votes.table is not None:
+            return confidence_maps(self.record)
+        return confidence_maps(
+            self.record,
+            alpha=self.plan.test_settings.alpha,
+            selection=self.joint_selection,
+            radius=self.plan.perturbation.radius,
+        )
 
     def counts(self, ignore_index: int = IGNORE_INDEX) -> ConfusionCounts:
         """Counts certificates against the label, except where that is ``ignore_index``.

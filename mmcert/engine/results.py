@@ -1,6 +1,6 @@
 """Writes what a run certifies: a label map, an array file and a JSON file for each input."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +12,70 @@ from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 
 from mmcert.certifier import written_maps
-from mmcert.fields import certified_maps
+from mmcert.fields import certified_maps, confidence_of
 from mmcert.files import atomic_writer, remove_leftovers, write_json
+from mmcert.report.confidence import write_confidence
 from mmcert.visualization import CertifiedVisualizer
 
 
 class ResultsWriter:
-    """Writes certificates, and draws every so-many-th of them.
+    """Writes certificates and confidence, and draws every so-many-th of them.
 
     The folder ``certificates`` gets ``NAME.png`` (the labels of an image), ``NAME.npz`` (maps, if
-    there are any) and ``NAME.json``. The folder ``pictures`` gets the first input, drawn by
-    ``visualizer``, and every ``draw_every``-th after it; 0 draws none.
+    there are any) and ``NAME.json``. The folder ``confidence`` gets ``NAME.npz`` and ``NAME.png``,
+    see ``written``. The folder ``pictures`` gets the first input, drawn by ``visualizer``, and
+    every ``draw_every``-th after it; 0 draws none.
+
+    Args:
+        certificates (Path): Folder of the certificates.
+        confidence (Path): Folder of the maps of confidence.
+        pictures (Path): Folder of the pictures.
+        visualizer (CertifiedVisualizer): Draws.
+        draw_every (int): Which inputs are drawn.
+        written (str | None): What goes to the folder ``confidence``: 'pictures' (and arrays; of
+            clouds only of those that are drawn), 'arrays' or None.
+        log (Callable | None): Gets a name and an RGB picture of each input that is drawn.
     """
 
     def __init__(
-        self, certificates: Path, pictures: Path, visualizer: CertifiedVisualizer, draw_every: int
+        self,
+        certificates: Path,
+        confidence: Path,
+        pictures: Path,
+        visualizer: CertifiedVisualizer,
+        draw_every: int,
+        written: str | None,
+        log: Callable[[str, NDArray[np.uint8]], None] | None = None,
     ) -> None:
-        self.certificates, self.pictures = certificates, pictures
-        self.visualizer, self.draw_every = visualizer, draw_every
-        self.written = 0
+        self.certificates, self.confidence, self.pictures = certificates, confidence, pictures
+        self.visualizer, self.draw_every, self.written = visualizer, draw_every, written
+        self.log = log or (lambda name, picture: None)
+        self.inputs = 0
         remove_leftovers(certificates)
+        remove_leftovers(confidence)
 
     def write(self, sample: BaseDataElement, raw: torch.Tensor) -> None:
         """Writes what the smoothed model returned for an input from the data loader."""
         name, document = sample.metainfo['name'], sample.metainfo['certificate']
         maps = certified_maps(sample.to_dict())
         write_certificate(self.certificates, name, document, maps)
-        if self.draw_every and self.written % self.draw_every == 0:
-            data = raw.cpu().numpy()
-            if maps['cert'].ndim == 2:
+        drawn = self.draw_every and self.inputs % self.draw_every == 0
+        self.inputs += 1
+        data, is_image = raw.cpu().numpy(), maps['cert'].ndim == 2
+        if self.written is not None:
+            picture = None
+            # The points of a cloud are drawn one by one, which takes long for large scenes.
+            if self.written == 'pictures' and (is_image or drawn):
+                picture = self.visualizer.compose_confidence(data, sample)
+            write_confidence(self.confidence, name, confidence_of(maps), picture)
+        if drawn:
+            if is_image:
                 data = mmcv.imread(sample.get('img_path'), channel_order='rgb')
-            picture = mmcv.rgb2bgr(self.visualizer.compose(data, sample))
-            mmcv.imwrite(picture, str(self.pictures / f'{name}.png'))
-        self.written += 1
+            picture = self.visualizer.compose(data, sample)
+            mmcv.imwrite(mmcv.rgb2bgr(picture), str(self.pictures / f'{name}.png'))
+            # MLflow tells the format by the ending.
+            self.log(f'certified-{name}.png', picture)
+            self.log(f'confidence-{name}.png', self.visualizer.compose_confidence(data, sample))
 
 
 def write_certificate(

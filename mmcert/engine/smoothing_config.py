@@ -35,6 +35,9 @@ from mmcert.votes.store import fingerprint
 DISTRIBUTE = ('images', 'draws')
 """What the processes of a run may share."""
 
+CONFIDENCE = ('pictures', 'arrays', None)
+"""What may be written of the confidence in each component."""
+
 OF_TESTS = (
     'tau', 'n0', 'n', 'budget', 'min_gain', 'alpha', 'procedure', 'selection', 'k', 'order',
     'hierarchy', 'seed',
@@ -120,7 +123,11 @@ class SmoothingConfig:
         out_dir (str | None): Where results go; by default ``certified`` in the work folder.
         votes_dir (str | None): Where votes are kept and found again; 'auto' is a folder in
             ``out_dir`` named by the fingerprint, None keeps none.
-        draw_every (int): Draws a picture of every so-many-th image; 0 draws none.
+        confidence (str | None): What is written of the confidence in each pixel or point:
+            'pictures' (with the arrays that they show; of clouds with ``draw_every`` alone),
+            'arrays', or None.
+        draw_every (int): Draws a picture of every so-many-th image, and hands it to the
+            visualisation backends of the runner; 0 draws none.
         show_dir (str | None): Where pictures go; by default ``vis-*`` in ``out_dir``.
         strict_weights (bool): Refuses a checkpoint with missing or unexpected weights.
     """
@@ -156,6 +163,7 @@ class SmoothingConfig:
     save_seconds: float = 120.0
     out_dir: str | None = None
     votes_dir: str | None = 'auto'
+    confidence: str | None = 'pictures'
     draw_every: int = 0
     show_dir: str | None = None
     strict_weights: bool = True
@@ -199,6 +207,7 @@ class SmoothingConfig:
         settings = None if exact else self._settings(perturbation)
         n, stopping = (None, None) if exact else self._estimation_draws(perturbation)
         _check_choice('distribute', self.distribute, DISTRIBUTE)
+        _check_choice('confidence', self.confidence, CONFIDENCE)
         if self.shard is not None:
             Shard.parse(self.shard)
             if self.votes_dir is None:
@@ -388,6 +397,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _check_choice(name: str, value: Any, legal: Collection[str]) -> None:
+def _check_choice(name: str, value: Any, legal: Collection[str | None]) -> None:
     if value not in legal:
-        raise ValueError(f'{name} must be one of {", ".join(legal)}, got {value!r}')
+        raise ValueError(f'{name} must be one of {", ".join(map(str, legal))}, got {value!r}')

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from mmengine.structures import BaseDataElement
+from numpy.typing import NDArray
 
 from mmcert.compat import reuse_freed_memory
 from mmcert.engine.base_model import inner
@@ -94,9 +96,12 @@ class SmoothingHook(Hook):
         self.out_dir = config.results_dir(run.work_dir)
         self._writer = ResultsWriter(
             self.out_dir / f'certificates-{name}',
+            self.out_dir / f'confidence-{name}',
             Path(config.show_dir or self.out_dir / f'vis-{name}'),
             _visualizer(runner, plan, run),
             config.draw_every,
+            config.confidence,
+            partial(_log_picture, runner),
         )
         store = config.open_store(self.out_dir, sampling, run.provenance(plan, identity))
         if store is not None and (found := len(list(store.folder.glob('*.npz')))):
@@ -173,6 +178,11 @@ class SmoothingHook(Hook):
         """Puts the base model back."""
         self._undo.close()
         runner.logger.info(f'certificates, votes and figures: {self.out_dir}')
+
+
+def _log_picture(runner: Runner, name: str, picture: NDArray[np.uint8]) -> None:
+    """Hands a picture to the visualisation backends, whichever visualiser the config has."""
+    runner.visualizer.add_image(name, picture, _iteration(runner))
 
 
 def _iteration(runner: Runner) -> int:

@@ -78,7 +78,7 @@ class Adapter(ABC, Generic[Sample]):
 
     @abstractmethod
     def attach(self, sample: Sample, maps: Maps) -> None:
-        """Adds ``pred``, ``cert``, ``base``, ``radius``, ``levels`` and ``label`` to a sample."""
+        """Adds maps to a sample, in the fields that ``mmcert.fields`` names."""
 
     def describe(self) -> str:
         """What the smoothed function has beside the base model, for a log."""

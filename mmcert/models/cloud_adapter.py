@@ -112,6 +112,8 @@ class CloudAdapter(Adapter[Det3DDataSample]):
 
     def attach(self, sample: Det3DDataSample, maps: Maps) -> None:
         for name, array in maps.items():
+            if name == 'guess':
+                continue  # It is the prediction.
             field, key = CLOUD_FIELDS[name]
             # PointData wants the points in the first axis.
             data = torch.from_numpy(array)

@@ -106,8 +106,8 @@ class ImageAdapter(Adapter[SegDataSample]):
 
     def attach(self, sample: SegDataSample, maps: Maps) -> None:
         for name, array in maps.items():
-            if name == 'label':
-                continue  # The sample has it.
+            if name in ('label', 'guess'):
+                continue  # The sample has the label, and the guess is its prediction.
             data = torch.from_numpy(array)
             data = data if name == 'levels' else data[None]
             field, key = IMAGE_FIELDS[name]

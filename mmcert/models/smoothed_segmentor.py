@@ -68,6 +68,8 @@ class SmoothedSegmentor(BaseModel):
       model's class,
     * ``cert_levels``: with a hierarchy, the certified level of each component and then the groups
       of each level, shape (1 + L, ...),
+    * ``vote_share``, ``cert_lower_bound``, ``runner_up_sem_seg`` and ``runner_up_share``: how sure
+      it is, see ``mmcert.votes.confidence`` (as far as the votes tell it),
     * ``base_sem_seg``: the base model's prediction on the clean input (for clouds the names end in
       ``_pts_seg``),
     * metainfo ``certificate``: the document of the certificate, see ``mmcert.certifier.document``.
@@ -133,7 +135,7 @@ class SmoothedSegmentor(BaseModel):
             for raw, sample in mine if owner == processes.rank else theirs:
                 certified = self.certify(raw, sample)
                 if owner == processes.rank:
-                    adapter.attach(sample, certified.maps)
+                    adapter.attach(sample, {**certified.maps, **certified.confidence})
                     name = certified.record.meta['name']
                     sample.set_metainfo({'name': name, 'certificate': certified.to_dict()})
         return [sample for _, sample in mine]

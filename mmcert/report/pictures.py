@@ -1,7 +1,7 @@
 """Pictures of certificates: the input, its maps side by side, and a legend of the classes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -18,6 +18,7 @@ UNLABELLED_COLOR = (0, 0, 0)
 BACKGROUND = 32
 TITLE_HEIGHT = 22
 LEGEND_HEIGHT = 20
+SCALE_HEIGHT = 32
 FONT, LEAST_FONT = 0.45, 0.3
 GAP = 4
 
@@ -93,7 +94,7 @@ def certificate_picture(
             entries['abstained'] = abstain_color
         if 'label' in maps and (maps['label'] >= len(palette)).any():
             entries['no ground truth'] = UNLABELLED_COLOR
-    width = max(8 + math.ceil(_width(heading) * LEAST_FONT / FONT) for heading in panels)
+    width = least_width(panels)
     return with_legend(arranged([titled(*item, width) for item in panels.items()]), entries)
 
 
@@ -125,14 +126,33 @@ def paint(
     return table[np.clip(labels, 0, 255)]
 
 
-def heat_map(values: NDArray[np.floating], zero: Color = ABSTAIN_COLOR) -> NDArray[np.uint8]:
-    """Colours numbers >= 0, (H, W) or (N,), as RGB (..., 3), dark to bright, and 0 as ``zero``."""
-    scale = float(values.max(initial=0.0))
+def heat_map(
+    values: NDArray[np.floating],
+    zero: Color | None = ABSTAIN_COLOR,
+    largest: float | None = None,
+) -> NDArray[np.uint8]:
+    """Colours numbers >= 0, (H, W) or (N,), as RGB (..., 3), dark to bright.
+
+    The brightest is ``largest``, by default the largest value; 0 is ``zero``, or dark for None.
+    """
+    scale = float(values.max(initial=0.0)) if largest is None else largest
     shades = np.clip(values / max(scale, 1e-12) * 255, 0, 255).astype(np.uint8)
     mapped = cv2.applyColorMap(np.atleast_2d(shades), cv2.COLORMAP_VIRIDIS)
     colours = np.array(mapped[..., ::-1], dtype=np.uint8).reshape(*values.shape, 3)
-    colours[values <= 0] = zero
+    if zero is not None:
+        colours[values <= 0] = zero
     return colours
+
+
+def scale_bar(width: int, largest: float) -> NDArray[np.uint8]:
+    """What the colours of a ``heat_map`` mean: a strip from 0 to the largest, with numbers."""
+    bar = np.full((SCALE_HEIGHT, width, 3), BACKGROUND, dtype=np.uint8)
+    inner = max(width - 10, 1)
+    bar[4:14, 5 : 5 + inner] = heat_map(np.linspace(0, 1, inner), None, 1.0)
+    for place, text in ((0.0, '0'), (0.5, f'{largest / 2:.3g}'), (1.0, f'{largest:.3g}')):
+        left = 5 + place * inner - place * _width(text) * LEAST_FONT / FONT
+        _write(bar, text, (round(left), 26), LEAST_FONT)
+    return bar
 
 
 def draw_cloud(
@@ -201,6 +221,11 @@ def titled(title: str, panel: NDArray[np.uint8], width: int = 0) -> NDArray[np.u
         bar, title, (5, 16), min(FONT, max(LEAST_FONT, FONT * (bar.shape[1] - 8) / _width(title)))
     )
     return _padded(np.concatenate([bar, panel]), right=GAP)
+
+
+def least_width(titles: Iterable[str]) -> int:
+    """The width of panels at which all their titles fit."""
+    return max(8 + math.ceil(_width(title) * LEAST_FONT / FONT) for title in titles)
 
 
 def with_legend(picture: NDArray[np.uint8], entries: Mapping[str, Color]) -> NDArray[np.uint8]:

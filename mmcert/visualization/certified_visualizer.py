@@ -12,14 +12,18 @@ from mmseg.visualization import SegLocalVisualizer
 from numpy.typing import NDArray
 
 from mmcert.certifier import entries
-from mmcert.fields import certified_maps
+from mmcert.fields import certified_maps, confidence_of
 from mmcert.registry import VISUALIZERS
+from mmcert.report.confidence import confidence_picture
 from mmcert.report.pictures import ABSTAIN_COLOR, certificate_picture, certificate_title
+from mmcert.report.tiles import class_colours
 
 
 @VISUALIZERS.register_module()
 class CertifiedVisualizer(SegLocalVisualizer):
     """Draws image, label, base prediction and certified map side by side, above a legend.
+
+    A second picture, of the name with ``-confidence`` at its end, shows the maps of confidence.
 
     Abstentions have ``abstain_color`` in the maps of certificates and radii, pixels without ground
     truth are black in the label. A sample without a certified map is drawn as mmsegmentation draws
@@ -71,10 +75,12 @@ class CertifiedVisualizer(SegLocalVisualizer):
         self.set_image(drawn)
         if show:
             self.show(drawn, win_name=name, wait_time=wait_time)
-        if out_file is not None:
-            mmcv.imwrite(mmcv.rgb2bgr(drawn), out_file)
-        else:
-            self.add_image(name, drawn, step)
+        pictures = {None: drawn, 'confidence': self.compose_confidence(image, data_sample)}
+        for ending, picture in pictures.items():
+            if out_file is not None:
+                mmcv.imwrite(mmcv.rgb2bgr(picture), _extended(out_file, ending))
+            else:
+                self.add_image(_extended(name, ending), picture, step)
 
     def compose(
         self, data: NDArray[Any], sample: BaseDataElement, draw_gt: bool = True
@@ -100,3 +106,28 @@ class CertifiedVisualizer(SegLocalVisualizer):
             up=meta.get('up_axis', 2),
             abstain_color=self.abstain_color,
         )
+
+    def compose_confidence(self, data: NDArray[Any], sample: BaseDataElement) -> NDArray[np.uint8]:
+        """The RGB picture of the confidence in one sample, see ``report.confidence``.
+
+        The arguments are those of ``compose``; only a cloud is drawn with its ``data``.
+        """
+        meta, maps = self.dataset_meta, confidence_of(certified_maps(sample.to_dict()))
+        classes = meta.get('classes') or ()
+        # Each input has such a picture, also of data sets without a palette.
+        number = max(len(classes), int(maps['guess'].max(initial=0)) + 1)
+        return confidence_picture(
+            maps,
+            meta.get('palette') or class_colours(number).tolist(),
+            classes,
+            points=data if maps['guess'].ndim == 1 else None,
+            up=meta.get('up_axis', 2),
+        )
+
+
+def _extended(name: str, ending: str | None) -> str:
+    """A name of a file or picture with something before its suffix."""
+    if ending is None:
+        return name
+    stem, dot, suffix = name.rpartition('.')
+    return f'{stem}-{ending}.{suffix}' if dot else f'{name}-{ending}'

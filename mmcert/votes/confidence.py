@@ -37,7 +37,7 @@ KINDS = {
 def confidence_maps(
     record: VotesRecord,
     *,
-    alpha: float,
+    alpha: float | None = None,
     selection: str = SELECTION,
     radius: Callable[[float], float] | None = None,
 ) -> dict[str, NDArray[Any]]:
@@ -48,7 +48,8 @@ def confidence_maps(
 
     Args:
         record (VotesRecord): The votes of one input.
-        alpha (float): Bound of the probability that any of the lower bounds is too large.
+        alpha (float | None): Bound of the probability that any of the lower bounds is too large;
+            None leaves bounds and radii out.
         selection (str): Which draws the bounds count, see ``joint_bounds``.
         radius (Callable | None): From a threshold to the perturbation's radius; None leaves the
             radii out.
@@ -82,7 +83,7 @@ def confidence_maps(
     maps: dict[str, NDArray[Any]] = {'guess': votes.guess.astype(np.uint8)}
     if votes.table is None:
         maps['vote_share'] = (votes.hits / votes.n).astype(np.float32)
-        if not votes.enumerated:
+        if alpha is not None and not votes.enumerated:
             maps['lower_bound'] = joint_bounds(votes, alpha=alpha, selection=selection)
             if radius is not None:
                 maps['radius'] = joint_radii(votes, alpha=alpha, radius=radius, selection=selection)

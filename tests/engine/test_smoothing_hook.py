@@ -28,11 +28,11 @@ EXPECTED = {
 
 
 def votes_files(folder):
-    """The votes files below a folder; maps beside the certificates have the same ending."""
+    """The votes files below a folder; maps beside them have the same ending."""
     return {
         path.name: path.read_bytes()
         for path in folder.rglob('*.npz')
-        if not path.parent.name.startswith('certificates')
+        if not path.parent.name.startswith(('certificates', 'confidence'))
     }
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from mmcert.certify import Votes, certify
+from mmcert.perturbations import GaussianNoise
 from mmcert.sampling.draws import DRAW_SCHEME
-from mmcert.votes import VotesRecord, VotesStore
+from mmcert.votes import VotesRecord, VotesStore, read_folder
+from mmcert.votes.confidence import confidence_maps
 from tests.openmmlab import run_tool
 
 PROVENANCE = {'num_classes': 2, 'ignore_index': 255, 'certified_space': 'the original image'}
@@ -53,6 +55,27 @@ def test_the_defaults_are_those_of_a_run(tool, tmp_path):
     assert (row['counted'], row['tested_tau']) == ('same_draws', 0.75)
     assert 'auto: same_draws' in printed
     assert 'voids its promise' not in printed
+
+
+def test_confidence_is_written_for_each_alpha_and_selection(tool, tmp_path):
+    write_votes(tmp_path, digests='a')
+    asked = '--alpha', 0.01, 0.001, '--selection', 'holdout', '--no-plot', '--confidence'
+    printed = tool(tmp_path, *asked)
+    assert 'note: these votes do not tell runner_up, runner_up_share' in printed
+    out = tmp_path.parent / f'offline-{tmp_path.name}'
+    (record,) = read_folder(tmp_path)
+    bounds = []
+    for alpha in (0.01, 0.001):
+        folder = out / f'confidence-{alpha:g}-holdout'
+        assert f'wrote {folder}' in printed and (folder / '0.png').is_file()
+        radius = GaussianNoise(0.25).radius
+        expected = confidence_maps(record, alpha=alpha, selection='holdout', radius=radius)
+        with np.load(folder / '0.npz') as stored:
+            assert stored.keys() == expected.keys()
+            for name, values in expected.items():
+                np.testing.assert_array_equal(stored[name], values)
+        bounds.append(expected['lower_bound'])
+    assert (bounds[0] >= bounds[1]).all() and (bounds[0] > bounds[1]).any()
 
 
 def test_several_rows_come_with_a_warning_and_the_tested_tau(tool, tmp_path):
