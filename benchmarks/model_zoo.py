@@ -83,10 +83,7 @@ def main() -> int:
     if left:
         print(f'{left} of {len(configs)} families are not done yet: no table')
         return 0
-    from mmcert.compat import enable_mmcv_lite
-
-    enable_mmcv_lite()
-    from mmcert.engine.provenance import versions
+    from mmcert.version import versions
 
     content = {
         'size': SIZE,

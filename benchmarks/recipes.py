@@ -190,8 +190,8 @@ def noisy_accuracy(config: Path, checkpoint: Path, inputs: list[int], sigma: flo
     from mmseg.apis import init_model
     from mmseg.registry import DATASETS
 
+    from mmcert.certifier.images import to_unit_range
     from mmcert.models import ImageSegmentor
-    from mmcert.models.image_segmentor import to_unit_range
     from mmcert.perturbations import GaussianNoise
 
     model = init_model(str(config), str(checkpoint), device='cpu')

@@ -83,9 +83,12 @@ def write_api_pages() -> None:
 
 def smoothing_keys() -> str:
     """The table of all keys of ``smoothing``, from the docstring of their class."""
+    from mmcert.certifier.plan_settings import PlanSettings
     from mmcert.engine.smoothing_config import SmoothingConfig
 
-    described = attributes(inspect.getdoc(SmoothingConfig) or '')
+    described: dict[str, str] = {}
+    for cls in (PlanSettings, SmoothingConfig):
+        described |= attributes(inspect.getdoc(cls) or '')
     rows = ['| key | meaning | default |', '| --- | --- | --- |']
     for field in fields(SmoothingConfig):
         if field.name in described:

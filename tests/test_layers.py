@@ -26,6 +26,9 @@ ALLOWED = {
     'certifier': {
         'certify', 'metrics', 'votes', 'files', 'perturbations', 'sampling', 'report', 'version',
     },
+    'integrations': {
+        'certifier', 'certify', 'metrics', 'votes', 'perturbations', 'sampling', 'version',
+    },
     'compat': set(),
     'cli': {'compat', 'pointops'},
     'fields': {'votes'},
@@ -67,6 +70,7 @@ HEAVY = {
     'sampling': FRAMEWORKS,
     'certifier': FRAMEWORKS,
     'report': FRAMEWORKS | {'torch'},
+    'integrations': FRAMEWORKS,
     'pointops': FRAMEWORKS,
 }
 
@@ -115,6 +119,10 @@ def test_every_subpackage_has_a_layer():
         ('mmcert.denoisers', ['mmengine', 'mmcv', 'mmseg', 'cv2', 'diffusers']),
         ('mmcert.attacks', ['mmengine', 'mmcv', 'mmseg', 'cv2']),
         ('mmcert.report', ['torch', 'mmengine']),
+        (
+            'mmcert.integrations',
+            ['mmengine', 'mmcv', 'mmseg', 'cv2', 'transformers', 'torchvision', 'onnxruntime'],
+        ),
         ('mmcert.pointops', ['mmengine', 'mmcv', 'mmdet3d']),
     ],
 )

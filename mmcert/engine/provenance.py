@@ -1,9 +1,7 @@
 """Where votes come from: what determines them, and what else is worth recording."""
 
 import json
-import platform
-from collections.abc import Iterable, Mapping
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from mmcert.engine.base_model import unwrap
 from mmcert.metrics.confusion import IGNORE_INDEX
 from mmcert.models.ensemble import SegmentorEnsemble
 from mmcert.models.smoothed_segmentor import SmoothingPlan
-from mmcert.version import __version__
+from mmcert.version import versions
 from mmcert.votes.store import fingerprint
 
 MODEL_KEYS = ('model', 'data_preprocessor')
@@ -80,7 +78,7 @@ class RunInfo:
             'config': Path(self.cfg.filename or '').name,
             'checkpoint': Path(str(self.cfg.get('load_from') or '')).name,
             'device': self.device.type,
-            'versions': versions(),
+            'versions': versions(PACKAGES),
         }
 
     def _ensemble(self) -> dict[str, Any]:
@@ -98,17 +96,6 @@ class RunInfo:
             'num_classes': len(self.classes),
             'ignore_index': self.ignore_index,
         }
-
-
-def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Versions of mmcert, Python and those of the packages that are installed."""
-    found = {'mmcert': __version__, 'python': platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _dataset_spec(cfg: Any) -> Any:

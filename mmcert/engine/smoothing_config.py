@@ -11,23 +11,19 @@ from typing import Any
 
 from mmengine.runner import Runner
 
-from mmcert.certifier import selections_of
-from mmcert.certify import CertifySettings, Hierarchy
+from mmcert.certifier.images import RESOLUTIONS, SPACES
+from mmcert.certifier.plan_settings import PlanSettings, is_number
 from mmcert.certify.checks import check_draws
-from mmcert.certify.planning import StoppingRule
-from mmcert.certify.selection import possible
-from mmcert.certify.settings import PROCEDURE, SELECTION
 from mmcert.denoisers import Denoising
 from mmcert.engine.base_model import Modality, inner, modality_of, prepare_for_clouds
 from mmcert.engine.perturbations import build
 from mmcert.models.adapter import Adapter
 from mmcert.models.denoisers import build_denoising
-from mmcert.models.image_adapter import SPACES, ImageAdapter, Space
-from mmcert.models.image_segmentor import RESOLUTIONS, Resolution
+from mmcert.models.image_adapter import ImageAdapter, Space
+from mmcert.models.image_segmentor import Resolution
 from mmcert.models.precision import PrecisionSettings
 from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.perturbations import Perturbation
-from mmcert.sampling import SamplingSettings
 from mmcert.votes import VotesStore
 from mmcert.votes.shards import Shard
 from mmcert.votes.store import fingerprint
@@ -71,36 +67,12 @@ def check_smoothing(cfg: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class SmoothingConfig:
+class SmoothingConfig(PlanSettings):
     """The keys of ``smoothing=dict(...)`` in a config.
 
+    Those of ``PlanSettings``, and what belongs to a model of OpenMMLab and its run.
+
     Attributes:
-        sigma (float | None): Noise level, in [0, 1] image units or in the unit of a cloud's
-            coordinates: shorthand for ``perturbation=dict(type='mmcert.GaussianNoise',
-            sigma=sigma)``, for clouds ``mmcert.CoordinateNoise``.
-        perturbation (dict | None): Config of the perturbation; this or ``sigma`` is needed.
-        tau (float | None): Probability threshold in [0.5, 1); by default 0.75. Where the
-            perturbation is given an attack set, each image has a threshold of its own, and this is
-            the least, by default 0.5.
-        n0 (int): Number of selection draws; may be 0 unless ``selection='holdout'``.
-        n (int | str): Number of estimation draws, or 'auto' to sample in looks until more draws
-            would add little.
-        budget (int | None): With n='auto', most estimation draws per image.
-        min_gain (float): With n='auto', stops when the next look is not expected to certify at
-            least this share of the pixels in addition.
-        alpha (float): Bound of the error probability per image, in (0, 1).
-        procedure (str): Multiple testing procedure: 'bonferroni', 'holm', 'kfwer', 'ordered_holm',
-            or your own (``mmcert.certify.procedures``). SegCertify as published is 'holm' with
-            ``selection='holdout'``.
-        selection (str): 'holdout', 'same_draws' or 'auto', see ``mmcert.certify.CertifySettings``.
-        k (int | float | None): For 'kfwer': fewer than k certificates of an image may be wrong; a
-            number, or a share of the pixels.
-        order (str): For 'ordered_holm': 'auto', 'margin' or 'selection'.
-        hierarchy (str | Sequence | None): Class groups to fall back on when the class cannot
-            be certified: 'cityscapes', 'camvid', or a list of levels, each a dict from group names
-            to classes.
-        batch_size (int | str): Draws per forward pass; 'auto' finds it while sampling.
-        seed (int): Seed of the draws.
         denoiser (dict | None): What the noisy image goes through first, inside the smoothed
             function: ``type`` and ``checkpoint``; and ``sigma``, where that is not the noise's.
         scales (float | Sequence[float]): Input scales inside the smoothed function.
@@ -119,7 +91,6 @@ class SmoothingConfig:
             'draws' (all sample the same image).
         shard (str | None): Certifies one shard of the data set: '3/16' is the third of each 16
             images. For independent jobs that share a votes folder.
-        save_seconds (float): How often the votes of an image that takes long are stored.
         out_dir (str | None): Where results go; by default ``certified`` in the work folder.
         votes_dir (str | None): Where votes are kept and found again; 'auto' is a folder in
             ``out_dir`` named by the fingerprint, None keeps none.
@@ -132,21 +103,6 @@ class SmoothingConfig:
         strict_weights (bool): Refuses a checkpoint with missing or unexpected weights.
     """
 
-    sigma: float | None = None
-    perturbation: Mapping[str, Any] | None = None
-    tau: float | None = None
-    n0: int = 10
-    n: int | str = 100
-    budget: int | None = None
-    min_gain: float = 0.01
-    alpha: float = 1e-3
-    procedure: str = PROCEDURE
-    selection: str = SELECTION
-    k: int | float | None = None
-    order: str = 'auto'
-    hierarchy: Any = None
-    batch_size: int | str = 8
-    seed: int = 0
     denoiser: Mapping[str, Any] | None = None
     scales: float | Sequence[float] = 1.0
     flip: bool = False
@@ -160,7 +116,6 @@ class SmoothingConfig:
     cuda_graphs: bool = False
     distribute: str = 'images'
     shard: str | None = None
-    save_seconds: float = 120.0
     out_dir: str | None = None
     votes_dir: str | None = 'auto'
     confidence: str | None = 'pictures'
@@ -198,14 +153,8 @@ class SmoothingConfig:
 
         Without the names of the classes it only checks: the plan has one class and no hierarchy.
         """
-        if (self.sigma is None) == (self.perturbation is None):
-            raise ValueError(
-                '`smoothing` needs either sigma (for example sigma=0.25) or perturbation, not both'
-            )
+        self.require_one_perturbation()
         perturbation = self._build_perturbation()
-        exact = perturbation.enumerated is not None
-        settings = None if exact else self._settings(perturbation)
-        n, stopping = (None, None) if exact else self._estimation_draws(perturbation)
         _check_choice('distribute', self.distribute, DISTRIBUTE)
         _check_choice('confidence', self.confidence, CONFIDENCE)
         if self.shard is not None:
@@ -215,34 +164,14 @@ class SmoothingConfig:
         for name in ('flip', 'strict_weights'):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
-        if type(self.seed) is not int:
-            raise ValueError(f'seed must be an integer, got {self.seed!r}')
         if type(self.draw_every) is not int or self.draw_every < 0:
             raise ValueError(f'draw_every must be an integer >= 0, got {self.draw_every!r}')
-        if not _is_number(self.save_seconds) or self.save_seconds < 0:
-            raise ValueError(
-                f'save_seconds must be a number of at least 0, got {self.save_seconds!r}'
-            )
-        hierarchy = None
-        if self.hierarchy is not None and classes is not None:
-            hierarchy = Hierarchy.from_config(self.hierarchy, classes)
         return SmoothingPlan(
-            perturbation=perturbation,
-            settings=settings,
-            sampling=SamplingSettings(
-                n0=0 if settings is None else self._selection_draws(settings, perturbation),
-                n=n,
-                num_classes=1 if classes is None else len(classes),
-                seed=self.seed,
-                batch_size=self.batch_size,
-            ),
-            stopping=stopping,
+            **self.plan_parts(perturbation, classes),
             adapter=self._adapter(perturbation),
-            hierarchy=hierarchy,
             precision=PrecisionSettings(
                 self.precision, self.channels_last, self.compile, self.cuda_graphs
             ),
-            save_seconds=float(self.save_seconds),
         )
 
     def results_dir(self, work_dir: str | os.PathLike[str]) -> Path:
@@ -276,53 +205,6 @@ class SmoothingConfig:
             )
         return build_denoising(self.denoiser, perturbation)
 
-    def _settings(self, perturbation: Perturbation) -> CertifySettings:
-        """The settings, with what the perturbation leaves open."""
-        tau = self.tau
-        if tau is None:
-            tau = 0.5 if perturbation.per_input_threshold else 0.75
-        if perturbation.has_partition and self.hierarchy is not None:
-            raise ValueError(
-                f'{type(perturbation).__name__} cuts attack sets into cells, for which groups are '
-                'not counted: leave hierarchy out'
-            )
-        return CertifySettings(tau, self.alpha, self.procedure, self.selection, self.k, self.order)
-
-    def _selection_draws(self, settings: CertifySettings, perturbation: Perturbation) -> int:
-        legal = selections_of(perturbation, 0)
-        if self.n0 == 0 and possible(settings, legal) == ('same_draws',):
-            if self.n == 'auto' or self.hierarchy is not None:
-                raise ValueError(
-                    "n='auto' and a hierarchy need a guess from selection draws: n0 must be at "
-                    'least 1'
-                )
-            return 0
-        return check_draws(self.n0, 'n0')
-
-    def _estimation_draws(
-        self, perturbation: Perturbation
-    ) -> tuple[int | None, StoppingRule | None]:
-        """The number of estimation draws, or the rule that decides it."""
-        if isinstance(self.n, str):
-            if self.n != 'auto':
-                raise ValueError(f"n must be an integer or 'auto', got {self.n!r}")
-            if perturbation.has_partition:
-                raise ValueError("n='auto' does not go with cells: give n as a number")
-            if perturbation.per_input_threshold:
-                raise ValueError(
-                    "n='auto' needs one threshold for all images, but with an attack set each has "
-                    'its own: give n as a number'
-                )
-            if self.budget is None:
-                raise ValueError(
-                    "n='auto' needs a budget, the most estimation draws per image, for example "
-                    'budget=1000'
-                )
-            return None, StoppingRule(self.budget, self.min_gain)
-        if self.budget is not None:
-            raise ValueError(f"budget goes with n='auto', got n={self.n!r}")
-        return check_draws(self.n), None
-
     def _adapter(self, perturbation: Perturbation) -> Adapter[Any]:
         """What brings this kind of input to the model."""
         other: Modality = 'cloud' if self.modality == 'image' else 'image'
@@ -347,7 +229,7 @@ class SmoothingConfig:
         _check_choice('space', self.space, SPACES)
         _check_choice('resolution', self.resolution, RESOLUTIONS)
         scales = tuple(self.scales) if isinstance(self.scales, Sequence) else (self.scales,)
-        if not scales or not all(_is_number(scale) and 0 < scale <= 4 for scale in scales):
+        if not scales or not all(is_number(scale) and 0 < scale <= 4 for scale in scales):
             raise ValueError(f'scales must be numbers in (0, 4], got {self.scales!r}')
         return ImageAdapter(
             tuple(map(float, scales)),
@@ -391,10 +273,6 @@ def smoothing_of(runner: Runner) -> SmoothingConfig:
     if modality == 'cloud':
         prepare_for_clouds(base)
     return SmoothingConfig.from_cfg(dict(smoothing), modality)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_choice(name: str, value: Any, legal: Collection[str | None]) -> None:

@@ -14,8 +14,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 from mmengine.structures import BaseDataElement
 
+from mmcert.certifier.images import PIXEL_RANGE
 from mmcert.models.denoisers import denoiser_class
-from mmcert.models.image_segmentor import PIXEL_RANGE, rescaled
+from mmcert.models.image_segmentor import rescaled
 from mmcert.models.precision import PrecisionSettings
 from mmcert.registry import MODELS
 from mmcert.transformations import check_images

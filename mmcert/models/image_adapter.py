@@ -10,22 +10,14 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from numpy.typing import NDArray
 
+from mmcert.certifier.images import RESOLUTIONS, SPACES, to_unit_range
 from mmcert.denoisers import Denoising
 from mmcert.fields import IMAGE_FIELDS
 from mmcert.models.adapter import Adapter, Maps
-from mmcert.models.image_segmentor import RESOLUTIONS, ImageSegmentor, Resolution, to_unit_range
+from mmcert.models.image_segmentor import ImageSegmentor, Resolution
 from mmcert.models.precision import PrecisionSettings
 
 Space = Literal['original', 'model']
-
-SPACES = {
-    'original': 'the original image',
-    'model': (
-        'the image as the test pipeline delivers it to the model, after its resizing: the radius '
-        'does not transfer to the original image'
-    ),
-}
-"""Where the certified perturbations live, as every result says it."""
 
 
 @dataclass(frozen=True)

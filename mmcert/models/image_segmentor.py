@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 
+from mmcert.certifier.images import PIXEL_RANGE
 from mmcert.certifier.segmentor import Labelled, clear_labels, margins
 from mmcert.denoisers import Denoising
 from mmcert.models.data_preprocessor import NoisySegDataPreProcessor
@@ -25,47 +26,10 @@ from mmcert.sampling.logit_maps import resized_scores
 from mmcert.sampling.outputs import require_finite
 from mmcert.votes import Grid
 
-PIXEL_RANGE = 255.0
-"""The pipelines' pixel range: the one place where [0, 1] image units meet it."""
-
-NORMALISED = 16.0
-"""An image with negative values and none above this is taken for one that was normalised."""
-
 LEAST_PROBABILITY = 1e-7
 """Where probabilities stand for logits: smaller ones count as this one."""
 
 Resolution = Literal['image', 'logits']
-
-RESOLUTIONS = {
-    'image': 'the pixels of the image',
-    'logits': (
-        "the points of the head's grid; every pixel gets the label of its nearest grid point: "
-        'another model than the one that labels pixels'
-    ),
-}
-"""What the smoothed function labels, as every result says it."""
-
-
-def to_unit_range(image: torch.Tensor) -> torch.Tensor:
-    """Brings an image (C, H, W) from the pipeline into [0, 1] image units, float32.
-
-    Raises:
-        ValueError: If values lie far outside 0-255, or are those of a normalised image. Those of an
-            attacked image may lie somewhat outside.
-    """
-    raw = image.float()
-    low, high = (float(value) for value in raw.aminmax())
-    # An attack may take values a little farther; an image that was normalised has negative ones,
-    # and none far from 0, or many as far below 0 as above.
-    attacked = low >= -PIXEL_RANGE / 4 and high <= 2 * PIXEL_RANGE
-    attacked = attacked and (low >= 0 or high > NORMALISED)
-    if not attacked:
-        raise ValueError(
-            f'the test pipeline delivers an image with values in [{low:.4g}, {high:.4g}], but '
-            "smoothing needs the raw image in 0-255: leave normalisation to the model's data "
-            'preprocessor'
-        )
-    return raw / PIXEL_RANGE
 
 
 class ImageSegmentor(RepeatableSegmentor):

@@ -8,9 +8,9 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from scipy.special import ndtr
 
+from mmcert.certifier.images import PIXEL_RANGE, to_unit_range
 from mmcert.engine import SmoothingConfig
 from mmcert.models import ImageSegmentor, NoisySegDataPreProcessor, SmoothedSegmentor
-from mmcert.models.image_segmentor import PIXEL_RANGE, to_unit_range
 from mmcert.sampling import SamplingSettings, collect_votes
 from tests.openmmlab import BrightnessSegmentor
 

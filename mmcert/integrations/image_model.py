@@ -1,0 +1,264 @@
+"""A segmentor of images of any library as a function from images in [0, 1] to labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from mmcert.certifier import PlainSegmentor, weights_digest
+from mmcert.integrations.preprocessing import Preprocessing
+from mmcert.sampling import LogitMaps
+from mmcert.sampling.logit_maps import resized_scores
+from mmcert.votes.store import fingerprint
+
+OUTPUTS = ('out', 'logits')
+"""Where libraries put the scores: torchvision in a dict, transformers in an attribute."""
+
+
+class ImageModel(ABC):
+    """A model of some library that labels the pixels of an image.
+
+    Called with perturbed images, each (3, H, W) in [0, 1] units with blue as the first channel (the
+    order of OpenCV, in which the draws of OpenMMLab models are made), it returns their label maps,
+    or the scores that give them on the model's own grid. What happens in between, resizing and
+    normalisation as well, is part of the smoothed function.
+
+    Args:
+        preprocessing (Preprocessing): What happens to an image before the model.
+        threshold (float): Of the sigmoid, where the model has one channel, the foreground's.
+    """
+
+    library = 'torch'
+
+    def __init__(self, preprocessing: Preprocessing, threshold: float = 0.5) -> None:
+        self.preprocessing = preprocessing
+        if not 0 < threshold < 1:
+            raise ValueError(f'threshold must be in (0, 1), got {threshold}')
+        self.threshold = threshold
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where images must be."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What the model calls itself."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, where the model knows them."""
+        return []
+
+    @property
+    def reduces_labels(self) -> bool:
+        """Whether 0 in a label map means "no class", and 1 the first class."""
+        return False
+
+    @abstractmethod
+    def weights(self) -> str:
+        """Digest of the weights.
+
+        Raises:
+            ValueError: If a weight is NaN or infinite.
+        """
+
+    @abstractmethod
+    def structure(self) -> str:
+        """What the labels depend on besides the weights, in words that differ where it does."""
+
+    @abstractmethod
+    def arithmetic(self) -> dict[str, Any]:
+        """What certificates say of how the model computes, as JSON values."""
+
+    @abstractmethod
+    def output(self, inputs: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Scores (B, C, h, w), or labels (B, h', w'), of prepared images.
+
+        ``size`` is that of the label maps; labels should have it.
+        """
+
+    def spec(self) -> dict[str, Any]:
+        """What determines the labels beside the weights, as JSON values."""
+        return {
+            'name': self.name,
+            'structure': fingerprint({'structure': self.structure()}),
+            'preprocessing': self.preprocessing.to_dict(),
+            'threshold': self.threshold,
+        }
+
+    def __call__(self, images: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
+        """Labels a batch of perturbed images."""
+        batch = torch.stack(list(images)).flip(1)
+        size = batch.shape[-2], batch.shape[-1]
+        inputs, inside = self.preprocessing(batch)
+        found = self.output(inputs, size)
+        if not isinstance(found, torch.Tensor):
+            raise ValueError(
+                f'{self.name} must return scores or labels, got {type(found).__name__}'
+            )
+        if found.dim() == 3 and not found.is_floating_point():
+            return _at_size(found, size)
+        if found.dim() != 4 or len(found) != len(batch):
+            raise ValueError(
+                f'{self.name} must return scores (B, C, h, w) or integer labels (B, H, W), got '
+                f'{found.dtype} of shape {tuple(found.shape)} for {len(batch)} images'
+            )
+        threshold = self.threshold if found.shape[1] == 1 else None
+        whole = inputs.shape[-2], inputs.shape[-1]
+        if whole == inside:
+            return LogitMaps(found, size, threshold=threshold)
+        # What was added to the image is cut off before the scores are resized to its own size.
+        maps = LogitMaps(found, whole, window=(0, 0, *inside), threshold=threshold)
+        if inside == size:
+            return maps
+        return LogitMaps(resized_scores(maps), size, threshold=threshold)
+
+    def num_classes(self, image: torch.Tensor) -> int | None:
+        """Number of classes, by a pass over an image (3, H, W); None if it returns labels.
+
+        Raises:
+            ValueError: If the model returns what seem to be probabilities of one class.
+        """
+        found = self([image])
+        if not isinstance(found, LogitMaps):
+            return None
+        scores = found.scores
+        if scores.shape[1] > 1:
+            return scores.shape[1]
+        low, high = (float(value) for value in scores.aminmax())
+        if low >= 0 and high <= 1:
+            raise ValueError(
+                f'{self.name} returns one channel with values in [{low:.3g}, {high:.3g}]: these '
+                'seem to be probabilities, but scores before the sigmoid are needed'
+            )
+        return 2
+
+    def segmentor(self, num_classes: int) -> ImageSegmentor:
+        """The function that is smoothed."""
+        return ImageSegmentor(self, num_classes)
+
+
+class ImageSegmentor(PlainSegmentor):
+    """An ``ImageModel`` as the certifier wants it."""
+
+    def __init__(self, model: ImageModel, num_classes: int) -> None:
+        super().__init__(model, num_classes)
+        self.model = model
+
+    def to_dict(self) -> dict[str, Any]:
+        """What certificates say of the arithmetic, as JSON values."""
+        return {**super().to_dict(), **self.model.arithmetic()}
+
+
+class ModuleModel(ImageModel):
+    """A PyTorch module that takes images (B, 3, h, w) and returns scores.
+
+    These are a tensor (B, C, h', w'), or the entry ``out`` or ``logits`` of what it returns, or the
+    first entry of a tuple.
+
+    Args:
+        module (torch.nn.Module): The model; it is put into ``eval`` mode.
+        preprocessing (Preprocessing): What happens to an image before.
+        threshold (float): See ``ImageModel``.
+        read (Callable | None): Takes what the module returns, and returns scores or labels.
+
+    Examples:
+        >>> model = ModuleModel(torch.nn.Conv2d(3, 4, 1), Preprocessing([0.5], [0.25]))
+        >>> model([torch.rand(3, 8, 12)]).shape, model.num_classes(torch.rand(3, 8, 12))
+        (torch.Size([8, 12]), 4)
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        preprocessing: Preprocessing,
+        threshold: float = 0.5,
+        read: Callable[[Any], torch.Tensor] | None = None,
+    ) -> None:
+        super().__init__(preprocessing, threshold)
+        self.module, self.read = module.eval(), read or scores_of
+        first = next(iter((*module.parameters(), *module.buffers())), torch.empty(0))
+        self._device = first.device
+        self._dtype = first.dtype if first.is_floating_point() else torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module is."""
+        return self._device
+
+    @property
+    def name(self) -> str:
+        """Class of the module."""
+        return type(self.module).__name__
+
+    def weights(self) -> str:
+        """Digest of all parameters and buffers."""
+        for name, tensor in self.module.state_dict().items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise ValueError(
+                    f'the weights {name} of {self.name} have NaN or infinite values: the '
+                    'checkpoint is damaged'
+                )
+        return weights_digest(self.module)
+
+    def structure(self) -> str:
+        """The module as it prints itself."""
+        return repr(self.module)
+
+    def arithmetic(self) -> dict[str, Any]:
+        """Number type and device."""
+        return arithmetic_of(self._dtype, self.device)
+
+    def output(self, inputs: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """What the module returns."""
+        return self.read(self.module(inputs.to(self._dtype)))
+
+
+def arithmetic_of(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """What certificates say of a computation by torch, as JSON values."""
+    names = {torch.float32: 'fp32', torch.bfloat16: 'bf16', torch.float16: 'fp16'}
+    found: dict[str, Any] = {
+        'precision': names.get(dtype, str(dtype).removeprefix('torch.')),
+        'device': device.type,
+    }
+    if device.type == 'cuda':
+        found['tf32'] = {
+            'convolutions': bool(torch.backends.cudnn.allow_tf32),
+            'matrix_products': bool(torch.backends.cuda.matmul.allow_tf32),
+        }
+    return found
+
+
+def scores_of(output: Any) -> torch.Tensor:
+    """The scores in what a model returns.
+
+    Raises:
+        TypeError: If there are none.
+    """
+    found = output
+    if isinstance(output, Mapping):
+        found = next((output[key] for key in OUTPUTS if key in output), None)
+    elif not isinstance(output, torch.Tensor):
+        found = getattr(output, 'logits', None)
+        if found is None and isinstance(output, (tuple, list)) and output:
+            found = output[0]
+    if not isinstance(found, torch.Tensor):
+        raise TypeError(
+            f'the model returns {type(output).__name__}, in which no scores were found: give '
+            'read=..., a function from it to scores (B, C, h, w)'
+        )
+    return found
+
+
+def _at_size(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Label maps at a size: each pixel gets the label of the nearest one."""
+    if tuple(labels.shape[-2:]) == size:
+        return labels.long()
+    exact = labels[:, None].to(torch.float64)
+    return F.interpolate(exact, size=size, mode='nearest-exact')[:, 0].long()

@@ -1,0 +1,203 @@
+"""Certification of plain PyTorch segmentors by ``mmcert.smooth``."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import mmcert
+from mmcert.certifier import entries
+from mmcert.integrations import Preprocessing
+from mmcert.integrations.smoothed import to_tensor
+from mmcert.votes import FingerprintError, VotesFileError, read_folder
+
+MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+
+
+class Model(nn.Module):
+    """Three scores, in one of the ways in which libraries return them."""
+
+    def __init__(self, wrap=lambda scores: scores, channels=3):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, channels, 3, padding=1)
+        self.wrap = wrap
+
+    def forward(self, images):
+        return self.wrap(self.conv(images))
+
+
+class Output:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+@pytest.fixture(scope='module')
+def image():
+    return np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+
+
+def smooth(model, **options):
+    given = {'mean': MEAN, 'std': STD, 'sigma': 0.25, 'tau': 0.6, 'n0': 5, 'n': 60, 'alpha': 0.01}
+    return mmcert.smooth(model, **{**given, **options})
+
+
+def test_certificate_prediction_and_votes_of_a_module(image):
+    smoothed = smooth(Model().train(), classes=['a', 'b', 'c'])
+    assert not smoothed.model.module.training
+    label = np.full((9, 12), 255)
+    label[:4] = 1
+    result = smoothed.certify(image, label=label)
+    assert (smoothed.predict(image) == result.maps['pred']).all()
+    assert (smoothed.votes(image).hits == result.votes.hits).all()
+    certified = result.maps['cert'] != 254
+    assert (
+        0 < certified.mean() < 1 and (result.maps['cert'] == result.maps['pred'])[certified].all()
+    )
+    assert result.counts().rates()['certAcc'] == (result.maps['cert'][:4] == 1).mean()
+    said = entries(result.to_dict())
+    assert said['certified_space'] == 'the original image' and said['norm'] == 'l2'
+    assert said['model']['architecture'] == 'Model' and said['precision']['precision'] == 'fp32'
+    assert said['model']['preprocessing']['mean'] == MEAN
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda scores: {'aux': scores.flip(1), 'out': scores},
+        lambda scores: (scores, scores.flip(1)),
+        Output,
+    ],
+    ids=['torchvision', 'tuple', 'transformers'],
+)
+def test_scores_are_found_in_what_libraries_return(image, wrap):
+    expected = smooth(Model()).votes(image)
+    assert (smooth(Model(wrap)).votes(image).hits == expected.hits).all()
+
+
+def test_an_image_has_the_same_votes_however_it_is_given(image):
+    from PIL import Image
+
+    smoothed = smooth(Model())
+    expected = smoothed.certify(image)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    for given in (Image.fromarray(image), tensor, tensor / 255, (tensor / 255).double()):
+        found = smoothed.certify(given)
+        assert found.record.meta == expected.record.meta
+        assert (found.votes.hits == expected.votes.hits).all()
+    # Values between the levels are another image.
+    assert to_tensor(tensor / 255 * 0.999).dtype == torch.float32
+
+
+def test_preprocessing_is_inside_the_smoothed_function(image):
+    """Labels of a draw are those of the model on the noisy image at its own size."""
+    preprocessing = Preprocessing(MEAN, STD, size=(6, 8), padded_to=4)
+    model = Model()
+    smoothed = smooth(model, mean=None, std=None, preprocessing=preprocessing)
+    smoothed.start(image)
+    noisy = torch.rand(3, 9, 12, dtype=torch.float64).float()
+    segment = smoothed.model.segmentor(3)
+    labels, margin = segment.with_margin(noisy.flip(0))
+    small = nn.functional.interpolate(
+        noisy[None], size=(6, 8), mode='bilinear', antialias=True, align_corners=False
+    )
+    normalised = (small - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    with torch.no_grad():
+        scores = model(nn.functional.pad(normalised, (0, 0, 0, 2)))[..., :6, :8]
+    scores = nn.functional.interpolate(scores, size=(9, 12), mode='bilinear', align_corners=False)
+    assert (labels == scores.argmax(1)[0]).all() and margin.shape == (9, 12)
+
+
+def test_a_binary_model_has_two_classes(image):
+    smoothed = smooth(Model(channels=1))
+    assert smoothed.certify(image).maps['pred'].max() <= 1 and len(smoothed.classes) == 2
+    with pytest.raises(ValueError, match='seem to be probabilities'):
+        smooth(Model(torch.sigmoid, channels=1)).certify(image)
+
+
+def test_labels_of_a_model_need_the_number_of_classes(image):
+    read = {'read': lambda scores: scores.argmax(1)}
+    with pytest.raises(ValueError, match='say how many classes there are'):
+        smooth(Model(), **read).certify(image)
+    found = smooth(Model(), classes=3, **read).votes(image)
+    assert (found.hits == smooth(Model()).votes(image).hits).all()
+
+
+def test_stored_votes_are_found_and_those_of_others_refused(image, tmp_path):
+    smoothed = smooth(Model(), votes_dir=tmp_path)
+    first = smoothed.certify(image, name='a')
+    [record] = read_folder(tmp_path)
+    assert record.meta['provenance']['num_classes'] == 3
+    found = smooth(Model(), votes_dir=tmp_path).certify(image, name='a')
+    assert (found.votes.hits == first.votes.hits).all()
+    others = [
+        smooth(Model(), votes_dir=tmp_path, mean=0.5),
+        smooth(Model(), votes_dir=tmp_path, n=50),
+    ]
+    other = Model()
+    other.conv.bias.data += 1
+    for one in (*others, smooth(other, votes_dir=tmp_path)):
+        with pytest.raises(FingerprintError):
+            one.certify(image, name='a')
+    [path] = tmp_path.glob('a-*.npz')
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(VotesFileError):
+        smooth(Model(), votes_dir=tmp_path).certify(image, name='a')
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'sigma': None}, 'needs either sigma'),
+        ({'sgima': 1}, 'unknown: sgima; legal settings'),
+        ({'mean': None}, 'one of them is missing'),
+        ({'mean': None, 'std': None}, 'say what happens to an image'),
+        ({'std': 0}, 'std not 0'),
+        ({'tau': 0.3}, 'tau must lie in'),
+        ({'n': 'many'}, "n must be an integer or 'auto'"),
+        ({'classes': 4}, 'has 3 classes, but 4 were given'),
+        ({'read': lambda scores: scores[:, 0]}, 'must return scores'),
+        ({'read': lambda scores: None}, 'must return'),
+        ({'n': 2}, 'cannot certify'),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(image, options, message):
+    with pytest.raises(ValueError, match=message) as refused:
+        smooth(Model(), **options).certify(image)
+    assert '\n' not in str(refused.value)
+
+
+def test_models_that_cannot_be_certified_are_refused(image):
+    broken = Model()
+    broken.conv.weight.data[0, 0, 0, 0] = float('nan')
+    with pytest.raises(ValueError, match=r'conv.weight of Model have NaN'):
+        smooth(broken)
+    with pytest.raises(TypeError, match='no torch.nn.Module'):
+        smooth(lambda images: images)
+    with pytest.raises(TypeError, match='no scores were found'):
+        smooth(Model(lambda scores: {'seg': scores})).certify(image)
+
+
+@pytest.mark.parametrize(
+    ('image', 'message'),
+    [
+        (np.zeros((4, 5), dtype=np.uint8), 'must be RGB'),
+        (np.zeros((4, 5, 4), dtype=np.uint8), 'must be RGB'),
+        (torch.zeros(1, 4, 5), 'must have shape'),
+        (torch.zeros(3, 4, 5, dtype=torch.long), 'uint8 or floating point'),
+        (torch.full((3, 4, 5), 200.0), 'levels of 0-255 are uint8'),
+        (torch.full((3, 4, 5), -2.0), 'normalisation belongs to the model'),
+        (torch.full((3, 4, 5), float('nan')), r'values in \[nan'),
+    ],
+)
+def test_what_is_no_image_in_unit_range_is_refused(image, message):
+    with pytest.raises(ValueError, match=message):
+        to_tensor(image)
+
+
+def test_labels_of_other_images_or_classes_are_refused(image):
+    smoothed = smooth(Model())
+    with pytest.raises(ValueError, match=r'9 x 12 pixels.* got int64 of shape \(12, 9\)'):
+        smoothed.certify(image, label=np.zeros((12, 9), dtype=int))
+    with pytest.raises(ValueError, match='has class 7, but the model has 3 classes'):
+        smoothed.certify(image, label=np.full((9, 12), 7))
