@@ -9,6 +9,12 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 
+EXTRAS = (
+    'mmseg', 'mmdet3d', 'transformers', 'smp', 'torchvision', 'onnx', 'diffusion', 'hub', 'tests',
+    'docs',
+)  # fmt: skip
+"""Files in ``requirements`` that an installation can ask for."""
+
 
 def requirements(name: str) -> list[str]:
     """The requirement lines of a file in ``requirements``, its comments left out."""
@@ -53,9 +59,6 @@ setup(
     package_data={'mmcert': ['certifier/*.json', 'report/assets/*']},
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
-    extras_require={
-        name: requirements(name)
-        for name in ('mmseg', 'mmdet3d', 'diffusion', 'hub', 'tests', 'docs')
-    },
+    extras_require={name: requirements(name) for name in EXTRAS},
     cmdclass={'build_py': BuildWithMim},
 )

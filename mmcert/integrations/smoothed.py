@@ -18,7 +18,10 @@ from mmcert.certifier.images import RESOLUTIONS, SPACES, to_unit_range
 from mmcert.certifier.plan_settings import PlanSettings
 from mmcert.certify import Votes
 from mmcert.integrations.image_model import ImageModel, ModuleModel
+from mmcert.integrations.onnx import OnnxModel, is_session
 from mmcert.integrations.preprocessing import Preprocessing
+from mmcert.integrations.smp import SmpModel, is_of_smp
+from mmcert.integrations.transformers import TransformersModel, is_of_transformers
 from mmcert.metrics.confusion import IGNORE_INDEX
 from mmcert.perturbations import GaussianNoise, Perturbation
 from mmcert.sampling import ProcessGroup, input_digest
@@ -296,9 +299,9 @@ def smooth(
         mean (Sequence[float] | float | None): What is subtracted from an image in [0, 1] units; 0
             if nothing is.
         std (Sequence[float] | float | None): What it is then divided by; 1 for nothing.
-        processor (Any): In place of ``mean`` and ``std``: the library's own processor, see
-            ``Preprocessing.of``.
-        preprocessing (Preprocessing | None): In place of both: resizing and normalisation.
+        processor (Any): The library's own processor: what it does to an image is done, unless
+            ``mean`` and ``std`` or ``preprocessing`` say otherwise. See ``Preprocessing.of``.
+        preprocessing (Preprocessing | None): In place of ``mean`` and ``std``, with resizing.
         read (Callable | None): Takes what the model returns, and returns scores or integer labels.
         classes (Sequence[str] | int | None): Names of the classes, or their number.
         votes_dir (str | os.PathLike | None): Folder where votes are kept and found again.
@@ -345,20 +348,20 @@ def preprocessing_of(
     processor: Any,
     preprocessing: Preprocessing | None,
 ) -> Preprocessing:
-    """The preprocessing that was asked for in one of three ways.
+    """What was asked for: by hand, or what the processor does.
 
     Raises:
-        ValueError: If it was in none, or in several.
+        ValueError: If nothing was said, or things that do not go together.
     """
     by_hand = mean is not None or std is not None
-    if by_hand + (processor is not None) + (preprocessing is not None) != 1:
+    if (by_hand and preprocessing is not None) or not (by_hand or preprocessing or processor):
         raise ValueError(
-            'say what happens to an image in [0, 1] units before the model, in one way: mean and '
-            'std (0 and 1 for nothing), processor, or preprocessing'
+            'say what happens to an image in [0, 1] units before the model: mean and std (0 and 1 '
+            'for nothing), processor, or preprocessing'
         )
     if preprocessing is not None:
         return preprocessing
-    if processor is not None:
+    if not by_hand:
         return Preprocessing.of(processor)
     if mean is None or std is None:
         raise ValueError('mean and std belong together: one of them is missing')
@@ -376,6 +379,12 @@ def image_model_of(
     Raises:
         TypeError: If it is none that is known.
     """
+    if is_session(model):
+        return OnnxModel(model, preprocessing)
+    if read is None and is_of_transformers(model):
+        return TransformersModel(model, preprocessing, processor)
+    if read is None and is_of_smp(model):
+        return SmpModel(model, preprocessing)
     if isinstance(model, torch.nn.Module):
         return ModuleModel(model, preprocessing, read=read)
     raise TypeError(

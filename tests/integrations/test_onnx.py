@@ -1,0 +1,100 @@
+"""Models that ONNX Runtime computes."""
+
+import numpy as np
+import pytest
+import torch
+
+import mmcert
+from mmcert.integrations.onnx import file_digest, load
+from mmcert.integrations.preprocessing import Preprocessing
+
+onnx = pytest.importorskip('onnx', reason='needs onnx, see requirements/onnx.txt')
+onnxruntime = pytest.importorskip('onnxruntime', reason='needs onnxruntime')
+
+SETTINGS = {'sigma': 0.2, 'tau': 0.6, 'n0': 4, 'n': 30, 'alpha': 0.05}
+PREPROCESSING = Preprocessing([0.4, 0.5, 0.6], [0.25])
+
+
+@pytest.fixture(scope='module')
+def conv():
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(3, 4, 3, padding=1)
+
+
+@pytest.fixture(scope='module')
+def image():
+    return np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+
+
+def write(path, conv, shape=('B', 3, 'H', 'W'), argmax=False, **saving):
+    """A convolution as an ONNX file."""
+    weights = {
+        name: onnx.numpy_helper.from_array(value.detach().numpy(), name)
+        for name, value in conv.named_parameters()
+    }
+    nodes = [
+        onnx.helper.make_node('Conv', ['image', *weights], ['scores'], pads=[1, 1, 1, 1]),
+        onnx.helper.make_node('ArgMax', ['scores'], ['labels'], axis=1),
+    ]
+    kind, name = (
+        (onnx.TensorProto.INT64, 'labels') if argmax else (onnx.TensorProto.FLOAT, 'scores')
+    )
+    graph = onnx.helper.make_graph(
+        nodes if argmax else nodes[:1],
+        'segmentor',
+        [onnx.helper.make_tensor_value_info('image', onnx.TensorProto.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info(name, kind, None)],
+        list(weights.values()),
+    )
+    opset = [onnx.helper.make_opsetid('', 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=9), str(path), **saving)
+    return path
+
+
+def test_votes_are_those_of_torch_and_the_certificate_names_the_runtime(conv, image, tmp_path):
+    model = load(write(tmp_path / 'model.onnx', conv), PREPROCESSING)
+    result = mmcert.smooth(model, **SETTINGS).certify(image)
+    expected = mmcert.smooth(conv, preprocessing=PREPROCESSING, **SETTINGS).votes(image)
+    # Another runtime may round otherwise.
+    assert (result.votes.hits != expected.hits).mean() < 0.02
+    precision = result.to_dict()['model']['precision']
+    assert precision['runtime'] == f'onnxruntime {onnxruntime.__version__}'
+    assert precision['providers'] == ['CPUExecutionProvider']
+    assert result.to_dict()['model']['base']['architecture'] == 'model.onnx'
+
+
+def test_fixed_batches_and_sizes_and_labels_are_served(conv, image, tmp_path):
+    session = onnxruntime.InferenceSession(
+        str(write(tmp_path / 'fixed.onnx', conv, (4, 3, 9, 12), argmax=True)),
+        providers=['CPUExecutionProvider'],
+    )
+    smoothed = mmcert.smooth(session, preprocessing=PREPROCESSING, classes=4, **SETTINGS)
+    free = load(write(tmp_path / 'free.onnx', conv), PREPROCESSING)
+    assert (smoothed.votes(image).hits == mmcert.smooth(free, **SETTINGS).votes(image).hits).all()
+    assert smoothed.model.preprocessing.size == (9, 12)
+    assert smoothed.certify(image[:6]).maps['cert'].shape == (6, 12)
+
+
+def test_the_digest_covers_weights_in_other_files(conv, tmp_path):
+    whole = file_digest(write(tmp_path / 'a.onnx', conv))
+    outside = {'save_as_external_data': True, 'location': 'b.data', 'size_threshold': 0}
+    path = write(tmp_path / 'b.onnx', conv, **outside)
+    first = file_digest(path)
+    data = np.fromfile(tmp_path / 'b.data', dtype=np.float32)
+    (data + 1).tofile(tmp_path / 'b.data')
+    assert len({whole, first, file_digest(path)}) == 3
+    (data * np.nan).tofile(tmp_path / 'b.data')
+    with pytest.raises(ValueError, match='NaN or infinite'):
+        file_digest(path)
+
+
+def test_what_is_no_segmentor_of_images_is_refused(conv, tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no file'):
+        load(tmp_path / 'none.onnx', PREPROCESSING)
+    (tmp_path / 'text.onnx').write_text('no model')
+    with pytest.raises(ValueError, match='is no model for ONNX Runtime') as refused:
+        load(tmp_path / 'text.onnx', PREPROCESSING)
+    assert '\n' not in str(refused.value)
+    grey = torch.nn.Conv2d(1, 4, 3, padding=1)
+    with pytest.raises(ValueError, match='must take RGB images'):
+        load(write(tmp_path / 'grey.onnx', grey, ('B', 1, 'H', 'W')), PREPROCESSING)
