@@ -62,13 +62,14 @@ venv-full: .venv-full/.installed  ## build .venv-full with mmcv's compiled opera
 	.venv-full/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
-demo: venv  ## train, certify and draw the embedded example
+demo: venv  ## train and certify the embedded example, and write a page to look at
 	rm -rf $(DEMO_DIR)
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_DIR)
 	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO_DIR)/iter_400.pth --work-dir $(DEMO_DIR)
 	$(BIN)/python tools/certify.py $(DEMO_DIR)/certified/votes-* --tau 0.6 0.75 0.85 \
 		--procedure holm ordered_holm --out $(DEMO_DIR)/certified
 	@cat docs/demo.txt
+	$(BIN)/python tools/report.py $(DEMO_DIR)/certified
 
 test: venv-test lint  ## lint, types and the quick tests
 	$(PYTEST)

@@ -90,9 +90,11 @@ class Browser:
             assert time.monotonic() < end, condition
             time.sleep(0.02)
 
-    def open(self, path):
-        self.send('Page.navigate', url=path.as_uri())
-        self.wait(f'location.href === {json.dumps(path.as_uri())} '
+    def open(self, path, place=''):
+        """Opens a file, at a place in it such as '#here'."""
+        url = path.as_uri() + place
+        self.send('Page.navigate', url=url)
+        self.wait(f'location.href === {json.dumps(url)} '
                   "&& document.readyState === 'complete'")  # fmt: skip
 
     def mouse(self, kind, x, y, **more):

@@ -25,6 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "(default: that of the run's config)"
     )  # fmt: skip
     parser.add_argument('--votes', help='folder of the votes, if it is not in the results')
+    parser.add_argument('--attack', metavar='FOLDER', help='folder that tools/attack.py wrote')
     return parser.parse_args(argv)
 
 
@@ -32,21 +33,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Writes the page, and says where."""
     args = parse_args()
-    from mmcert.report.explorer import find_no_picture, write_report
-    from mmcert.report.inputs import ImageFinder
+    from mmcert.report.attack_folder import AttackFolder
+    from mmcert.report.explorer import find_nothing, write_report
     from mmcert.report.results_folder import ResultsFolder
 
     results = ResultsFolder(args.results, args.votes)
-    folder = args.data or data_folder(results)
-    if folder is None:
+    attacks = None if args.attack is None else AttackFolder(args.attack)
+    find = finder(results, args.data)
+    if find is find_nothing:
         print('note: the data set of this run was not found: give its folder by --data', flush=True)
-    find: Any = find_no_picture if folder is None else ImageFinder(folder)
     out = Path(args.out or results.folder / 'report.html')
     if out.is_dir():
         raise UsageError(f'--out takes an HTML file, and {out} is a folder')
-    report = write_report(results, out, find, args.images, radius_at(results))
-    if report.missing and folder is not None:
-        print(f'note: {report.missing} of {report.shown} images were not found in {folder}')
+    report = write_report(results, out, find, args.images, radius_at(results), attacks)
+    if report.missing and find is not find_nothing:
+        print(f'note: {report.missing} of {report.shown} {results.word}s were not found')
     beside = f', which needs {report.folder} beside it' if report.folder else ''
     print(f'wrote {out}{beside}: open it in a browser')
     return 0
@@ -65,23 +66,36 @@ def radius_at(results: Any) -> Any:
     return from_spec(spec).radius
 
 
-def data_folder(results: Any) -> str | None:
-    """The data folder of the test data, by the config that the run left in its work folder."""
-    from mmcert.compat import enable_mmcv_lite
+def finder(results: Any, folder: str | None) -> Any:
+    """What finds the inputs: in a folder, or by the config that the run left in its work folder."""
+    from mmcert.report.explorer import find_nothing
+    from mmcert.report.inputs import ImageFinder
 
+    images = results.word == 'image'
+    if folder is not None and images:
+        return ImageFinder(folder)
     config = results.folder.parent / (results.summary['certificate']['model'].get('config') or '')
     if not config.is_file():
-        return None
+        return find_nothing
+    from mmcert.compat import enable_mmcv_lite
+
     try:
         enable_mmcv_lite()
         from mmengine.config import Config
 
-        dataset = Config.fromfile(config).test_dataloader.dataset
+        cfg = Config.fromfile(config)
+        dataset = cfg.test_dataloader.dataset
+        if images:
+            root = dataset.get('data_root')
+            return ImageFinder(root) if root and Path(root).is_dir() else find_nothing
+        if folder is not None:
+            dataset.data_root = folder
+        from mmcert.engine.clouds import CloudFinder
+
+        return CloudFinder(cfg)
     except Exception as error:
         print(f'note: cannot read {config} ({type(error).__name__}: {error})')
-        return None
-    folder = dataset.get('data_root')
-    return folder if folder and Path(folder).is_dir() else None
+        return find_nothing
 
 
 if __name__ == '__main__':

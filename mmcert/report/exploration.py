@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcert.certify.binomial import histogram
-from mmcert.report.results_folder import ImageResult, ResultsFolder
+from mmcert.report.results_folder import ResultsFolder, StoredResult
 from mmcert.report.tiles import Legend, pack
 
 TAUS = (*(round(0.01 * step, 2) for step in range(50, 100)), 0.995, 0.999)
@@ -27,7 +27,7 @@ RadiusAt = Callable[[float], float]
 """From a threshold to the radius of a certificate."""
 
 
-def why_not(results: ResultsFolder, first: ImageResult) -> str:
+def why_not(results: ResultsFolder, first: StoredResult) -> str:
     """Why no other settings can be tried, in a sentence; empty if they can."""
     shared = results.summary['certificate']
     if first.record is None:
@@ -46,7 +46,7 @@ def why_not(results: ResultsFolder, first: ImageResult) -> str:
     return ''
 
 
-def counted_hits(result: ImageResult, legend: Legend) -> tuple[NDArray[np.integer], int]:
+def counted_hits(result: StoredResult, legend: Legend) -> tuple[NDArray[np.integer], int]:
     """Counted hits of each component, under the selection of the certificate, and draws.
 
     They are 0 where the class is no part of the chain of a hierarchy, as in tests.
@@ -59,7 +59,7 @@ def counted_hits(result: ImageResult, legend: Legend) -> tuple[NDArray[np.intege
     return hits, n
 
 
-def maps_to_try(result: ImageResult, legend: Legend) -> dict[str, NDArray[Any]]:
+def maps_to_try(result: StoredResult, legend: Legend) -> dict[str, NDArray[Any]]:
     """Maps of an image that other settings need beside its hits, at its pixels.
 
     ``counted`` are the hits that are tested, where they are not the hits themselves; ``order`` is a
@@ -85,7 +85,7 @@ def maps_to_try(result: ImageResult, legend: Legend) -> dict[str, NDArray[Any]]:
     return {name: record.spread(values) for name, values in found.items()}
 
 
-def _rank(result: ImageResult) -> NDArray[np.integer] | None:
+def _rank(result: StoredResult) -> NDArray[np.integer] | None:
     """What ``component_order`` sorts by; None for the order in memory."""
     record, test = result.record, result.certificate['test']
     assert record is not None
@@ -115,11 +115,11 @@ class Exploration:
     _images: list[dict[str, Any]] = field(default_factory=list)
     _arrays: dict[str, list[NDArray[np.integer]]] = field(default_factory=dict)
 
-    def add(self, result: ImageResult, tile: int | None) -> None:
+    def add(self, result: StoredResult, tile: int | None) -> None:
         """Counts an image.
 
         Args:
-            result (ImageResult): The image, with its votes.
+            result (StoredResult): The image, with its votes.
             tile (int | None): Its number in the page, if it is shown.
         """
         record, classes = result.record, self.legend.num_classes

@@ -16,16 +16,18 @@ from numpy.typing import NDArray
 from mmcert.certify import ABSTAIN_LABEL
 from mmcert.files import atomic_writer
 from mmcert.metrics.radius_curve import RadiusCurve, count_radii
+from mmcert.report.attack_folder import AttackFolder
 from mmcert.report.exploration import RATES, Exploration, RadiusAt, maps_to_try, why_not
-from mmcert.report.results_folder import ImageResult, ResultsFolder
+from mmcert.report.results_folder import ResultsFolder, StoredResult
 from mmcert.report.summary import claim, kind_of_all
 from mmcert.report.tiles import (
     DARK,
     LIGHT,
     NO_LABEL,
     Legend,
-    Picture,
+    Shown,
     Tiles,
+    in_rows,
     script,
     thumbnail,
     tile,
@@ -33,7 +35,7 @@ from mmcert.report.tiles import (
 
 CURVE_POINTS = 60
 
-SCRIPTS = ('statistics.js', 'tiles.js', 'settings.js', 'explorer.js')
+SCRIPTS = ('statistics.js', 'tiles.js', 'settings.js', 'cloud.js', 'explorer.js')
 """In the order in which the page runs them."""
 
 HEADLINES = {
@@ -48,6 +50,20 @@ HEADLINES = {
 }
 """Rates of ``summary.json`` at the top of the page."""
 
+LAYERS = {
+    'image': 'image',
+    'label': 'label',
+    'base': 'prediction of the base model',
+    'smoothed': 'prediction of the smoothed model',
+    'certified': 'certified map',
+    'groups': 'certified map with groups',
+    'explored': 'other settings, no certificate',
+    'radius': 'joint radius',
+    'share': 'vote share of the guess',
+    'runner_up': 'runner-up class',
+}
+"""What can be seen of an image, in order, beside attacks."""
+
 CLASS_COLUMNS = {
     'certAcc': 'certified accuracy',
     'certIoU': 'certified IoU',
@@ -56,38 +72,44 @@ CLASS_COLUMNS = {
 }
 
 
-def find_no_picture(result: ImageResult) -> Picture | None:
-    """Where there is no folder of images."""
+def find_nothing(result: StoredResult) -> Shown | None:
+    """Where the data set is not known."""
     return None
 
 
 def write_report(
     results: ResultsFolder,
     out: str | os.PathLike[str],
-    find_picture: Callable[[ImageResult], Picture | None] = find_no_picture,
+    find: Callable[[StoredResult], Shown | None] = find_nothing,
     images: int | None = None,
     radius_at: RadiusAt | None = None,
+    attacks: AttackFolder | None = None,
 ) -> 'Written':
     """Writes the page.
 
     Args:
         results (ResultsFolder): What it is about.
         out (str | os.PathLike): HTML file to write.
-        find_picture (Callable): Returns the input of a result, shape (H, W, 3), if it is found.
-        images (int | None): How many images to show, from the worst to the best in even steps;
+        find (Callable): Returns the input of a result, if it is found: an RGB image, shape
+            (H, W, 3), or the coordinates of a cloud, shape (N, 3), the last one up.
+        images (int | None): How many inputs to show, from the worst to the best in even steps;
             None shows all. The figures are of all images.
         radius_at (Callable | None): From a threshold tau to the radius of certificates, for other
             settings than those of the run.
+        attacks (AttackFolder | None): Attacks on the model.
 
     Returns:
         Written: What the page shows.
 
     Raises:
-        ValueError: If ``images`` is below 1, or votes do not belong to the certificates.
+        ValueError: If ``images`` is below 1, or votes or attacks do not belong to the
+            certificates.
         OSError: If a file cannot be read or written.
     """
     if images is not None and images < 1:
         raise ValueError(f'the number of images must be at least 1, got {images}')
+    if attacks is not None:
+        attacks.require_of(results.summary['certificate'])
     out = Path(out)
     shown = {line['name'] for line in spread(ranked(results.lines), images)}
     first = results.image(results.lines[0])
@@ -107,15 +129,19 @@ def write_report(
         number = None
         if line['name'] in shown:
             number = tiles.number
-            picture = find_picture(result)
-            missing += picture is None
+            found = find(result)
+            absent = found is None
+            missing += absent
+            if absent and result.labels.ndim == 1:
+                found = in_rows(len(result.labels))
             further = {} if exploration is None else maps_to_try(result, legend)
-            tiles.add(tile(result, legend, picture, further))
-            entries.append({**line, 'thumbnail': thumbnail(result, legend)})
+            further |= {} if attacks is None else attacks.maps(result)
+            tiles.add({**tile(result, legend, found, further), 'missing': absent})
+            entries.append({**line, 'thumbnail': thumbnail(result, legend, found)})
         if exploration is not None:
             exploration.add(result, number)
     settings = {'reason': reason} if exploration is None else exploration.to_dict()
-    page = _page(results, legend, entries, curve, tiles, settings)
+    page = _page(results, legend, entries, curve, tiles, settings, attacks)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(out) as file:
         file.write(page.encode())
@@ -175,7 +201,7 @@ def _grid(results: ResultsFolder) -> NDArray[np.float64] | None:
     return np.linspace(0, largest, CURVE_POINTS) if largest > 0 else None
 
 
-def _count(result: ImageResult, radii: NDArray[np.float64]) -> RadiusCurve | None:
+def _count(result: StoredResult, radii: NDArray[np.float64]) -> RadiusCurve | None:
     record = result.record
     if record is None or record.label is None:
         return None
@@ -197,6 +223,7 @@ def _page(
     curve: RadiusCurve | None,
     tiles: Tiles,
     settings: Mapping[str, Any],
+    attacks: AttackFolder | None,
 ) -> str:
     """The HTML text."""
     summary, shared = results.summary, results.summary['certificate']
@@ -217,6 +244,9 @@ def _page(
         'kind': kind,
         'radius': _axis(shared),
         'settings': settings,
+        'word': results.word,
+        'layers': _layers(kind, attacks),
+        'attacks': [] if attacks is None else attacks.sets,
     }
     assets = resources.files('mmcert.report') / 'assets'
     environment = Environment(
@@ -237,12 +267,30 @@ def _page(
         curve=None if curve is None else _curve(curve, summary),
         classes=_classes(summary),
         facts=_facts(results),
+        word=results.word,
+        attacks=None if attacks is None else attacks.to_dict(),
         extremes=_extremes(entries),
         explored=RATES,
-        shown=_shown(len(entries), summary['images']),
+        shown=_shown(len(entries), summary['images'], results.word),
         data=Markup(script(data)),
         tiles=[Markup(text) for text in tiles.inline],
     )
+
+
+def _layers(kind: str, attacks: AttackFolder | None) -> list[dict[str, Any]]:
+    """Key and name of all layers, and the value that is hatched in each."""
+    names = LAYERS if attacks is None else LAYERS | attacks.layers()
+    if kind == 'estimate':
+        names = names | {'certified': 'estimated map, not proven'}
+    hatched = {'groups': ABSTAIN_LABEL, 'explored': ABSTAIN_LABEL, 'runner_up': NO_LABEL}
+    return [
+        {
+            'key': key,
+            'name': name,
+            'hatched': ABSTAIN_LABEL if key.endswith('certified') else hatched.get(key),
+        }
+        for key, name in names.items()
+    ]
 
 
 def _sentence(text: str) -> str:
@@ -278,8 +326,8 @@ def _facts(results: ResultsFolder) -> dict[str, str]:
     parameters = shared.get('parameters', {})
     facts = {
         'results written': time.strftime('%Y-%m-%d %H:%M', written),
-        'images': str(results.summary['images']),
-        'attack set': shared.get('attack_set', 'another one for each image'),
+        f'{results.word}s': str(results.summary['images']),
+        'attack set': shared.get('attack_set', f'another one for each {results.word}'),
         'perturbation': ': '.join(filter(None, perturbation)),
         'its parameters': _listed({k: v for k, v in parameters.items() if not isinstance(v, dict)}),
         'test': _listed(test),
@@ -306,12 +354,12 @@ def _extremes(entries: Sequence[Mapping[str, Any]], number: int = 3) -> dict[str
     }
 
 
-def _shown(shown: int, images: int) -> str:
-    if shown == images:
-        return f'All {images} images.' if images != 1 else 'One image.'
+def _shown(shown: int, total: int, word: str) -> str:
+    if shown == total:
+        return f'All {total} {word}s.' if total != 1 else f'One {word}.'
     return (
-        f'{shown} of {images} images, from the worst to the best in even steps. All figures above '
-        'are of all images.'
+        f'{shown} of {total} {word}s, from the worst to the best in even steps. All figures above '
+        f'are of all {word}s.'
     )
 
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.report.results_folder import ImageResult
+from mmcert.report.results_folder import StoredResult
 
 ENDINGS = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
 
@@ -49,7 +49,7 @@ class ImageFinder:
                 if path.suffix.lower() in ENDINGS:
                     self._files[path.stem].append(path)
 
-    def __call__(self, result: ImageResult) -> NDArray[np.uint8] | None:
+    def __call__(self, result: StoredResult) -> NDArray[np.uint8] | None:
         """The image of a result, RGB; None if it is not there.
 
         Only an image of the certified content is taken: label maps and other images may have the

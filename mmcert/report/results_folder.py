@@ -34,13 +34,14 @@ def read_certificate(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageResult:
-    """What a run left of one image.
+class StoredResult:
+    """What a run left of one image or cloud.
 
     Attributes:
         rates (Mapping): Its line of ``images.jsonl``: ``name`` and rates.
         certificate (Mapping): Its certificate, a document in groups.
-        labels (np.ndarray): Certified classes, ``ABSTAIN_LABEL`` for abstentions, shape (H, W).
+        labels (np.ndarray): Certified classes, ``ABSTAIN_LABEL`` for abstentions, shape (H, W), or
+            (N,) of a cloud.
         maps (Mapping): Further maps of that shape: ``radius``, with a hierarchy ``level`` and
             ``groups1``, ``groups2``, ...
         record (VotesRecord | None): Its votes, if they were kept.
@@ -59,7 +60,7 @@ class ImageResult:
 
 
 class ResultsFolder:
-    """The results of a run on images, as ``tools/test.py`` writes them.
+    """The results of a run on images or clouds, as ``tools/test.py`` writes them.
 
     ``summary`` is the content of ``summary.json``, and ``lines`` that of ``images.jsonl``.
 
@@ -69,7 +70,7 @@ class ResultsFolder:
 
     Raises:
         FileNotFoundError: If there are no results in the folder, or no such folder of votes.
-        ValueError: If they are not results of images.
+        ValueError: If an older version wrote them.
     """
 
     def __init__(
@@ -86,16 +87,15 @@ class ResultsFolder:
         if self._votes is not None and not self._votes.is_dir():
             raise FileNotFoundError(f'there is no folder {self._votes}')
         self.summary: dict[str, Any] = json.loads((self.folder / 'summary.json').read_text())
-        kind = self.summary['certificate'].get('input_type')
-        if kind is None:
+        if 'input_type' not in self.summary['certificate']:
             raise ValueError(f'{self.folder} {OLDER}')
-        if kind != 'image':
-            raise ValueError(
-                f'{self.folder} has results of a {kind}; a report shows images only, so far. '
-                'tools/certify.py has tables and curves of clouds'
-            )
         lines = (self.folder / 'images.jsonl').read_text().splitlines()
         self.lines: list[dict[str, Any]] = [json.loads(line) for line in lines]
+
+    @property
+    def word(self) -> str:
+        """What the inputs are: 'image' or 'cloud'."""
+        return self.summary['certificate']['input_type']
 
     @cached_property
     def certificates(self) -> Path:
@@ -128,8 +128,8 @@ class ResultsFolder:
         ]
         return _only(fitting, 'votes of these certificates (give one by --votes)', none=True)
 
-    def image(self, rates: Mapping[str, Any]) -> ImageResult:
-        """The image of one of the ``lines``.
+    def image(self, rates: Mapping[str, Any]) -> StoredResult:
+        """The image or cloud of one of the ``lines``.
 
         Raises:
             FileNotFoundError: If its certificate is not there.
@@ -137,13 +137,15 @@ class ResultsFolder:
         """
         file = self.certificates / f'{rates["name"]}.json'
         certificate = read_certificate(file)
-        labels = cv2.imread(str(file.with_suffix('.png')), cv2.IMREAD_UNCHANGED)
-        if labels is None:
-            raise FileNotFoundError(f'cannot read {file.with_suffix(".png")}')
         maps: dict[str, NDArray[Any]] = {}
         if file.with_suffix('.npz').is_file():
             with np.load(file.with_suffix('.npz'), allow_pickle=False) as stored:
                 maps = dict(stored)
+        labels = maps.pop('labels', None)
+        if labels is None:
+            labels = cv2.imread(str(file.with_suffix('.png')), cv2.IMREAD_UNCHANGED)
+        if labels is None:
+            raise FileNotFoundError(f'cannot read {file.with_suffix(".png")}')
         parts = certificate['digest']['parts']
         for key, array in {'labels': labels, **maps}.items():
             if array_digest(array) != parts.get(f'maps {key}'):
@@ -154,7 +156,7 @@ class ResultsFolder:
             record = load_votes(path)
             if not _belongs(record, certificate):
                 raise ValueError(f'{path} is not what the certificate {file} follows from')
-        return ImageResult(rates, certificate, labels.astype(np.uint8), maps, record)
+        return StoredResult(rates, certificate, labels.astype(np.uint8), maps, record)
 
 
 def _belongs(record: VotesRecord, certificate: Mapping[str, Any]) -> bool:

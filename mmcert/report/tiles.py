@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from mmcert.certify import ABSTAIN_LABEL, Hierarchy
 from mmcert.files import atomic_writer
-from mmcert.report.pictures import Color, paint
-from mmcert.report.results_folder import ImageResult
+from mmcert.report.pictures import draw_cloud, paint
+from mmcert.report.results_folder import StoredResult
 
 INLINE_BYTES = 20 * 2**20
 """Images of more bytes than this lie in a folder beside the page."""
@@ -28,16 +28,20 @@ NO_LABEL = 255
 """Where a map of the page has no ground truth; ``ABSTAIN_LABEL`` is where nothing is certified."""
 
 COLOURS = (
-    '#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00', '#f0e442', '#332288',
-    '#44aa99', '#882255', '#999933', '#88ccee', '#117733', '#cc6677', '#aa4499', '#ddcc77',
+    '#0072b2', '#e69f00', '#009e73', '#cc79a7', '#56b4e9', '#d55e00', '#f0e442', '#9000f0',
+    '#603000', '#300090', '#00f090', '#906030', '#300030', '#9060f0', '#603060', '#300060',
 )  # fmt: skip
-"""Colours that colour-blind readers tell apart: Okabe and Ito's, then Paul Tol's."""
+"""Colours that colour-blind readers tell apart: Okabe and Ito's, then, one by one, those of a grid
+that stay farthest from the ones before, in each of three kinds of colour blindness."""
 
 DARK, LIGHT = (70, 70, 70), (255, 255, 255)
 """The hatch of abstentions."""
 
-Picture = NDArray[np.uint8]
-"""An RGB image, shape (H, W, 3)."""
+Shown = NDArray[Any]
+"""An RGB image, shape (H, W, 3), uint8, or the coordinates of a cloud, shape (N, 3)."""
+
+FINEST = 2**16 - 1
+"""Coordinates of a cloud are whole numbers up to this, of equal steps along all axes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Legend:
     ignore_index: int = NO_LABEL
 
     @classmethod
-    def of(cls, summary: Mapping[str, Any], result: ImageResult) -> 'Legend':
+    def of(cls, summary: Mapping[str, Any], result: StoredResult) -> 'Legend':
         """That of a run, one of whose images is given."""
         meta = {} if result.record is None else result.record.meta
         ignore_index = meta.get('provenance', {}).get('ignore_index', NO_LABEL)
@@ -86,7 +90,7 @@ class Legend:
         known = (labels != self.ignore_index) & (labels < self.num_classes)
         return np.where(known, labels, NO_LABEL).astype(np.uint8)
 
-    def grouped(self, result: ImageResult) -> NDArray[np.uint8] | None:
+    def grouped(self, result: StoredResult) -> NDArray[np.uint8] | None:
         """The certified map with groups where only they are certified; None without a hierarchy."""
         if not self.starts:
             return None
@@ -98,24 +102,28 @@ class Legend:
 
 
 def class_colours(number: int) -> NDArray[np.uint8]:
-    """A colour for each class, shape (C, 3); beyond ``COLOURS``, hues at two brightnesses."""
+    """A colour for each class, shape (C, 3); beyond ``COLOURS``, hues of several brightnesses."""
     listed = [[int(text[i : i + 2], 16) for i in (1, 3, 5)] for text in COLOURS[:number]]
     further = np.arange(len(listed), number)
-    hues = np.stack(
-        [(further * 111) % 180, np.full_like(further, 170), np.where(further % 2, 235, 140)], axis=1
-    ).astype(np.uint8)
+    # Steps of a golden section spread over the circle of hues, however many there are.
+    hue = (further * 0.618034 * 180) % 180
+    saturation, brightness = (
+        np.array([170, 230])[further % 2],
+        np.array([235, 190, 140])[further % 3],
+    )
+    hues = np.stack([hue, saturation, brightness], axis=1).astype(np.uint8)
     if len(further):
         listed += cv2.cvtColor(hues[None], cv2.COLOR_HSV2RGB)[0].tolist()
     return np.array(listed, dtype=np.uint8).reshape(-1, 3)
 
 
 def tile(
-    result: ImageResult,
+    result: StoredResult,
     legend: Legend,
-    picture: Picture | None,
+    shown: Shown | None,
     further: Mapping[str, NDArray[Any]],
 ) -> dict[str, Any]:
-    """What the page shows of one image, as JSON values; ``further`` are maps for its scripts."""
+    """What the page shows of one input, as JSON values; ``further`` are maps for its scripts."""
     found: dict[str, Any] = {'name': result.name, 'shape': list(result.labels.shape)}
     maps: dict[str, NDArray[Any]] = {'certified': result.labels, **further}
     if (grouped := legend.grouped(result)) is not None:
@@ -130,14 +138,31 @@ def tile(
         found['votes'] = {'kind': 'values' if votes.enumerated else kind, 'n': votes.n}
         found['votes']['most'] = votes.n if votes.table is None else len(votes.table) - 1
         maps |= {'smoothed': record.spread(votes.guess), 'hits': record.spread(votes.hits)}
+        if votes.runner_up is not None and votes.runner_up_hits is not None:
+            # The page has no other value for what is not there.
+            seen = np.where(votes.runner_up_hits > 0, votes.runner_up, NO_LABEL)
+            maps |= {
+                'runner_up': record.spread(seen),
+                'runner_up_hits': record.spread(votes.runner_up_hits),
+            }
+            found['votes']['choosing'] = votes.choosing_draws
         if record.base is not None:
             maps['base'] = record.spread(record.base)
         if record.label is not None:
             maps['label'] = legend.label(record.label)
     found['maps'] = {name: pack(values) for name, values in maps.items()}
-    if picture is not None:
-        found['image'] = _data_url('.jpg', picture)
+    if shown is not None and shown.ndim == 3:
+        found['image'] = _data_url('.jpg', shown)
+    elif shown is not None:
+        found['points'] = pack(_steps(shown))
     return found
+
+
+def _steps(points: NDArray[np.floating]) -> NDArray[np.uint16]:
+    """Coordinates (N, 3) as whole numbers; the middle of their box is that of the numbers."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    extent = max(float((high - low).max()), 1e-12)
+    return np.round(FINEST * (0.5 + (points - (low + high) / 2) / extent)).astype(np.uint16)
 
 
 def pack(values: NDArray[np.integer]) -> dict[str, str]:
@@ -157,17 +182,28 @@ def unpack(packed: Mapping[str, str], shape: Sequence[int]) -> NDArray[np.intege
     return np.frombuffer(raw, dtype=f'<{packed["type"]}').reshape(shape)
 
 
-def thumbnail(result: ImageResult, legend: Legend) -> str:
-    """The certified map, small, with abstentions hatched, as a data URL."""
+def thumbnail(result: StoredResult, legend: Legend, shown: Shown | None) -> str:
+    """The certified map, small, as a data URL; abstentions are hatched, or white in a cloud."""
+    if result.labels.ndim == 1:
+        assert shown is not None
+        colours = paint(result.labels, legend.colours.tolist(), LIGHT)
+        drawn, size = draw_cloud(shown, colours, 2, LIGHT), (THUMBNAIL, THUMBNAIL)
+        return _data_url('.png', np.asarray(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)))
     height, width = result.labels.shape
     size = max(1, round(height * THUMBNAIL / width)), THUMBNAIL
     rows, columns = (np.arange(n) * m // n for n, m in zip(size, (height, width), strict=True))
     labels = result.labels[rows[:, None], columns]
-    colours: list[Color] = legend.colours.tolist()
-    drawn = paint(labels, colours, LIGHT)
+    drawn = paint(labels, legend.colours.tolist(), LIGHT)
     hatch = np.indices(labels.shape).sum(axis=0) % 5 < 2
     drawn[(labels == ABSTAIN_LABEL) & hatch] = DARK
     return _data_url('.png', drawn)
+
+
+def in_rows(number: int) -> NDArray[np.float64]:
+    """Places (N, 3) for the points of a cloud that was not found: rows of a square."""
+    side = max(1, int(np.ceil(np.sqrt(number))))
+    places = np.arange(number)
+    return np.stack([places % side, 0 * places, -(places // side)], axis=1).astype(np.float64)
 
 
 def _data_url(ending: str, pixels: NDArray[np.uint8]) -> str:

@@ -15,6 +15,7 @@ import torch
 
 from mmcert.certify import ABSTAIN_LABEL
 from mmcert.report import explorer, tiles
+from mmcert.report.attacks import MODELS
 from mmcert.report.explorer import HEADLINES, SCRIPTS
 from mmcert.report.inputs import ImageFinder, content_digest
 from mmcert.report.results_folder import ResultsFolder
@@ -117,7 +118,10 @@ def test_the_page_has_the_votes_of_every_pixel(results):
         for name, values in expected.items():
             np.testing.assert_array_equal(maps[name], values, err_msg=name)
         np.testing.assert_array_equal(np.take(tile['radii'], maps['radius']), found.maps['radius'])
-        assert tile['votes'] == {'kind': 'draws', 'n': 40, 'most': 40}
+        assert tile['votes'] == {'kind': 'draws', 'n': 40, 'most': 40, 'choosing': 4}
+        seen = votes.runner_up_hits > 0
+        np.testing.assert_array_equal(maps['runner_up'][seen], votes.runner_up[seen])
+        assert (maps['runner_up'][~seen] == 255).all()
         # Groups stand where the class has no certificate and a group has one.
         here = found.maps['level'] == 1
         grouped += here.sum()
@@ -220,10 +224,9 @@ def test_what_does_not_fit_is_refused(results, tmp_path):
     map_file.with_suffix('.json').write_text(json.dumps(document))
     assert 'older version' in refused(results, '--votes', results / 'votes-copy')
     summary = json.loads((results / 'summary.json').read_text())
-    for kind, word in (('cloud', 'a report shows images only'), (None, 'an older version')):
-        summary['certificate']['input_type'] = kind
-        (results / 'summary.json').write_text(json.dumps(summary))
-        assert word in refused(results)
+    del summary['certificate']['input_type']
+    (results / 'summary.json').write_text(json.dumps(summary))
+    assert 'an older version' in refused(results)
 
 
 @pytest.mark.parametrize(
@@ -294,6 +297,11 @@ def check_words(words, result, classes, row, column):
         found = re.search(r'Joint radius: ([\d.e-]+) \(l2, \[0, 1\]', words)[1]
         assert float(found) == pytest.approx(radius, rel=1e-3)
     assert f'Base model: {classes[result.record.base[at]]}.' in words
+    if times := votes.runner_up_hits[at]:
+        second = f'Runner-up: {classes[votes.runner_up[at]]}, {times} of the 4 draws that chose'
+    else:
+        second = 'No runner-up: all of the 4 draws that chose the class agree.'
+    assert second in words
     truth = result.record.label[at]
     assert ('No ground truth.' if truth == 255 else f'Label: {classes[truth]}.') in words
 
@@ -326,11 +334,11 @@ def test_a_browser_shows_what_the_votes_say(results, browser, monkeypatch, besid
 
     # Every layer, by its key; zoom and pan, in step.
     layers = []
-    for number in range(1, 9):
+    for number in range(1, 10):
         browser.key(str(number))
         layers.append(browser.run("document.querySelector('.layer').value"))
     assert layers == ['image', 'label', 'base', 'smoothed', 'certified', 'groups', 'radius',
-                      'share']  # fmt: skip
+                      'share', 'runner_up']  # fmt: skip
     stages = "[...document.querySelectorAll('.stage')].map((stage) => stage.style.transform)"
     whole, _ = browser.run(stages)
     x, y = pixel(browser, 20, 21)
@@ -352,6 +360,91 @@ def test_a_browser_shows_what_the_votes_say(results, browser, monkeypatch, besid
     assert text_of(browser, '#note') == ''
     assert browser.faults == []
     assert all(url.startswith(('data:', 'file:')) for url in browser.requests)
+
+
+def put_attacks(results, folder, weights=None, broken=()):
+    """Writes what ``tools/attack.py`` leaves of an attack on the first of the results."""
+    found = results.image(results.lines[0])
+    summary, votes = results.summary, found.record.votes
+    shared, attacks = summary['certificate'], [
+        {'model': 'base', 'attack': 'ce', 'accuracy': 0.2, 'certified': None, 'doubtful': None,
+         'broken': None},
+        {'model': 'smoothed', 'attack': 'ce', 'accuracy': 0.4, 'certified': 70, 'doubtful': 2,
+         'broken': len(broken)},
+    ]  # fmt: skip
+    rates = {'accuracy': 0.5, 'mIoU': 0.25, 'abstain': 0.1}
+    content = {
+        'settings': {'losses': ['ce'], 'steps': 3, 'guarantee': {
+            key: shared[key] for key in ('perturbation', 'parameters')}},
+        'identity': {'weights': weights or shared['model']['weights']},
+        'attack_sets': [{
+            'attack_set': 'l2 0.3', 'tau': 0.7, 'attacks': attacks,
+            'rates': {name: {**rates, 'accuracy': 0.9 - 0.1 * place}
+                      for place, name in enumerate(MODELS)},
+        }],
+        'failures': [{'input': found.name, 'attack': 'ce', 'attack_set': 'l2 0.3',
+                      'components': list(broken)}] if broken else [],
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / 'summary.json').write_text(json.dumps(content))
+    facts = {'name': found.name, 'attack_set': 'l2 0.3',
+             'digest': found.certificate['input']['digest']}  # fmt: skip
+    (folder / '00000-l2-0.3.json').write_text(json.dumps(facts))
+    maps = {
+        'base_attacked': (votes.guess + 1) % 8,
+        'smoothed_attacked': votes.guess,
+        'certified': np.where(votes.hits == 40, votes.guess, ABSTAIN_LABEL),
+    }
+    np.savez(folder / '00000-l2-0.3.npz', **{f'map_{name}': map_ for name, map_ in maps.items()})
+    return found, maps
+
+
+def test_attacks_stand_beside_certificates(results, tmp_path):
+    folder = ResultsFolder(results)
+    found, maps = put_attacks(folder, tmp_path / 'attacks')
+    run_tool('tools/report.py', results, '--attack', tmp_path / 'attacks')
+    page = Page(results / 'report.html')
+    for word in ('1 input was attacked', 'No certified component lost its class beyond doubt',
+                 'l2 0.3', 'smoothed, attacked', 'tau 0.7, the least that covers it'):  # fmt: skip
+        assert word in page.text, word
+    for name, values in maps.items():
+        np.testing.assert_array_equal(shown(page, 0)[0][f'attack0_{name}'], values)
+    assert not any(name.startswith('attack') for name in shown(page, 1)[0])
+    put_attacks(folder, tmp_path / 'broken', broken=[{}, {}])
+    run_tool('tools/report.py', results, '--attack', tmp_path / 'broken')
+    text = Page(results / 'report.html').text
+    assert f'Broken certificates: {found.name}, attack ce within l2 0.3, 2 components.' in text
+    put_attacks(folder, tmp_path / 'other', weights='of another model')
+    for wrong, word in ((tmp_path / 'other', 'they have weights of another model'),
+                        (results, 'is no summary of attacks'),
+                        (tmp_path, 'there is no summary.json in')):  # fmt: skip
+        printed = run_tool('tools/report.py', results, '--attack', wrong, expect=2)
+        assert printed.startswith('error: ') and word in printed, printed
+
+
+@needs_browser
+def test_a_browser_shows_attacks_pixel_by_pixel(results, tmp_path, browser):
+    folder = ResultsFolder(results)
+    found, maps = put_attacks(folder, tmp_path / 'attacks')
+    run_tool('tools/report.py', results, '--attack', tmp_path / 'attacks')
+    classes = folder.summary['classes']
+    browser.open((results / 'report.html'), '#image-0')
+    browser.wait("document.querySelector('#legend').children.length > 0")
+    assert text_of(browser, '#image-name') == found.name
+    browser.run("document.querySelector('#panes').scrollIntoView()")
+    for row, column in [(0, 0), (20, 21), (31, 47)]:
+        browser.mouse('Moved', *pixel(browser, row, column))
+        base, smoothed, certified = (map_[row, column] for map_ in maps.values())
+        claim = 'not certified' if certified == ABSTAIN_LABEL else f'certified {classes[certified]}'
+        assert (
+            f'Attacked within l2 0.3: base model {classes[base]}, smoothed model '
+            f'{classes[smoothed]}, {claim}.'
+        ) in text_of(browser, '#readout')
+    names = "[...document.querySelector('.layer').options].map((option) => option.textContent)"
+    assert browser.run(names)[-3:] == [
+        'l2 0.3: base, attacked', 'l2 0.3: smoothed, attacked', 'l2 0.3: certified'
+    ]  # fmt: skip
+    assert browser.faults == []
 
 
 @needs_browser

@@ -4,17 +4,8 @@
   const { images, names, abstained, unlabelled } = page;
   const byId = (id) => document.getElementById(id);
 
-  const LAYERS = [
-    ['image', 'image'],
-    ['label', 'label'],
-    ['base', 'prediction of the base model'],
-    ['smoothed', 'prediction of the smoothed model'],
-    ['certified', page.kind === 'estimate' ? 'estimated map, not proven' : 'certified map'],
-    ['groups', 'certified map with groups'],
-    ['explored', 'other settings, no certificate'],
-    ['radius', 'joint radius'],
-    ['share', 'vote share of the guess'],
-  ];
+  const LAYERS = page.layers.map(({ key, name }) => [key, name]);
+  const HATCHED = Object.fromEntries(page.layers.map(({ key, hatched }) => [key, hatched]));
   const NUMBERS = ['radius', 'share'];
   // Viridis, dark to bright: even in brightness, and fit for colour-blind readers.
   const HEAT = [
@@ -23,7 +14,16 @@
   ];
   const KEPT = 4;
 
-  const state = { index: 0, tile: null, zoom: 1, x: 0, y: 0, alone: null, cursor: null };
+  const LOOKING = { azimuth: (40 * Math.PI) / 180, elevation: (25 * Math.PI) / 180 };
+  const EMPTY = page.word === 'cloud' ? 'rings' : 'hatched';
+  const FAINT = [128, 128, 128];
+  const UNTOUCHED = page.word === 'cloud'
+    ? 'Point at a point of the cloud, or step through the points with the keys [ and ].'
+    : 'Point at a pixel, or move through a view with the arrow keys.';
+
+  const state = {
+    index: 0, tile: null, zoom: 1, x: 0, y: 0, alone: null, cursor: null, ...LOOKING,
+  };
   const kept = new Map();
   const tiles = mmcertTiles(page.folder);
 
@@ -73,12 +73,32 @@
     return `Joint radius: ${digits(radius)}${unit}.`;
   }
 
+  function runnerUpInWords(tile, at) {
+    const { runner_up: second, runner_up_hits: hits } = tile.maps;
+    const from = `of the ${tile.votes.choosing} draws that chose the class`;
+    if (second[at] === unlabelled) return `No runner-up: ${from.replace('of', 'all of')} agree.`;
+    return `Runner-up: ${nameOf(second[at])}, ${hits[at]} ${from} (an estimate).`;
+  }
+
+  function attacksInWords(tile, at) {
+    return page.attacks.flatMap((name, number) => {
+      const [base, smoothed, certified] = ['base_attacked', 'smoothed_attacked', 'certified']
+        .map((model) => tile.maps[`attack${number}_${model}`]?.[at]);
+      if (base === undefined) return [];
+      const claim = certified === abstained ? 'not certified' : `certified ${nameOf(certified)}`;
+      return `Attacked within ${name}: base model ${nameOf(base)}, smoothed model `
+        + `${nameOf(smoothed)}, ${claim}.`;
+    });
+  }
+
   function describe(tile, x, y) {
     const at = y * tile.width + x;
-    const words = [`Row ${y}, column ${x}.`, certifiedInWords(tile, at)];
+    const words = [tile.points ? `Point ${x}.` : `Row ${y}, column ${x}.`];
+    words.push(certifiedInWords(tile, at));
     const explored = settings.describe(tile, at);
     if (explored) words.push(explored);
     if (tile.votes) words.push(votesInWords(tile, at));
+    if (tile.maps.runner_up) words.push(runnerUpInWords(tile, at));
     if (tile.maps.radius) words.push(radiusInWords(tile, at));
     if (tile.maps.base && tile.votes.kind !== 'values') {
       words.push(`Base model: ${nameOf(tile.maps.base[at])}.`);
@@ -87,7 +107,7 @@
       const label = tile.maps.label[at];
       words.push(label === unlabelled ? 'No ground truth.' : `Label: ${nameOf(label)}.`);
     }
-    return words.join(' ');
+    return [...words, ...attacksInWords(tile, at)].join(' ');
   }
 
   // Painting.
@@ -135,13 +155,37 @@
       return Array.from({ length: most + 1 }, (_, hits) => heat(hits / most));
     }
     const found = Array.from({ length: 256 }, (_, value) => page.colours[value] ?? [0, 0, 0]);
-    if (['certified', 'groups', 'explored'].includes(layer)) found[abstained] = null;
+    if (HATCHED[layer] !== null) found[HATCHED[layer]] = null;
     return found;
+  }
+
+  function paintCloud(pane) {
+    const { tile, alone } = state;
+    const { layer, cloud } = pane;
+    const dense = window.devicePixelRatio || 1;
+    cloud.width = Math.round(pane.view.clientWidth * dense);
+    cloud.height = Math.round(pane.view.clientHeight * dense);
+    const codes = alone === null ? null : classMap(tile, layer) ?? [];
+    const values = mapOf(tile, layer);
+    const colours = coloursOf(tile, layer);
+    tile.reach ??= mmcertCloud.reachOf(tile.points);
+    pane.places = mmcertCloud.project(tile, state, cloud.width, cloud.height);
+    mmcertCloud.draw(cloud, pane.places, {
+      colourOf: (at) => (codes !== null && codes[at] !== alone ? FAINT : colours[values[at]]),
+      ring: matchMedia('(prefers-contrast: more)').matches ? [0, 0, 0] : FAINT,
+      zoom: state.zoom,
+      marked: state.cursor ? state.cursor[0] : null,
+    });
+    paintScale(pane);
   }
 
   function paint(pane) {
     const { tile, alone } = state;
     const { layer } = pane;
+    if (tile.points) {
+      paintCloud(pane);
+      return;
+    }
     const context = pane.overlay.getContext('2d');
     const picture = context.createImageData(tile.width, tile.height);
     const codes = alone === null ? null : classMap(tile, layer) ?? [];
@@ -173,13 +217,16 @@
 
   function paintScale(pane) {
     pane.scale.replaceChildren();
+    if (pane.layer === 'runner_up') {
+      pane.scale.append(`An estimate; ${EMPTY}: the draws that chose the class gave no other.`);
+    }
     if (!NUMBERS.includes(pane.layer)) return;
     const [low, high] = rangeOf(state.tile, pane.layer);
     const bar = document.createElement('span');
     const stops = HEAT.map((colour) => `rgb(${colour.join(' ')})`).join(', ');
     bar.style.background = `linear-gradient(to right, ${stops})`;
     pane.scale.append(digits(low), bar, digits(high));
-    if (pane.layer === 'radius') pane.scale.append(`; hatched: none. ${page.radius}`);
+    if (pane.layer === 'radius') pane.scale.append(`; ${EMPTY}: none. ${page.radius}`);
     else if (state.tile.votes.kind === 'score') pane.scale.append(' of the largest pooled score');
   }
 
@@ -188,11 +235,16 @@
   const panes = ['left', 'right'].map((side) => {
     const root = byId('pane').content.cloneNode(true).querySelector('.pane');
     const pane = { root, layer: null };
-    for (const part of ['view', 'stage', 'photo', 'overlay', 'cursor', 'scale', 'opacity']) {
+    for (const part of [
+      'view', 'stage', 'photo', 'overlay', 'cursor', 'scale', 'opacity', 'cloud',
+    ]) {
       pane[part] = root.querySelector(`.${part}`);
     }
     pane.select = root.querySelector('.layer');
-    pane.view.setAttribute('aria-label', `${side} view; arrow keys move the cursor`);
+    const keys = page.word === 'cloud'
+      ? 'arrow keys turn the cloud, [ and ] step through its points'
+      : 'arrow keys move the cursor';
+    pane.view.setAttribute('aria-label', `${side} view; ${keys}`);
     pane.select.setAttribute('aria-label', `Layer of the ${side} view`);
     pane.opacity.setAttribute('aria-label', `Opacity of the layer of the ${side} view`);
     byId('panes').append(root);
@@ -204,6 +256,10 @@
   function place() {
     const { tile } = state;
     if (!tile) return;
+    if (tile.points) {
+      panes.forEach(paintCloud);
+      return;
+    }
     const margin = (size) => size - size / state.zoom;
     state.x = Math.min(Math.max(state.x, 0), margin(tile.width));
     state.y = Math.min(Math.max(state.y, 0), margin(tile.height));
@@ -223,6 +279,11 @@
   function zoom(factor, centre) {
     const { tile } = state;
     if (!tile) return;
+    if (tile.points) {
+      state.zoom = Math.min(Math.max(state.zoom * factor, 0.5), 40);
+      place();
+      return;
+    }
     const [x, y] = centre ?? [
       state.x + tile.width / state.zoom / 2, state.y + tile.height / state.zoom / 2,
     ];
@@ -234,8 +295,25 @@
   }
 
   function fit() {
-    Object.assign(state, { zoom: 1, x: 0, y: 0 });
+    Object.assign(state, { zoom: 1, x: 0, y: 0, ...LOOKING });
     place();
+  }
+
+  function turnCloud(across, up) {
+    state.azimuth -= across;
+    state.elevation = Math.min(Math.max(state.elevation + up, -Math.PI / 2), Math.PI / 2);
+    place();
+  }
+
+  // Where the pointer is: in pixels of the image, or at a point of the cloud; null at none.
+  function underPointer(pane, event) {
+    if (!state.tile.points) return pointAt(pane, event);
+    const box = pane.view.getBoundingClientRect();
+    const dense = pane.cloud.width / pane.view.clientWidth;
+    const left = (event.clientX - box.left - pane.view.clientLeft) * dense;
+    const top = (event.clientY - box.top - pane.view.clientTop) * dense;
+    const at = mmcertCloud.pick(pane.places, left, top, 10 * dense);
+    return at === null ? null : [at, 0];
   }
 
   function pointAt(pane, event) {
@@ -278,7 +356,8 @@
     const [x, y] = state.cursor;
     const named = mapOf(tile, pane.layer) && !NUMBERS.includes(pane.layer);
     const codes = named ? mapOf(tile, pane.layer) : tile.maps.smoothed ?? tile.maps.certified;
-    isolate(codes[y * tile.width + x]);
+    const value = codes[y * tile.width + x];
+    if (pane.layer !== 'runner_up' || value !== unlabelled) isolate(value);
   }
 
   function setLayer(pane, layer) {
@@ -295,7 +374,10 @@
     });
     pane.view.addEventListener('pointerdown', (event) => {
       if (!state.tile) return;
-      held = { x: event.clientX, y: event.clientY, at: [state.x, state.y], moved: false };
+      held = {
+        x: event.clientX, y: event.clientY, at: [state.x, state.y],
+        angles: [state.azimuth, state.elevation], moved: false,
+      };
       pane.view.setPointerCapture(event.pointerId);
     });
     pane.view.addEventListener('pointermove', (event) => {
@@ -303,16 +385,23 @@
       if (held) {
         const [right, down] = [event.clientX - held.x, event.clientY - held.y];
         held.moved ||= Math.hypot(right, down) > 4;
+        if (held.moved && state.tile.points) {
+          [state.azimuth, state.elevation] = held.angles;
+          turnCloud(right / 150, down / 150);
+          return;
+        }
         if (held.moved) {
           const scale = fitOf(pane) * state.zoom;
           [state.x, state.y] = [held.at[0] - right / scale, held.at[1] - down / scale];
         }
       }
-      moveTo(...pointAt(pane, event));
+      const place = underPointer(pane, event);
+      if (place) moveTo(...place);
     });
     pane.view.addEventListener('pointerup', (event) => {
-      if (held && !held.moved) {
-        moveTo(...pointAt(pane, event));
+      const place = held && !held.moved && underPointer(pane, event);
+      if (place) {
+        moveTo(...place);
         isolateAtCursor(pane);
       }
       held = null;
@@ -321,15 +410,21 @@
     pane.view.addEventListener('wheel', (event) => {
       if (document.activeElement !== pane.view && !event.ctrlKey) return;
       event.preventDefault();
-      zoom(Math.exp(-event.deltaY / 400), pointAt(pane, event));
+      zoom(Math.exp(-event.deltaY / 400), state.tile.points ? null : pointAt(pane, event));
     }, { passive: false });
     pane.view.addEventListener('keydown', (event) => {
       if (!state.tile) return;
-      const step = event.shiftKey ? 10 : 1;
+      const step = event.shiftKey ? (state.tile.points ? 3 : 10) : 1;
       const move = {
         ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step],
       }[event.key];
-      if (move) {
+      const along = { '[': -1, ']': 1 }[event.key];
+      if (state.tile.points && move) {
+        turnCloud((-move[0] * Math.PI) / 36, (-move[1] * Math.PI) / 36);
+      } else if (state.tile.points && along) {
+        const { width } = state.tile;
+        moveTo(((state.cursor?.[0] ?? -along) + along + width) % width, 0);
+      } else if (move) {
         const { tile } = state;
         const from = state.cursor ?? [tile.width >> 1, tile.height >> 1];
         moveTo(from[0] + move[0], from[1] + move[1]);
@@ -348,11 +443,14 @@
   ];
 
   function showLegend(tile) {
-    const found = new Set();
-    for (const name of ['label', 'base', 'smoothed', 'certified', 'groups']) {
-      for (const value of tile.maps[name] ?? []) found.add(value);
+    const seen = new Uint8Array(256);
+    for (const [name] of LAYERS) {
+      if (NUMBERS.includes(name) || !tile.maps[name]) continue;
+      const other = name === 'runner_up' ? unlabelled : -1;
+      for (const value of tile.maps[name]) if (value !== other) seen[value] = 1;
     }
-    const buttons = [...found].sort((one, other) => one - other).map((value) => {
+    const found = [...seen.keys()].filter((value) => seen[value]);
+    const buttons = found.map((value) => {
       const button = document.createElement('button');
       const box = document.createElement('i');
       const [dark, light] = page.hatch.map((colour) => `rgb(${colour.join(' ')})`);
@@ -362,7 +460,7 @@
       box.style.background = value === abstained
         ? `repeating-linear-gradient(135deg, ${dark} 0 2px, ${light} 2px 5px)`
         : `rgb(${(page.colours[value] ?? [0, 0, 0]).join(' ')})`;
-      const name = { [abstained]: 'abstained', [unlabelled]: 'no ground truth' }[value];
+      const name = { [abstained]: page.word === 'cloud' ? 'abstained (rings)' : 'abstained', [unlabelled]: 'no ground truth' }[value];
       button.append(box, name ?? nameOf(value));
       button.addEventListener('click', () => isolate(value));
       return button;
@@ -393,9 +491,15 @@
     const same = !first && state.tile.width === tile.width && state.tile.height === tile.height;
     Object.assign(state, { tile, alone: null, cursor: null });
     if (!same) Object.assign(state, { zoom: 1, x: 0, y: 0 });
+    const cloud = tile.points !== null;
     const wanted = first ? [tile.photo ? 'image' : 'label', 'certified'] : [];
     panes.forEach((pane, side) => {
-      pane.view.style.aspectRatio = `${tile.width} / ${tile.height}`;
+      pane.view.style.aspectRatio = cloud ? '4 / 3' : `${tile.width} / ${tile.height}`;
+      pane.root.classList.toggle('of-cloud', cloud);
+      if (cloud) {
+        offerLayers(pane, wanted[side] ?? pane.layer);
+        return;
+      }
       for (const canvas of [pane.photo, pane.overlay]) {
         [canvas.width, canvas.height] = [tile.width, tile.height];
       }
@@ -407,9 +511,11 @@
     showLegend(tile);
     isolate(null);
     place();
-    byId('note').textContent = tile.photo ? '' : 'The image itself is not in this page.';
-    byId('readout').textContent =
-      'Point at a pixel, or move through a view with the arrow keys.';
+    const missing = cloud
+      ? 'The cloud itself was not found: its points stand in rows, in their order.'
+      : 'The image itself is not in this page.';
+    byId('note').textContent = tile.missing ? missing : '';
+    byId('readout').textContent = UNTOUCHED;
     settings.apply(tile, state.index);
   }
 
@@ -428,7 +534,7 @@
       if (state.index === index) showTile(tile);
     } catch (error) {
       kept.delete(index);
-      byId('readout').textContent = `This image cannot be shown: ${error.message}.`;
+      byId('readout').textContent = `This ${page.word} cannot be shown: ${error.message}.`;
     }
   }
 

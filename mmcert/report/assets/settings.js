@@ -6,6 +6,7 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
   const { settings, abstained, unlabelled, classes } = page;
   const { certify, componentOrder } = mmcertStatistics;
   const offered = !settings.reason;
+  const component = page.word === 'cloud' ? 'point' : 'pixel';
   const now = offered ? { ...settings.fixed } : null;
   const KEYS = ['tau', 'alpha', 'procedure'];
   const RATES = ['certAcc', 'mIoU', 'abstain'];
@@ -121,10 +122,10 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
     }
     if (counts.some(({ tile }) => tile === null)) return null;
     for (const [place, image] of counts.entries()) {
-      const maps = await tiles.maps(image.tile);
+      const maps = await tiles.readMaps(image.tile);
       if (mine !== pass) return null;
       add(sums, image, find(image, maps), maps);
-      cell('certAcc', 'all').textContent = `${place + 1} of ${counts.length} images`;
+      cell('certAcc', 'all').textContent = `${place + 1} of ${counts.length} ${page.word}s`;
     }
     return rates(sums);
   }
@@ -157,9 +158,9 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
       const given = tile.maps.groups ?? tile.maps.certified;
       const differ = mine.reduce((sum, value, at) => sum + (value !== given[at]), 0);
       status.textContent = `Fixed beforehand: ${inWords(settings.fixed)}. ` + (differ
-        ? `Computed again in this browser, ${differ} pixels differ from the certificate: do not `
+        ? `Computed again in this browser, ${differ} ${component}s differ from the certificate: do not `
           + 'rely on the figures for other settings.'
-        : 'Computed again in this browser from the votes: every pixel as in the certificate.');
+        : `Computed again in this browser from the votes: every ${component} as in the certificate.`);
     }
     document.documentElement.classList.toggle('exploring', !isFixed());
   }

@@ -1,6 +1,6 @@
 'use strict';
 
-// Images: within the page, or scripts in a folder beside it.
+// Inputs: within the page, or scripts in a folder beside it.
 const mmcertTiles = (folder) => {
   const waiting = new Map();
 
@@ -48,16 +48,19 @@ const mmcertTiles = (folder) => {
     return photo;
   }
 
-  // The maps of an image alone.
-  async function maps(index) {
+  // The maps alone.
+  async function readMaps(index) {
     return unpackAll((await fetchTile(index)).maps);
   }
 
   async function load(index) {
     const tile = await fetchTile(index);
-    const [height, width] = tile.shape;
-    return { ...tile, height, width, maps: await unpackAll(tile.maps), photo: await photoOf(tile) };
+    // A cloud counts as one row of points.
+    const [height, width] = tile.points ? [1, tile.shape[0]] : tile.shape;
+    const points = tile.points ? await unpack(tile.points) : null;
+    const maps = await unpackAll(tile.maps);
+    return { ...tile, height, width, points, maps, photo: await photoOf(tile) };
   }
 
-  return { load, maps, unpackAll };
+  return { load, readMaps, unpackAll };
 };
