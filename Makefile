@@ -31,13 +31,14 @@ $(VENV)/.installed: requirements/lite.txt requirements/runtime.txt requirements/
 
 venv-test: $(VENV)/.installed-tests
 
-# mmdetection3d's devkits bring the desktop's OpenCV back. The libraries that mmcert.integrations is
-# tested with lie in a folder of their own: see requirements/frameworks.txt.
+# mmdetection3d's devkits and the corruptions bring the desktop's OpenCV back. The libraries that
+# mmcert.integrations is tested with lie in a folder of their own: see requirements/frameworks.txt.
 $(VENV)/.installed-tests: $(VENV)/.installed requirements/tests.txt requirements/mmdet3d.txt \
-		requirements/diffusion.txt requirements/onnx.txt requirements/frameworks.txt
+		requirements/diffusion.txt requirements/onnx.txt requirements/corruptions.txt \
+		requirements/frameworks.txt
 	$(BIN)/python -m pip install --quiet --only-binary=:all: \
 		-r requirements/tests.txt -r requirements/mmdet3d.txt -r requirements/diffusion.txt \
-		-r requirements/onnx.txt
+		-r requirements/onnx.txt -r requirements/corruptions.txt
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps 'opencv-python-headless<4.12'
 	rm -rf $(VENV)/frameworks

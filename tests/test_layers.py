@@ -20,6 +20,7 @@ ALLOWED = {
     'denoisers': {'network_file', 'perturbations', 'version'},
     'transformations': set(),
     'attacks': {'certify', 'perturbations', 'sampling', 'transformations'},
+    'corruptions': {'attacks', 'perturbations', 'sampling', 'transformations'},
     'perturbations': {'certify', 'surrogates', 'transformations'},
     'sampling': {'certify', 'perturbations'},
     'report': {'certify', 'metrics', 'votes', 'files'},
@@ -47,9 +48,9 @@ ALLOWED = {
     },
     'visualization': {'certifier', 'registry', 'denoisers', 'fields', 'report', 'surrogates'},
     'engine': {
-        'attacks', 'certifier', 'certify', 'cli', 'denoisers', 'metrics', 'votes', 'files',
-        'fields', 'perturbations', 'sampling', 'models', 'evaluation', 'visualization', 'registry',
-        'version', 'report', 'compat', 'pointops', 'transformations', 'zoo',
+        'attacks', 'certifier', 'certify', 'cli', 'corruptions', 'denoisers', 'metrics', 'votes',
+        'files', 'fields', 'perturbations', 'sampling', 'models', 'evaluation', 'visualization',
+        'registry', 'version', 'report', 'compat', 'pointops', 'transformations', 'zoo',
     },
 }  # fmt: skip
 
@@ -67,6 +68,7 @@ HEAVY = {
     'network_file': FRAMEWORKS,
     'transformations': FRAMEWORKS,
     'attacks': FRAMEWORKS,
+    'corruptions': FRAMEWORKS,
     'sampling': FRAMEWORKS,
     'certifier': FRAMEWORKS,
     'report': FRAMEWORKS | {'torch'},
@@ -118,6 +120,10 @@ def test_every_subpackage_has_a_layer():
         ('mmcert.transformations', ['mmengine', 'mmcv', 'mmseg', 'cv2', 'scipy']),
         ('mmcert.denoisers', ['mmengine', 'mmcv', 'mmseg', 'cv2', 'diffusers']),
         ('mmcert.attacks', ['mmengine', 'mmcv', 'mmseg', 'cv2']),
+        (
+            'mmcert.corruptions',
+            ['mmengine', 'mmcv', 'mmseg', 'cv2', 'imagecorruptions', 'skimage', 'numba'],
+        ),
         ('mmcert.report', ['torch', 'mmengine']),
         (
             'mmcert.integrations',

@@ -60,8 +60,10 @@ def minority_p_values(hits: NDArray[np.integer], draws: int) -> NDArray[np.float
     return p_value_table(draws, 0.5, 'holdout')[draws - np.asarray(hits)]
 
 
-def least_tau(perturbation: Perturbation, radius: float) -> float:
+def least_tau(perturbation: Perturbation, radius: float, precision: float = 0.0) -> float:
     """The least threshold in [0.5, 1) whose certificates cover a radius.
+
+    With a ``precision`` it may be larger by that: some radii take time to compute.
 
     Raises:
         ValueError: If none does.
@@ -74,7 +76,7 @@ def least_tau(perturbation: Perturbation, radius: float) -> float:
     low, high = 0.5, LARGEST_TAU
     if not 0 < radius <= perturbation.radius(high):
         raise ValueError(f'{perturbation!r} certifies no radius of {radius:g}')
-    while low < (middle := (low + high) / 2) < high:
+    while high - low > precision and low < (middle := (low + high) / 2) < high:
         if perturbation.radius(middle) >= radius:
             high = middle
         else:

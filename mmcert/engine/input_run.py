@@ -139,10 +139,9 @@ class Item:
     def infeasible(self, tau: float) -> str:
         """Why nothing can be certified at another threshold with so few draws; empty if it can."""
         plan = self._run.plan
-        components = math.prod(plan.adapter.shape(self.raw, self.sample))
         settings = replace(plan.test_settings, tau=tau)
         try:
-            replace(plan, settings=settings).require_feasible(components)
+            replace(plan, settings=settings).require_feasible(self.components)
         except InfeasiblePlanError as error:
             return str(error)
         return ''
@@ -151,6 +150,11 @@ class Item:
         """The certificate at another threshold, from the same votes."""
         settings = replace(self._run.plan.test_settings, tau=tau)
         return self.certified.record.certify(settings)
+
+    @property
+    def components(self) -> int:
+        """How many components are labelled."""
+        return math.prod(self._run.plan.adapter.shape(self.raw, self.sample))
 
     @property
     def digest(self) -> str:

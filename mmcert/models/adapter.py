@@ -80,6 +80,14 @@ class Adapter(ABC, Generic[Sample]):
     def attach(self, sample: Sample, maps: Maps) -> None:
         """Adds maps to a sample, in the fields that ``mmcert.fields`` names."""
 
+    def differ_in_input_alone(self, raw: torch.Tensor, other: torch.Tensor) -> bool:
+        """Whether two raw inputs are the same but for what ``clean_input`` takes of them."""
+        return raw.shape == other.shape
+
+    def points_needed(self, base: BaseModel) -> int:
+        """How many points an input must have at least, for the model to take it."""
+        return 1
+
     def describe(self) -> str:
         """What the smoothed function has beside the base model, for a log."""
         return ''

@@ -88,13 +88,21 @@ class CloudAdapter(Adapter[Det3DDataSample]):
         sample: Det3DDataSample,
         precision: PrecisionSettings,
     ) -> PointSegmentor:
-        needed = points_needed(base.backbone)
-        if len(raw) < needed and base.test_cfg.get('mode') == 'whole':
+        needed = self.points_needed(base)
+        if len(raw) < needed:
             raise ValueError(
                 f'{self.source(sample) or "a cloud"} has {len(raw)} points, but '
                 f'{type(base.backbone).__name__} samples {needed}: deliver at least so many'
             )
         return PointSegmentor(base, raw, sample, self.columns, self.runs, precision)
+
+    def differ_in_input_alone(self, raw: torch.Tensor, other: torch.Tensor) -> bool:
+        others = [column for column in range(raw.shape[1]) if column not in self.columns]
+        return raw.shape == other.shape and torch.equal(raw[:, others], other[:, others])
+
+    def points_needed(self, base: BaseModel) -> int:
+        whole = base.test_cfg.get('mode') == 'whole'
+        return max(points_needed(base.backbone), 1) if whole else 1
 
     def source(self, sample: Det3DDataSample) -> str:
         meta = sample.metainfo

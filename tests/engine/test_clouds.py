@@ -429,3 +429,25 @@ def test_the_attack_tool_takes_clouds(tmp_path):
     accuracy = {name: rate['accuracy'] for name, rate in found['rates'].items()}
     assert accuracy['certified'] < accuracy['base_attacked'] < accuracy['base_clean'] == 1
     assert len(list(folder.glob('*.png'))) == 2
+
+
+def test_clouds_are_corrupted_beside_their_certificates(tmp_path):
+    cfg = config(tmp_path, {'perturbation': dict(type='mmcert.Rotation3D', sigma=0.5),
+                            'sigma': None, 'draw_every': 0})  # fmt: skip
+    cfg.dump(tmp_path / 'clouds.py')
+    command = (
+        'tools/corruptions.py', tmp_path / 'clouds.py', cfg.load_from, '--work-dir',
+        tmp_path / 'work', '--draws', 20, '--severities', 1, 5, '--corruptions',
+    )  # fmt: skip
+    run_tool(*command, 'rotate', 'dropout_global', 'add_local')
+    (file,) = tmp_path.glob('work/certified/corruptions-*/summary.json')
+    summary = json.loads(file.read_text())
+    rotate, dropout, add = summary['corruptions']
+    mild, strong = rotate['severities']
+    assert summary['measure'].startswith('angle of the rotation')
+    assert mild['certified']['inputs'] == 2
+    assert 0.3 < mild['certified']['accuracy'] <= mild['rates']['smoothed']['accuracy']
+    assert (strong['certified'] or {'share': 0})['share'] <= mild['certified']['share']
+    # x > 0 is seen point by point: others that come and go do not matter.
+    assert dropout['mean']['base']['accuracy'] == add['mean']['base']['accuracy'] == 1
+    assert [entry['certified'] for entry in dropout['severities']] == [None, None]
