@@ -179,11 +179,15 @@ def plot_corruptions(summary: Mapping[str, Any], path: str | os.PathLike[str]) -
     handles: dict[str, Any] = {}
     for place, found in zip(axes.flat, corruptions, strict=False):
         _draw_curves(place, summary, found, handles)
-    for place in list(axes.flat)[len(corruptions) :]:
-        place.set_visible(False)
+    for place, above in zip(axes.flat, [None] * across + list(axes.flat), strict=False):
+        if not place.lines:
+            place.set_visible(False)
+            above.tick_params(labelbottom=True)
     severities = summary['settings']['severities']
     axes.flat[0].set_xticks([0, *severities], ['clean', *map(str, severities)])
-    axes.flat[0].set_ylim(0, 1)
+    drawn = np.concatenate([line.get_ydata() for place in axes.flat for line in place.lines])
+    highest = drawn[~np.isnan(drawn)].max(initial=0.0)
+    axes.flat[0].set_ylim(0, min(1.2 * highest, 1) or 1)
     figure.supylabel('mIoU by severity', fontsize=9)
     figure.legend(
         handles.values(), handles.keys(), loc='outside lower center', ncols=len(handles), fontsize=8
