@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent
 
 EXTRAS = (
     'mmseg', 'mmdet3d', 'transformers', 'smp', 'torchvision', 'onnx', 'diffusion', 'corruptions',
-    'hub', 'tests', 'docs',
+    'hub', 'fiftyone', 'tests', 'docs',
 )  # fmt: skip
 """Files in ``requirements`` that an installation can ask for."""
 
