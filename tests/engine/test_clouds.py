@@ -31,6 +31,7 @@ from mmcert.models.precision import PrecisionSettings
 from mmcert.perturbations import CoordinateNoise
 from mmcert.sampling import SamplingSettings, collect_votes
 from mmcert.votes import read_folder
+from mmcert.votes.confidence import KINDS
 from mmcert.votes.recertify import Task, evaluate
 from tests.openmmlab import run_tool
 
@@ -195,6 +196,11 @@ def test_a_test_run_certifies_every_cloud(tmp_path):
             assert maps['labels'].shape == maps['radius'].shape
             assert set(np.unique(maps['labels'])) <= {0, 1, 254}
     assert len(list(folder.glob('vis-*/*.png'))) == 3
+    assert len(list(folder.glob('confidence-*/*.png'))) == 3
+    for file in folder.glob('confidence-*/*.npz'):
+        with np.load(file) as maps, np.load(certificates / file.name) as written:
+            assert maps.keys() == KINDS.keys()
+            np.testing.assert_array_equal(maps['radius'], written['radius'])
     records = list(read_folder(next(folder.glob('votes-*'))))
     assert [record.votes.num_components for record in records] == [60, 65, 70]
     task = Task(2)
