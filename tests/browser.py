@@ -48,6 +48,11 @@ class Browser:
         for domain in ('Page', 'Runtime', 'Log', 'Network'):
             self.send(f'{domain}.enable')
 
+    @property
+    def process(self):
+        """The number of its process."""
+        return self._process.pid
+
     def close(self):
         self._process.kill()
         self._process.wait()

@@ -26,6 +26,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument('--votes', help='folder of the votes, if it is not in the results')
     parser.add_argument('--attack', metavar='FOLDER', help='folder that tools/attack.py wrote')
+    parser.add_argument(
+        '--corruptions', metavar='FOLDER', help='folder that tools/corruptions.py wrote'
+    )
     return parser.parse_args(argv)
 
 
@@ -34,18 +37,20 @@ def main() -> int:
     """Writes the page, and says where."""
     args = parse_args()
     from mmcert.report.attack_folder import AttackFolder
+    from mmcert.report.corruption_folder import CorruptionFolder
     from mmcert.report.explorer import find_nothing, write_report
     from mmcert.report.results_folder import ResultsFolder
 
     results = ResultsFolder(args.results, args.votes)
     attacks = None if args.attack is None else AttackFolder(args.attack)
+    corruptions = None if args.corruptions is None else CorruptionFolder(args.corruptions)
     find = finder(results, args.data)
     if find is find_nothing:
         print('note: the data set of this run was not found: give its folder by --data', flush=True)
     out = Path(args.out or results.folder / 'report.html')
     if out.is_dir():
         raise UsageError(f'--out takes an HTML file, and {out} is a folder')
-    report = write_report(results, out, find, args.images, radius_at(results), attacks)
+    report = write_report(results, out, find, args.images, radius_at(results), attacks, corruptions)
     if report.missing and find is not find_nothing:
         print(f'note: {report.missing} of {report.shown} {results.word}s were not found')
     beside = f', which needs {report.folder} beside it' if report.folder else ''

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcert.report.attacks import MODELS
-from mmcert.report.results_folder import StoredResult
+from mmcert.report.results_folder import StoredResult, require_same_model
 
 SHOWN = ('base_attacked', 'smoothed_attacked', 'certified')
 """Maps of an attacked input that a page shows."""
@@ -70,17 +70,7 @@ class AttackFolder:
         Raises:
             ValueError: If they do not belong to the results.
         """
-        guarantee = self.summary['settings']['guarantee']
-        for what, theirs, ours in (
-            ('weights', self.summary['identity'].get('weights'), shared['model'].get('weights')),
-            ('perturbation', guarantee.get('perturbation'), shared.get('perturbation')),
-            ('parameters', guarantee.get('parameters'), shared.get('parameters')),
-        ):
-            if ours is not None and theirs != ours:
-                raise ValueError(
-                    f'the attacks in {self.folder} are not of these results: they have {what} '
-                    f'{theirs}, the certificates {ours}'
-                )
+        require_same_model(self.folder, self.summary, shared)
 
     def maps(self, result: StoredResult) -> dict[str, NDArray[np.uint8]]:
         """The maps of an input under each set of attacks; empty if it was not attacked.

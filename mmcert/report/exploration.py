@@ -62,10 +62,10 @@ def counted_hits(result: StoredResult, legend: Legend) -> tuple[NDArray[np.integ
 def maps_to_try(result: StoredResult, legend: Legend) -> dict[str, NDArray[Any]]:
     """Maps of an image that other settings need beside its hits, at its pixels.
 
-    ``counted`` are the hits that are tested, where they are not the hits themselves; ``order`` is a
-    rank of the components, the largest one first, if there is one; for each level of a hierarchy,
-    ``group`` and a number is the value of the group in the legend, and ``tested`` and a number its
-    counted hits.
+    ``counted`` are the hits that are tested, where they are not the hits themselves; ``order1`` and
+    ``order2`` are ranks of the components, the largest one first, as far as there are some; for
+    each level of a hierarchy, ``group`` and a number is the value of the group in the legend, and
+    ``tested`` and a number its counted hits.
     """
     record, test = result.record, result.certificate['test']
     assert record is not None
@@ -74,8 +74,7 @@ def maps_to_try(result: StoredResult, legend: Legend) -> dict[str, NDArray[Any]]
     found: dict[str, NDArray[Any]] = {}
     if not np.array_equal(hits, votes.hits):
         found['counted'] = hits
-    if (rank := _rank(result)) is not None:
-        found['order'] = rank
+    found |= {f'order{place}': ranks for place, ranks in enumerate(_ranks(result), 1)}
     if legend.hierarchy is not None:
         nested = legend.hierarchy.nested(votes)
         for level, (start, of) in enumerate(zip(legend.starts, votes.group_votes, strict=True), 1):
@@ -85,16 +84,14 @@ def maps_to_try(result: StoredResult, legend: Legend) -> dict[str, NDArray[Any]]
     return {name: record.spread(values) for name, values in found.items()}
 
 
-def _rank(result: StoredResult) -> NDArray[np.integer] | None:
-    """What ``component_order`` sorts by; None for the order in memory."""
+def _ranks(result: StoredResult) -> list[NDArray[np.integer]]:
+    """What ``component_order`` sorts by, first and later; nothing for the order in memory."""
     record, test = result.record, result.certificate['test']
     assert record is not None
-    hits, margin = record.votes.selection_hits, record.margin
+    hits = record.votes.selection_hits
     if test['asked']['order'] == 'margin' or test['selection'] == 'same_draws':
         hits = None
-    if hits is None:
-        return margin
-    return hits if margin is None else hits.astype(np.int64) * 256 + margin
+    return [ranks for ranks in (hits, record.margin) if ranks is not None]
 
 
 @dataclass

@@ -17,6 +17,7 @@ from mmcert.certify import ABSTAIN_LABEL
 from mmcert.files import atomic_writer
 from mmcert.metrics.radius_curve import RadiusCurve, count_radii
 from mmcert.report.attack_folder import AttackFolder
+from mmcert.report.corruption_folder import CorruptionFolder
 from mmcert.report.exploration import RATES, Exploration, RadiusAt, maps_to_try, why_not
 from mmcert.report.results_folder import ResultsFolder, StoredResult
 from mmcert.report.summary import claim, kind_of_all
@@ -84,6 +85,7 @@ def write_report(
     images: int | None = None,
     radius_at: RadiusAt | None = None,
     attacks: AttackFolder | None = None,
+    corruptions: CorruptionFolder | None = None,
 ) -> 'Written':
     """Writes the page.
 
@@ -97,19 +99,21 @@ def write_report(
         radius_at (Callable | None): From a threshold tau to the radius of certificates, for other
             settings than those of the run.
         attacks (AttackFolder | None): Attacks on the model.
+        corruptions (CorruptionFolder | None): What it reaches under corruptions.
 
     Returns:
         Written: What the page shows.
 
     Raises:
-        ValueError: If ``images`` is below 1, or votes or attacks do not belong to the
+        ValueError: If ``images`` is below 1, or votes, attacks or corruptions do not belong to the
             certificates.
         OSError: If a file cannot be read or written.
     """
     if images is not None and images < 1:
         raise ValueError(f'the number of images must be at least 1, got {images}')
-    if attacks is not None:
-        attacks.require_of(results.summary['certificate'])
+    for beside in (attacks, corruptions):
+        if beside is not None:
+            beside.require_of(results.summary['certificate'])
     out = Path(out)
     shown = {line['name'] for line in spread(ranked(results.lines), images)}
     first = results.image(results.lines[0])
@@ -141,7 +145,7 @@ def write_report(
         if exploration is not None:
             exploration.add(result, number)
     settings = {'reason': reason} if exploration is None else exploration.to_dict()
-    page = _page(results, legend, entries, curve, tiles, settings, attacks)
+    page = _page(results, legend, entries, curve, tiles, settings, attacks, corruptions)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(out) as file:
         file.write(page.encode())
@@ -224,6 +228,7 @@ def _page(
     tiles: Tiles,
     settings: Mapping[str, Any],
     attacks: AttackFolder | None,
+    corruptions: CorruptionFolder | None,
 ) -> str:
     """The HTML text."""
     summary, shared = results.summary, results.summary['certificate']
@@ -269,6 +274,7 @@ def _page(
         facts=_facts(results),
         word=results.word,
         attacks=None if attacks is None else attacks.to_dict(),
+        corruptions=None if corruptions is None else corruptions.to_dict(),
         extremes=_extremes(entries),
         explored=RATES,
         shown=_shown(len(entries), summary['images'], results.word),

@@ -159,6 +159,30 @@ class ResultsFolder:
         return StoredResult(rates, certificate, labels.astype(np.uint8), maps, record)
 
 
+def require_same_model(folder: Path, summary: Mapping[str, Any], shared: Mapping[str, Any]) -> None:
+    """Refuses what was found of another model than the certificates, or beside other noise.
+
+    Args:
+        folder (Path): Where it was found, for the message.
+        summary (Mapping): Its ``identity`` and, in ``settings``, its ``guarantee``.
+        shared (Mapping): The entries that all certificates share.
+
+    Raises:
+        ValueError: If it does not belong to the certificates.
+    """
+    guarantee = summary['settings'].get('guarantee') or {}
+    for what, theirs, ours in (
+        ('weights', summary['identity'].get('weights'), shared['model'].get('weights')),
+        ('perturbation', guarantee.get('perturbation'), shared.get('perturbation')),
+        ('parameters', guarantee.get('parameters'), shared.get('parameters')),
+    ):
+        if ours is not None and theirs != ours:
+            raise ValueError(
+                f'what is in {folder} is not of these results: it has {what} {theirs}, and the '
+                f'certificates {ours}'
+            )
+
+
 def _belongs(record: VotesRecord, certificate: Mapping[str, Any]) -> bool:
     """Whether a certificate follows from votes, by the digests in it."""
     parts = certificate['digest']['parts']

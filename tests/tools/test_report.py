@@ -16,6 +16,7 @@ import torch
 from mmcert.certify import ABSTAIN_LABEL
 from mmcert.report import explorer, tiles
 from mmcert.report.attacks import MODELS
+from mmcert.report.corruptions import mean_rates
 from mmcert.report.explorer import HEADLINES, SCRIPTS
 from mmcert.report.inputs import ImageFinder, content_digest
 from mmcert.report.results_folder import ResultsFolder
@@ -26,7 +27,7 @@ from tests.openmmlab import ROOT, run_tool
 
 ASSETS = ROOT / 'mmcert/report/assets'
 LEVELS = [{'flat': ['road', 'sidewalk'], 'tall': ['building', 'tree', 'sign', 'sky']}]
-ALONE = {'br', 'canvas', 'circle', 'img', 'input', 'line', 'link', 'meta', 'polyline'}
+ALONE = {'br', 'path', 'canvas', 'circle', 'img', 'input', 'line', 'link', 'meta', 'polyline'}
 
 
 class Page(HTMLParser):
@@ -415,7 +416,7 @@ def test_attacks_stand_beside_certificates(results, tmp_path):
     text = Page(results / 'report.html').text
     assert f'Broken certificates: {found.name}, attack ce within l2 0.3, 2 components.' in text
     put_attacks(folder, tmp_path / 'other', weights='of another model')
-    for wrong, word in ((tmp_path / 'other', 'they have weights of another model'),
+    for wrong, word in ((tmp_path / 'other', 'it has weights of another model'),
                         (results, 'is no summary of attacks'),
                         (tmp_path, 'there is no summary.json in')):  # fmt: skip
         printed = run_tool('tools/report.py', results, '--attack', wrong, expect=2)
@@ -500,3 +501,50 @@ def test_the_assets_are_packaged():
     assert 'mmcert.report' in find_packages(str(ROOT), include=['mmcert*'])
     assert 'report/assets/*' in (ROOT / 'setup.py').read_text()
     assert {path.suffix for path in ASSETS.iterdir()} == {'.html', '.css', '.js'}
+
+
+def put_corruptions(results, folder, covered=True):
+    """Writes what ``tools/corruptions.py`` leaves."""
+    shared = results.summary['certificate']
+    clean = {'base': {'accuracy': 0.9, 'mIoU': 0.8}, 'smoothed': {'accuracy': 0.8, 'mIoU': 0.7}}
+    entries = [
+        {'severity': severity, 'rates': {
+            model: {key: value - 0.1 * severity for key, value in rates.items()}
+            for model, rates in clean.items()
+        }, 'distance': None, 'broken': 0,
+         'certified': {'inputs': 1, 'share': 0.5, 'accuracy': 0.4, 'mIoU': 0.3}
+         if covered and severity == 1 else None}
+        for severity in (1, 3)
+    ]  # fmt: skip
+    mean = {
+        model: mean_rates({e['severity']: e['rates'][model] for e in entries}, rates, 'blur')
+        for model, rates in clean.items()
+    }
+    summary = {
+        'format': 'mmcert corruptions', 'version': 1, 'input_type': 'image',
+        'settings': {'severities': [1, 3], 'inputs': 3, 'draws': 20, 'guarantee': {
+            key: shared[key] for key in ('perturbation', 'parameters')}},
+        'identity': {'weights': shared['model']['weights']},
+        'models': ['base', 'smoothed'], 'bounded': 'smoothed', 'measure': None, 'reach': None,
+        'clean': clean, 'mean': mean, 'broken': [],
+        'corruptions': [{'corruption': 'glass_blur', 'category': 'blur', 'severities': entries,
+                         'mean': mean}],
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / 'summary.json').write_text(json.dumps(summary))
+
+
+def test_corruptions_stand_beside_certificates(results, tmp_path):
+    put_corruptions(ResultsFolder(results), tmp_path / 'some')
+    put_corruptions(ResultsFolder(results), tmp_path / 'none', covered=False)
+    run_tool('tools/report.py', results, '--corruptions', tmp_path / 'some')
+    page = Page(results / 'report.html')
+    for word in ('over 3 images', 'glass blur', 'lower bounds that certificates prove',
+                 'smoothed, at least'):  # fmt: skip
+        assert word in page.text, word
+    run_tool('tools/report.py', results, '--corruptions', tmp_path / 'none')
+    page = Page(results / 'report.html')
+    assert 'No certificate covers any of these corruptions' in page.text
+    assert 'lower bounds' not in page.text
+    printed = run_tool('tools/report.py', results, '--corruptions', results, expect=2)
+    assert 'is no summary of corruptions' in printed

@@ -18,7 +18,7 @@ pytestmark = needs_browser
 STATISTICS = ROOT / 'mmcert/report/assets/statistics.js'
 CERTIFY = """(() => {
   const order = (rank) => (rank
-    ? mmcertStatistics.componentOrder(rank.length, rank, Math.max(...rank)) : null);
+    ? mmcertStatistics.componentOrder(rank.length, rank) : null);
   return %s.map(([settings, { hits, rank, ...votes }]) => {
     const found = mmcertStatistics.certify(
       settings, { ...votes, hits, order: order(rank) ?? [...hits.keys()] },

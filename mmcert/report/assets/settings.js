@@ -44,13 +44,18 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
 
   const hitsOf = (maps) => maps.counted ?? maps.hits;
 
+  // Ranks of components by one map, equal ones by another, which holds less than 256.
+  const ranksOf = ({ order1: first, order2: later }) => (
+    later ? Uint32Array.from(first, (rank, at) => rank * 256 + later[at]) : first
+  );
+
   // What the settings find in an image; ordered Holm needs its maps.
   function find(image, maps) {
     const { selection, components } = image;
     if (!ordered()) return certify(now, { selection, counts: components });
     const hits = hitsOf(maps);
-    const order = maps.order
-      ? componentOrder(hits.length, maps.order, maps.order.reduce((a, b) => Math.max(a, b), 0))
+    const order = maps.order1
+      ? componentOrder(hits.length, ranksOf(maps))
       : Uint32Array.from(hits.keys());
     return certify(now, { selection, counts: components, hits, order });
   }

@@ -125,7 +125,8 @@ const mmcertStatistics = (() => {
   }
 
   // certificate.component_order: descending by rank, equal ones as in memory.
-  function componentOrder(components, ranks, most) {
+  function componentOrder(components, ranks) {
+    const most = ranks.reduce((before, rank) => Math.max(before, rank), 0);
     const starts = new Uint32Array(most + 2);
     for (const rank of ranks) starts[most - rank + 1] += 1;
     for (let place = 1; place < starts.length; place += 1) starts[place] += starts[place - 1];
