@@ -1,5 +1,6 @@
 """What a base model looks like to the certifier."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,10 @@ from mmcert.votes import Grid
 
 Labelled = tuple[torch.Tensor, torch.Tensor | None]
 """Labels of one input, and margins (uint8) of the same shape where there are scores."""
+
+FEW = 1e-3
+"""Where there are no margins that could tell ties, so large a share of the labels may change from
+one place of a batch to another: kernels may add in another order there."""
 
 
 class UnrepeatableModelError(ValueError):
@@ -62,34 +67,40 @@ class PlainSegmentor:
 
     def with_margin(self, inputs: torch.Tensor) -> Labelled:
         """Labels of one input, and how clear each of them is if the function returns scores."""
-        return self._first_of([inputs])
+        return self._labelled([inputs])[0]
 
-    def _first_of(self, inputs: list[torch.Tensor]) -> Labelled:
-        """Labels and margins of the first input of a batch."""
+    def _labelled(self, inputs: list[torch.Tensor]) -> list[Labelled]:
+        """Labels and margins of each input of a batch."""
         self.device, output = inputs[0].device.type, self.segment(inputs)
         if not isinstance(output, LogitMaps):
-            return checked_labels(output, len(inputs), self.num_classes)[0], None
-        labels, margin = clear_labels(output.with_scores(output.scores[:1]))
-        check_range(labels, self.num_classes)
-        return labels, margin
+            labels = checked_labels(output, len(inputs), self.num_classes)
+            return [(one, None) for one in labels]
+        found = labelled_by(output)
+        for one, _ in found:
+            check_range(one, self.num_classes)
+        return found
 
     def require_repeatable(self, inputs: torch.Tensor, *, in_batches: bool) -> None:
         """Raises ``UnrepeatableModelError`` if two passes over an input differ.
 
-        With ``in_batches`` it lies beside itself in one pass and beside half of itself in the
-        other, so that batch statistics show as well. A check, not a proof: what leaves the labels
+        With ``in_batches`` see ``batch_dependence``. A check, not a proof: what leaves the labels
         of this input as they are is not seen.
         """
-        companions = ([inputs], [inputs / 2]) if in_batches else ([], [])
-        # Copies: the function may work in place.
-        first, second = (
-            self._first_of([image.clone() for image in (inputs, *others)]) for others in companions
-        )
-        if differing := count_differing(first, second):
-            beside = ', beside another one in a batch,' if in_batches else ''
+
+        def labelled(images: list[torch.Tensor]) -> list[Labelled]:
+            # Copies: the function may work in place.
+            return self._labelled([image.clone() for image in images])
+
+        if in_batches:
+            differing, total = batch_dependence(labelled, inputs, another(inputs))
+        else:
+            (first,), (second,) = labelled([inputs]), labelled([inputs])
+            differing, total = count_differing(first, second), first[0].numel()
+        if differing:
+            beside = ', at another place of a batch or beside another one,' * in_batches
             raise UnrepeatableModelError(
                 f'two passes of the base model over the same input{beside} differ at {differing} '
-                f'of {first[0].numel()} components, but what is smoothed must be a deterministic '
+                f'of {total} components, but what is smoothed must be a deterministic '
                 'function of its input alone. Switch dropout and batch statistics off with '
                 'model.eval(), and seed inside the function whatever random numbers it needs, by '
                 'its input. On a CUDA device torch.use_deterministic_algorithms(True) may help, '
@@ -107,6 +118,42 @@ def count_differing(first: Labelled, second: Labelled) -> int:
     if first[1] is not None and second[1] is not None:
         differing = differing | ((first[1].int() - second[1].int()).abs() > 1)
     return int(differing.sum())
+
+
+def batch_dependence(
+    labelled: Callable[[list[torch.Tensor]], list[Labelled]],
+    inputs: torch.Tensor,
+    other: torch.Tensor,
+) -> tuple[int, int]:
+    """Components at which labels depend on more than the input, of how many; 0 if none is seen.
+
+    The input lies before another one, behind it, and twice in a batch: it shows whether labels
+    depend on statistics of the batch, on neighbours on either side, or on the place.
+    """
+    same = labelled([inputs, inputs])
+    before, after = labelled([inputs, other])[0], labelled([other, inputs])[1]
+    beside = max(count_differing(before, same[0]), count_differing(after, same[1]))
+    return max(beside, _count_beyond_ties(*same)), same[0][0].numel()
+
+
+def another(inputs: torch.Tensor) -> torch.Tensor:
+    """Another input: with half the values, since statistics matter, in reverse, since places do."""
+    return inputs.flip(-1 if inputs.dim() == 3 else 0) / 2
+
+
+def _count_beyond_ties(first: Labelled, second: Labelled) -> int:
+    """As ``count_differing``, for two places of a batch, which may be rounded otherwise."""
+    if first[1] is None or second[1] is None:
+        differing = count_differing(first, second)
+        return differing if differing > FEW * first[0].numel() else 0
+    tie = (first[1] <= 1) & (second[1] <= 1)
+    return count_differing((torch.where(tie, second[0], first[0]), first[1]), second)
+
+
+def labelled_by(output: LogitMaps) -> list[Labelled]:
+    """Labels and margins of each map of a batch of scores; see ``clear_labels``."""
+    maps = (output.with_scores(output.scores[i : i + 1]) for i in range(len(output)))
+    return [clear_labels(one) for one in maps]
 
 
 def clear_labels(output: LogitMaps) -> tuple[torch.Tensor, torch.Tensor]:

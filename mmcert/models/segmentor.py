@@ -13,8 +13,10 @@ from mmengine.model import BaseModel
 from mmcert.certifier.segmentor import (
     Labelled,
     UnrepeatableModelError,
-    clear_labels,
+    another,
+    batch_dependence,
     count_differing,
+    labelled_by,
 )
 from mmcert.models.precision import PrecisionSettings
 from mmcert.models.randomness import RandomNumbers
@@ -93,44 +95,42 @@ class RepeatableSegmentor(ABC):
     def require_repeatable(self, inputs: torch.Tensor, *, in_batches: bool) -> None:
         """Refuses a model for which it matters what else is in the batch of an input.
 
-        With ``in_batches`` the input lies beside another one in one pass and beside itself in
-        another, so that batch statistics show: those of a denoiser, or of a module that ignores
-        ``eval``. A check, not a proof. That two passes agree was checked with the first labels.
+        With ``in_batches`` its labels must be the same before another input, behind it, and at both
+        places of a batch with itself: batch statistics show (those of a denoiser, or of a module
+        that ignores ``eval``), and so do neighbours and places. A check, not a proof. That two
+        passes agree was checked with the first labels.
 
         Raises:
             UnrepeatableModelError: If they differ.
         """
         if not in_batches:
             return
-        beside, same = (
-            self._first_of([inputs, self._other(inputs)]),
-            self._first_of([inputs, inputs]),
-        )
-        differing = count_differing(beside, same)
+        differing, total = batch_dependence(self._labelled, inputs, self._other(inputs))
         if not differing:
             return
-        again = self._first_of([inputs, inputs])
-        if count_differing(same, again):
+        first, again = (self._labelled([inputs, inputs])[0] for _ in range(2))
+        if count_differing(first, again):
             # Not even the same batch gives the same: that is for the check of two passes.
-            self._compare(same, again)
+            self._compare(first, again)
             return
         raise UnrepeatableModelError(
-            f'the labels of an input depend on what else is in its batch: they differ at '
-            f'{differing} of {same[0].numel()} components, but what is smoothed must be a function '
-            'of one input. Keep the inputs of a batch apart in the model and its denoiser (as by '
-            'fixed statistics in batch normalisation), or set batch_size=1'
+            'the labels of an input depend on what else is in its batch, or on its place there: '
+            f'they differ at {differing} of {total} components, but what is smoothed must be a '
+            'function of one input. Keep the inputs of a batch apart in the model and its denoiser '
+            '(as by fixed statistics in batch normalisation, and random numbers that do not depend '
+            'on the place), or set batch_size=1'
         )
 
     def _other(self, inputs: torch.Tensor) -> torch.Tensor:
-        """An input that the model can take, with other statistics."""
-        return inputs / 2
+        """An input that the model can take, with other statistics and contents."""
+        return another(inputs)
 
-    def _first_of(self, inputs: list[torch.Tensor]) -> Labelled:
-        """Labels of the first input of a batch, and margins where there are scores."""
+    def _labelled(self, inputs: list[torch.Tensor]) -> list[Labelled]:
+        """Labels of each input of a batch, and margins where there are scores."""
         output = self._output(inputs)
         if isinstance(output, LogitMaps):
-            return clear_labels(output.with_scores(output.scores[:1]))
-        return output[0], None
+            return labelled_by(output)
+        return [(one, None) for one in output]
 
     @property
     def base_alone(self) -> 'RepeatableSegmentor':
@@ -167,8 +167,8 @@ class RepeatableSegmentor(ABC):
                 raise UnrepeatableModelError(
                     f'{found}the model has a random generator or a state of its own, so it is no '
                     'function of its input, and votes would change from run to run. Let it draw '
-                    'from the global generators, which mmcert seeds by the input, make its '
-                    'generator anew in every pass, or keep it from changing its state in testing. '
+                    'from the global generators, which mmcert seeds by the input, or keep it from '
+                    'changing its state in testing. '
                     'If only the order of additions in several threads changes, set '
                     'OMP_NUM_THREADS=1'
                 )

@@ -127,13 +127,26 @@ def test_a_denoiser_with_a_state_is_refused():
         segment(noisy_images())
 
 
+def mean_of_all(images):
+    return images.mean(dim=0, keepdim=True).expand_as(images)
+
+
+def with_noise_of_the_place(images):
+    return images + torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+
+
+def behind_another(images):
+    return (images + torch.cat([images[:1], images[:-1]])) / 2
+
+
 @pytest.mark.parametrize('scales', [(1.0,), (0.5, 1.0)])
-def test_a_denoiser_that_looks_at_the_whole_batch_is_refused(scales):
+@pytest.mark.parametrize('made', [mean_of_all, with_noise_of_the_place, behind_another])
+def test_a_denoiser_that_looks_at_the_whole_batch_is_refused(scales, made):
     class Averaging(Denoiser):
-        """Takes the mean of all draws for each: far less noise than the smoothed function has."""
+        """The mean of all draws, say: far less noise than the smoothed function has."""
 
         def forward(self, images, sigma=None):
-            return images.mean(dim=0, keepdim=True).expand_as(images)
+            return made(images)
 
         def spec(self):
             return {}
