@@ -27,7 +27,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--votes', type=Path, required=True, help='the folder of votes')
     parser.add_argument('--draws', type=int, default=20, help='of each kind, for each input')
-    parser.add_argument('--images', type=int, help='stop after so many inputs that have votes')
+    parser.add_argument(
+        '--images', type=int, help='how many inputs that have votes, chosen at random'
+    )
     parser.add_argument(
         '--seed', type=int, help='decides which draws; by default nobody can know it beforehand'
     )

@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from mmcert.certifier.plan import CertificationPlan
+from mmcert.certifier.segmentor import PlainSegmentor, Segmentor
 from mmcert.certify.votes import Votes
+from mmcert.perturbations import Partition
 from mmcert.sampling.draws import ESTIMATION, SELECTION
 from mmcert.sampling.outputs import label_maps
 from mmcert.sampling.passes import Passes, Segment
@@ -29,7 +31,8 @@ class Redrawn:
         draws (Mapping): How many draws of each kind were taken again, of how many.
         decided (np.ndarray): Components at which each estimation draw must show the recorded class,
             or must not: all of them were hits, or none. Bool, the shape of the votes.
-        contradicted (np.ndarray): Components whose recorded counts are impossible, same shape.
+        contradicted (np.ndarray): Components whose recorded counts or margin are impossible, or all
+            of them where the cells of the attack set are others; same shape.
     """
 
     draws: Mapping[str, tuple[int, int]]
@@ -41,13 +44,17 @@ class Redrawn:
         taken = ' and '.join(f'{m} of {n} {kind} draws' for kind, (m, n) in self.draws.items())
         shown = f'{self.decided.mean():.1%} of the components' if self.decided.size else 'nothing'
         wrong = int(self.contradicted.sum())
-        verdict = f'the votes of {wrong} components are impossible' if wrong else 'as the votes say'
+        verdict = (
+            f'what is recorded of {wrong} components is impossible'
+            if wrong
+            else ('as the votes say')
+        )
         return f'{taken} taken again, which decide {shown} draw by draw: {verdict}'
 
 
 @torch.no_grad()
 def redraw(
-    segment: Segment,
+    segment: Segment | Segmentor,
     inputs: torch.Tensor,
     record: VotesRecord,
     plan: CertificationPlan,
@@ -56,13 +63,15 @@ def redraw(
     seed: int = 0,
     digest: bytes | None = None,
 ) -> Redrawn:
-    """Takes random draws of an input again.
+    """Takes random draws of an input again, and labels the clean input.
 
-    With as many draws as there are, all counts are compared. Scores of cells are no counts: there
-    only the selection draws, which choose the class, are taken again.
+    With as many draws as there are, all counts are compared. The margin of the clean input may
+    decide which components are tested first, so it must be the recorded one, up to a step. Scores
+    of cells are no counts: there only the selection draws, which choose the class, are taken again,
+    and the cells themselves must be the recorded ones.
 
     Args:
-        segment (Callable): The base model, as in ``collect_votes``.
+        segment (Callable | Segmentor): The base model, as in ``Certifier.certify``.
         inputs (torch.Tensor): The input, on the type of device that the votes were sampled on.
         record (VotesRecord): The votes.
         plan (CertificationPlan): What they were sampled by.
@@ -96,7 +105,9 @@ def redraw(
     levels = [votes, *votes.group_votes]
     members = [None, *(() if plan.hierarchy is None else plan.hierarchy.groups)]
     decided = np.zeros(votes.guess.shape, dtype=bool)
-    contradicted, taken = decided.copy(), dict[str, tuple[int, int]]()
+    contradicted, taken = _of_clean_input(segment, inputs, record, plan), {}
+    if passes.partition is not None and not _same_cells(passes.partition, record):
+        contradicted[...] = True
     stages: list[tuple[str, int, int]] = [('selection', SELECTION, votes.n0)]
     if votes.table is None:
         stages.append(('estimation', ESTIMATION, votes.n))
@@ -120,6 +131,38 @@ def redraw(
             if stage == SELECTION and count == total:
                 contradicted |= _most_frequent(labels) != level.guess
     return Redrawn(taken, decided, contradicted)
+
+
+def _of_clean_input(
+    segment: Segment | Segmentor, inputs: torch.Tensor, record: VotesRecord, plan: CertificationPlan
+) -> NDArray[np.bool_]:
+    """Where the clean input has another label or margin than recorded."""
+    if not hasattr(segment, 'with_margin'):
+        segment = PlainSegmentor(segment, plan.sampling.num_classes)
+    labels, margin = segment.with_margin(inputs.clone())
+    wrong = np.zeros(record.votes.guess.shape, dtype=bool)
+    if record.base is not None:
+        wrong |= labels.cpu().numpy() != record.base
+    if record.margin is not None:
+        found = wrong | True if margin is None else margin.cpu().numpy()
+        wrong |= abs(found - record.margin.astype(int)) > 1
+    return wrong
+
+
+def _same_cells(partition: Partition, record: VotesRecord) -> bool:
+    """Whether recorded cells are those of the input; probabilities up to rounding."""
+    ours, theirs = partition.to_dict(), record.meta.get('cells', {})
+    mine, recorded = (
+        np.concatenate([*cells.get('null_probabilities', []), []]) for cells in (ours, theirs)
+    )
+    table = record.votes.table
+    return (
+        all(ours[name] == theirs.get(name) for name in ('draws', 'centres', 'weights'))
+        and mine.shape == recorded.shape
+        and np.allclose(mine, recorded, rtol=1e-9, atol=0)
+        and table is not None
+        and np.allclose(partition.table, table, rtol=1e-6, atol=0)
+    )
 
 
 def _labels(

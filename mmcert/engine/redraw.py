@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner, autocast
 
@@ -26,7 +27,7 @@ def redraw_run(
         runner (Runner): Of the config and the checkpoint that the votes should be of.
         votes (Path): The folder of votes.
         draws (int): See ``mmcert.certifier.redraw.redraw``.
-        images (int | None): After how many inputs to stop; None for all.
+        images (int | None): How many inputs, chosen by the seed; None for all.
         seed (int): See ``redraw``.
 
     Yields:
@@ -40,9 +41,12 @@ def redraw_run(
     run = RunInfo(runner)
     plan, base = config.plan(run.classes), run.base.eval().requires_grad_(False)
     sampling = json.loads(json.dumps(run.sampling(plan)))
-    adapter, found = plan.adapter, 0
+    adapter, found, order = plan.adapter, 0, range(len(run.dataset))
+    if images is not None:
+        # Nobody must know beforehand which inputs are looked at.
+        order = np.random.default_rng(seed).permutation(len(run.dataset)).tolist()
     with plan.precision.applied_to(base), autocast(enabled=run.fp16):
-        for index in range(len(run.dataset)):
+        for index in order:
             ((raw, sample),) = adapter.inputs(pseudo_collate([run.dataset[index]]))
             raw = raw.to(run.device)
             digest = input_digest(raw)
@@ -60,7 +64,6 @@ def redraw_run(
             else:
                 adapter.check(raw, sample)
                 segment, clean = plan.segmentor(base, raw, sample), adapter.clean_input(raw)
-                segment.with_margin(clean.clone())
                 yield (
                     path.stem,
                     redraw(segment, clean, record, plan, draws=draws, seed=seed + index),

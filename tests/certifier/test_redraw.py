@@ -11,7 +11,7 @@ from mmcert.certifier.redraw import redraw
 from mmcert.certify import CertifySettings, Hierarchy
 from mmcert.certify.planning import StoppingRule
 from mmcert.perturbations import Enumeration, GaussianNoise, TransformationCells
-from mmcert.sampling import SamplingSettings
+from mmcert.sampling import LogitMaps, SamplingSettings
 
 NOISE = GaussianNoise(0.25)
 LEVELS = Hierarchy([{'both': ['one', 'two']}], ['one', 'two', 'three'])
@@ -64,7 +64,7 @@ def test_votes_that_were_made_unanimous_are_found_out(segment, image):
     found = redraw(segment, image, record, plan, draws=20)
     assert doubtful.any() and not found.contradicted[~doubtful].any()
     assert found.contradicted[doubtful].mean() > 0.95
-    assert 'are impossible' in found.describe()
+    assert 'is impossible' in found.describe()
 
 
 def test_all_draws_find_a_single_vote_and_a_guess(segment, image):
@@ -85,3 +85,41 @@ def test_another_model_is_found_out(segment, image):
     record = Certifier(plan).certify(segment, image).record
     found = redraw(lambda images: (segment(images) + 1) % 3, image, record, plan, draws=20)
     assert found.contradicted.mean() > 0.9
+
+
+@pytest.mark.parametrize('other', ['noise', 'seed', 'image'])
+def test_votes_that_were_sampled_otherwise_than_they_say_are_found_out(segment, image, other):
+    plan, drawn, theirs = plan_of(), plan_of(), image
+    if other == 'noise':
+        drawn = plan_of(GaussianNoise(0.05))
+    elif other == 'seed':
+        drawn = replace(plan, sampling=replace(plan.sampling, seed=1))
+    else:
+        theirs = image.flip(-1)
+    record = Certifier(drawn).certify(segment, theirs).record
+    found = redraw(segment, image, record, plan, draws=20)
+    assert found.contradicted.sum() > 10
+
+
+def test_a_margin_that_was_made_of_the_hits_is_found_out(image):
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+    def scored(images):
+        return LogitMaps(model(torch.stack(list(images))), (12, 16))
+
+    plan = plan_of()
+    record = Certifier(plan).certify(scored, image).record
+    assert not redraw(scored, image, record, plan).contradicted.any()
+    # It would put first what has one hit too few, which the order pays for.
+    forged = replace(record, margin=255 - record.margin)
+    assert redraw(scored, image, forged, plan).contradicted.mean() > 0.9
+
+
+def test_other_cells_than_those_of_the_input_are_found_out(segment, image):
+    plan = plan_of(TransformationCells('brightness', -0.01, 0.01, noise=NOISE), 0.5, n=200)
+    record = Certifier(plan).certify(segment, image).record
+    cells = record.meta['cells']
+    nearer = [[q - 0.01 for q in row] for row in cells['null_probabilities']]
+    record.meta['cells'] = {**cells, 'null_probabilities': nearer}
+    assert redraw(segment, image, record, plan).contradicted.all()
