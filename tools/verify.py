@@ -344,7 +344,7 @@ class Check:
             'components': total,
             'certified': count,
         })  # fmt: skip
-        sure = f', but for a probability of {1 - confidence:.6g}' if proven and not exact else ''
+        sure = f', but for a probability of {1 - confidence:.9g}' if proven and not exact else ''
         self.holds.append(f'{count} of {total} components are certified; {text}{sure}')
         if not proven:
             self.holds[-1] = f'{count} of {total} components, as an estimate: nothing is proven'
@@ -449,7 +449,7 @@ class Check:
         self.same('promise', {'norm': norm, 'unit': unit})
         self.same('promise', {'radius': size}, tolerance=1e-9)
         if size is not None:
-            self.holds.append(f'up to a radius of {size:.6g}: {norm}, {unit}')
+            self.holds.append(f'up to a radius of {size}: {norm}, {unit}')
         self.check_shapes(size)
         self.check_groups(size, functools.partial(radius, tau))
         if 'table' not in votes:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mmcert.certifier.document import build_document
 from mmcert.certifier.plan import CertificationPlan
 from mmcert.certify import Certificate, CertifySettings, Votes, joint_radii
+from mmcert.certify.rounding import AtLeast, AtMost
 from mmcert.certify.selection import settle_joint
 from mmcert.certify.sequential import GROWTH
 from mmcert.metrics.confusion import IGNORE_INDEX, ConfusionCounts
@@ -193,8 +194,8 @@ class CertifiedInput:
         values = {
             'description': (
                 'the radius map holds at all its pixels at once, by itself with probability '
-                f'{1 - settings.alpha:g}; to use both it and the certificate above, add their '
-                f'error bounds: {2 * settings.alpha:g}'
+                f'{AtMost(1 - settings.alpha):g}; to use both it and the certificate above, add '
+                f'their error bounds: {AtLeast(2 * settings.alpha):g}'
             ),
             'selection': self.joint_selection,
             'median': float(np.median(radii)) if radii.size else 0.0,

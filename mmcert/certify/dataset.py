@@ -17,6 +17,7 @@ import numpy as np
 from scipy import special
 
 from mmcert.certify.checks import check_alpha, check_draws
+from mmcert.certify.rounding import AtMost
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ class DatasetStatement:
         all_hold = math.floor(self.all_hold * 1e4) / 1e4
         expected = math.ceil(self.expected_failures * 1e4) / 1e4
         # That none fails is said already.
-        most = f'; P(at most {self.failures} fail) >= {self.confidence:g}' * (self.failures > 0)
+        most = f'; P(at most {self.failures} fail) >= {AtMost(self.confidence):g}' * (
+            self.failures > 0
+        )
         return (
             f'over all {self.images} inputs{copies}: P(none fails) >= {all_hold:g}; '
             f'expected number that fail <= {expected:g}{most} (an input fails if one of its '

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mmcert.certify.checks import check_tau
+from mmcert.certify.rounding import AtMost
 from mmcert.perturbations.partition import Partition
 
 LARGEST_TAU = math.nextafter(1.0, 0.0)
@@ -316,7 +317,8 @@ class Perturbation(ABC):
 
     def _attack(self, tau: float) -> str:
         """The attack set at ``tau`` in words that follow a 'no'."""
-        return self.attack_text.format(radius=self.radius(tau), norm=self.norm, unit=self.unit)
+        radius = AtMost(self.radius(tau))
+        return self.attack_text.format(radius=radius, norm=self.norm, unit=self.unit)
 
     def _claim(self, tau: float) -> str:
         """The guarantee as a sentence."""

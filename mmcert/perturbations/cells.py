@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mmcert.certify.checks import check_draws, check_tau
 from mmcert.certify.pooled import best_design, score_table, scores, weighted_tail, weights_for
+from mmcert.certify.rounding import AtMost
 from mmcert.perturbations.base import (
     READ_AT,
     Guarantee,
@@ -162,7 +163,7 @@ class TransformationCells(Perturbation):
         set_of = described.partition(' with ')[2]
         read = f', the class {READ_AT}' if found.moves_labels else ''
         self.formula = (
-            f'{{T_xi x + delta : xi: {set_of}, ||delta||_2 <= {self.extra_radius:g}}}{read}'
+            f'{{T_xi x + delta : xi: {set_of}, ||delta||_2 <= {AtMost(self.extra_radius):g}}}{read}'
         )
 
     def _attack_of(self, low: Any, high: Any, values: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mmcert.certify.checks import check_tau
+from mmcert.certify.rounding import AtLeast, AtMost
 from mmcert.perturbations.base import check_flag, register
 from mmcert.perturbations.distributions import STANDARD_NORMAL
 from mmcert.perturbations.lattice import POINTS
@@ -104,11 +105,11 @@ class PointTransformation(ParametricTransformation):
     def _attack(self, tau: float) -> str:
         radius = self.radius(tau)
         return self.attack_text.format(
-            radius=radius,
+            radius=AtMost(radius),
             unit=self.unit,
             axis=_axis_words(self.axis),
             angle=_angle_words(radius),
-            least=math.exp(-radius),
+            least=AtLeast(math.exp(-radius)),
         )
 
 
@@ -389,7 +390,7 @@ class _TwoParameters(PointTransformation):
     def _attack(self, tau: float) -> str:
         moved = super()._attack(tau)
         sizes = ' and '.join(
-            f'{name} up to {size:.4g} ({self.units[name]})'
+            f'{name} up to {AtMost(size):.4g} ({self.units[name]})'
             for name, size in self.semi_axes(tau).items()
         )
         return f'{moved}, within the ellipse of {sizes},'
@@ -463,7 +464,8 @@ class RotationScale(_TwoParameters):
 def _angle_words(radius: float) -> str:
     if radius >= math.pi:
         return 'by any angle'
-    return f'by an angle up to {radius:.4g} rad ({math.degrees(radius):.4g} degrees)'
+    angle, degrees = AtMost(radius), AtMost(math.degrees(radius))
+    return f'by an angle up to {angle:.4g} rad ({degrees:.4g} degrees)'
 
 
 def _axis_words(axis: str | list[float]) -> str:

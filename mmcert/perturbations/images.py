@@ -11,6 +11,7 @@ import torch
 from scipy.special import ndtri
 
 from mmcert.certify.checks import check_tau
+from mmcert.certify.rounding import AtLeast, AtMost
 from mmcert.perturbations.base import LARGEST_TAU, register
 from mmcert.perturbations.distributions import Distribution, build_distribution
 from mmcert.perturbations.lattice import FINE
@@ -103,10 +104,11 @@ class GaussianBlur(ImageTransformation):
         return (blurred(coefficients, variance) for variance in parameters)
 
     def _attack(self, tau: float) -> str:
-        radius = self.radius(tau)
+        radius = AtMost(self.radius(tau))
+        deviation = AtMost(math.sqrt(radius))
         return (
             f'Gaussian blur of kernel variance up to {radius:.4g} pixels^2 (standard deviation up '
-            f'to {math.sqrt(radius):.4g} pixels; exact kernel, mirrored border)'
+            f'to {deviation:.4g} pixels; exact kernel, mirrored border)'
         )
 
 
@@ -157,7 +159,7 @@ class BrightnessContrast(ImageTransformation):
         low, high = self.contrast_range
         self.attack_text = (
             'brightness offset up to {radius:.4g} (in {unit}) followed by a contrast factor '
-            f'from {low:.4g} to {high:.4g}'
+            f'from {AtLeast(low):.4g} to {AtMost(high):.4g}'
         )
 
     def check(self, inputs: torch.Tensor) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmcert.certify import ABSTAIN_LABEL, Hierarchy
+from mmcert.certify.rounding import AtMost
 
 Color = Sequence[int]
 """Red, green and blue, 0-255."""
@@ -113,7 +114,7 @@ def certificate_title(certificate: Mapping[str, Any]) -> str:
         estimate = ' (an estimate)' * (certificate['kind'] == 'estimate')
         return f'{title}, tau {certificate["tau"]:.3f}{estimate}'
     if certificate.get('norm'):
-        return f'{title}, {certificate["norm"]} {certificate["radius"]:.3g}'
+        return f'{title}, {certificate["norm"]} {AtMost(certificate["radius"]):.3g}'
     return title
 
 

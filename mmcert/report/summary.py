@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from mmcert.certify.dataset import DatasetStatement, dataset_statement
+from mmcert.certify.rounding import AtMost
 from mmcert.files import write_json, write_json_lines
 from mmcert.metrics.confusion import ConfusionCounts, total
 from mmcert.metrics.results import InputResult, exact_rates
@@ -188,7 +189,7 @@ class Summary:
         return (
             f'{together.describe()}. With alpha = {together.alpha_for_all:.3g} per '
             f'{shared["input_type"]}, all of them together would be right with probability '
-            f'{1 - shared["alpha"]:g}.'
+            f'{AtMost(1 - shared["alpha"]):g}.'
         )
 
 
@@ -222,7 +223,7 @@ def claim(shared: Mapping[str, Any], images: int, kind: str, counted: bool) -> s
             name, but = 'count certificates', ', for all but fewer than k certificates'
         start = (
             f'certified results of {inputs}, {name}: with probability '
-            f'{1 - shared["alpha"]:g} per {word}{but}, '
+            f'{AtMost(1 - shared["alpha"]):g} per {word}{but}, '
         )
     # The descriptions differ where each input has a radius of its own.
     description = shared.get('description') or (

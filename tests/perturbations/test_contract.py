@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import fields
 
 import pytest
@@ -253,6 +254,14 @@ def test_the_guarantee_describes_itself_and_is_json(perturbation):
     assert moved == perturbation.moves_labels
     with pytest.raises(ValueError, match='extra must not repeat norm'):
         Guarantee(**{**vars(guarantee), 'extra': {'norm': 'l2'}})
+
+
+def test_words_claim_no_larger_radius(perturbation):
+    for tau in (0.6, 0.8, 0.9, 0.97, 0.99):
+        found = perturbation.guarantee(tau)
+        nearest = f'{found.radius or 0:.4g}'
+        if float(nearest) > (found.radius or 0):
+            assert not re.search(rf'\b{re.escape(nearest)}\b', found.claim), found.claim
 
 
 def test_the_spec_rebuilds_the_perturbation(perturbation):

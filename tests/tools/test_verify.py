@@ -415,7 +415,7 @@ def test_it_says_what_it_verified(verify, files):
         f'{count} of {total} components are certified; no certificate of this input is wrong, but '
         'for a probability of 0.01',
         'perturbation: GaussianNoise {"sigma": 0.25}',
-        f'up to a radius of {tried:.6g}: l2, [0, 1] image units',
+        f'up to a radius of {tried}: l2, [0, 1] image units',
     ]
 
 
