@@ -1,5 +1,6 @@
 """What the smoothed model says at an attacked input, and whether a certificate is broken by it."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -58,6 +59,15 @@ def minority_p_values(hits: NDArray[np.integer], draws: int) -> NDArray[np.float
     Small ones say that it has less, beyond doubt: P[Bin(n, 1/2) <= hits].
     """
     return p_value_table(draws, 0.5, 'holdout')[draws - np.asarray(hits)]
+
+
+def draws_for(level: float) -> int:
+    """The fewest draws whose p-value can lie below a level: none of them has the class.
+
+    >>> draws_for(1e-3), minority_p_values(np.array([0]), 10) < 1e-3
+    (10, array([ True]))
+    """
+    return math.floor(-math.log2(level)) + 1
 
 
 def least_tau(perturbation: Perturbation, radius: float, precision: float = 0.0) -> float:

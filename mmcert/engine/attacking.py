@@ -35,9 +35,16 @@ from mmcert.attacks import (
     gradient,
     perturbed,
 )
-from mmcert.attacks.judge import class_counts, hits_of, least_tau, minority_p_values
+from mmcert.attacks.judge import (
+    class_counts,
+    draws_for,
+    hits_of,
+    least_tau,
+    minority_p_values,
+)
 from mmcert.attacks.sets import ParameterSet, parameter_set
 from mmcert.certify import ABSTAIN_LABEL, Certificate
+from mmcert.certify.rounding import AtMost
 from mmcert.engine.input_run import InputRun, Item
 from mmcert.files import atomic_writer, write_json
 from mmcert.metrics.confusion import confusion_of
@@ -67,7 +74,8 @@ class Judging:
 
     Attributes:
         judged (int): New draws at each attacked input, whose majority is the attacked prediction.
-        sure (int): Further new draws where a certified component has no majority among those.
+        sure (int): Further new draws where a certified component has no majority among those; more
+            are made where so few could not say that beyond doubt.
         level (float): A bound of the probability of any false alarm of the run.
         seed (int): Of all that is random.
 
@@ -222,6 +230,11 @@ class Attacks(InputRun):
     @abstractmethod
     def sets(self) -> list[str]:
         """What attacks are within: a certificate is held against each of them by itself."""
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the attack set was only sampled: then nothing was certified."""
+        return getattr(getattr(self.plan.perturbation, 'attack', None), 'kind', '') == 'estimate'
 
     @property
     @abstractmethod
@@ -482,14 +495,15 @@ class OneInput(ABC):
             return found
         # Other draws than those that raised the doubt.
         seed = options.seed + 1
-        hits = hits_of(self._counts(attack, options.sure, seed), guess)
         level = options.level / (self.run.tests * int(certified.sum()))
-        p_values = minority_p_values(hits, options.sure)
+        sure = max(options.sure, draws_for(level))
+        hits = hits_of(self._counts(attack, sure, seed), guess)
+        p_values = minority_p_values(hits, sure)
         broken = doubtful & (p_values < level)
         found['broken'] = int(broken.sum())
         if found['broken'] >= self.certificate.k:
-            self._fail(attack, broken, hits, p_values, {'draws': options.sure, 'seed': seed,
-                                                       'level': level})  # fmt: skip
+            test = {'draws': sure, 'seed': seed, 'level': level}
+            self._fail(attack, broken, hits, p_values, test)
         return found
 
     def _fail(
@@ -510,6 +524,7 @@ class OneInput(ABC):
             {
                 'input': self.item.name,
                 'index': self.item.index,
+                'kind': 'estimate' if self.run.estimated else 'certificate',
                 'attack_set': self.attack_set,
                 'attack': attack.name,
                 **attack.facts,
@@ -740,7 +755,7 @@ def report(runner: Runner, options: Judging, images: int | None = None) -> bool:
     log('\n' + _describe(attacks, by_set, totals))
     for failure in failures:
         log(_alarm(failure, attacks.folder))
-    return bool(failures)
+    return any(failure.get('kind') != 'estimate' for failure in failures)
 
 
 def _summary(
@@ -775,9 +790,7 @@ def _describe(
     """The tables of a run, and what they mean."""
     word, options, plan = attacks.plan.adapter.word, attacks.options, attacks.plan
     exact = plan.settings is None
-    sure = (
-        '' if exact else f', with probability {1 - plan.test_settings.alpha:g} per {word} and set'
-    )
+    sure = '' if exact else _promised(attacks, word)
     drawn = '' if exact else (
         f'; the attacked prediction of the smoothed model is the majority of {options.judged} new '
         'draws'
@@ -802,13 +815,25 @@ def _describe(
     return '\n'.join(lines)
 
 
+def _promised(attacks: Attacks, word: str) -> str:
+    """How sure certificates are, in words that follow 'certified'."""
+    if attacks.estimated:
+        return ', as an estimate: the attack set was sampled, and nothing is proven'
+    settings = attacks.plan.test_settings
+    share = f' but for fewer than k = {settings.k} of them' if settings.rule.takes_k else ''
+    return f'{share}, with probability {AtMost(1 - settings.alpha):g} per {word} and set'
+
+
 def _alarm(failure: Mapping[str, Any], folder: Path) -> str:
-    """A broken certificate, in words."""
+    """A broken certificate, or a wrong estimate, in words."""
     first, count = failure['components'][0], len(failure['components'])
+    name, what = 'BROKEN CERTIFICATE', 'certified'
+    if failure.get('kind') == 'estimate':
+        name, what = 'WRONG ESTIMATE', 'estimated to do nothing, but not certified'
     return (
-        f'BROKEN CERTIFICATE: {failure["input"]} (number {failure["index"]} of the test data), '
-        f'attack {failure["attack"]!r} within {failure["attack_set"]!r}, which is certified: '
-        f'{count} certified components have lost their class, such as {first["at"]}, class '
+        f'{name}: {failure["input"]} (number {failure["index"]} of the test data), '
+        f'attack {failure["attack"]!r} within {failure["attack_set"]!r}, which is {what}: '
+        f'{count} components have lost their class, such as {first["at"]}, class '
         f'{first["class"]}, with {first["hits"]} of {failure["draws"]} new draws '
         f'(p = {first["p_value"]:.2g}, level {failure["level"]:.2g}, seed {failure["seed"]}). '
         f'The attacked input is in {folder / failure["attacked_input"]}; all components are in '

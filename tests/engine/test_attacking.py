@@ -2,11 +2,15 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from mmcert.certify import CertifySettings
+from mmcert.engine import attacking
 from mmcert.engine.attacking import ByParameters, L2Options, ParameterOptions, read_attacked
 from mmcert.perturbations import GaussianNoise
 from tests.openmmlab import MODELS, BrightnessSegmentor, run_tool
@@ -200,11 +204,31 @@ def test_a_wrong_certificate_of_an_enumeration_is_reported(attack, monkeypatch):
     monkeypatch.setattr(ByParameters, 'certify', credulous)
     rotation = dict(type='rotation', padding='reflection')
     exact = dict(type='mmcert.Enumeration', transformation=rotation, values=[-4, 4])
-    printed, (folder,) = attack(*PARAMETERS, images=1, expect=1, perturbation=exact)
+    # One draw alone could never say it beyond doubt.
+    few = '--attack', 'parameters', '--sure', 1
+    printed, (folder,) = attack(*few, images=1, expect=1, perturbation=exact)
     assert 'BROKEN CERTIFICATE' in printed
     failure = summary_of(folder)['failures'][0]
+    assert failure['draws'] > 10
     assert failure['parameter'] in ([-4.0], [4.0])
     assert all(component['hits'] == 0 for component in failure['components'])
+
+
+def test_what_was_only_estimated_is_not_called_certified():
+    settings = CertifySettings(0.75, 0.01, 'kfwer', k=5)
+    plan = SimpleNamespace(test_settings=settings)
+    run = SimpleNamespace(plan=plan, estimated=False)
+    expected = ' but for fewer than k = 5 of them, with probability 0.99 per image and set'
+    assert attacking._promised(run, 'image') == expected
+    run.estimated = True
+    assert 'nothing is proven' in attacking._promised(run, 'image')
+    failure = {
+        'input': 'a', 'index': 0, 'attack': 'x', 'attack_set': 'parameters', 'kind': 'estimate',
+        'components': [{'at': [0, 0], 'class': 1, 'hits': 3, 'p_value': 0.0}], 'draws': 100,
+        'level': 1e-6, 'seed': 1, 'attacked_input': 'a.npz',
+    }  # fmt: skip
+    assert attacking._alarm(failure, Path()).startswith('WRONG ESTIMATE: a (number 0')
+    assert attacking._alarm({**failure, 'kind': 'certificate'}, Path()).startswith('BROKEN CERT')
 
 
 def test_parameters_of_a_direct_certificate_are_attacked(attack):
