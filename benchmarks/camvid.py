@@ -139,25 +139,7 @@ def render(results: Results) -> list[str]:
     ]
 
 
-def render_headline(results: Results) -> list[str]:
-    """The README's row: what a certificate costs, at the noise of the training."""
-    row = next(row for row in results['rows'] if row['scale'] < 1 and row['sigma'] == 0.25)
-    rates = row['rates']
-    return table(
-        [
-            ('CamVid, Fast-SCNN', 'l2 radius', 'base accuracy', 'certified accuracy',
-             'certified mIoU', 'abstain'),
-            (
-                f'from scratch, trained with noise, input scale {row["scale"]:g}; '
-                f'{row["images"]} test images',
-                f'{row["certificate"]["radius"]:.3f}', two(rates['base_aAcc']),
-                two(rates['certAcc']), two(rates['mIoU']), percent(rates['abstain']),
-            ),
-        ]
-    )  # fmt: skip
-
-
-TABLES = {'camvid': render, 'camvid:headline': render_headline}
+TABLES = {'camvid': render}
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -12,7 +12,7 @@ from mmcert import registry
 from mmcert.datasets.shapenet_part import CATEGORY_PARTS, ShapeNetPartDataset
 from mmcert.denoisers import UNetDenoiser, save_denoiser
 from mmcert.engine import SmoothingConfig
-from mmcert.models import Distillation
+from mmcert.models import Consistency, Distillation
 from mmcert.surrogates import Surrogate, build_attack_set, save_surrogate
 from tests.openmmlab import ROOT
 from tests.zoo.support import check_entry
@@ -199,8 +199,8 @@ def test_config_name_states_what_it_holds(path):
 def test_a_recipe_trains_with_what_its_name_says(path):
     (config,) = LOADED[path].custom_hooks
     hook = registry.HOOKS.build(config)
-    _, recipe, sigma, *scale, steps = re.match(
-        r'([\w-]+)_([a-z-]+)-s([\d.]+)(?:-scale([\d.]+))?-(\d+)_', path.stem
+    _, recipe, weight, sigma, *scale, steps = re.match(
+        r'([\w-]+)_([a-z-]+)(\d*)-s([\d.]+)(?:-scale([\d.]+))?-(\d+)_', path.stem
     ).groups()
     assert (hook.noise.low, hook.noise.high) == (float(sigma), float(sigma))
     assert hook.scale == float(scale[0] or 1)
@@ -209,6 +209,8 @@ def test_a_recipe_trains_with_what_its_name_says(path):
     assert names == ([] if recipe == 'noise' else recipe.split('-'))
     assert hook.noise.copies * LOADED[path].train_dataloader.batch_size == 16
     for objective in hook.objectives:
+        if isinstance(objective, Consistency):
+            assert objective.lbd == int(weight or 10)
         if isinstance(objective, Distillation):
             assert objective.source['checkpoint'] == LOADED[path].load_from
             stem = Path(objective.source['config']).stem
