@@ -3,8 +3,8 @@
 All recipes start from one clean model and get the same processor time: the time of a step is
 measured first, and the schedule is as long as the budget allows. Processor time, of one thread, is
 the same on a machine that others use. Every step leaves its result in the work folder, and an
-interrupted run continues. At the end, all runs of one budget go into one file: seeds are averaged,
-and noise levels have rows of their own.
+interrupted run continues. At the end, all runs of one budget go into one file. ``--ensemble`` makes
+one model of a recipe's three seeds, by the mean of their logits, and certifies it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--minutes', type=float, default=20.0, help='processor time of each recipe')
     parser.add_argument('--images', type=int, default=50, help='test images, evenly spaced')
-    parser.add_argument('--seed', type=int, default=0, choices=SEEDS)
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument('--seed', type=int, default=0, choices=SEEDS)
+    seeds.add_argument('--ensemble', action='store_true', help='of all seeds, trained before')
     parser.add_argument('--sigma', type=float, default=0.25, choices=TAUS, help='noise level')
     parser.add_argument('--only', nargs='+', choices=RECIPES, default=list(RECIPES))
     parser.add_argument('--clean', type=Path, help='checkpoint of the clean model')
@@ -79,7 +81,7 @@ def main() -> int:
     args = parse_args()
     args.clean = args.clean or args.work_dirs / CLEAN
     for name in args.only:
-        one = Recipe(name, args, args.sigma, args.seed)
+        one = Recipe(name, args, args.sigma, None if args.ensemble else args.seed)
         if args.step in (None, 'train'):
             one.train()
         if args.step in (None, 'certify'):
@@ -90,13 +92,14 @@ def main() -> int:
 
 
 class Recipe:
-    """One recipe with one seed, in a work folder of its own."""
+    """One recipe with one seed, or the ensemble of all seeds, in a work folder of its own."""
 
-    def __init__(self, name: str, args: argparse.Namespace, sigma: float, seed: int) -> None:
+    def __init__(self, name: str, args: argparse.Namespace, sigma: float, seed: int | None) -> None:
         self.name, self.args, self.sigma, self.seed = name, args, sigma, seed
         self.config = CONFIGS / f'fast-scnn_{RECIPES[name]}_camvid-360x480.py'
         noisy = RECIPES[name].removesuffix('-300').replace('s0.25', f's{sigma:g}')
-        self.folder = args.work_dirs / 'recipes' / f'{noisy}-{args.minutes:g}min-seed{seed}'
+        which = 'ensemble' if seed is None else f'seed{seed}'
+        self.folder = args.work_dirs / 'recipes' / f'{noisy}-{args.minutes:g}min-{which}'
         self.options = [f'load_from={args.clean}', f'randomness.seed={seed}']
         self.options.append(f'custom_hooks.0.sigma={sigma}')
         if name.startswith('distillation'):
@@ -112,7 +115,10 @@ class Recipe:
         return json.loads(path.read_text())
 
     def train(self) -> None:
-        """Trains for as many steps as the budget allows."""
+        """Trains for as many steps as the budget allows, or joins what was trained."""
+        if self.seed is None:
+            self.done('training', self._joined)
+            return
         seconds = self.done('step', self._seconds_per_step)
         steps = max(50, round(60 * self.args.minutes / seconds))
         print(f'{self.name}: {seconds:.2f} s a step, {steps} steps')
@@ -120,8 +126,7 @@ class Recipe:
 
     def certify(self) -> None:
         """Certifies the test images, and measures the base model under noise."""
-        checkpoint = self.folder / 'train' / f'iter_{self.done("training", dict)["steps"]}.pth'
-        config = CONFIGS / 'segcertify-s0.25-n100_fast-scnn_camvid-360x480.py'
+        config, checkpoint = self.model
         out = self.certified.parent
         inputs = evenly_spaced(self.args.images, 233, endpoint=False)
         if not (self.certified / 'summary.json').exists():
@@ -134,6 +139,15 @@ class Recipe:
         self.done(name, lambda: self._figures(config, checkpoint, inputs))
 
     @property
+    def model(self) -> tuple[Path, Path]:
+        """Config and checkpoint to certify."""
+        if self.seed is None:
+            return self.folder / 'ensemble.py', self.folder / 'ensemble.pth'
+        steps = json.loads((self.folder / 'training.json').read_text())['steps']
+        config = CONFIGS / 'segcertify-s0.25-n100_fast-scnn_camvid-360x480.py'
+        return config, self.folder / 'train' / f'iter_{steps}.pth'
+
+    @property
     def certified(self) -> Path:
         """The folder of the certificates."""
         return self.folder / f'certify-{self.args.images}' / 'certified'
@@ -144,6 +158,13 @@ class Recipe:
             for steps in (SHORT, LONG)
         )
         return (long - short) / (LONG - SHORT)
+
+    def _joined(self) -> dict[str, float]:
+        members = [Recipe(self.name, self.args, self.sigma, seed) for seed in SEEDS]
+        (config, *_), checkpoints = zip(*(member.model for member in members), strict=True)
+        run_tool('ensemble', self.folder / 'ensemble.pth', '--member', config, *checkpoints)
+        trained = [member.done('training', dict) for member in members]
+        return {key: sum(one[key] for one in trained) for key in trained[0]}
 
     def _trained(self, steps: int) -> dict[str, float]:
         started = time.monotonic()
@@ -222,7 +243,7 @@ def gather(args: argparse.Namespace) -> None:
     rows, pictured = [], []
     for sigma in TAUS:
         for name in RECIPES:
-            for seed in SEEDS:
+            for seed in (*SEEDS, None):
                 one = Recipe(name, args, sigma, seed)
                 figures = one.folder / f'certified-{args.images}.json'
                 if not figures.exists():
@@ -315,10 +336,7 @@ def render(results: Results) -> list[str]:
         *lines,
         'The first columns are the accuracy of the base model on clean images and on single noisy '
         'ones, and of the smoothed model. "a to b" is the range over the seeds of a row. '
-        f'{results["rows"][0]["images"]} test images at input scale {SCALE}, n0 = 10, n = '
-        f'{results["draws"]}, alpha = 0.001 per image, procedure holm. Each recipe trained for '
-        f'{results["budget"]:g} minutes of one thread from {results["start"]}, computed on '
-        f'{on_machine(results)}.',
+        + _settings(results),
     ]
 
 
@@ -359,9 +377,48 @@ def _mean(runs: list[Results], tau: float, key: str) -> float:
     return sum(answer(run, tau)[key] for run in runs) / len(runs)
 
 
+def render_ensemble(results: Results) -> list[str]:
+    """The ensemble of a recipe's seeds below each of them."""
+    together = [row for row in results.get('rows', ()) if row['seed'] is None]
+    if not together:
+        return ['Not measured yet.']
+    radii = TAUS[together[0]['sigma']]
+    heading = ['model', 'passes for each draw', 'smoothed']
+    heading += [
+        f'{what} at {r}' for what in ('certified', 'mIoU', 'abstain') for r in radii.values()
+    ]
+    rows = [heading]
+    for ensemble in together:
+        for run in [*_runs(results, ensemble['sigma'], ensemble['name']), ensemble]:
+            found = [answer(run, tau) for tau in radii]
+            alone = run['seed'] is not None
+            rows.append(
+                [
+                    f'{run["name"]}, ' + (f'seed {run["seed"]}' if alone else 'ensemble'),
+                    '1' if alone else str(len(SEEDS)), f'{run["rates"]["smoothed_aAcc"]:.3f}',
+                    *(f'{one[key]:.3f}' for key in ('certAcc', 'mIoU', 'abstain') for one in found),
+                ]
+            )  # fmt: skip
+    return [*table(rows), '', _settings(results)]
+
+
+def _settings(results: Results) -> str:
+    """What all runs share."""
+    return (
+        f'{results["rows"][0]["images"]} test images at input scale {SCALE}, n0 = 10, n = '
+        f'{results["draws"]}, alpha = 0.001 per image, procedure holm. Each recipe trained for '
+        f'{results["budget"]:g} minutes of one thread from {results["start"]}, computed on '
+        f'{on_machine(results)}.'
+    )
+
+
 def _runs(results: Results, sigma: float, name: str | None = None) -> list[Results]:
-    """The runs of a noise level, of all recipes or of one."""
-    return [r for r in results['rows'] if r['sigma'] == sigma and name in (None, r['name'])]
+    """The runs of a noise level, of all recipes or of one, with one seed each."""
+    return [
+        run
+        for run in results['rows']
+        if run['sigma'] == sigma and name in (None, run['name']) and run['seed'] is not None
+    ]
 
 
 def _row(runs: list[Results], name: str, taus: list[float]) -> list[str]:
@@ -384,7 +441,11 @@ def _row(runs: list[Results], name: str, taus: list[float]) -> list[str]:
     ]
 
 
-TABLES = {'recipes': render, 'recipes:headline': render_headline}
+TABLES = {
+    'recipes': render,
+    'recipes:headline': render_headline,
+    'recipes:ensemble': render_ensemble,
+}
 
 if __name__ == '__main__':
     sys.exit(main())

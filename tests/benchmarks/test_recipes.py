@@ -36,6 +36,12 @@ def test_the_table_has_a_row_for_each_recipe(recipes):
     assert '| 0.700 to 0.710 | 0.600 |' in lines[5]
     assert '4 minutes of one thread from clean.pth' in lines[-1]
     assert recipes.render({}) == ['Not measured yet.']
+    assert recipes.render_ensemble(results) == ['Not measured yet.']
+    runs.append(run('CAT-RS', (0.75, 0.65), None))
+    assert recipes.render(results) == lines
+    assert [line.split(' | ')[0] for line in recipes.render_ensemble(results)[2:5]] == [
+        '| CAT-RS, seed 0', '| CAT-RS, seed 1', '| CAT-RS, ensemble',
+    ]  # fmt: skip
 
 
 def test_the_thresholds_buy_the_radii_that_the_table_names(recipes):
