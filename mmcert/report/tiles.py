@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.certify import ABSTAIN_LABEL, Hierarchy
+from mmcert.certify import ABSTAIN_LABEL, Hierarchy, joint_bounds
 from mmcert.files import atomic_writer
 from mmcert.report.pictures import draw_cloud, paint
 from mmcert.report.results_folder import StoredResult
@@ -130,8 +130,10 @@ def tile(
         maps['groups'] = grouped
     if 'radius' in result.maps:
         # Few radii occur: each is a function of the hits.
-        values, maps['radius'] = np.unique(result.maps['radius'], return_inverse=True)
-        found['radii'] = [float(value) for value in values]
+        values, places = np.unique(result.maps['radius'], return_inverse=True)
+        maps['radius'], found['radii'] = places, [float(value) for value in values]
+        if result.record is not None:
+            found['bounds'] = _bounds(result, places, len(values))
     if (record := result.record) is not None:
         votes = record.votes
         kind = 'score' if votes.table is not None else 'draws'
@@ -156,6 +158,20 @@ def tile(
     elif shown is not None:
         found['points'] = pack(_steps(shown))
     return found
+
+
+def _bounds(result: StoredResult, places: NDArray[np.integer], number: int) -> list[float]:
+    """For each radius that occurs, the lower bound of the probability that it follows from."""
+    record, certificate = result.record, result.certificate
+    assert record is not None
+    bounds = joint_bounds(
+        record.votes,
+        alpha=certificate['test']['alpha'],
+        selection=certificate['promise']['joint_radius']['selection'],
+    )
+    least = np.ones(number)
+    np.minimum.at(least, places.ravel(), record.spread(bounds).ravel().astype(np.float64))
+    return [float(value) for value in least]
 
 
 def _steps(points: NDArray[np.floating]) -> NDArray[np.uint16]:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtri
 
 from mmcert.certify import ABSTAIN_LABEL
 from mmcert.report import explorer, tiles
@@ -297,6 +298,8 @@ def check_words(words, result, classes, row, column):
     if radius > 0:
         found = re.search(r'Joint radius: ([\d.e-]+) \(l2, \[0, 1\]', words)[1]
         assert float(found) == pytest.approx(radius, rel=1e-3)
+        bound = float(re.search(r'a probability of at least ([\d.]+)\.', words)[1])
+        assert 0.05 * ndtri(bound) == pytest.approx(radius, abs=2e-4)
     assert f'Base model: {classes[result.record.base[at]]}.' in words
     if times := votes.runner_up_hits[at]:
         second = f'Runner-up: {classes[votes.runner_up[at]]}, {times} of the 4 draws that chose'
@@ -493,6 +496,49 @@ def test_every_button_does_something(results, browser):
         name.removeprefix('#') for name in looked.split() if '>' not in name
     }
     assert browser.faults == []
+
+
+CONTRASTS = """(() => {
+  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const light = (colour) => {
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const parts = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255)
+      .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+  };
+  const ground = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return colour === 'rgba(0, 0, 0, 0)' && element.parentElement
+      ? ground(element.parentElement) : colour;
+  };
+  return ['p', '.claim', 'dt', '.headlines dd', 'a', 'button', 'select', 'th', '#settings-note',
+          'figcaption', 'svg text'].map((name) => {
+    const element = document.querySelector(name);
+    const style = getComputedStyle(element);
+    const ink = element instanceof SVGElement ? style.fill : style.color;
+    const [one, other] = [light(ink), light(ground(element))].sort((a, b) => a - b);
+    return [name, (other + 0.05) / (one + 0.05)];
+  });
+})()"""
+
+
+@needs_browser
+def test_text_is_legible_in_both_themes(results, browser):
+    run_tool('tools/report.py', results)
+    browser.open(results / 'report.html')
+    browser.wait("document.querySelector('#legend').children.length > 0")
+    grounds = set()
+    for _ in range(2):
+        browser.run("document.querySelector('#theme').click()")
+        grounds.add(browser.run('getComputedStyle(document.body).backgroundColor'))
+        # The least that WCAG 2.1 asks for (AA).
+        assert [item for item in browser.run(CONTRASTS) if item[1] < 4.5] == []
+    assert len(grounds) == 2
+    # On paper everything is light, whatever was chosen.
+    browser.send('Emulation.setEmulatedMedia', media='print')
+    assert browser.run('getComputedStyle(document.body).backgroundColor') == 'rgb(255, 255, 255)'
+    assert browser.run("getComputedStyle(document.querySelector('#explorer')).display") == 'none'
 
 
 def test_the_assets_are_packaged():

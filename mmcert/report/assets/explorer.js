@@ -70,7 +70,9 @@
     const radius = valueOf(tile, 'radius', at);
     if (radius <= 0) return 'No joint radius.';
     const unit = page.radius ? ` (${page.radius})` : '';
-    return `Joint radius: ${digits(radius)}${unit}.`;
+    const bound = tile.bounds?.[tile.maps.radius[at]] ?? 0;
+    const why = bound > 0 ? `, for the class has a probability of at least ${digits(bound)}` : '';
+    return `Joint radius: ${digits(radius)}${unit}${why}.`;
   }
 
   function runnerUpInWords(tile, at) {
