@@ -211,7 +211,8 @@ def _heats(result: StoredResult, largest: float) -> dict[str, NDArray[np.uint8]]
         heats = {key: maps[key] for key in ('vote_share', 'lower_bound') if key in maps}
     if 'radius' in result.maps and largest > 0:
         heats['radius'] = result.maps['radius'] / largest
-    return {key: np.round(values * 255).astype(np.uint8) for key, values in heats.items()}
+    # Rounded down: a value read from such a map is proven where the map's is.
+    return {key: np.floor(values * 255).astype(np.uint8) for key, values in heats.items()}
 
 
 def _content(
