@@ -60,5 +60,6 @@ setup(
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
     extras_require={name: requirements(name) for name in EXTRAS},
+    entry_points={'console_scripts': ['mmcert = mmcert.commands.main:main']},
     cmdclass={'build_py': BuildWithMim},
 )

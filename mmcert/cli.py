@@ -1,4 +1,4 @@
-"""What the command line tools share; imports nothing heavy, so that ``--help`` answers at once."""
+"""What the command lines share; imports nothing heavy, so that ``--help`` answers at once."""
 
 import argparse
 import functools
@@ -18,12 +18,34 @@ class UsageError(ValueError):
     """Something that the user of a tool can mend; the message says how."""
 
 
-def command(main: Callable[[], int]) -> Callable[[], int]:
-    """Has a tool report what the user can mend in one line on stderr, with exit code 2.
+class ToolParser(argparse.ArgumentParser):
+    """A parser that a shell can ask what may come next, where argcomplete is installed."""
 
-    That is what mmcert refuses (a bad setting, a missing key), a missing file, and ``UsageError``.
-    All other exceptions are bugs and keep their traceback. A reader that ends early (``| head``)
-    ends the tool, with exit code 141 as in a shell.
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses, or answers the shell and ends."""
+        if '_ARGCOMPLETE' in os.environ and args is None:
+            import argcomplete
+
+            argcomplete.autocomplete(self, exit_method=sys.exit)
+        return super().parse_known_args(args, namespace)
+
+
+def tool_parser(description: str | None) -> ToolParser:
+    """The parser of a command with this docstring, with what all of them take."""
+    parser = ToolParser(description=(description or '').splitlines()[0])
+    parser.add_argument(
+        '--debug', action='store_true', help='show where in the code an error was raised'
+    )
+    return parser
+
+
+def command(main: Callable[[], int]) -> Callable[[], int]:
+    """Has a command report what the user can mend in one line on stderr, with exit code 2.
+
+    That is what mmcert refuses (a bad setting, a missing key), what the file system refuses, and
+    ``UsageError``; ``--debug`` shows where it was raised. All other exceptions are bugs and keep
+    their traceback. A reader that ends early (``| head``) ends the command, with exit code 141 as
+    in a shell, and Ctrl-C with 130.
     """
 
     @functools.wraps(main)
@@ -36,8 +58,11 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
             # What is still to be printed must not fail once more when Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
+        except KeyboardInterrupt:
+            print('\ninterrupted', file=sys.stderr)
+            return 130
         except Exception as error:
-            if not _is_for_the_user(error):
+            if '--debug' in sys.argv or not _is_for_the_user(error):
                 raise
             print(f'error: {error}', file=sys.stderr)
             return 2
@@ -51,7 +76,7 @@ def _is_for_the_user(error: BaseException | None) -> bool:
         if isinstance(error, (UsageError, OSError)):
             return True
         raised_at = traceback.extract_tb(error.__traceback__)[-1:]
-        if isinstance(error, (ValueError, RuntimeError)) and any(
+        if isinstance(error, (ValueError, TypeError, RuntimeError, MemoryError)) and any(
             frame.filename.startswith(PACKAGE) and (frame.line or '').startswith('raise')
             for frame in raised_at
         ):
@@ -151,7 +176,7 @@ def load_run_config(args: argparse.Namespace, folder: str = 'work_dirs') -> Any:
     return cfg
 
 
-def network_parser(description: str, model: str, folder: str) -> argparse.ArgumentParser:
+def network_parser(description: str | None, model: str, folder: str) -> argparse.ArgumentParser:
     """The command line of a tool that trains a small network and reports on held-out images.
 
     Args:
@@ -159,7 +184,7 @@ def network_parser(description: str, model: str, folder: str) -> argparse.Argume
         model (str): Name of the class of the config's model.
         folder (str): Where its configs are in ``configs``, and its results in ``work_dirs``.
     """
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser = tool_parser(description)
     parser.add_argument('config', help=f'path of an mmengine config whose model is a {model}')
     parser.add_argument(
         '--work-dir',

@@ -28,7 +28,8 @@ ALLOWED = {
         'certify', 'metrics', 'votes', 'files', 'perturbations', 'sampling', 'report', 'version',
     },
     'integrations': {
-        'certifier', 'certify', 'metrics', 'votes', 'perturbations', 'sampling', 'version',
+        'certifier', 'certify', 'metrics', 'votes', 'perturbations', 'sampling', 'report',
+        'version',
     },
     'compat': set(),
     'cli': {'compat', 'pointops'},
@@ -54,12 +55,16 @@ ALLOWED = {
     },
 }  # fmt: skip
 
+ALLOWED['commands'] = set(ALLOWED)
+ALLOWED['__main__'] = {'commands'}
+
 FRAMEWORKS = {'mmengine', 'mmcv', 'mmseg', 'mmdet3d'}
 HEAVY = {
     'certify': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib'},
     'metrics': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib'},
     'votes': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib'},
     'cli': {'numpy', 'scipy', 'torch'},
+    '__main__': {'numpy', 'scipy', 'torch'},
     'zoo': FRAMEWORKS | {'cv2', 'matplotlib'},
     'files': FRAMEWORKS | {'torch', 'cv2', 'prettytable', 'matplotlib', 'numpy', 'scipy'},
     'perturbations': FRAMEWORKS,
@@ -130,6 +135,8 @@ def test_every_subpackage_has_a_layer():
             ['mmengine', 'mmcv', 'mmseg', 'cv2', 'transformers', 'torchvision', 'onnxruntime'],
         ),
         ('mmcert.pointops', ['mmengine', 'mmcv', 'mmdet3d']),
+        ('mmcert.commands.main', ['numpy', 'torch', 'mmengine', 'argcomplete']),
+        ('mmcert.commands.certify', ['numpy', 'torch', 'mmengine', 'cv2']),
     ],
 )
 def test_importing_a_layer_loads_nothing_above_it(module, absent):

@@ -1,46 +1,8 @@
-"""Converts a published checkpoint into one of mmsegmentation or mmdetection3d.
+"""Runs ``mmcert.commands.convert_checkpoint``, where its code is."""
 
-Takes the HRNetV2 (Cityscapes, Pascal Context) and the PointNet++ (ShapeNetPart) of SegCertify's
-authors. Every weight of the config's model must be filled; else nothing is written.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 
-from mmcert.cli import add_cfg_options, check_checkpoint, command, load_config
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='path of an mmengine config with the same architecture')
-    parser.add_argument('checkpoint', help='the published file')
-    parser.add_argument('out', help='checkpoint to write')
-    add_cfg_options(parser)
-    return parser.parse_args(argv)
-
-
-@command
-def main() -> int:
-    """Converts."""
-    args = parse_args()
-    check_checkpoint(args.checkpoint)
-    cfg = load_config(args)
-    import torch
-
-    from mmcert.engine.base_model import build_model
-    from mmcert.files import atomic_writer
-    from mmcert.zoo.conversion import convert
-
-    model = build_model(cfg).state_dict()
-    weights = convert(torch.load(args.checkpoint, map_location='cpu'), model)
-    with atomic_writer(args.out) as file:
-        torch.save({'meta': {}, 'state_dict': weights}, file)
-    print(f'wrote {args.out}: {len(weights)} tensors, all of the model')
-    return 0
-
+from mmcert.commands.convert_checkpoint import main
 
 if __name__ == '__main__':
     sys.exit(main())

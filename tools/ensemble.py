@@ -1,51 +1,8 @@
-"""Makes one model of several: the mean of their logits (mmcert.SegmentorEnsemble).
+"""Runs ``mmcert.commands.ensemble``, where its code is."""
 
-Writes a checkpoint and a config beside it, which every tool takes as it takes those of any other
-model. Data and ``smoothing`` are those of the first member's config.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 
-from mmcert.cli import UsageError, check_checkpoint, command, load_config
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('out', help='checkpoint to write, NAME.pth; the config is NAME.py')
-    parser.add_argument(
-        '--member',
-        nargs='+',
-        action='append',
-        required=True,
-        metavar=('CONFIG', 'CHECKPOINT'),
-        help='a config and one checkpoint or more of it, such as those of other seeds; may be '
-        'given several times',
-    )
-    return parser.parse_args(argv)
-
-
-@command
-def main() -> int:
-    """Writes the ensemble."""
-    args = parse_args()
-    members = []
-    for config, *checkpoints in args.member:
-        if not checkpoints:
-            raise UsageError(f'--member {config}: a checkpoint must follow the config')
-        for checkpoint in checkpoints:
-            check_checkpoint(checkpoint)
-        args.config, args.cfg_options = config, None
-        members += [(load_config(args), checkpoint) for checkpoint in checkpoints]
-    from mmcert.engine.ensemble import write_ensemble
-
-    config = write_ensemble(args.out, members)
-    print(f'wrote {args.out}, {len(members)} members, and {config}')
-    return 0
-
+from mmcert.commands.ensemble import main
 
 if __name__ == '__main__':
     sys.exit(main())

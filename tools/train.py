@@ -1,50 +1,8 @@
-"""Trains a model from a config, with mmcert's noise transforms at hand.
+"""Runs ``mmcert train``, where its code is."""
 
-Any OpenMMLab training tool does the same with the same config; this one also runs on mmcv-lite.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 
-from mmcert.cli import add_run_arguments, command, load_run_config
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='path of an mmengine config')
-    parser.add_argument('--resume', action='store_true', help='continue from the work folder')
-    parser.add_argument('--amp', action='store_true', help='mixed precision (CUDA)')
-    add_run_arguments(parser)
-    return parser.parse_args(argv)
-
-
-@command
-def main() -> int:
-    """Trains and leaves checkpoints and logs in the work folder."""
-    args = parse_args()
-    cfg = load_run_config(args)
-    from mmcert.engine import check_smoothing
-
-    check_smoothing(cfg)
-    import torch
-    from mmengine.runner import Runner
-
-    from mmcert.compat import distributed_cpu, resume_from_work_dir, reuse_freed_memory
-
-    if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.resume:
-        resume_from_work_dir(cfg)
-    if not torch.cuda.is_available():
-        reuse_freed_memory()
-    with distributed_cpu(cfg):
-        Runner.from_cfg(cfg).train()
-    return 0
-
+from mmcert.commands.train import main
 
 if __name__ == '__main__':
     sys.exit(main())

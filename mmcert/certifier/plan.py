@@ -242,6 +242,17 @@ class CertificationPlan:
             return f'{n0} + up to {self.stopping.budget} draws per {word}, in looks'
         return f'{n0} + {self.sampling.n} draws per {word}'
 
+    def aim(self) -> str:
+        """What is to be certified, for a log."""
+        word = self.input_word
+        if self.perturbation.per_input_threshold and not self.perturbation.has_partition:
+            # The threshold of an input, and whether it is proven, is known once it is loaded.
+            return f'{self.perturbation}, each {word} at the threshold that this takes'
+        claim = self.guarantee().describe()
+        if self.settings is None:
+            return f'to be verified by enumeration: {claim}'
+        return f'to be certified with probability {1 - self.settings.alpha:g} per {word}: {claim}'
+
 
 def selections_of(perturbation: Perturbation, n0: int) -> tuple[str, ...]:
     """The selections that a perturbation and the number of selection draws leave open."""

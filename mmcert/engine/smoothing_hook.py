@@ -12,12 +12,13 @@ from mmengine.runner import BaseLoop, Runner
 from mmengine.structures import BaseDataElement
 from numpy.typing import NDArray
 
+from mmcert.certifier.progress import Progress
+from mmcert.certifier.results import ResultsWriter, asked_attack, results_name
 from mmcert.compat import reuse_freed_memory
 from mmcert.engine.base_model import inner
 from mmcert.engine.pipeline import require_unaltered_images
-from mmcert.engine.progress import Progress
 from mmcert.engine.provenance import RunInfo
-from mmcert.engine.results import ResultsWriter
+from mmcert.engine.results import write_sample
 from mmcert.engine.sharding import sharded_loader, source_names
 from mmcert.engine.smoothing_config import smoothing_of
 from mmcert.engine.weights import mismatches, require_loaded
@@ -28,7 +29,6 @@ from mmcert.registry import HOOKS
 from mmcert.sampling import ProcessGroup
 from mmcert.visualization import CertifiedVisualizer
 from mmcert.votes.shards import Manifest, Shard
-from mmcert.votes.store import fingerprint
 
 
 @HOOKS.register_module()
@@ -89,20 +89,17 @@ class SmoothingHook(Hook):
 
         sampling = run.sampling(plan)
         identity = run.identity(sampling)
-        guarantee, settings = plan.guarantee(), plan.settings_to_dict()
-        # One set of votes answers several attack sets, each in a folder of its own.
-        asked = {key: value for key, value in guarantee.extra.items() if key == 'attack'}
-        name = fingerprint({**sampling, **asked, 'settings': settings})
+        name = results_name(plan, sampling)
         self.out_dir = config.results_dir(run.work_dir)
         self._writer = ResultsWriter(
             self.out_dir / f'certificates-{name}',
             self.out_dir / f'confidence-{name}',
             Path(config.show_dir or self.out_dir / f'vis-{name}'),
-            _visualizer(runner, plan, run),
             config.draw_every,
             config.confidence,
             partial(_log_picture, runner),
         )
+        self._visualizer = _visualizer(runner, plan, run)
         store = config.open_store(self.out_dir, sampling, run.provenance(plan, identity))
         if store is not None and (found := len(list(store.folder.glob('*.npz')))):
             where = f'{found} {plan.adapter.word}s have votes in {store.folder} already'
@@ -116,8 +113,9 @@ class SmoothingHook(Hook):
                 'num_classes': len(run.classes),
                 'classes': run.metainfo.get('classes') or (),
                 'ignore_index': run.ignore_index,
-                **asked,
+                **asked_attack(plan),
             }
+            settings = plan.settings_to_dict()
             manifest = Manifest.of(shard, sources, sampling=sampling, settings=settings, task=task)
             manifest.begin(store.folder, write=is_main_process())
             self._finish_shard = partial(manifest.finish, store.folder)
@@ -143,7 +141,7 @@ class SmoothingHook(Hook):
         self._undo.callback(runner.test_evaluator.metrics.remove, self._metric)
         runner.model = smoothed
         runner.test_evaluator.metrics.append(self._metric)
-        runner.logger.info(f'smoothing: {plan.describe()}; {_aim(plan)}')
+        runner.logger.info(f'smoothing: {plan.describe()}; {plan.aim()}')
 
     def after_test_iter(
         self,
@@ -157,7 +155,7 @@ class SmoothingHook(Hook):
             return
         inputs = runner.model.plan.adapter.inputs(data_batch)
         for sample, (raw, _) in zip(outputs, inputs, strict=True):
-            self._writer.write(sample, raw)
+            write_sample(self._writer, self._visualizer, sample, raw)
         kinds = {sample.metainfo['certificate']['promise']['kind'] for sample in outputs}
         word = 'estimated' if 'estimate' in kinds else 'certified'
         rates = self._metric.running.rates()
@@ -211,15 +209,3 @@ def _visualizer(runner: Runner, plan: SmoothingPlan, run: RunInfo) -> CertifiedV
         visualizer = CertifiedVisualizer(name=f'mmcert-{get_rank()}')
     visualizer.dataset_meta = {**run.metainfo, 'hierarchy': plan.hierarchy}
     return visualizer
-
-
-def _aim(plan: SmoothingPlan) -> str:
-    """What is to be certified, for the log."""
-    word = plan.adapter.word
-    if plan.perturbation.per_input_threshold and not plan.perturbation.has_partition:
-        # The threshold of an input, and whether it is proven, is known once the input is loaded.
-        return f'{plan.perturbation}, each {word} at the threshold that this takes'
-    claim = plan.guarantee().describe()
-    if plan.settings is None:
-        return f'to be verified by enumeration: {claim}'
-    return f'to be certified with probability {1 - plan.settings.alpha:g} per {word}: {claim}'

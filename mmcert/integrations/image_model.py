@@ -183,6 +183,11 @@ class ModuleModel(ImageModel):
     ) -> None:
         super().__init__(preprocessing, threshold)
         self.module, self.read = module.eval(), read or scores_of
+        self.moved()
+
+    def moved(self) -> None:
+        """Looks where the module is, after it was brought to another device or number type."""
+        module = self.module
         first = next(iter((*module.parameters(), *module.buffers())), torch.empty(0))
         self._device = first.device
         self._dtype = first.dtype if first.is_floating_point() else torch.float32

@@ -71,11 +71,17 @@ class Smoothed:
         classes (Sequence[str] | int | None): Names of the classes, or their number; by default what
             the model says, or the number of its scores.
         votes_dir (str | os.PathLike | None): Folder for the votes; None keeps none.
+        results_dir (str | os.PathLike | None): In place of it: a folder in which votes get one of
+            their own, named by what determines them.
         ignore_index (int): Label of pixels without ground truth.
         identity (Mapping | None): Further facts for the certificates, as JSON values.
         on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
         logger (logging.Logger | None): Gets the warnings.
         processes (ProcessGroup | None): Processes that share the draws of every image.
+
+    Attributes:
+        classes (list[str]): Names of the classes, once an image was seen.
+        sampling (dict): What determines the votes, as JSON values, likewise.
 
     Raises:
         ValueError: If the weights have NaN or infinite values, or a setting is out of range.
@@ -88,6 +94,7 @@ class Smoothed:
         *,
         classes: Sequence[str] | int | None = None,
         votes_dir: str | os.PathLike[str] | None = None,
+        results_dir: str | os.PathLike[str] | None = None,
         ignore_index: int = IGNORE_INDEX,
         identity: Mapping[str, Any] | None = None,
         on_draws: Callable[[str, int], None] | None = None,
@@ -102,19 +109,25 @@ class Smoothed:
             )
         self.model, self.settings, self.perturbation = model, settings, perturbation
         settings.plan_parts(perturbation, None)  # Refuses what is out of range now.
-        self.votes_dir, self.ignore_index = votes_dir, ignore_index
+        self.votes_dir, self.results_dir, self.ignore_index = votes_dir, results_dir, ignore_index
         self.weights = model.weights()
         self._asked = classes
         self._identity = dict(identity or {})
-        self._on_draws, self._logger = on_draws, logger
+        self.on_draws, self._logger = on_draws, logger
         self._processes = processes
         self._certifier: Certifier | None = None
         self.classes: list[str] = []
+        self.sampling: dict[str, Any] = {}
 
     @property
     def plan(self) -> CertificationPlan:
         """What is sampled and tested; a ValueError before the first image was seen."""
         return self._started.plan
+
+    @property
+    def store(self) -> VotesStore | None:
+        """The folder of votes, once an image was seen."""
+        return self._started.store
 
     @property
     def _started(self) -> Certifier:
@@ -225,7 +238,7 @@ class Smoothed:
         if found not in (None, len(names)):
             raise ValueError(f'{self.model.name} has {found} classes, but {len(names)} were given')
         plan = ImagePlan(**self.settings.plan_parts(self.perturbation, names))
-        sampling = self._sampling(plan)
+        sampling = self._sampling_of(plan)
         identity = {
             'weights': sampling['weights'],
             'model': sampling['model'],
@@ -234,8 +247,10 @@ class Smoothed:
             'device': self.model.device.type,
             'versions': versions(PACKAGES),
         }
-        store = None
-        if self.votes_dir is not None:
+        store, folder = None, self.votes_dir
+        if folder is None and self.results_dir is not None:
+            folder = Path(self.results_dir) / f'votes-{fingerprint(sampling)}'
+        if folder is not None:
             provenance = {
                 **identity,
                 **{key: plan.input_to_dict()[key] for key in ('resolution', 'certified_space')},
@@ -243,18 +258,22 @@ class Smoothed:
                 'num_classes': len(names),
                 'ignore_index': self.ignore_index,
             }
-            store = VotesStore(Path(self.votes_dir), sampling, provenance)
-        self.classes = names
+            store = VotesStore(folder, sampling, provenance)
+        self.classes, self.sampling = names, sampling
         self._certifier = Certifier(
             plan,
             store=store,
             identity=identity,
-            on_draws=self._on_draws,
+            on_draws=self._drawn,
             logger=self._logger,
             processes=self._processes,
         )
 
-    def _sampling(self, plan: CertificationPlan) -> dict[str, Any]:
+    def _drawn(self, name: str, done: int) -> None:
+        if self.on_draws is not None:
+            self.on_draws(name, done)
+
+    def _sampling_of(self, plan: CertificationPlan) -> dict[str, Any]:
         """All that determines the votes of an image, as JSON values."""
         on_cpu = self.model.device.type == 'cpu'
         return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +113,16 @@ def is_of_transformers(model: Any) -> bool:
 
 
 def load(
-    path: str | os.PathLike[str], preprocessing: Preprocessing | None = None
+    path: str | os.PathLike[str],
+    preprocessing: Preprocessing | None = None,
+    size: tuple[int, int] | None = None,
 ) -> TransformersModel:
     """Loads a model that ``save_pretrained`` has written, with its processor.
 
     Args:
         path (str | os.PathLike): The folder.
         preprocessing (Preprocessing | None): In place of what the processor says.
+        size (tuple[int, int] | None): In place of its resizing and cropping alone.
 
     Raises:
         FileNotFoundError: If there is no such folder or no config in it.
@@ -153,7 +157,14 @@ def load(
                 'and size'
             ) from error
         processor = None
-    return TransformersModel(model, preprocessing or Preprocessing.of(processor), processor)
+    if preprocessing is None:
+        if size is not None:
+            image_processor = getattr(processor, 'image_processor', processor)
+            for step in ('do_resize', 'do_center_crop', 'do_pad'):
+                setattr(image_processor, step, False)
+        preprocessing = Preprocessing.of(processor)
+        preprocessing = preprocessing if size is None else replace(preprocessing, size=size)
+    return TransformersModel(model, preprocessing, processor)
 
 
 def require_complete(report: Mapping[str, Any], folder: Path) -> None:

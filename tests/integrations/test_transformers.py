@@ -177,7 +177,7 @@ def test_a_saved_model_is_loaded_and_gives_the_same_votes(saved, segformer, imag
     expected = mmcert.smooth(segformer, processor=processor, **SETTINGS)
     found = mmcert.smooth(load(saved), **SETTINGS)
     assert (found.votes(image).hits == expected.votes(image).hits).all()
-    assert found._sampling(found.plan) == expected._sampling(expected.plan)
+    assert found.sampling == expected.sampling
     by_hand = load(saved, Preprocessing([0.5], [0.5]))
     assert by_hand.preprocessing.size is None
 

@@ -13,11 +13,11 @@ from scipy.special import ndtri
 
 from mmcert import certifier
 from mmcert.certifier import CertificationPlan, CertifiedInput, Certifier, entries
+from mmcert.certifier.results import write_certificate
 from mmcert.certify import CertifySettings, Hierarchy, Votes
 from mmcert.certify.binomial import p_value_table
 from mmcert.certify.planning import StoppingRule
 from mmcert.certify.procedures import PROCEDURES, Family
-from mmcert.engine.results import write_certificate
 from mmcert.perturbations import (
     CoordinateNoise,
     Enumeration,

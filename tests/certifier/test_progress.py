@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from mmcert.engine.progress import Progress
+from mmcert.certifier.progress import Progress
 
 DRAWS, BATCH, PER_DRAW = 100, 10, 0.5
 """An input takes so many draws, in passes of so many, of so many seconds each."""

@@ -1,0 +1,102 @@
+"""Writes one HTML page of a run: its promise and figures, and all images with their maps.
+
+The page needs no server and no network. It opens in a browser, and shows for each pixel its class,
+votes and radius. Images of more than 20 MB go into a folder beside the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mmcert.cli import UsageError, command, tool_parser
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = tool_parser(__doc__)
+    parser.add_argument('results', help='folder that tools/test.py wrote: work_dirs/NAME/certified')
+    parser.add_argument('--out', help='HTML file to write (default: report.html in the results)')
+    parser.add_argument('--images', type=int, help='how many to show, from worst to best')
+    parser.add_argument(
+        '--data', help='folder of the data set, where images are found by name and content '
+        "(default: that of the run's config)"
+    )  # fmt: skip
+    parser.add_argument('--votes', help='folder of the votes, if it is not in the results')
+    parser.add_argument('--attack', metavar='FOLDER', help='folder that tools/attack.py wrote')
+    parser.add_argument(
+        '--corruptions', metavar='FOLDER', help='folder that tools/corruptions.py wrote'
+    )
+    return parser.parse_args(argv)
+
+
+@command
+def main() -> int:
+    """Writes the page, and says where."""
+    args = parse_args()
+    from mmcert.report.attack_folder import AttackFolder
+    from mmcert.report.corruption_folder import CorruptionFolder
+    from mmcert.report.explorer import find_nothing, write_report
+    from mmcert.report.results_folder import ResultsFolder
+
+    results = ResultsFolder(args.results, args.votes)
+    attacks = None if args.attack is None else AttackFolder(args.attack)
+    corruptions = None if args.corruptions is None else CorruptionFolder(args.corruptions)
+    find = finder(results, args.data)
+    if find is find_nothing:
+        print('note: the data set of this run was not found: give its folder by --data', flush=True)
+    out = Path(args.out or results.folder / 'report.html')
+    if out.is_dir():
+        raise UsageError(f'--out takes an HTML file, and {out} is a folder')
+    report = write_report(results, out, find, args.images, radius_at(results), attacks, corruptions)
+    if report.missing and find is not find_nothing:
+        print(f'note: {report.missing} of {report.shown} {results.word}s were not found')
+    beside = f', which needs {report.folder} beside it' if report.folder else ''
+    print(f'wrote {out}{beside}: open it in a browser')
+    return 0
+
+
+def radius_at(results: Any) -> Any:
+    """From a threshold to the radius of certificates; None where there is none to tell."""
+    from mmcert.perturbations import CLASSES, from_spec
+
+    if results.votes_folder is None:
+        return None
+    record = results.image(results.lines[0]).record
+    spec = record.meta['sampling']['perturbation']
+    if spec.get('type') not in CLASSES or record.votes.enumerated:
+        return None
+    return from_spec(spec).radius
+
+
+def finder(results: Any, folder: str | None) -> Any:
+    """What finds the inputs: in a folder, or by the config that the run left in its work folder."""
+    from mmcert.report.explorer import find_nothing
+    from mmcert.report.inputs import ImageFinder
+
+    images = results.word == 'image'
+    if folder is not None and images:
+        return ImageFinder(folder)
+    config = results.folder.parent / (results.summary['certificate']['model'].get('config') or '')
+    if not config.is_file():
+        return find_nothing
+    from mmcert.compat import enable_mmcv_lite
+
+    try:
+        enable_mmcv_lite()
+        from mmengine.config import Config
+
+        cfg = Config.fromfile(config)
+        dataset = cfg.test_dataloader.dataset
+        if images:
+            root = dataset.get('data_root')
+            return ImageFinder(root) if root and Path(root).is_dir() else find_nothing
+        if folder is not None:
+            dataset.data_root = folder
+        from mmcert.engine.clouds import CloudFinder
+
+        return CloudFinder(cfg)
+    except Exception as error:
+        print(f'note: cannot read {config} ({type(error).__name__}: {error})')
+        return find_nothing

@@ -1,0 +1,70 @@
+"""Tests a model from a config; with ``smoothing=dict(...)`` in it, certifies every image.
+
+The stock tools do the same for a config with
+``default_hooks = dict(smoothing=dict(type='mmcert.SmoothingHook'))``. This one adds the hook by
+itself and also runs on mmcv-lite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mmcert.cli import (
+    UsageError,
+    add_run_arguments,
+    check_checkpoint,
+    command,
+    load_run_config,
+    tool_parser,
+)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = tool_parser(__doc__)
+    parser.add_argument('config', help='path of an mmengine config')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--show-dir', help='draw pictures of certified images into this folder')
+    add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
+@command
+def main() -> int:
+    """Tests, and prints and stores the results."""
+    args = parse_args()
+    cfg = load_run_config(args)
+    cfg.load_from = args.checkpoint
+    smoothing = cfg.get('smoothing')
+    if smoothing is not None:
+        cfg.setdefault('default_hooks', {})
+        cfg.default_hooks.setdefault('smoothing', dict(type='mmcert.SmoothingHook'))
+        if args.show_dir:
+            smoothing.show_dir = args.show_dir
+            smoothing.draw_every = smoothing.get('draw_every') or 1
+    elif args.show_dir:
+        raise UsageError(
+            '--show-dir draws certificates, and the config has no `smoothing`; add for example '
+            '--cfg-options smoothing.sigma=0.25'
+        )
+    check_checkpoint(args.checkpoint)
+    from mmcert.engine import check_smoothing
+
+    check_smoothing(cfg)
+    from mmengine.runner import Runner
+
+    from mmcert.compat import distributed_cpu
+
+    try:
+        with distributed_cpu(cfg):
+            runner = Runner.from_cfg(cfg)
+            if smoothing is None:
+                runner.logger.warning('no `smoothing` in the config: nothing is certified')
+            runner.test()
+    except KeyboardInterrupt:
+        kept = smoothing is not None and smoothing.get('votes_dir', '') is not None
+        advice = '; the same command continues where this one stopped'
+        print(f'\ninterrupted{advice if kept else ""}', file=sys.stderr)
+        return 130
+    return 0

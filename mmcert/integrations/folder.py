@@ -1,0 +1,236 @@
+"""Certifies the images of a folder, and writes what a run of the hook writes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from mmcert.certifier import CertifiedInput, entries
+from mmcert.certifier.progress import Progress
+from mmcert.certifier.results import ResultsWriter, results_name
+from mmcert.integrations.smoothed import Smoothed
+from mmcert.metrics.confusion import total
+from mmcert.metrics.results import InputResult
+from mmcert.report.confidence import confidence_picture
+from mmcert.report.inputs import ENDINGS
+from mmcert.report.pictures import certificate_picture, certificate_title
+from mmcert.report.summary import Summary, write_summary
+from mmcert.report.tiles import class_colours
+
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width; OpenCV turns the image."""
+
+ORIENTATION = 274
+"""The EXIF entry of the orientation."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image with its label map, if there is one."""
+
+    image: Path
+    label: Path | None
+
+    def read(self) -> NDArray[np.uint8]:
+        """The image, RGB, shape (H, W, 3)."""
+        found = cv2.imread(str(self.image), cv2.IMREAD_COLOR)
+        if found is None:
+            raise ValueError(f'{self.image} cannot be read as an image')
+        return np.ascontiguousarray(found[..., ::-1], dtype=np.uint8)
+
+    def read_label(self, reduced: bool, ignore_index: int) -> NDArray[np.int64] | None:
+        """The label map, shape (H, W); ``reduced``: 0 means "no class", and 1 the first class."""
+        if self.label is None:
+            return None
+        with Image.open(self.label) as opened:
+            label = np.array(opened)
+        if label.ndim != 2 or label.dtype.kind not in 'iub':
+            raise ValueError(
+                f'{self.label} must hold a class number for each pixel, got {label.dtype} of shape '
+                f'{label.shape}'
+            )
+        label = label.astype(np.int64)
+        if not reduced:
+            return label
+        nothing = (label == 0) | (label == ignore_index)
+        return np.where(nothing, ignore_index, label - 1)
+
+
+def find_images(
+    images: Path,
+    labels: Path | None = None,
+    *,
+    image_suffix: str | None = None,
+    label_suffix: str = '.png',
+    limit: int | None = None,
+) -> list[ImageFile]:
+    """The images of a folder and all folders in it, each with its label map.
+
+    The label map of ``IMAGES/a/b.jpg`` is ``LABELS/a/b.png``: what follows ``image_suffix``, or the
+    ending of the file, is replaced by ``label_suffix``. All files are looked at, so that nothing is
+    missing when it comes to them.
+
+    Args:
+        images (Path): The folder.
+        labels (Path | None): That of the label maps.
+        image_suffix (str | None): How the names of images end; by default in that of any picture.
+        label_suffix (str): How those of label maps end.
+        limit (int | None): Takes so many images, evenly spaced.
+
+    Raises:
+        FileNotFoundError: If there are no images, or a label map is missing.
+        ValueError: If a file is no picture, or a label map has another size than its image.
+    """
+    for folder in (images, labels):
+        if folder is not None and not folder.is_dir():
+            raise FileNotFoundError(f'there is no folder {folder}')
+    found = sorted(
+        path for path in images.rglob('*') if path.is_file() and _is_image(path, image_suffix)
+    )
+    if not found:
+        wanted = image_suffix or ', '.join(sorted(ENDINGS))
+        raise FileNotFoundError(f'no images in {images} (names that end in {wanted})')
+    if limit is not None and limit < len(found):
+        found = [found[index * len(found) // limit] for index in range(limit)]
+    files = []
+    for path in found:
+        name = path.relative_to(images).as_posix()
+        stem = name.removesuffix(image_suffix or path.suffix)
+        files.append(ImageFile(path, None if labels is None else labels / (stem + label_suffix)))
+    missing = [file.label for file in files if file.label is not None and not file.label.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f'{len(missing)} of {len(files)} images have no label map, for example {missing[0]} is '
+            'not there (see --image-suffix and --label-suffix)'
+        )
+    for file in files:
+        size = _size(file.image)
+        if file.label is not None and (other := _size(file.label)) != size:
+            raise ValueError(
+                f'{file.label} has {other[0]} x {other[1]} pixels, but its image {file.image} has '
+                f'{size[0]} x {size[1]}'
+            )
+    return files
+
+
+def _is_image(path: Path, suffix: str | None) -> bool:
+    return path.name.endswith(suffix) if suffix else path.suffix.lower() in ENDINGS
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Height and width of a picture, by its header."""
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            sideways = opened.getexif().get(ORIENTATION) in SIDEWAYS
+    except UnidentifiedImageError as error:
+        raise ValueError(f'{path} is no picture') from error
+    return (width, height) if sideways else (height, width)
+
+
+class FolderRun:
+    """A run over the images of a folder.
+
+    Writes into ``results_dir`` of the model what the hook writes: ``votes-*``, ``certificates-*``,
+    ``confidence-*``, ``vis-*``, ``summary.json`` and ``images.jsonl``. All tools that read results
+    or votes take them.
+
+    Args:
+        smoothed (Smoothed): The model, with a ``results_dir``.
+        files (Sequence[ImageFile]): The images, at least one.
+        logger (logging.Logger): Gets progress and tables.
+        draw_every (int): Draws a picture of every so-many-th image; 0 draws none.
+        confidence (str | None): What is written of the confidence in each pixel: 'pictures' (with
+            their arrays), 'arrays' or None.
+        reduce_labels (bool): Whether 0 in the label maps means "no class", and 1 the first class.
+    """
+
+    def __init__(
+        self,
+        smoothed: Smoothed,
+        files: Sequence[ImageFile],
+        logger: logging.Logger,
+        *,
+        draw_every: int = 0,
+        confidence: str | None = None,
+        reduce_labels: bool = False,
+    ) -> None:
+        if smoothed.results_dir is None:
+            raise ValueError('a run needs a folder for its results: give results_dir')
+        self.smoothed, self.files, self.logger = smoothed, files, logger
+        self.out_dir = Path(smoothed.results_dir)
+        self.draw_every, self.confidence = draw_every, confidence
+        self.reduce_labels = reduce_labels
+
+    def run(self) -> Summary:
+        """Certifies all images, and writes the summary.
+
+        Raises:
+            ValueError: If an image or its label map cannot be certified; what is done is kept.
+        """
+        smoothed, files = self.smoothed, self.files
+        smoothed.start(files[0].read())
+        plan, count = smoothed.plan, len(smoothed.classes)
+        name = results_name(plan, smoothed.sampling)
+        writer = ResultsWriter(
+            self.out_dir / f'certificates-{name}',
+            self.out_dir / f'confidence-{name}',
+            self.out_dir / f'vis-{name}',
+            self.draw_every,
+            self.confidence,
+        )
+        progress = Progress(len(files), plan.most_draws, 'image', self.logger)
+        smoothed.on_draws = progress.on_draws
+        self.logger.info('smoothing: %s; %s', plan.describe(), plan.aim())
+        results, running = [], total([], count)
+        for file in files:
+            certified = self._certify(file)
+            counts = certified.counts(smoothed.ignore_index)
+            document, image_name = certified.to_dict(), certified.record.meta['name']
+            writer.write(
+                image_name,
+                document,
+                certified.maps,
+                certified.confidence,
+                partial(self._draw, file, certified),
+                partial(self._draw_confidence, certified),
+            )
+            results.append(InputResult(image_name, entries(document), counts))
+            running = running + counts
+            so_far = f'abstain {running.rates()["abstain"]:.4f}'
+            if file.label is not None:
+                so_far = f'certified accuracy {running.rates()["certAcc"]:.4f}, {so_far}'
+            self.logger.info('%s; so far %s', progress.batch_done(1), so_far)
+        summary = Summary(results, count, smoothed.classes)
+        write_summary(summary, self.out_dir)
+        return summary
+
+    def _certify(self, file: ImageFile) -> CertifiedInput:
+        label = file.read_label(self.reduce_labels, self.smoothed.ignore_index)
+        try:
+            return self.smoothed.certify(file.read(), label, file.image.stem)
+        except ValueError as error:
+            raise ValueError(f'{file.image}: {error}') from error
+
+    def _draw(self, file: ImageFile, certified: CertifiedInput) -> NDArray[np.uint8]:
+        return certificate_picture(
+            file.read(),
+            certified.maps,
+            class_colours(len(self.smoothed.classes)).tolist(),
+            self.smoothed.classes,
+            title=certificate_title(entries(certified.to_dict())),
+            hierarchy=self.smoothed.plan.hierarchy,
+        )
+
+    def _draw_confidence(self, certified: CertifiedInput) -> NDArray[np.uint8]:
+        classes = self.smoothed.classes
+        colours = class_colours(len(classes)).tolist()
+        return confidence_picture(certified.confidence, colours, classes)

@@ -1,0 +1,271 @@
+"""``mmcert certify`` without a config, and the command ``mmcert`` itself."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+
+from mmcert.commands import main as mmcert_main
+from mmcert.report.results_folder import ResultsFolder
+from mmcert.votes import read_folder
+from tests.verification import load_verify
+
+ROOT = Path(__file__).parents[2]
+
+MODEL = """
+import torch
+
+def build():
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(3, 3, 3, padding=1)
+
+def broken():
+    model = build()
+    model.weight.data[0] = float('nan')
+    return model
+
+def nothing():
+    return None
+"""
+SETTINGS = ['--sigma', '0.2', '--tau', '0.6', '--n0', '5', '--n', '60', '--alpha', '0.01']
+NORMALISED = ['--mean', '0.4', '0.5', '0.6', '--std', '0.25']
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Three images in two folders, their label maps, and a model."""
+    folder = tmp_path_factory.mktemp('data')
+    rng = np.random.default_rng(0)
+    for name in ('a/one', 'a/two', 'b/three'):
+        for part in ('images', 'labels'):
+            (folder / part / name).parent.mkdir(parents=True, exist_ok=True)
+        image = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f'images/{name}.png'), image)
+        cv2.imwrite(str(folder / f'labels/{name}.png'), rng.integers(0, 3, (9, 12), dtype=np.uint8))
+    (folder / 'model.py').write_text(MODEL)
+    return folder
+
+
+@pytest.fixture
+def certify(data, capsys):
+    """Runs the command; returns its exit code and what it printed."""
+
+    def run(*words, out, model='build', images='images', labels='labels', settings=SETTINGS):
+        arguments = ['--model', f'py:{data / "model.py"}:{model}' if ':' not in model else model]
+        arguments += ['--images', str(data / images), '--out', str(out), *settings]
+        arguments += ['--labels', str(data / labels)] if labels else []
+        return mmcert('certify', *arguments, *words, capsys=capsys)
+
+    return run
+
+
+def mmcert(*words, capsys):
+    with mock.patch.object(sys, 'argv', ['mmcert', *words]):
+        try:
+            code = mmcert_main.main()
+        except SystemExit as ended:
+            code = ended.code
+    printed = capsys.readouterr()
+    return code or 0, printed.out + printed.err
+
+
+def test_results_are_those_that_all_tools_read(certify, data, tmp_path, capsys):
+    out = tmp_path / 'certified'
+    code, printed = certify(*NORMALISED, '--draw-every', '2', out=out)
+    assert code == 0, printed
+    assert 'certified results of 3 images' in printed and 'the original image' in printed
+    results = ResultsFolder(out)
+    assert [line['name'].rpartition('-')[0] for line in results.lines] == ['one', 'two', 'three']
+    image = results.image(results.lines[0])
+    assert image.record is not None and 'radius' in image.maps
+    assert image.certificate['model']['base']['preprocessing']['std'] == [0.25]
+    [votes] = out.glob('votes-*')
+    assert len(list(read_folder(votes))) == 3
+    assert (
+        len(list(out.glob('vis-*/*.png'))) == 2 and len(list(out.glob('confidence-*/*.npz'))) == 3
+    )
+    # The standalone checker agrees.
+    verify = load_verify()
+    for document in results.certificates.glob('*.json'):
+        assert verify.Check(document, votes / f'{document.stem}.npz').problems == []
+    # Other settings from the votes give the same where they are the same.
+    offline = tmp_path / 'offline'
+    code, printed = mmcert(
+        'recertify', str(votes), '--tau', '0.6', '--alpha', '0.01', '--no-plot', '--out',
+        str(offline), capsys=capsys,
+    )  # fmt: skip
+    assert code == 0, printed
+    [row] = json.loads((offline / 'offline.json').read_text())['rows']
+    summary = json.loads((out / 'summary.json').read_text())
+    assert row['certAcc'] == summary['rates']['certAcc'] > 0
+    code, printed = mmcert('report', str(out), '--data', str(data / 'images'), capsys=capsys)
+    assert code == 0 and 'not found' not in printed, printed
+
+
+def test_a_run_that_was_stopped_goes_on(certify, tmp_path):
+    out = tmp_path / 'certified'
+    assert certify(*NORMALISED, out=out)[0] == 0
+    before = (out / 'summary.json').read_text()
+    [votes] = out.glob('votes-*')
+    next(votes.glob('two-*.npz')).unlink()
+    code, printed = certify(*NORMALISED, out=out)
+    assert code == 0 and printed.count('from stored votes') >= 1
+    assert (out / 'summary.json').read_text() == before
+    # Stopped: what was done is kept, and the exit code says so.
+    stop = mock.patch('mmcert.integrations.folder.write_summary', side_effect=KeyboardInterrupt)
+    with stop:
+        code, printed = certify(*NORMALISED, out=out)
+    assert code == 130 and 'the same command continues' in printed
+
+
+def test_labels_may_be_missing_or_numbered_from_one(certify, data, tmp_path):
+    code, printed = certify(*NORMALISED, out=tmp_path / 'a', labels=None)
+    assert code == 0 and 'certified accuracy' not in printed
+    rates = {}
+    for word in (None, '--reduce-labels'):
+        moved = tmp_path / 'moved'
+        shutil.copytree(data / 'labels', moved, dirs_exist_ok=True)
+        if word:
+            for path in moved.rglob('*.png'):
+                cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED) + 1)
+        out = tmp_path / f'out{word}'
+        words = [*NORMALISED, *([word] if word else [])]
+        code, printed = certify(*words, out=out, labels=str(moved))
+        assert code == 0, printed
+        rates[word] = json.loads((out / 'summary.json').read_text())['rates']['certAcc']
+    assert len(set(rates.values())) == 1
+
+
+def wrong_label(folder, data, change):
+    shutil.copytree(data / 'labels', folder)
+    path = folder / 'b/three.png'
+    cv2.imwrite(str(path), change(cv2.imread(str(path), cv2.IMREAD_UNCHANGED)))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ('options', 'words', 'message'),
+    [
+        ({'images': 'none'}, (), 'there is no folder'),
+        ({'labels': 'none'}, (), 'there is no folder'),
+        ({}, ('--image-suffix', '.tif'), 'no images in'),
+        ({}, ('--label-suffix', '_gt.png'), '3 of 3 images have no label map'),
+        ({'model': 'none'}, (), 'has no function none'),
+        ({'model': 'nothing'}, (), 'NoneType is no torch.nn.Module'),
+        ({'model': 'broken'}, (), 'have NaN or infinite values'),
+        ({'model': 'vit:folder'}, (), 'a model is given as hf:FOLDER'),
+        ({'model': 'hf:nowhere'}, (), 'there is no folder nowhere'),
+        ({'model': 'onnx:nowhere.onnx'}, (), 'there is no file nowhere.onnx'),
+        ({'model': 'py:nowhere.py:f'}, (), 'takes a Python file and a function'),
+        ({}, ('--classes', 'a', 'b'), 'has 3 classes, but 2 were given'),
+        ({}, ('--tau', '0.3'), 'tau must lie in'),
+        ({}, ('--n', '3'), 'cannot certify'),
+        ({}, ('--n', 'auto'), 'needs a budget'),
+        ({}, ('--procedure', 'bonferoni'), 'bonferoni'),
+        ({}, ('--sigma', '0'), 'sigma must'),
+        ({}, ('--sigma', '30'), 'sigma'),
+        ({}, ('--limit', '0'), '--limit must be at least 1'),
+        ({}, ('--std', '0'), 'std not 0'),
+        ({}, ('--size', '0', '4'), 'numbers of pixels'),
+        ({}, ('--pixel-range', '2'), 'pixel_range must be 1 or 255'),
+        ({}, ('--hierarchy', 'ade'), 'hierarchy'),
+        ({}, ('--device', 'gpu'), "must be cpu or cuda, got 'gpu'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(certify, tmp_path, options, words, message):
+    if options.get('model', '').startswith(('hf:', 'onnx:')):
+        from tests.integrations.libraries import library
+
+        library('transformers' if options['model'].startswith('hf:') else 'onnxruntime')
+    code, printed = certify(*NORMALISED, *words, out=tmp_path / 'out', **options)
+    assert code == 2, printed
+    *_, last = printed.strip().splitlines()
+    assert last.startswith('error: ') and message in last and 'Traceback' not in printed
+    assert not list(tmp_path.glob('out/certificates-*/*.json'))
+
+
+def test_wrong_label_maps_are_named(certify, data, tmp_path):
+    cases = {
+        'size': (lambda label: label[:, :-1], 'has 9 x 11 pixels, but its image'),
+        'class': (lambda label: label + 7, 'has class 7, but the model has 3 classes'),
+        'colour': (lambda label: np.stack([label] * 3, axis=2), 'must hold a class number'),
+    }
+    for name, (change, message) in cases.items():
+        labels = wrong_label(tmp_path / name, data, change)
+        code, printed = certify(*NORMALISED, out=tmp_path / 'out', labels=labels)
+        assert code == 2 and 'three' in printed and message in printed, printed
+    (tmp_path / 'size' / 'b/three.png').write_text('no picture')
+    code, printed = certify(*NORMALISED, out=tmp_path / 'out', labels=str(tmp_path / 'size'))
+    assert code == 2 and 'is no picture' in printed
+
+
+def test_where_results_cannot_be_written_is_said_before_anything_is_sampled(certify, tmp_path):
+    (tmp_path / 'file').write_text('')
+    code, printed = certify(*NORMALISED, out=tmp_path / 'file' / 'out')
+    assert code == 2 and 'cannot be written' in printed and 'Traceback' not in printed
+
+
+def test_models_that_do_not_say_what_they_want_of_an_image_must_be_told(certify, tmp_path):
+    code, printed = certify(out=tmp_path / 'out')
+    assert code == 2 and 'nothing says how images are normalised' in printed
+    code, printed = certify('--mean', '0', out=tmp_path / 'out')
+    assert code == 2 and '--mean and --std belong together' in printed
+
+
+def test_debug_shows_where_an_error_was_raised(certify, tmp_path):
+    with pytest.raises(ValueError, match='tau must lie in'):
+        certify(*NORMALISED, '--tau', '0.3', '--debug', out=tmp_path / 'out')
+
+
+def test_the_command_lists_its_words_and_refuses_others(capsys):
+    code, printed = mmcert('--help', capsys=capsys)
+    assert code == 0 and all(f'\n  {name} ' in printed for name in mmcert_main.COMMANDS)
+    code, printed = mmcert('certfy', capsys=capsys)
+    assert code == 2 and "invalid choice: 'certfy'" in printed
+    code, printed = mmcert('completion', capsys=capsys)
+    assert code == 0 and '_ARGCOMPLETE' in printed
+
+
+@pytest.mark.parametrize('name', [*mmcert_main.COMMANDS])
+def test_each_word_is_a_module_that_explains_itself(name, capsys):
+    code, printed = mmcert(name, '--help', capsys=capsys)
+    assert code == 0 and printed.startswith(f'usage: mmcert {name} ') and '--debug' in printed
+
+
+def python(*words, **environment):
+    return subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env={**os.environ, **environment}, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_the_shell_completes_words_and_options(tmp_path):
+    pytest.importorskip('argcomplete')
+
+    def completions(line):
+        found = tmp_path / 'found'
+        python(
+            '-m', 'mmcert', _ARGCOMPLETE='1', _ARGCOMPLETE_STDOUT_FILENAME=str(found),
+            COMP_LINE=line, COMP_POINT=str(len(line)),
+        )  # fmt: skip
+        return {word.strip() for word in re.split('[\x0b\x13]', found.read_text())}
+
+    assert completions('mmcert re') == {'recertify', 'report'}
+    assert '--images' in completions('mmcert certify --model hf:a --im')
+
+
+@pytest.mark.parametrize('words', [('--help',), ('certify', '--help'), ('test', '--help')])
+def test_help_takes_less_than_a_second(words):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    python('-m', 'mmcert', *words)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1
