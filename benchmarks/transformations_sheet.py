@@ -46,7 +46,7 @@ def load(path: Path | None, height: int) -> NDArray[np.uint8]:
         from mmcert.compat import enable_mmcv_lite
 
         enable_mmcv_lite()
-        from mmcert.datasets.street_scenes import draw_scene
+        from mmcert.scenes import draw_scene
 
         return draw_scene(height, height * 4 // 3, (2, 0))[0]
     path = path or files[len(files) // 2]

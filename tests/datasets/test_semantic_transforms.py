@@ -6,7 +6,7 @@ import torch
 from mmseg.registry import TRANSFORMS
 
 from mmcert.datasets import StreetScenesDataset
-from mmcert.datasets.street_scenes import draw_scene
+from mmcert.scenes import draw_scene
 from mmcert.transformations import TRANSFORMATIONS, build
 
 RANGES = {

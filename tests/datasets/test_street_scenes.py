@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmcert.datasets import StreetScenesDataset
-from mmcert.datasets.street_scenes import draw_scene
+from mmcert.scenes import draw_scene
 
 
 def test_scenes_are_the_same_everywhere():

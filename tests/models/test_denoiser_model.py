@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from mmengine.logging import MessageHub
 from mmengine.structures import BaseDataElement
 
-from mmcert.datasets.street_scenes import draw_scene
 from mmcert.denoisers import DnCNN, UNetDenoiser
 from mmcert.evaluation import DenoiserMetric
 from mmcert.models import DenoiserModel, ImageSegmentor
 from mmcert.models.denoiser_model import FrozenSegmentor
 from mmcert.registry import MODELS
 from mmcert.sampling.logit_maps import resized_scores
+from mmcert.scenes import draw_scene
 from tests.models.test_sampling_paths import sample_for
 
 SIZE = (32, 48)

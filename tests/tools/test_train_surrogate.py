@@ -16,11 +16,11 @@ from mmengine.structures import BaseDataElement
 from mmseg.registry import MODELS, TRANSFORMS
 
 from mmcert.datasets import StreetScenesDataset
-from mmcert.datasets.street_scenes import draw_scene
 from mmcert.evaluation.surrogate_metric import SurrogateMetric
 from mmcert.models import SurrogateModel
 from mmcert.perturbations import GaussianNoise, SurrogateTransform
 from mmcert.report.pictures import GAP, TITLE_HEIGHT
+from mmcert.scenes import draw_scene
 from mmcert.surrogates import Displacement, Surrogate, load_surrogate, save_surrogate
 from mmcert.visualization.surrogates import compare_surrogate
 from tests.openmmlab import ROOT, run_tool
