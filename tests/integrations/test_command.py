@@ -1,5 +1,6 @@
 """``mmcert certify`` without a config, and the command ``mmcert`` itself."""
 
+import errno
 import json
 import os
 import re
@@ -269,3 +270,35 @@ def test_help_takes_less_than_a_second(words):
     python('-m', 'mmcert', *words)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1
+
+
+@pytest.mark.parametrize(
+    ('raised', 'code', 'message'),
+    [
+        (
+            OSError(errno.ENOSPC, 'No space left on device', 'a.npz'),
+            2,
+            'error: [Errno 28] No space',
+        ),
+        (PermissionError(errno.EACCES, 'Permission denied', 'a.npz'), 2, 'error: [Errno 13] Perm'),
+        (KeyboardInterrupt(), 130, 'the same command continues'),
+    ],
+)
+def test_what_was_sampled_is_kept_when_a_run_ends_early(certify, tmp_path, raised, code, message):
+    from mmcert.certifier import results
+
+    calls = mock.Mock(side_effect=[None, raised])
+    with mock.patch.object(results, 'write_certificate', calls):
+        found, printed = certify(*NORMALISED, out=tmp_path)
+    assert found == code and message in printed and 'Traceback' not in printed
+    [votes] = tmp_path.glob('votes-*')
+    assert len(list(votes.glob('*.npz'))) == 2
+
+
+def test_a_second_interrupt_ends_as_the_first_does(certify, tmp_path):
+    raised = mock.Mock(side_effect=KeyboardInterrupt)
+    stop = mock.patch('mmcert.integrations.folder.FolderRun.run', raised)
+    # The second one comes while the first is being told of.
+    with stop, mock.patch('mmcert.commands.certify.print', raised, create=True):
+        code, printed = certify(*NORMALISED, out=tmp_path)
+    assert code == 130 and printed.strip().endswith('interrupted')
