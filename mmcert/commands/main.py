@@ -17,6 +17,7 @@ COMMANDS = {
     'attack': 'attack a model and its smoothed version, beside the certificates',
     'corruptions': 'hold certificates beside common corruptions',
     'report': 'write one page of a run that opens in a browser',
+    'redraw': 'take some draws of stored votes again through the model',
     'merge': 'check what shards have left in one folder, and write the whole',
     'audit': "hold every procedure's error rate against alpha",
     'demo': 'train, certify and draw a small model on drawn street scenes',

@@ -39,6 +39,10 @@ LEAST, MOST = -0.5, 1.5
 """Values that an image in [0, 1] may have after an attack, and one that was normalised has not."""
 
 
+STEPS: dict[str, Any] = {'scales': [1.0], 'flip': False}
+"""What the hook could do to an image beside the model, and nothing here does."""
+
+
 class ImagePlan(CertificationPlan):
     """A ``CertificationPlan`` for images at their own size."""
 
@@ -47,9 +51,14 @@ class ImagePlan(CertificationPlan):
         """What an input is called."""
         return 'image'
 
+    def spec(self) -> dict[str, Any]:
+        """What determines the votes of a given base model, as JSON values."""
+        return {**super().spec(), **STEPS, 'space': 'original'}
+
     def input_to_dict(self) -> dict[str, Any]:
         """What certificates say of inputs and components, as JSON values."""
         return {
+            **STEPS,
             'space': 'original',
             'certified_space': SPACES['original'],
             'resolution': 'image',
