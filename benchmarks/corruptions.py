@@ -62,8 +62,9 @@ SETTINGS = [
         'fast-scnn_clean-1.5k_camvid-360x480/iter_1500.pth', denoised=True,
     ),
     Setting(
-        'noise', 'camvid/segcertify-s0.25-n100_fast-scnn_camvid-360x480.py',
-        'fast-scnn_noise-s0.25-3k_camvid-360x480/iter_3000.pth',
+        'noise', 'camvid/denoised-s0.25-n100_fast-scnn_camvid-360x480.py',
+        'fast-scnn_noise-s0.25-scale0.5-300_camvid-360x480/iter_300.pth',
+        overrides=('smoothing.denoiser=None',),
     ),
     Setting(
         'pooled', f'semantic/{POOLED}.py', f'{POOLED}/iter_1200.pth', options=('all',),

@@ -58,7 +58,7 @@ import torch
 from mmengine.runner import Runner, autocast
 from numpy.typing import NDArray
 
-from mmcert.attacks.judge import class_counts, hits_of, minority_p_values
+from mmcert.attacks.judge import class_counts, draws_for, hits_of, minority_p_values
 from mmcert.certify import ABSTAIN_LABEL, Certificate
 from mmcert.certify.planning import max_tau
 from mmcert.corruptions import SEVERITIES, Corrupted, Corruption, Coverage, chosen, coverage
@@ -86,6 +86,9 @@ MODELS = ('base', 'smoothed', 'denoised')
 
 LEVEL = 1e-3
 """Bound of the probability of any false alarm of a run."""
+
+SURE = 200
+"""Further draws, at least, where a certified component has no majority at a corrupted input."""
 
 CLEAN = 'clean'
 """In place of the name of a corruption."""
@@ -300,7 +303,7 @@ class Judged:
         shown = np.full(predictions['base'].shape, ABSTAIN_LABEL)
         if bound is not None:
             shown = np.where(bound.certified, item.guess, ABSTAIN_LABEL)
-            facts['broken'] = self._broken(bound, counts, predictions)
+            facts['broken'] = self._broken(bound, segment, inputs, counts, predictions)
         confusions |= self._confusions(label, {'certified': shown})
         return CorruptedInput(facts, confusions)
 
@@ -311,9 +314,7 @@ class Judged:
         run, counts = self.run, None
         labels = {'base': segment.base_alone.with_margin(inputs)[0]}
         if 'smoothed' in run.models:
-            assert run.smoothing is not None
-            sampling = replace(run.plan.sampling, seed=run.options.seed)
-            counts = class_counts(segment, inputs, run.smoothing, sampling, run.options.draws)
+            counts = self._counts(segment, inputs, run.options.draws, run.options.seed)
             labels['smoothed'] = counts.argmax(dim=0)
         if 'denoised' in run.models:
             assert isinstance(segment, ImageSegmentor)
@@ -366,19 +367,33 @@ class Judged:
     def _broken(
         self,
         certificate: Certificate,
+        segment: RepeatableSegmentor,
+        inputs: torch.Tensor,
         counts: torch.Tensor | None,
         predictions: dict[str, NDArray[np.int64]],
     ) -> int:
         """How many certified components have lost their class beyond doubt."""
-        certified, guess = certificate.certified, self.item.guess
-        if self.run.bounded == 'base':
+        run, certified, guess = self.run, certificate.certified, self.item.guess
+        if run.bounded == 'base':
             return int((certified & (predictions['base'] != guess)).sum())
         assert counts is not None
-        p_values = minority_p_values(hits_of(counts, guess), self.run.options.draws)
-        tests = (len(self.run.wanted) - 1) * len(self.run.indices)
-        broken = certified & (p_values < LEVEL / (tests * max(int(certified.sum()), 1)))
-        count = int(broken.sum())
-        return count if count >= certificate.k else 0
+        doubtful = certified & (2 * hits_of(counts, guess) <= run.options.draws)
+        if not doubtful.any():
+            return 0
+        # Other draws than those that raised the doubt, and enough to be sure.
+        tests = (len(run.wanted) - 1) * len(run.indices) * int(certified.sum())
+        sure = max(SURE, draws_for(LEVEL / tests))
+        hits = hits_of(self._counts(segment, inputs, sure, run.options.seed + 1), guess)
+        broken = int((doubtful & (minority_p_values(hits, sure) < LEVEL / tests)).sum())
+        return broken if broken >= certificate.k else 0
+
+    def _counts(
+        self, segment: RepeatableSegmentor, inputs: torch.Tensor, draws: int, seed: int
+    ) -> torch.Tensor:
+        """How often each class came up among new draws."""
+        assert self.run.smoothing is not None
+        sampling = replace(self.run.plan.sampling, seed=seed)
+        return class_counts(segment, inputs, self.run.smoothing, sampling, draws)
 
 
 def _store(file: Path, found: CorruptedInput) -> None:
