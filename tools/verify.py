@@ -324,6 +324,10 @@ class Check:
         doubled = [looks[0] * 2**i for i in range(len(looks))]
         if planned != ('auto' if looks else n, votes['n0'], doubled, (looks or [n])[-1]):
             self.problems.append('votes: n, n0 or looks are not those of the sampling')
+        if n != len(spec.get('values') or ()) and 'enumerated' in votes:
+            self.problems.append('votes: n is not the number of parameters that are to be tried')
+        if sampling.get('scheme', 2) != 2:
+            self.problems.append('votes: these draws were not rounded to a grid, see docs/theory')
         if looks:  # Their sizes are fixed beforehand: the first follows from these settings.
             self.same('test', {'asked': sampling['looks_for']})
 
@@ -487,6 +491,10 @@ class Check:
         for centres, q in zip(cells['centres'], cells['null_probabilities'], strict=True):
             n = np.take(cells['draws'], centres)
             worst = max(worst, np.prod(np.power(q, n)) * (1 + 1e-10 + 1e-14 * n.sum()))
+            if not 0.5 <= min(q) <= max(q) <= 1:  # A class that has 1/2 at the centre itself.
+                self.problems.append('test.cells: a probability of a hit lies outside of [0.5, 1]')
+        if sum(cells['draws']) != self.votes['n']:
+            self.problems.append('test.cells: the draws around the centres are not n together')
         ours = np.exp(math.log(max(min(worst, 1.0), 1e-40)) * np.arange(4001) / 4000)
         table = self.votes['table']
         if table.shape != ours.shape or not np.allclose(ours, table, rtol=1e-9, atol=0):

@@ -141,6 +141,11 @@ def _of_clean_input(
         segment = PlainSegmentor(segment, plan.sampling.num_classes)
     labels, margin = segment.with_margin(inputs.clone())
     wrong = np.zeros(record.votes.guess.shape, dtype=bool)
+    grids = [grid and [axis.tolist() for axis in (grid.rows, grid.columns)]
+             for grid in (segment.grid, record.grid)]  # fmt: skip
+    if grids[0] != grids[1]:
+        # Pixels would show other components than those that they are in.
+        wrong[...] = True
     if record.base is not None:
         wrong |= labels.cpu().numpy() != record.base
     if record.margin is not None:

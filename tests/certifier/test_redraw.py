@@ -12,6 +12,7 @@ from mmcert.certify import CertifySettings, Hierarchy
 from mmcert.certify.planning import StoppingRule
 from mmcert.perturbations import Enumeration, GaussianNoise, TransformationCells
 from mmcert.sampling import LogitMaps, SamplingSettings
+from mmcert.votes import Grid
 
 NOISE = GaussianNoise(0.25)
 LEVELS = Hierarchy([{'both': ['one', 'two']}], ['one', 'two', 'three'])
@@ -114,6 +115,12 @@ def test_a_margin_that_was_made_of_the_hits_is_found_out(image):
     # It would put first what has one hit too few, which the order pays for.
     forged = replace(record, margin=255 - record.margin)
     assert redraw(scored, image, forged, plan).contradicted.mean() > 0.9
+
+
+def test_another_grid_is_found_out(segment, image):
+    record = Certifier(plan_of()).certify(segment, image).record
+    forged = replace(record, grid=Grid(np.zeros(12, dtype=int), np.arange(16)))
+    assert redraw(segment, image, forged, plan_of()).contradicted.all()
 
 
 def test_other_cells_than_those_of_the_input_are_found_out(segment, image):

@@ -101,7 +101,7 @@ def test_it_stands_alone():
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module] if isinstance(node, ast.ImportFrom) else []
         assert {name.split('.')[0] for name in names} <= allowed
-    assert len(TOOL.read_text().splitlines()) < 560
+    assert len(TOOL.read_text().splitlines()) < 580
 
 
 def test_the_schema_is_one():
@@ -406,6 +406,21 @@ def test_exact_certificates_and_cells_have_no_radius_beside_their_set(verify, tm
     files = certified(tmp_path / 'cells', cells, CertifySettings(0.5, 0.01), n0=10, n=400)
     edit_document(files[0], lambda d: d['promise'].update(radius=9.0), verify.digest)
     assert verify.Check(*files).problems == ['promise.radius: it says 9.0, but None is right']
+
+
+def test_an_enumeration_of_fewer_parameters_is_named(verify, tmp_path):
+    files = certified(tmp_path, Enumeration('brightness', [-0.1, 0.1]), None, n0=0, n=None)
+    record = load_votes(files[1])
+    tried = {**record.meta['sampling']['perturbation'], 'values': [-0.1, 0.0, 0.1]}
+    record.meta['sampling']['perturbation'] = tried
+    save_votes(files[1], record)
+
+    def change(document):
+        document['perturbation']['parameters']['values'] = tried['values']
+
+    edit_document(files[0], change, verify.digest)
+    expected = 'votes: n is not the number of parameters that are to be tried'
+    assert expected in verify.Check(*files).problems
 
 
 def test_it_says_what_it_verified(verify, files):
