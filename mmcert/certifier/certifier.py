@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from mmcert.certifier.plan import CertificationPlan
 from mmcert.certifier.result import CertifiedInput
-from mmcert.certifier.segmentor import PlainSegmentor, Segmentor
+from mmcert.certifier.segmentor import (
+    FEW,
+    PlainSegmentor,
+    Segmentor,
+    UnrepeatableModelError,
+    count_differing,
+)
 from mmcert.certify import ABSTAIN_LABEL, InfeasiblePlanError, min_draws
 from mmcert.perturbations import InputThreshold, Partition
 from mmcert.sampling import (
@@ -42,8 +48,8 @@ class Certifier:
     The theorem is about a deterministic function: what the base model makes of an input must depend
     on that input alone, not on random numbers, earlier calls or other inputs of the batch. Call
     ``model.eval()``, and seed inside the function whatever it draws. Before the first input is
-    sampled, two passes of a plain function over it, without noise, must agree, also beside other
-    inputs of a batch.
+    sampled, passes of a plain function over it, without noise, must agree, also beside other
+    inputs of a batch; and so must one after its draws.
 
     Votes that lie in the store are found again, and an input that was broken off goes on where it
     stopped. Before an input is sampled, the plan is checked: the first input that cannot be
@@ -109,7 +115,7 @@ class Certifier:
         self.on_draws = on_draws
         self.logger = logger or logging.getLogger('mmcert')
         self.processes = processes or ProcessGroup()
-        self._feasible = self._repeatable = self._told = False
+        self._feasible = self._repeatable = self._steady = self._told = False
         # What was found for inputs of each size holds for the next one.
         self._batch_sizes: defaultdict[torch.Size, BatchSize] = defaultdict(
             lambda: BatchSize.of(plan.sampling.batch_size, self.logger)
@@ -146,7 +152,7 @@ class Certifier:
         Raises:
             ValueError: If the input is not one of the perturbation, or draws of it depend on others
                 of their batch.
-            UnrepeatableModelError: If two passes of a function over the first input differ.
+            UnrepeatableModelError: If passes of a function over the first input differ.
             InfeasiblePlanError: If the draws are too few for the first input, before it is sampled.
             VotesFileError: If the store holds votes of another input under this name, or of
                 another device.
@@ -201,15 +207,18 @@ class Certifier:
                 votes = collect_votes(*draws_of, partition=partition, **options)
             else:
                 votes = collect_enumerated(*draws_of, clean=clean, **options)
-            processes.broadcast(lambda: self._put(record_of(votes=votes)))
+            processes.broadcast(lambda: self._finish(model, inputs, record_of(votes=votes)))
         else:
             votes = collect_looks(
                 *draws_of,
                 first=min(plan.first_look(num_components), plan.stopping.budget),
-                next_look=lambda votes: self._next_look(record_of(votes=votes), found),
+                next_look=lambda votes: self._next_look(
+                    model, inputs, record_of(votes=votes), found
+                ),
                 start=None if found is None else found.votes,
                 **options,
             )
+        self._steady = True
         return CertifiedInput(record_of(votes=votes), plan, threshold, self.identity)
 
     def _begin(
@@ -242,15 +251,38 @@ class Certifier:
             # Two inputs at once may not fit.
             model.require_repeatable(inputs, in_batches=False)
 
-    def _next_look(self, record: VotesRecord, found: VotesRecord | None) -> int | None:
+    def _require_steady(self, model: Segmentor, inputs: torch.Tensor, record: VotesRecord) -> None:
+        """Refuses a model that labels the clean input otherwise once draws were taken."""
+        if record.base is None:
+            return
+        margin = None if record.margin is None else torch.from_numpy(record.margin)
+        before = torch.from_numpy(np.asarray(record.base)), margin
+        labels, clear = model.with_margin(inputs.clone())
+        after = labels.cpu(), None if clear is None else clear.cpu()
+        differing, total = count_differing(before, after), labels.numel()
+        if differing > FEW * total and model.to_dict().get('repeatable', True):
+            if self.store is not None:
+                self.store.drop_checkpoint(record.meta['name'])
+            raise UnrepeatableModelError(
+                f'the base model labels the input otherwise after its draws than before, at '
+                f'{differing} of {total} components: it changes as it is called, or with time, but '
+                'what is smoothed must be a function of its input alone. These draws are not stored'
+            )
+
+    def _next_look(
+        self, model: Segmentor, inputs: torch.Tensor, record: VotesRecord, found: VotesRecord | None
+    ) -> int | None:
         """Stores the votes of a look, and decides about the next one."""
         assert self.plan.stopping is not None
         if found is None or record.votes is not found.votes:
-            self._put(record)
+            self._finish(model, inputs, record)
         certificate = record.certify(self.plan.settings, self.plan.hierarchy)
         return self.plan.stopping.decide(record.votes, certificate).next_look
 
-    def _put(self, record: VotesRecord) -> None:
+    def _finish(self, model: Segmentor, inputs: torch.Tensor, record: VotesRecord) -> None:
+        """Stores votes that were sampled, of the first input after a last check of the model."""
+        if not self._steady:
+            self._require_steady(model, inputs, record)
         if self.store is not None:
             self.store.put(record.meta['name'], record)
 

@@ -17,7 +17,8 @@ Labelled = tuple[torch.Tensor, torch.Tensor | None]
 
 FEW = 1e-3
 """Where there are no margins that could tell ties, so large a share of the labels may change from
-one place of a batch to another: kernels may add in another order there."""
+one place of a batch to another: kernels may add in another order there. Nor does a smaller one void
+draws that were taken."""
 
 
 class UnrepeatableModelError(ValueError):
