@@ -166,6 +166,7 @@ def opened(page: Path) -> dict[str, float]:
             browser.open(page)
             browser.wait(SHOWN)
             found = {
+                'load': os.getloadavg()[0],
                 'seconds_to_open': time.perf_counter() - started,
                 'processor_seconds_to_open': processor_seconds(browser) - used,
             }
@@ -220,8 +221,12 @@ def memory(browser: Browser) -> int:
 
 def render(results: Results) -> list[str]:
     """A sentence for the guide."""
+    if not results:
+        return []
     opened = results['opened']
     height, width = results['size']
+    cores, load = results['machine']['cores'], max(found['load'] for found in opened)
+    busy = f', while {load:.0f} programs shared them' if load > cores else ''
 
     def worst(key: str) -> float:
         return max(found[key] for found in opened)
@@ -230,11 +235,12 @@ def render(results: Results) -> list[str]:
         f'A report of {results["images"]} images of {height} x {width} takes '
         f'{results["bytes"] / 1e6:.0f} MB, of which the page itself has '
         f'{results["page_bytes"] / 1e6:.1f} MB. Chromium opens it in '
-        f'{worst("seconds_to_open"):.1f} s, shows another tau for all images in '
+        f'{worst("processor_seconds_to_open"):.1f} s of processor time '
+        f'({worst("seconds_to_open"):.1f} s by the clock), shows another tau for all images in '
         f'{worst("seconds_of_another_tau"):.1f} s, and takes '
         f'{worst("bytes_of_memory") / 1e6:.0f} MB of memory, '
         f'{worst("bytes_after_20_images") / 1e6:.0f} MB after 20 images (the worst of '
-        f'{len(opened)}; {results["machine"]["cores"]} cores, without a GPU).'
+        f'{len(opened)}; {cores} cores without a GPU{busy}).'
     ]
 
 

@@ -234,6 +234,7 @@ def _page(
     summary, shared = results.summary, results.summary['certificate']
     kind = kind_of_all(line['kind'] for line in results.lines)
     counted = any(line['kind'] == 'count certificate' for line in results.lines)
+    sure = 'estimated' if kind == 'estimate' else 'certified'
     data = {
         'images': [
             {key: value for key, value in entry.items() if not isinstance(value, (dict, list))}
@@ -250,6 +251,7 @@ def _page(
         'radius': _axis(shared),
         'settings': settings,
         'word': results.word,
+        'sure': sure,
         'layers': _layers(kind, attacks),
         'attacks': [] if attacks is None else attacks.sets,
     }
@@ -259,18 +261,19 @@ def _page(
         lstrip_blocks=True, undefined=StrictUndefined,
     )  # fmt: skip
     return environment.get_template('explorer.html').render(
-        title=f'{shared["model"].get("config", results.folder)}: certified results',
+        title=f'{shared["model"].get("config", results.folder)}: {sure} results',
+        sure=sure,
         style=Markup((assets / 'explorer.css').read_text()),
         scripts=[Markup((assets / name).read_text()) for name in SCRIPTS],
         claim=_sentence(claim(shared, summary['images'], kind, counted)),
         together=_sentence(summary.get('all_images', {}).get('description', '')),
         headlines={
-            key: (name, summary['rates'][key])
+            key: (name.replace('certified', sure), summary['rates'][key])
             for key, name in HEADLINES.items()
             if summary['rates'].get(key) is not None
         },
         curve=None if curve is None else _curve(curve, summary),
-        classes=_classes(summary),
+        classes=_classes(summary, sure),
         facts=_facts(results),
         word=results.word,
         attacks=None if attacks is None else attacks.to_dict(),
@@ -287,7 +290,10 @@ def _layers(kind: str, attacks: AttackFolder | None) -> list[dict[str, Any]]:
     """Key and name of all layers, and the value that is hatched in each."""
     names = LAYERS if attacks is None else LAYERS | attacks.layers()
     if kind == 'estimate':
-        names = names | {'certified': 'estimated map, not proven'}
+        names = names | {
+            'certified': 'estimated map, not proven',
+            'groups': 'estimated map with groups, not proven',
+        }
     hatched = {'groups': ABSTAIN_LABEL, 'explored': ABSTAIN_LABEL, 'runner_up': NO_LABEL}
     return [
         {
@@ -308,10 +314,14 @@ def _axis(shared: Mapping[str, Any]) -> str:
     return ', '.join(filter(None, (shared.get('norm'), shared.get('unit'))))
 
 
-def _classes(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _classes(summary: Mapping[str, Any], sure: str) -> dict[str, Any]:
     """The table by class: its columns, and its rows by name."""
     per_class = summary['per_class']
-    columns = {key: name for key, name in CLASS_COLUMNS.items() if key in per_class}
+    columns = {
+        key: name.replace('certified', sure)
+        for key, name in CLASS_COLUMNS.items()
+        if key in per_class
+    }
     names = summary['classes'] or [f'class {i}' for i in range(len(per_class['certIoU']))]
     rows = [(name, [per_class[key][i] for key in columns]) for i, name in enumerate(names)]
     return {'columns': ['class', *columns.values()], 'rows': rows}
@@ -337,7 +347,7 @@ def _facts(results: ResultsFolder) -> dict[str, str]:
         'perturbation': ': '.join(filter(None, perturbation)),
         'its parameters': _listed({k: v for k, v in parameters.items() if not isinstance(v, dict)}),
         'test': _listed(test),
-        'certified in': shared.get('certified_space', ''),
+        'space': shared.get('certified_space', ''),
         'model': _listed({key: value for key, value in model.items() if value is not None}),
         'versions': _listed(versions),
     }
@@ -388,7 +398,7 @@ def _curve(curve: RadiusCurve, summary: Mapping[str, Any]) -> dict[str, Any]:
         return ' '.join(f'{x},{y}' for x, y in steps)
 
     point = None
-    if 'radius' in shared and shared['radius'] <= largest:
+    if shared.get('kind') != 'estimate' and shared.get('radius', np.inf) <= largest:
         point = place(shared['radius'], summary['rates']['certAcc'])
     return {
         'width': width,

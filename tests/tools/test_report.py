@@ -37,7 +37,7 @@ class Page(HTMLParser):
     def __init__(self, path):
         super().__init__()
         self.open, self.values, self.scripts, self.links = [], {}, {}, []
-        self.text, self.ids = '', []
+        self.text, self.visible, self.ids = '', '', []
         self.feed(path.read_text())
         self.close()
         assert self.open == []
@@ -66,6 +66,8 @@ class Page(HTMLParser):
             of = next((a['id'] for _, a in reversed(self.open) if 'id' in a), None)
             self.values[of] = float(attrs['value'])
         self.text += data
+        if tag not in ('script', 'style'):
+            self.visible += data
 
 
 @pytest.fixture
@@ -547,6 +549,33 @@ def test_the_assets_are_packaged():
     assert 'mmcert.report' in find_packages(str(ROOT), include=['mmcert*'])
     assert 'report/assets/*' in (ROOT / 'setup.py').read_text()
     assert {path.suffix for path in ASSETS.iterdir()} == {'.html', '.css', '.js'}
+
+
+def test_estimates_are_not_called_certificates(results):
+    """As of a run whose attack set was only sampled."""
+    (folder,) = results.glob('certificates-*')
+    for file in folder.glob('*.json'):
+        document = json.loads(file.read_text())
+        document['promise'] |= {'kind': 'estimate', 'description': 'an estimate of something'}
+        file.write_text(json.dumps(document))
+    summary = json.loads((results / 'summary.json').read_text())
+    summary['certificate'] |= {'kind': 'estimate', 'description': 'an estimate of something'}
+    del summary['all_images']
+    lines = [json.loads(line) for line in (results / 'images.jsonl').read_text().splitlines()]
+    for line in lines:
+        line |= {'kind': 'estimate', 'attack_on_this_input': {'tau': 0.7}}
+    (results / 'images.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    (results / 'summary.json').write_text(json.dumps(summary))
+    run_tool('tools/report.py', results)
+    page = Page(results / 'report.html')
+    seen = page.visible[: page.visible.index('The setting of a certificate is fixed')]
+    config = summary['certificate']['model']['config']
+    # The names of the config and of the data's space are not ours to choose.
+    seen = seen.replace(config, '').replace(summary['certificate']['certified_space'], '')
+    assert re.findall('.*(?:certif|promise).*', seen, flags=re.IGNORECASE) == []
+    assert 'estimated accuracy' in seen and 'Estimated results of 3 images, without proof' in seen
+    names = [layer['name'] for layer in json.loads(page.scripts['page'])['layers']]
+    assert 'certified map' not in names and 'estimated map, not proven' in names
 
 
 def put_corruptions(results, folder, covered=True):

@@ -65,14 +65,20 @@ def test_the_browser_certifies_what_python_certifies(browser, tmp_path):
     assert np.mean(np.greater(certified, 0) & np.less(certified, 1)) > 0.2
 
 
-RUNS = {
-    'held out, with groups': dict(sigma=0.05, hierarchy=LEVELS),
-    'same draws, in an order': dict(sigma=0.08, procedure='ordered_holm', selection='same_draws'),
-    'held out, in an order': dict(sigma=0.08, procedure='ordered_holm', selection='holdout'),
-}
-
-
-@pytest.mark.parametrize('smoothing', RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize(
+    'smoothing',
+    [
+        dict(sigma=0.05, hierarchy=LEVELS),
+        pytest.param(
+            dict(sigma=0.08, procedure='ordered_holm', selection='same_draws'),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            dict(sigma=0.08, procedure='ordered_holm', selection='holdout'), marks=pytest.mark.slow
+        ),
+    ],
+    ids=['held out, with groups', 'same draws, in an order', 'held out, in an order'],
+)
 def test_sliders_give_the_figures_of_the_command_line(make_config, tmp_path, browser, smoothing):
     cfg = make_config(images=3, smoothing=smoothing)
     cfg.dump(tmp_path / 'config.py')

@@ -440,7 +440,7 @@
   // Images.
 
   const rateNames = [
-    ['certAcc', 'certified accuracy'], ['mIoU', 'certified mIoU'], ['abstain', 'abstention'],
+    ['certAcc', `${page.sure} accuracy`], ['mIoU', `${page.sure} mIoU`], ['abstain', 'abstention'],
     ['smoothed_aAcc', 'accuracy of the smoothed model'], ['base_aAcc', 'of the base model'],
   ];
 
