@@ -270,7 +270,7 @@ def gather(args: argparse.Namespace) -> None:
 
 
 def draw(recipes: list[Recipe]) -> None:
-    """One image certified under each recipe, beside its label."""
+    """One image certified under each recipe, and how sure the best of them is of its pixels."""
     import cv2
 
     from mmcert.compat import enable_mmcv_lite
@@ -278,29 +278,38 @@ def draw(recipes: list[Recipe]) -> None:
     enable_mmcv_lite()
 
     from mmcert.datasets import CamVidDataset
+    from mmcert.perturbations import GaussianNoise
+    from mmcert.report.confidence import confidence_picture
     from mmcert.report.pictures import ABSTAIN_COLOR, arranged, paint, titled, with_legend
     from mmcert.report.results_folder import ResultsFolder
+    from mmcert.votes.confidence import confidence_maps
+
+    def write(name: str, picture: Any) -> None:
+        path = IMAGES / name
+        cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+        print(f'wrote {path.relative_to(ROOT)}')
 
     palette, classes = (CamVidDataset.METAINFO[key] for key in ('palette', 'classes'))
-    maps = {}
+    certified = {}
     for one in recipes:
-        found = ResultsFolder(one.certified)
-        labels = found.image(found.lines[PICTURED]).labels
-        rate = found.lines[PICTURED]['certAcc']
-        maps[f'{one.name}: {rate:.2f}'] = paint(labels, palette, ABSTAIN_COLOR)
-    name = found.lines[PICTURED]['name'].rsplit('-', 1)[0]
+        folder = ResultsFolder(one.certified)
+        found = folder.image(folder.lines[PICTURED])
+        title = f'{one.name}: {found.rates["certAcc"]:.2f}'
+        certified[title] = paint(found.labels, palette, ABSTAIN_COLOR)
+        if one.name == 'consistency' and found.record is not None:
+            radius = GaussianNoise(one.sigma).radius
+            maps = confidence_maps(found.record, alpha=0.001, radius=radius)
+            write('confidence.jpg', confidence_picture(maps, palette, classes))
+    name = found.name.rsplit('-', 1)[0]
     image = cv2.imread(str(ROOT / 'data/camvid/images/test' / f'{name}.jpg'))
     label = cv2.imread(str(ROOT / 'data/camvid/annotations/test' / f'{name}.png'), -1)
-    panels = {'image': image[..., ::-1], 'label': paint(label, palette), **maps}
+    panels = {'image': image[..., ::-1], 'label': paint(label, palette), **certified}
     small = {
         title: cv2.resize(panel, (320, 240), interpolation=cv2.INTER_NEAREST)
         for title, panel in panels.items()
     }
     colours = dict(zip(classes, palette, strict=True)) | {'abstained': ABSTAIN_COLOR}
-    picture = with_legend(arranged([titled(*item) for item in small.items()]), colours)
-    path = IMAGES / 'recipes.jpg'
-    cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
-    print(f'wrote {path.relative_to(ROOT)}')
+    write('recipes.jpg', with_legend(arranged([titled(*item) for item in small.items()]), colours))
 
 
 KEPT = ('tau', 'alpha', 'procedure', 'selection', 'radius', 'certAcc', 'mIoU', 'abstain')
