@@ -16,9 +16,8 @@ Labelled = tuple[torch.Tensor, torch.Tensor | None]
 """Labels of one input, and margins (uint8) of the same shape where there are scores."""
 
 FEW = 1e-3
-"""Where there are no margins that could tell ties, so large a share of the labels may change from
-one place of a batch to another: kernels may add in another order there. Nor does a smaller one void
-draws that were taken."""
+"""So large a share of the labels may change from one place of a batch to another, where kernels may
+add in another order, and after the draws, which would be lost."""
 
 
 class UnrepeatableModelError(ValueError):
@@ -143,12 +142,12 @@ def another(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _count_beyond_ties(first: Labelled, second: Labelled) -> int:
-    """As ``count_differing``, for two places of a batch, which may be rounded otherwise."""
-    if first[1] is None or second[1] is None:
-        differing = count_differing(first, second)
-        return differing if differing > FEW * first[0].numel() else 0
-    tie = (first[1] <= 1) & (second[1] <= 1)
-    return count_differing((torch.where(tie, second[0], first[0]), first[1]), second)
+    """As ``count_differing``, for two places of a batch: beyond ties, and 0 for a share of FEW."""
+    labels = first[0]
+    if first[1] is not None and second[1] is not None:
+        labels = torch.where((first[1] <= 1) & (second[1] <= 1), second[0], labels)
+    differing = count_differing((labels, first[1]), second)
+    return differing if differing > FEW * labels.numel() else 0
 
 
 def labelled_by(output: LogitMaps) -> list[Labelled]:
