@@ -6,6 +6,7 @@ from typing import Any
 
 from prettytable import PrettyTable
 
+from mmcert.certify.rounding import AtMost
 from mmcert.metrics.confusion import BOUNDARY_DISTANCE, ConfusionCounts
 
 COLUMNS = {
@@ -35,8 +36,16 @@ EXACT_COLUMNS = {
 
 
 def result_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str] = COLUMNS) -> str:
-    """The table of certified rates: a row for each ``rows``, with the keys of ``columns``."""
-    return text_table(columns.values(), ([row.get(key) for key in columns] for row in rows))
+    """The table of certified rates: a row for each ``rows``, with the keys of ``columns``.
+
+    Radii are rounded down.
+    """
+
+    def cell(row: Mapping[str, Any], key: str) -> Any:
+        value = row.get(key)
+        return AtMost(value) if key == 'radius' and value is not None else value
+
+    return text_table(columns.values(), ([cell(row, key) for key in columns] for row in rows))
 
 
 def reference_table(rates: Mapping[str, float]) -> str:
