@@ -137,12 +137,17 @@ def _of_clean_input(
     segment: Segment | Segmentor, inputs: torch.Tensor, record: VotesRecord, plan: CertificationPlan
 ) -> NDArray[np.bool_]:
     """Where the clean input has another label or margin than recorded."""
-    if not hasattr(segment, 'with_margin'):
-        segment = PlainSegmentor(segment, plan.sampling.num_classes)
-    labels, margin = segment.with_margin(inputs.clone())
+    model: Segmentor = (
+        segment  # type: ignore[assignment]
+        if hasattr(segment, 'with_margin')
+        else PlainSegmentor(segment, plan.sampling.num_classes)
+    )
+    labels, margin = model.with_margin(inputs.clone())
     wrong = np.zeros(record.votes.guess.shape, dtype=bool)
-    grids = [grid and [axis.tolist() for axis in (grid.rows, grid.columns)]
-             for grid in (segment.grid, record.grid)]  # fmt: skip
+    grids = [
+        grid and [axis.tolist() for axis in (grid.rows, grid.columns)]
+        for grid in (model.grid, record.grid)
+    ]
     if grids[0] != grids[1]:
         # Pixels would show other components than those that they are in.
         wrong[...] = True
