@@ -260,7 +260,7 @@ def test_the_shell_completes_words_and_options(tmp_path):
         )  # fmt: skip
         return {word.strip() for word in re.split('[\x0b\x13]', found.read_text())}
 
-    assert completions('mmcert re') == {'recertify', 'report'}
+    assert completions('mmcert re') == {'recertify', 'redraw', 'report'}
     assert '--images' in completions('mmcert certify --model hf:a --im')
 
 

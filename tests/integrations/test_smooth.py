@@ -201,3 +201,21 @@ def test_labels_of_other_images_or_classes_are_refused(image):
         smoothed.certify(image, label=np.zeros((12, 9), dtype=int))
     with pytest.raises(ValueError, match='has class 7, but the model has 3 classes'):
         smoothed.certify(image, label=np.full((9, 12), 7))
+
+
+def test_no_certificate_exceeds_the_distance_to_the_boundary():
+    """Units, order of channels, normalisation and draws all have to agree for this to hold."""
+    weights = torch.tensor([0.7, 0.2, 0.1])  # Of red, green and blue.
+    model = nn.Conv2d(3, 1, 1)
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    with torch.no_grad():
+        model.weight.copy_((weights * std)[None, :, None, None])
+        model.bias.fill_(float((weights * mean).sum()) - 0.5)
+    image = np.random.default_rng(1).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    result = smooth(model, n=200, tau=0.75).certify(image)
+    score = (image / 255) @ weights.double().numpy() - 0.5
+    assert (result.maps['base'] == (score > 0)).all()
+    distance = (2 * result.maps['pred'] - 1) * score / float(weights.norm())
+    certified, radius = result.maps['cert'] != 254, result.to_dict()['promise']['radius']
+    assert (distance[certified] > radius).all() and certified[distance > radius + 0.3].all()
+    assert 0.1 < certified.mean() < 0.9
