@@ -130,10 +130,10 @@ def load(path: str | os.PathLike[str], preprocessing: Preprocessing) -> OnnxMode
         FileNotFoundError: If there is no such file.
         ValueError: If it is no ONNX model.
     """
-    import onnxruntime
-
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no file {path}')
+    import onnxruntime
+
     try:
         session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     except Exception as error:

@@ -63,11 +63,11 @@ def load(path: str | os.PathLike[str], preprocessing: Preprocessing | None = Non
         FileNotFoundError: If there is no such folder or no config in it.
         ValueError: If it is no model of this library.
     """
-    import segmentation_models_pytorch as smp
-
     config = Path(path) / 'config.json'
     if not config.is_file():
         raise FileNotFoundError(f'there is no {config}: give the folder that save_pretrained wrote')
+    import segmentation_models_pytorch as smp
+
     try:
         module = smp.from_pretrained(str(path), strict=True)
     except Exception as error:

@@ -128,8 +128,6 @@ def load(
         FileNotFoundError: If there is no such folder or no config in it.
         ValueError: If it is no model for semantic segmentation, or lacks weights or a processor.
     """
-    import transformers
-
     folder = Path(path)
     if not (folder / 'config.json').is_file():
         what = f'no config.json in {folder}' if folder.is_dir() else f'no folder {folder}'
@@ -138,6 +136,8 @@ def load(
             'fetched by `hf download NAME --local-dir FOLDER`'
         )
     name = _architecture(folder)
+    import transformers
+
     cls = getattr(transformers, name, None)
     if cls is None or not name.endswith(TASKS):
         raise ValueError(f'{folder} holds a {name}, which is no model for semantic segmentation')

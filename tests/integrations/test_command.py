@@ -183,10 +183,6 @@ def wrong_label(folder, data, change):
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(certify, tmp_path, options, words, message):
-    if options.get('model', '').startswith(('hf:', 'onnx:')):
-        from tests.integrations.libraries import library
-
-        library('transformers' if options['model'].startswith('hf:') else 'onnxruntime')
     code, printed = certify(*NORMALISED, *words, out=tmp_path / 'out', **options)
     assert code == 2, printed
     *_, last = printed.strip().splitlines()
