@@ -64,9 +64,9 @@ def draw_results(folder: Path, images: int) -> None:
 
     enable_mmcv_lite()
     from mmcert.certifier import CertificationPlan, CertifiedInput, entries
+    from mmcert.certifier.results import write_certificate
     from mmcert.certify import CertifySettings
     from mmcert.datasets.street_scenes import CLASSES
-    from mmcert.engine.results import write_certificate
     from mmcert.metrics.results import InputResult
     from mmcert.perturbations import GaussianNoise
     from mmcert.report.summary import Summary, write_summary

@@ -9,6 +9,8 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
   const component = page.word === 'cloud' ? 'point' : 'pixel';
   const now = offered ? { ...settings.fixed } : null;
   const KEYS = ['tau', 'alpha', 'procedure'];
+  // What ordered Holm needs of an image beside its counts.
+  const NEEDED = ['hits', 'counted', 'order1', 'order2', 'smoothed', 'label'];
   const RATES = ['certAcc', 'mIoU', 'abstain'];
   let counts = null;
   let pass = 0;
@@ -127,7 +129,7 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
     }
     if (counts.some(({ tile }) => tile === null)) return null;
     for (const [place, image] of counts.entries()) {
-      const maps = await tiles.readMaps(image.tile);
+      const maps = await tiles.readMaps(image.tile, NEEDED);
       if (mine !== pass) return null;
       add(sums, image, find(image, maps), maps);
       cell('certAcc', 'all').textContent = `${place + 1} of ${counts.length} ${page.word}s`;

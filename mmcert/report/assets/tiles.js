@@ -28,7 +28,9 @@ const mmcertTiles = (folder) => {
   }
 
   async function unpack(packed) {
-    const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
+    const text = atob(packed.data);
+    const bytes = new Uint8Array(text.length);
+    for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
     const buffer = await new Response(stream).arrayBuffer();
     return new { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array }[packed.type](buffer);
@@ -48,9 +50,10 @@ const mmcertTiles = (folder) => {
     return photo;
   }
 
-  // The maps alone.
-  async function readMaps(index) {
-    return unpackAll((await fetchTile(index)).maps);
+  // Some of the maps alone, as far as they are there.
+  async function readMaps(index, names) {
+    const packed = Object.entries((await fetchTile(index)).maps);
+    return unpackAll(Object.fromEntries(packed.filter(([name]) => names.includes(name))));
   }
 
   async function load(index) {
