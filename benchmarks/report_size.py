@@ -60,17 +60,14 @@ def main() -> int:
 
 def draw_results(folder: Path, images: int) -> None:
     """Writes a results folder and its images."""
-    from mmcert.compat import enable_mmcv_lite
-
-    enable_mmcv_lite()
     from mmcert.certifier import CertificationPlan, CertifiedInput, entries
     from mmcert.certifier.results import write_certificate
     from mmcert.certify import CertifySettings
-    from mmcert.datasets.street_scenes import CLASSES
     from mmcert.metrics.results import InputResult
     from mmcert.perturbations import GaussianNoise
     from mmcert.report.summary import Summary, write_summary
     from mmcert.sampling import SamplingSettings
+    from mmcert.scenes import CLASSES
     from mmcert.votes import save_votes
 
     plan = CertificationPlan(
@@ -109,8 +106,8 @@ def draw_results(folder: Path, images: int) -> None:
 def draw(index: int, plan: CertificationPlan) -> tuple[Any, VotesRecord]:
     """A scene, BGR, and votes on it."""
     from mmcert.certify import Votes
-    from mmcert.datasets.street_scenes import CLASSES, draw_scene
     from mmcert.report.inputs import content_digest
+    from mmcert.scenes import CLASSES, draw_scene
     from mmcert.votes import VotesRecord
 
     rng = np.random.default_rng(index)
