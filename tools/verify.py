@@ -541,19 +541,26 @@ def main():
     parser.add_argument('certificate', type=Path, help='a JSON file, or a folder of them')
     parser.add_argument('--votes', type=Path, required=True, help='the votes file, or the folder')
     args, failed = parser.parse_args(), False
+    for path in (args.certificate, args.votes):
+        if not path.exists():
+            parser.error(f'there is no file or folder {path}')
     folder = args.certificate.is_dir()
     paths = sorted(args.certificate.glob('*.json')) if folder else [args.certificate]
+    if not paths:
+        parser.error(f'there are no certificates (*.json) in {args.certificate}')
     for path in paths:
         votes = args.votes / f'{path.stem}.npz' if args.votes.is_dir() else args.votes
         try:
             check = Check(path, votes)
             problems, holds = check.problems, check.holds
+        except FileNotFoundError as error:
+            problems, holds = [f'there is no file {error.filename}'], []
         except (OSError, LookupError, ValueError, TypeError, ArithmeticError, zlib.error) as error:
             problems, holds = [f'cannot be checked: {error!r}'], []
         failed |= bool(problems)
         verdict = 'not verified' if problems else 'verified'
         print(f'{path.stem}: {verdict}', *(problems or holds), sep='\n  ')
-    return int(failed or not paths)
+    return int(failed)
 
 
 if __name__ == '__main__':

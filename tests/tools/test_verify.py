@@ -525,3 +525,21 @@ def test_label_maps_are_read_as_opencv_writes_them(verify, tmp_path, shape):
             path = tmp_path / f'{number}.png'
             cv2.imwrite(str(path), image.astype(np.uint8), [cv2.IMWRITE_PNG_STRATEGY, strategy])
             np.testing.assert_array_equal(verify.read_png(path), image)
+
+
+@pytest.mark.parametrize(
+    ('certificate', 'votes', 'message'),
+    [
+        ('nowhere', '.', 'there is no file or folder'),
+        ('.', 'nowhere', 'there is no file or folder'),
+        ('.', '.', 'there are no certificates (*.json) in'),
+    ],
+)
+def test_paths_that_hold_nothing_are_named(
+    verify, tmp_path, monkeypatch, capsys, certificate, votes, message
+):
+    arguments = [str(tmp_path / certificate), '--votes', str(tmp_path / votes)]
+    monkeypatch.setattr(sys, 'argv', ['verify.py', *arguments])
+    with pytest.raises(SystemExit, match='2'):
+        verify.main()
+    assert message in capsys.readouterr().err
