@@ -135,6 +135,7 @@ def main() -> int:
         return 130
     print(summary.describe())
     print(f'certificates, votes and figures: {run.out_dir}')
+    print(f'to look at them: mmcert report {run.out_dir} --data {args.images}')
     return 0
 
 

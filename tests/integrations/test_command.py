@@ -14,11 +14,12 @@ from unittest import mock
 import cv2
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from mmcert.commands import main as mmcert_main
 from mmcert.report.results_folder import ResultsFolder
 from mmcert.votes import read_folder
-from tests.verification import load_verify
+from tests.verification import SCHEMA, load_verify
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,6 +95,7 @@ def test_results_are_those_that_all_tools_read(certify, data, tmp_path, capsys):
     assert (
         len(list(out.glob('vis-*/*.png'))) == 2 and len(list(out.glob('confidence-*/*.npz'))) == 3
     )
+    Draft202012Validator(json.loads(SCHEMA.read_text())).validate(image.certificate)
     # The standalone checker agrees.
     verify = load_verify()
     for document in results.certificates.glob('*.json'):
