@@ -129,7 +129,7 @@ def require_feasible(n: int, settings: CertifySettings, num_components: int, n0:
         f'n={n} draws cannot certify anything at tau={settings.tau}, alpha={settings.alpha} with '
         f'{num_components} components ({settings.procedure}, {settings.selection}): even unanimous '
         f'votes have p-value {smallest:.3g} > {critical:.3g}, the first critical value of the '
-        f'procedure. The smallest n that can is {least}.'
+        f'procedure. The smallest n that can is {least}: set n={least}.'
     )
 
 
