@@ -55,10 +55,11 @@ class SegmentorEnsemble(EncoderDecoder):
         members (Sequence[dict]): Configs of mmsegmentation segmentors with the same classes, at
             least two, each with its ``data_preprocessor``.
         data_preprocessor (dict | None): None: the images reach the members as they are, in 0-255.
+        pretrained, train_cfg (None): As ``mmseg.apis.init_model`` passes them to every segmentor.
 
     Raises:
         ValueError: If there are fewer than two members, their numbers of classes differ, one has a
-            binary head of one channel, or ``data_preprocessor`` is given.
+            binary head of one channel, or an option is given that the members have.
         TypeError: If a member is no mmsegmentation segmentor with a decode head.
 
     Example:
@@ -85,12 +86,22 @@ class SegmentorEnsemble(EncoderDecoder):
     members: Any
 
     def __init__(
-        self, members: Sequence[dict[str, Any]], data_preprocessor: dict[str, Any] | None = None
+        self,
+        members: Sequence[dict[str, Any]],
+        data_preprocessor: dict[str, Any] | None = None,
+        pretrained: str | None = None,
+        train_cfg: dict[str, Any] | None = None,
     ) -> None:
-        if data_preprocessor is not None:
-            raise ValueError(
-                'an ensemble takes no data_preprocessor: each member has its own, in its config'
-            )
+        options = {
+            'data_preprocessor': data_preprocessor,
+            'pretrained': pretrained,
+            'train_cfg': train_cfg,
+        }
+        for name, value in options.items():
+            if value is not None:
+                raise ValueError(
+                    f'an ensemble takes no {name}: each member has its own, in its config'
+                )
         if len(members) < 2:
             raise ValueError(f'an ensemble needs at least two members, got {len(members)}')
         # Its parts are the members, in place of a backbone and a head with weights.

@@ -178,3 +178,9 @@ def test_is_not_trained_and_has_no_preprocessor():
         ensemble(config(), config())(IMAGES, [], mode='loss')
     with pytest.raises(ValueError, match='each member has its own'):
         SegmentorEnsemble([config()] * 2, data_preprocessor=dict(type='SegDataPreProcessor'))
+
+
+def test_takes_what_init_model_passes_to_every_segmentor():
+    SegmentorEnsemble([config()] * 2, pretrained=None, train_cfg=None)
+    with pytest.raises(ValueError, match='takes no pretrained'):
+        SegmentorEnsemble([config()] * 2, pretrained='weights.pth')
