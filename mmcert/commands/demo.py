@@ -1,4 +1,4 @@
-"""Trains a small model on drawn street scenes, certifies 12 of them, and answers other settings."""
+"""Trains a small model on drawn street scenes, certifies 12 of them, and writes a page of it."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ def main() -> int:
     from mmcert.commands.main import run
 
     path, folder = str(config()), args.work_dir
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f'{folder} is not empty: delete it, or give another --work-dir')
     steps = [
         ('train', [path, '--work-dir', str(folder)]),
         ('test', [path, str(folder / CHECKPOINT), '--work-dir', str(folder)]),
@@ -48,6 +50,8 @@ def main() -> int:
     for name, arguments in steps:
         if status := run(name, arguments):
             return status
-    votes = sorted(map(str, (folder / 'certified').glob('votes-*')))
+    results = folder / 'certified'
+    votes = sorted(map(str, results.glob('votes-*')))
     tested = ['--tau', '0.6', '0.75', '0.85', '--procedure', 'holm', 'ordered_holm']
-    return run('recertify', [*votes, *tested, '--out', str(folder / 'certified')])
+    status = run('recertify', [*votes, *tested, '--out', str(results)])
+    return status or run('report', [str(results)])

@@ -300,3 +300,18 @@ def test_a_second_interrupt_ends_as_the_first_does(certify, tmp_path):
     with stop, mock.patch('mmcert.commands.certify.print', raised, create=True):
         code, printed = certify(*NORMALISED, out=tmp_path)
     assert code == 130 and printed.strip().endswith('interrupted')
+
+
+def test_the_demo_trains_certifies_answers_and_reports(tmp_path):
+    pytest.importorskip('mmseg')
+    from mmcert.commands import demo
+
+    ran = []
+    with (
+        mock.patch.object(sys, 'argv', ['mmcert demo', '--work-dir', str(tmp_path)]),
+        mock.patch.object(mmcert_main, 'run', lambda name, words: ran.append((name, *words)) or 0),
+    ):
+        assert demo.main() == 0
+    assert [name for name, *_ in ran] == ['train', 'test', 'recertify', 'report']
+    assert Path(ran[0][1]).is_file()
+    assert ran[1][2] == str(tmp_path / 'iter_400.pth')
