@@ -353,7 +353,8 @@ class Check:
         if not proven:
             self.holds[-1] = f'{count} of {total} components, as an estimate: nothing is proven'
         given = json.dumps(self.given)
-        self.holds.append(f'perturbation: {self.kind} {given if len(given) < 500 else ""}')
+        given = given if len(given) < 500 else 'with perturbation.parameters, those of the votes'
+        self.holds.append(f'perturbation: {self.kind} {given}')
 
     def check_tests(self):
         """Thresholds, tests and radii."""

@@ -70,11 +70,17 @@ def build_document(
         entries (Mapping): What the certificate says; ``model`` with ``versions`` in it.
         record (VotesRecord): The votes that it follows from.
         maps (Mapping): The maps of the input, of which ``written_maps`` are covered.
+
+    Raises:
+        ValueError: If two entries have one place.
     """
     statement: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for key, value in legal_json(entries).items():
         group = _GROUP_OF.get(key, 'perturbation')
-        statement[group][RENAMED.get((group, key), key)] = value
+        name = RENAMED.get((group, key), key)
+        if name in statement[group]:
+            raise ValueError(f'two entries would be {group}.{name} of the document: rename {key!r}')
+        statement[group][name] = value
     statement['versions'] = statement['model']['base'].pop('versions', {})
     maps = written_maps(maps)
     parts = {f'votes {name}': digest for name, digest in votes_digests(record).items()}

@@ -162,6 +162,13 @@ class Overlapping(GaussianNoise):
         return {'promise': 'everything', 'seed': 7}
 
 
+class Posing(GaussianNoise):
+    """Would be named for another perturbation."""
+
+    def _extra(self, tau):
+        return {'type': 'LaplaceNoise'}
+
+
 class Batched(GaussianNoise):
     """Draws all parameters of a batch from its first generator."""
 
@@ -174,6 +181,11 @@ def test_perturbations_that_break_their_word_are_refused(model, image):
         segment_of(model), image
     )
     with pytest.raises(ValueError, match='must not say promise, seed'):
+        result.to_dict()
+    result = Certifier(replace(plan_of(), perturbation=Posing(0.25))).certify(
+        segment_of(model), image
+    )
+    with pytest.raises(ValueError, match="two entries would be perturbation.type .* rename 'type'"):
         result.to_dict()
     with pytest.raises(ValueError, match='draws of Batched.* must be independent'):
         Certifier(replace(plan_of(), perturbation=Batched(0.25))).certify(segment_of(model), image)
