@@ -14,6 +14,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mmcert.certify import ABSTAIN_LABEL
+from mmcert.certify.rounding import AtMost
 from mmcert.files import atomic_writer
 from mmcert.metrics.radius_curve import RadiusCurve, count_radii
 from mmcert.report.attack_folder import AttackFolder
@@ -248,6 +249,7 @@ def _page(
         'unlabelled': NO_LABEL,
         'hatch': [DARK, LIGHT],
         'kind': kind,
+        'counted': counted,
         'radius': _axis(shared),
         'settings': settings,
         'word': results.word,
@@ -414,5 +416,5 @@ def _curve(curve: RadiusCurve, summary: Mapping[str, Any]) -> dict[str, Any]:
         'lines': {key: points(key) for key in ('certAcc', 'mIoU')},
         'point': point,
         'axis': _axis(shared),
-        'confidence': f'{1 - shared["alpha"]:g}',
+        'confidence': f'{AtMost(1 - shared["alpha"]):g}',
     }

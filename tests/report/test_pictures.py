@@ -109,7 +109,7 @@ def test_radii_of_zero_are_white_and_all_shapes_are_drawn():
     ('certificate', 'title'),
     [
         ({}, 'smoothed model, certified'),
-        ({'norm': 'l2', 'radius': 0.16862}, 'smoothed model, certified, l2 0.169'),
+        ({'norm': 'l2', 'radius': 0.16862}, 'smoothed model, certified, l2 0.168'),
         (
             {'attack_on_this_input': {}, 'tau': 0.71234, 'kind': 'estimate'},
             'smoothed model, certified, tau 0.712 (an estimate)',

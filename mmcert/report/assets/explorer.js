@@ -39,6 +39,12 @@
   // Values in words.
 
   const digits = (value, count = 4) => String(Number(value.toPrecision(count)));
+  // What is claimed must not grow in words.
+  const atMost = (value, count = 4) => {
+    const near = Number(value.toPrecision(count));
+    const step = 10 ** (Math.floor(Math.log10(value)) + 1 - count);
+    return digits(near > value ? near - step : near, count);
+  };
   const nameOf = (value) => names[value] ?? `class ${value}`;
   const settings = mmcertSettings({ page, tiles, byId, digits, nameOf, changed: showExplored });
 
@@ -60,7 +66,8 @@
 
   function certifiedInWords(tile, at) {
     const value = tile.maps.certified[at];
-    const word = { exact: 'Verified', estimate: 'Estimated, not proven' }[page.kind] ?? 'Certified';
+    const proven = page.counted ? 'Certified, as one of those of which a few may be wrong' : 'Certified';
+    const word = { exact: 'Verified', estimate: 'Estimated, not proven' }[page.kind] ?? proven;
     if (value !== abstained) return `${word}: ${nameOf(value)}.`;
     const group = tile.maps.groups?.[at] ?? abstained;
     return group === abstained ? 'Abstained.' : `${word}: ${nameOf(group)}.`;
@@ -71,8 +78,8 @@
     if (radius <= 0) return 'No joint radius.';
     const unit = page.radius ? ` (${page.radius})` : '';
     const bound = tile.bounds?.[tile.maps.radius[at]] ?? 0;
-    const why = bound > 0 ? `, for the class has a probability of at least ${digits(bound)}` : '';
-    return `Joint radius: ${digits(radius)}${unit}${why}.`;
+    const why = bound > 0 ? `, for the class has a probability of at least ${atMost(bound)}` : '';
+    return `Joint radius: ${atMost(radius)}${unit}${why}.`;
   }
 
   function runnerUpInWords(tile, at) {
