@@ -46,7 +46,7 @@ def confidence_picture(
 
     >>> maps = {'guess': np.zeros((60, 80), int), 'vote_share': np.full((60, 80), 0.9)}
     >>> confidence_picture(maps, [(128, 64, 128), (0, 0, 142)], ['road', 'car']).shape
-    (134, 280, 3)
+    (134, 344, 3)
 
     Args:
         maps (Mapping): As from ``mmcert.votes.confidence.confidence_maps``, shape (H, W), or (N,)

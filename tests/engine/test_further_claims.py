@@ -141,14 +141,14 @@ def test_an_image_interrupted_between_looks_is_continued(make_config, tmp_path, 
     smoothing = dict(n='auto', budget=300, min_gain=0.0, votes_dir=str(tmp_path / 'votes'))
     kept = []
 
-    def put(self, record):
+    def finish(self, model, inputs, record):
         kept.append(record.votes.n)
-        original(self, record)
+        original(self, model, inputs, record)
         if len(kept) == 2:
             raise KeyboardInterrupt
 
-    original = certifier.Certifier._put
-    monkeypatch.setattr(certifier.Certifier, '_put', put)
+    original = certifier.Certifier._finish
+    monkeypatch.setattr(certifier.Certifier, '_finish', finish)
     with pytest.raises(KeyboardInterrupt):
         run_test(make_config(images=1, smoothing=smoothing))
     monkeypatch.undo()

@@ -37,7 +37,8 @@ def scan_furthest(distances, num_points):
 
 
 def scan_ball(distances, inner, outer, sample_num):
-    inner, outer = np.float32(inner) ** 2, np.float32(outer) ** 2
+    # ** of NumPy's scalars does not round the product to the nearest.
+    inner, outer = np.square(np.float32([inner, outer]))
     result = np.zeros((len(distances), sample_num), int)
     for row, d in zip(result, distances, strict=True):
         hits = [i for i, x in enumerate(d) if x == 0 or inner <= x < outer][:sample_num]
