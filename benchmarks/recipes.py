@@ -377,7 +377,8 @@ def render_headline(results: Results) -> list[str]:
         '',
         f'{first["images"]} test images of 360 x 480, input scale {SCALE}, n = '
         f'{results["draws"]}, alpha = 0.001 per image; each recipe trained for '
-        f'{results["budget"]:g} minutes of one CPU core from one clean model; mean over seeds.',
+        f'{results["budget"]:g} minutes of one CPU core from one clean model; means over the seeds '
+        'that were run. Each row beside noise is the best of several recipes on these same images.',
     ]
 
 
@@ -416,7 +417,8 @@ def _settings(results: Results) -> str:
     return (
         f'{results["rows"][0]["images"]} test images at input scale {SCALE}, n0 = 10, n = '
         f'{results["draws"]}, alpha = 0.001 per image, procedure holm. Each recipe trained for '
-        f'{results["budget"]:g} minutes of one thread from {results["start"]}, computed on '
+        f'{results["budget"]:g} minutes of one thread from {results["start"]}: processor time, so '
+        'that steps differ with what else the machine did. Computed on '
         f'{on_machine(results)}.'
     )
 
