@@ -187,32 +187,40 @@ def opened(page: Path) -> dict[str, float]:
     return found
 
 
-def processes(browser: Browser) -> set[int]:
-    """A browser's processes."""
+def processes(browser: Browser, name: str) -> list[str]:
+    """The file of this name in ``/proc`` of each of a browser's processes that has not ended."""
     parents = {}
     for folder in Path('/proc').glob('[0-9]*'):
-        try:
-            status = (folder / 'stat').read_text()
-        except OSError:
-            continue
-        parents[int(folder.name)] = int(status.rpartition(')')[2].split()[1])
+        if status := text_of(folder / 'stat'):
+            parents[int(folder.name)] = int(status.rpartition(')')[2].split()[1])
     mine = {browser.process}
     while more := {child for child, parent in parents.items() if parent in mine} - mine:
         mine |= more
-    return mine
+    return [text for process in mine if (text := text_of(Path(f'/proc/{process}/{name}')))]
+
+
+def text_of(file: Path) -> str:
+    """The text of a file of a process; empty once that has ended."""
+    try:
+        return file.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ''
 
 
 def processor_seconds(browser: Browser) -> float:
-    """What a browser's processes have computed for so far."""
-    stats = [Path(f'/proc/{process}/stat').read_text() for process in processes(browser)]
-    ticks = sum(sum(map(int, stat.rpartition(')')[2].split()[11:13])) for stat in stats)
-    return ticks / os.sysconf('SC_CLK_TCK')
+    """What a browser's processes have computed for so far, with those that have ended."""
+    # A process's own time, and that of its children which have ended.
+    ticks = (
+        map(int, stat.rpartition(')')[2].split()[11:15]) for stat in processes(browser, 'stat')
+    )
+    return sum(map(sum, ticks)) / os.sysconf('SC_CLK_TCK')
 
 
 def memory(browser: Browser) -> int:
     """Memory of a browser's processes; what they share is divided among them."""
-    rollups = [Path(f'/proc/{process}/smaps_rollup').read_text() for process in processes(browser)]
-    lines = [line.split() for text in rollups for line in text.splitlines()]
+    lines = (
+        line.split() for text in processes(browser, 'smaps_rollup') for line in text.splitlines()
+    )
     return sum(int(line[1]) * 1024 for line in lines if line[0] == 'Pss:')
 
 
