@@ -1,6 +1,6 @@
-"""l2 attacks on CamVid at half its size, beside the certificates of the same images.
+"""l2 attacks on CamVid, beside the certificates of the same images.
 
-Runs ``tools/attack.py`` on the model with noise on pooled images (``benchmarks/cells.py`` trains
+Runs ``tools/attack.py`` on the model of the recommended recipe (``benchmarks/recipes.py`` trains
 it), with plain cross entropy beside the losses of SEA. The ensemble of an image is the attack of
 most harm.
 """
@@ -18,6 +18,8 @@ from study import (
     ROOT,
     WORK_DIRS,
     Results,
+    chosen_inputs,
+    evenly_spaced,
     machine,
     on_machine,
     percent,
@@ -26,7 +28,9 @@ from study import (
     write_results,
 )
 
-CONFIG = 'noise-pooled8-s0.1_fast-scnn_camvid-180x240'
+CONFIG = ROOT / 'configs' / 'camvid' / 'segcertify-s0.25-n100_fast-scnn_camvid-360x480.py'
+RECIPE = 'recipes/consistency-s0.25-scale0.5-10min-seed0'
+SCALE, DRAWS = 0.5, 300
 SEA = ('masked_ce', 'balanced_ce', 'js', 'spherical')
 
 
@@ -34,9 +38,9 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--work-dirs', type=Path, default=WORK_DIRS)
-    parser.add_argument('--checkpoint', type=Path, help='by default that of the work folder')
+    parser.add_argument('--checkpoint', type=Path, help='by default that of the recipe')
     parser.add_argument('--images', type=int, default=50)
-    parser.add_argument('--radius', type=float, nargs='+', default=[0.25, 0.5])
+    parser.add_argument('--radius', type=float, nargs='+', default=[0.17, 0.34])
     parser.add_argument('--steps', type=int, default=40)
     parser.add_argument('--gather', action='store_true', help='run nothing, gather the results')
     return parser.parse_args()
@@ -45,12 +49,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Attacks and gathers what happened."""
     args = parse_args()
-    work = args.work_dirs / CONFIG
+    recipe = args.work_dirs / RECIPE
+    # Beside the certificates of the recipe: their votes are used.
+    work = recipe / f'certify-{args.images}'
     if not args.gather:
         run_tool(
-            'attack', ROOT / 'configs' / 'semantic' / f'{CONFIG}.py',
-            args.checkpoint or work / 'iter_1200.pth', '--work-dir', work, '--images', args.images,
+            'attack', CONFIG, args.checkpoint or trained(recipe), '--work-dir', work,
             '--radius', *args.radius, '--steps', args.steps,
+            '--cfg-options', f'smoothing.scales={SCALE}', f'smoothing.n={DRAWS}',
+            chosen_inputs(evenly_spaced(args.images, 233, endpoint=False)),
         )  # fmt: skip
     summaries = (work / 'certified').glob('attacks-*/summary.json')
     newest = max(summaries, key=lambda path: path.stat().st_mtime)
@@ -64,6 +71,16 @@ def main() -> int:
     content = {'machine': machine(), **summary, 'worst_of_sea': ensemble}
     write_results('attacks', content, f'{failures} broken')
     return int(failures > 0)
+
+
+def trained(recipe: Path) -> Path:
+    """The last checkpoint of the recipe."""
+    checkpoints = sorted(
+        (recipe / 'train').glob('iter_*.pth'), key=lambda path: path.stat().st_mtime
+    )
+    if not checkpoints:
+        sys.exit(f'there is no model in {recipe}: benchmarks/recipes.py trains it')
+    return checkpoints[-1]
 
 
 def worst_of_sea(folder: Path, attack_set: str) -> dict[str, float]:
@@ -97,12 +114,13 @@ def side_by_side(results: Results) -> list[str]:
             values = (f'{rates[name][rate]:.3f}' for name in order)
             rows.append((radius, rate, *values, last))
     settings = results['settings']
-    alpha = settings['certified']['alpha']
+    alpha, sigma = settings['certified']['alpha'], settings['guarantee']['parameters']['sigma']
     return [
         *table(rows),
         '',
-        f'{settings["images"]} CamVid test images of 180 x 240, noise on means of 8 x 8 pixels '
-        f'(sigma = 0.1); {settings["steps"]} steps, {settings["draws"]} draws of each gradient, '
+        f'{settings["images"]} CamVid test images of 360 x 480 (the model works at half of that), '
+        f'Gaussian noise of sigma {sigma:g}; {settings["steps"]} steps, {settings["draws"]} draws '
+        'of each gradient, '
         f'{settings["judged"]} new draws at each attacked image; certificates with alpha = '
         f'{alpha:g} per image and radius. Certificates broken: {len(results["failures"])}. '
         f'Computed on {on_machine(results)}.',

@@ -426,6 +426,8 @@ class OneInput(ABC):
         }
         for key, found in maps.items():
             arrays[f'confusion_{key}'] = confusion_of(item.label, found, classes, ignore)
+        perturbation = _shown(attacked) - _shown(item.clean)
+        arrays['perturbation'], arrays['perturbation_step'] = in_steps(perturbation)
         write_json(self.file.with_suffix('.json'), facts)
         # The last one: what is there is complete.
         with atomic_writer(self.file) as stream:
@@ -723,6 +725,23 @@ def _shown(inputs: torch.Tensor) -> NDArray[np.float64]:
         return array
     # mmsegmentation's pipelines deliver BGR.
     return np.broadcast_to(array[::-1].transpose(1, 2, 0), (*array.shape[1:], 3))
+
+
+def in_steps(perturbation: NDArray[np.floating]) -> tuple[NDArray[np.int8], float]:
+    """A perturbation in 127 steps up to its largest value, to be looked at.
+
+    Args:
+        perturbation (np.ndarray): Any shape, in [0, 1] image units or those of a cloud.
+
+    Returns:
+        tuple: Whole numbers of steps, int8, and the length of a step.
+
+    >>> in_steps(np.array([0.0, 0.25, -0.5]))[0].tolist()
+    [0, 64, -127]
+    """
+    step = float(np.abs(perturbation).max(initial=0.0)) / 127
+    steps = np.zeros(perturbation.shape) if step == 0 else perturbation / step
+    return np.round(steps).astype(np.int8), step
 
 
 def report(runner: Runner, options: Judging, images: int | None = None) -> bool:

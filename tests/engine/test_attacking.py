@@ -77,6 +77,9 @@ def test_certified_below_attacked_below_clean(attack):
     assert large['certified_share'] == 0, 'no threshold of 60 draws covers this radius'
     assert 'cannot certify anything' in printed
     assert len(list(folder.glob('*.png'))) == 4
+    with np.load(folder / '00000-l2-0.05.npz') as arrays:
+        delta = arrays['perturbation'] * arrays['perturbation_step']
+    assert np.linalg.norm(delta) == pytest.approx(0.05, rel=0.02), 'up to its rounding'
     rows = read_attacked(folder / '00000-l2-0.05.npz').facts['attacks']
     assert [row['norm'] for row in rows if not 0.049 < row['norm'] <= 0.05] == []
 
