@@ -1,6 +1,5 @@
 """Attacks on a model and on its smoothed version, by the gradient of their scores."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -75,8 +74,12 @@ class SmoothedScores:
 
 
 def mean_logits(logits: torch.Tensor, dim: int = 1) -> torch.Tensor:
-    """The logarithm of the softmax over ``dim``, averaged over draws (D, ...), without D."""
-    return logits.log_softmax(dim=dim).logsumexp(dim=0) - math.log(len(logits))
+    """The logarithm of the softmax over ``dim``, averaged over draws (D, ...), without D.
+
+    A mean that is too small for its dtype counts as the least number, and has no gradient.
+    """
+    mean = logits.softmax(dim=dim).mean(dim=0)
+    return mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
 
 
 def attack_input(
