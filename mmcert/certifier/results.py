@@ -48,7 +48,7 @@ class ResultsWriter:
         self.certificates, self.confidence, self.pictures = certificates, confidence, pictures
         self.draw_every, self.written = draw_every, written
         self.log = log or (lambda name, picture: None)
-        self.inputs = 0
+        self._inputs = 0
         remove_leftovers(certificates)
         remove_leftovers(confidence)
 
@@ -60,6 +60,7 @@ class ResultsWriter:
         confidence: Mapping[str, NDArray[Any]],
         draw: Picture,
         draw_confidence: Picture,
+        number: int | None = None,
     ) -> None:
         """Writes what was certified of an input.
 
@@ -70,10 +71,13 @@ class ResultsWriter:
             confidence (Mapping): Its maps of confidence, as in ``CertifiedInput.confidence``.
             draw (Callable): Draws the certificate.
             draw_confidence (Callable): Draws the confidence.
+            number (int | None): Its number in the run, which decides whether it is drawn; by
+                default that of the call.
         """
         write_certificate(self.certificates, name, document, maps)
-        drawn = self.draw_every and self.inputs % self.draw_every == 0
-        self.inputs += 1
+        number = self._inputs if number is None else number
+        drawn = self.draw_every and number % self.draw_every == 0
+        self._inputs += 1
         if self.written is not None:
             # The points of a cloud are drawn one by one, which takes long for large scenes.
             wanted = self.written == 'pictures' and (maps['cert'].ndim == 2 or drawn)

@@ -7,7 +7,9 @@ as ``mmcert test`` does.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     _add_settings(parser.add_argument_group('what is certified'))
     _add_inputs(parser.add_argument_group('images, labels and what the model wants'))
     _add_results(parser.add_argument_group('how it runs, and what it writes'))
+    _add_processes(parser.add_argument_group('several jobs and processes'))
     return parser.parse_args(argv)
 
 
@@ -72,6 +75,18 @@ def _add_inputs(group: Any) -> None:
         '--pixel-range', type=float, default=1.0, help='what white is to --mean: 1 or 255 (1)'
     )
     group.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'), help='resize to')
+
+
+def _add_processes(group: Any) -> None:
+    group.add_argument('--shard', help='certify a part: 3/16 is the third of each 16 images')
+    group.add_argument(
+        '--launcher', choices=['none', 'pytorch'], default='none',
+        help='pytorch for processes that torchrun has started (none)',
+    )  # fmt: skip
+    group.add_argument(
+        '--distribute', choices=['images', 'draws'], default='images',
+        help='what they share: the images, or the draws of each (images)',
+    )  # fmt: skip
 
 
 def _add_results(group: Any) -> None:
@@ -110,8 +125,32 @@ def main() -> int:
         return test.main()
     args = parse_args()
     check(args)
-    from mmcert.integrations.folder import FolderRun, find_images
+    try:
+        with processes_of(args) as processes:
+            return certify(args, processes)
+    except KeyboardInterrupt:
+        print('\ninterrupted; the same command continues where this one stopped', file=sys.stderr)
+        return 130
 
+
+def processes_of(args: argparse.Namespace) -> Any:
+    """The processes of the job, as a context."""
+    if args.launcher == 'none':
+        # Without torch: much can still be refused.
+        if int(os.environ.get('WORLD_SIZE', '1')) > 1 and 'LOCAL_RANK' in os.environ:
+            raise UsageError('torchrun has started several processes: give --launcher pytorch')
+        return contextlib.nullcontext()
+    from mmcert.sampling.process_group import joined_processes
+
+    return joined_processes()
+
+
+def certify(args: argparse.Namespace, processes: Any) -> int:
+    """Certifies as one of some processes; None is this one alone."""
+    from mmcert.integrations.folder import FolderRun, find_images
+    from mmcert.votes.shards import Shard
+
+    shard = None if args.shard is None else Shard.parse(args.shard)
     files = find_images(
         args.images,
         args.labels,
@@ -119,23 +158,31 @@ def main() -> int:
         label_suffix=args.label_suffix,
         limit=args.limit,
     )
-    smoothed = smoothed_of(args)
+    if shard is not None:
+        shard.positions(len(files))  # Refuses more shards than images.
+    is_first = processes is None or processes.rank == 0
+    logger = _logger(logging.INFO if is_first else logging.WARNING)
+    of_draws = processes if args.distribute == 'draws' else None
+    smoothed = smoothed_of(args, logger, of_draws)
     run = FolderRun(
         smoothed,
         files,
-        _logger(),
+        logger,
         draw_every=args.draw_every,
         confidence=None if args.confidence == 'none' else args.confidence,
         reduce_labels=args.reduce_labels or smoothed.model.reduces_labels,
+        processes=processes if of_draws is None else None,
+        shard=shard,
     )
-    try:
-        summary = run.run()
-    except KeyboardInterrupt:
-        print('\ninterrupted; the same command continues where this one stopped', file=sys.stderr)
-        return 130
+    summary = run.run()
+    if not is_first:
+        return 0
     print(summary.describe())
     print(f'certificates, votes and figures: {run.out_dir}')
-    print(f'to look at them: mmcert report {run.out_dir} --data {args.images}')
+    if shard is None:
+        print(f'to look at them: mmcert report {run.out_dir} --data {args.images}')
+    else:
+        print(f'once all {shard.count} shards have run: mmcert merge {run.out_dir}')
     return 0
 
 
@@ -150,7 +197,7 @@ def check(args: argparse.Namespace) -> None:
             raise UsageError(f'there is no folder {folder}')
 
 
-def smoothed_of(args: argparse.Namespace) -> Any:
+def smoothed_of(args: argparse.Namespace, logger: logging.Logger, processes: Any = None) -> Any:
     """The smoothed model that was asked for."""
     from mmcert.certifier.plan_settings import PlanSettings
     from mmcert.integrations.loading import InputOptions, load_model
@@ -172,7 +219,8 @@ def smoothed_of(args: argparse.Namespace) -> Any:
         results_dir=out,
         ignore_index=args.ignore_index,
         identity={'checkpoint': Path(given).name} if given else None,
-        logger=_logger(),
+        logger=logger,
+        processes=processes,
     )
 
 
@@ -193,15 +241,16 @@ def _name(model: str) -> str:
 def _device() -> str:
     import torch
 
-    return 'cuda' if torch.cuda.is_available() else 'cpu'
+    # Processes of a job have one each.
+    return f'cuda:{torch.cuda.current_device()}' if torch.cuda.is_available() else 'cpu'
 
 
-def _logger() -> logging.Logger:
-    """Prints what a run says."""
+def _logger(level: int) -> logging.Logger:
+    """Prints what a run says, from a level on."""
     logger = logging.getLogger('mmcert')
     if not any(isinstance(handler, _Printer) for handler in logger.handlers):
         logger.addHandler(_Printer())
-        logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     return logger
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mmcert.certifier import CertifiedInput, entries
 from mmcert.certifier.progress import Progress
-from mmcert.certifier.results import ResultsWriter, results_name
+from mmcert.certifier.results import ResultsWriter, asked_attack, results_name
 from mmcert.integrations.smoothed import Smoothed
 from mmcert.metrics.confusion import total
 from mmcert.metrics.results import InputResult
@@ -24,6 +24,8 @@ from mmcert.report.inputs import ENDINGS
 from mmcert.report.pictures import certificate_picture, certificate_title
 from mmcert.report.summary import Summary, write_summary
 from mmcert.report.tiles import class_colours
+from mmcert.sampling import ProcessGroup
+from mmcert.votes.shards import Manifest, Shard
 
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width; OpenCV turns the image."""
@@ -143,6 +145,11 @@ class FolderRun:
     ``confidence-*``, ``vis-*``, ``summary.json`` and ``images.jsonl``. All tools that read results
     or votes take them.
 
+    Several processes either divide the images (``processes``), or share the draws of each
+    (``smoothed.processes``). With a ``shard`` the run is a job of several: it leaves a manifest
+    beside the votes, its own summary goes to ``shard-*``, and ``mmcert merge`` makes the whole of
+    all shards. Neither changes votes or certificates.
+
     Args:
         smoothed (Smoothed): The model, with a ``results_dir``.
         files (Sequence[ImageFile]): The images, at least one.
@@ -151,6 +158,8 @@ class FolderRun:
         confidence (str | None): What is written of the confidence in each pixel: 'pictures' (with
             their arrays), 'arrays' or None.
         reduce_labels (bool): Whether 0 in the label maps means "no class", and 1 the first class.
+        processes (ProcessGroup | None): Processes that divide the images.
+        shard (Shard | None): Certifies one shard of the images.
     """
 
     def __init__(
@@ -162,6 +171,8 @@ class FolderRun:
         draw_every: int = 0,
         confidence: str | None = None,
         reduce_labels: bool = False,
+        processes: ProcessGroup | None = None,
+        shard: Shard | None = None,
     ) -> None:
         if smoothed.results_dir is None:
             raise ValueError('a run needs a folder for its results: give results_dir')
@@ -169,16 +180,61 @@ class FolderRun:
         self.out_dir = Path(smoothed.results_dir)
         self.draw_every, self.confidence = draw_every, confidence
         self.reduce_labels = reduce_labels
+        self.processes, self.shard = processes or ProcessGroup(), shard
+
+    @property
+    def numbers(self) -> range:
+        """Numbers of the images of this job, of all its processes."""
+        total = len(self.files)
+        return range(total) if self.shard is None else self.shard.positions(total)
 
     def run(self) -> Summary:
-        """Certifies all images, and writes the summary.
+        """Certifies the images, and writes the summary; all processes get it.
 
         Raises:
             ValueError: If an image or its label map cannot be certified; what is done is kept.
         """
-        smoothed, files = self.smoothed, self.files
-        smoothed.start(files[0].read())
-        plan, count = smoothed.plan, len(smoothed.classes)
+        smoothed, numbers = self.smoothed, self.numbers
+        # The same image in all processes and shards.
+        smoothed.start(self.files[0].read())
+        store = smoothed.store
+        assert store is not None, 'a run keeps its votes'
+        is_first = self.processes.rank == smoothed.processes.rank == 0
+        manifest = None if self.shard is None else self._manifest(self.shard)
+        if manifest is not None:
+            manifest.begin(store.folder, write=is_first)
+        mine = numbers[self.processes.rank :: self.processes.size]
+        found = self.processes.gather(list(self._results(mine)))
+        results = [found[place % len(found)][place // len(found)] for place in range(len(numbers))]
+        summary = Summary(results, len(smoothed.classes), smoothed.classes)
+        if is_first:
+            # Jobs of other shards may write to the same folder.
+            name = '' if self.shard is None else f'shard-{self.shard.file_name}'
+            write_summary(summary, self.out_dir / name)
+            if manifest is not None:
+                manifest.finish(store.folder, [(one.name, one.certificate) for one in results])
+        return summary
+
+    def _manifest(self, shard: Shard) -> Manifest:
+        """What the shard should hold."""
+        smoothed = self.smoothed
+        task = {
+            'num_classes': len(smoothed.classes),
+            'classes': smoothed.classes,
+            'ignore_index': smoothed.ignore_index,
+            **asked_attack(smoothed.plan),
+        }
+        return Manifest.of(
+            shard,
+            [file.image.stem for file in self.files],
+            sampling=smoothed.sampling,
+            settings=smoothed.plan.settings_to_dict(),
+            task=task,
+        )
+
+    def _results(self, numbers: Sequence[int]) -> Iterator[InputResult]:
+        """Certifies images and writes what there is of each."""
+        smoothed, plan = self.smoothed, self.smoothed.plan
         name = results_name(plan, smoothed.sampling)
         writer = ResultsWriter(
             self.out_dir / f'certificates-{name}',
@@ -187,31 +243,31 @@ class FolderRun:
             self.draw_every,
             self.confidence,
         )
-        progress = Progress(len(files), plan.most_draws, 'image', self.logger)
+        progress = Progress(len(numbers), plan.most_draws, 'image', self.logger)
         smoothed.on_draws = progress.on_draws
         self.logger.info('smoothing: %s; %s', plan.describe(), plan.aim())
-        results, running = [], total([], count)
-        for file in files:
+        running = total([], len(smoothed.classes))
+        for number in numbers:
+            file = self.files[number]
             certified = self._certify(file)
             counts = certified.counts(smoothed.ignore_index)
             document, image_name = certified.to_dict(), certified.record.meta['name']
-            writer.write(
-                image_name,
-                document,
-                certified.maps,
-                certified.confidence,
-                partial(self._draw, file, certified),
-                partial(self._draw_confidence, certified),
-            )
-            results.append(InputResult(image_name, entries(document), counts))
+            if smoothed.processes.rank == 0:
+                writer.write(
+                    image_name,
+                    document,
+                    certified.maps,
+                    certified.confidence,
+                    partial(self._draw, file, certified),
+                    partial(self._draw_confidence, certified),
+                    number,
+                )
             running = running + counts
             so_far = f'abstain {running.rates()["abstain"]:.4f}'
             if file.label is not None:
                 so_far = f'certified accuracy {running.rates()["certAcc"]:.4f}, {so_far}'
             self.logger.info('%s; so far %s', progress.batch_done(1), so_far)
-        summary = Summary(results, count, smoothed.classes)
-        write_summary(summary, self.out_dir)
-        return summary
+            yield InputResult(image_name, entries(document), counts)
 
     def _certify(self, file: ImageFile) -> CertifiedInput:
         label = file.read_label(self.reduce_labels, self.smoothed.ignore_index)

@@ -91,6 +91,7 @@ class Smoothed:
     Attributes:
         classes (list[str]): Names of the classes, once an image was seen.
         sampling (dict): What determines the votes, as JSON values, likewise.
+        processes (ProcessGroup): Processes that share the draws of every image.
 
     Raises:
         ValueError: If the weights have NaN or infinite values, or a setting is out of range.
@@ -123,7 +124,7 @@ class Smoothed:
         self._asked = classes
         self._identity = dict(identity or {})
         self.on_draws, self._logger = on_draws, logger
-        self._processes = processes
+        self.processes = processes or ProcessGroup()
         self._certifier: Certifier | None = None
         self.classes: list[str] = []
         self.sampling: dict[str, Any] = {}
@@ -275,7 +276,7 @@ class Smoothed:
             identity=identity,
             on_draws=self._drawn,
             logger=self._logger,
-            processes=self._processes,
+            processes=self.processes,
         )
 
     def _drawn(self, name: str, done: int) -> None:

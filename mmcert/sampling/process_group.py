@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 Value = TypeVar('Value')
+
+LAUNCHED = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')
+"""What torchrun tells each process of a job."""
+
+PATIENCE = timedelta(days=7)
+"""How long a process waits for another that still works; one that was killed is noticed at once."""
 
 
 class ProcessGroupError(RuntimeError):
@@ -28,6 +36,10 @@ class ProcessGroup:
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
+
+    def gather(self, value: Value) -> list[Value]:
+        """What each process has, in all of them."""
+        return [self.broadcast(lambda: value, rank) for rank in range(self.size)]
 
     def share(self, start: int, count: int) -> range:
         """The draws of this process among ``count`` from number ``start``, in equal shares."""
@@ -92,6 +104,34 @@ class ProcessGroup:
             raise ProcessGroupError(
                 'another process failed while sampling; its own message says why'
             )
+
+
+@contextlib.contextmanager
+def joined_processes() -> Iterator[ProcessGroup]:
+    """Joins the processes that torchrun has started; leaves them when all are done.
+
+    On a machine with GPUs each process gets one of them as its current device.
+
+    Raises:
+        ValueError: If torchrun did not start this process.
+    """
+    if lacking := [name for name in LAUNCHED if name not in os.environ]:
+        raise ValueError(
+            f'{lacking[0]} is not set, as if torchrun had not started this process: start it as '
+            'torchrun --nproc-per-node 2 -m -- mmcert ...'
+        )
+    backend = 'gloo'
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']) % torch.cuda.device_count())
+        backend = 'cpu:gloo,cuda:nccl'
+    dist.init_process_group(backend, timeout=PATIENCE)
+    try:
+        yield ProcessGroup.of_all_processes()
+        # A process that ends with gloo's threads alive takes the others with it.
+        with _all_there():
+            dist.barrier()
+    finally:
+        dist.destroy_process_group()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator
 from mmcert.commands import main as mmcert_main
 from mmcert.report.results_folder import ResultsFolder
 from mmcert.votes import read_folder
+from tests.forks import run_program
 from tests.verification import SCHEMA, load_verify
 
 ROOT = Path(__file__).parents[2]
@@ -130,6 +131,36 @@ def test_a_run_that_was_stopped_goes_on(certify, tmp_path):
     assert code == 130 and 'the same command continues' in printed
 
 
+def files_of(folder):
+    """What is the same however a run was divided."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob('*')
+        if path.is_file() and not {'shards', 'shard-1-of-2', 'shard-2-of-2'} & {*path.parts}
+    }
+
+
+def test_shards_merge_into_the_bytes_of_one_run(certify, tmp_path, capsys):
+    words = [*NORMALISED, '--draw-every', '2']
+    assert certify(*words, out=tmp_path / 'whole')[0] == 0
+    for shard in ('1/2', '2/2'):
+        code, printed = certify(*words, '--shard', shard, out=tmp_path / 'shared')
+        assert code == 0 and f'mmcert merge {tmp_path / "shared"}' in printed, printed
+        code, printed = mmcert('merge', str(tmp_path / 'shared'), capsys=capsys)
+        assert code == (0 if shard == '2/2' else 1), printed
+    assert files_of(tmp_path / 'shared') == files_of(tmp_path / 'whole')
+
+
+@pytest.mark.slow
+def test_processes_are_killed_and_go_on_to_the_bytes_of_one(data, tmp_path, capsys):
+    words = ['--model', f'py:{data / "model.py"}:build', '--images', data / 'images', '--labels']
+    words += [data / 'labels', *NORMALISED, *SETTINGS, '--n', '6000', '--draw-every', '2']
+    printed = run_program('tests.integrations.folder_jobs', tmp_path, *words)
+    assert int(re.search(r'killed (\d+) times', printed)[1]) >= 2
+    assert mmcert('merge', str(tmp_path / 'shared'), capsys=capsys)[0] == 0
+    assert files_of(tmp_path / 'shared') == files_of(tmp_path / 'whole')
+
+
 def test_labels_may_be_missing_or_numbered_from_one(certify, data, tmp_path):
     code, printed = certify(*NORMALISED, out=tmp_path / 'a', labels=None)
     assert code == 0 and 'certified accuracy' not in printed
@@ -182,6 +213,9 @@ def wrong_label(folder, data, change):
         ({}, ('--pixel-range', '2'), 'pixel_range must be 1 or 255'),
         ({}, ('--hierarchy', 'ade'), 'hierarchy'),
         ({}, ('--device', 'gpu'), "must be cpu or cuda, got 'gpu'"),
+        ({}, ('--shard', '4/3'), "got '4/3'"),
+        ({}, ('--shard', '1/4'), '4 shards of 3 images'),
+        ({}, ('--launcher', 'pytorch'), 'RANK is not set'),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(certify, tmp_path, options, words, message):
