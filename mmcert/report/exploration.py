@@ -17,8 +17,11 @@ from mmcert.report.tiles import Legend, pack
 
 TAUS = (*(round(0.01 * step, 2) for step in range(50, 100)), 0.995, 0.999)
 ALPHAS = (*sorted(digit / 10**place for place in range(2, 8) for digit in (1, 2, 5)), 0.1)
-PROCEDURES = ('bonferroni', 'holm', 'ordered_holm')
-"""What can be tried: the page has all procedures of the package that keep every certificate."""
+COUNTS = tuple(digit * 10**place for place in range(5) for digit in (1, 2, 5))
+"""What ``k`` may be: fewer certificates of each image than that may be wrong."""
+
+PROCEDURES = ('bonferroni', 'holm', 'ordered_holm', 'kfwer')
+"""What can be tried: all procedures of the package."""
 
 RATES = {'certAcc': 'accuracy', 'mIoU': 'mIoU', 'abstain': 'abstention'}
 """What is compared, and what it is called where it is no certificate."""
@@ -41,7 +44,7 @@ def why_not(results: ResultsFolder, first: StoredResult) -> str:
         return 'the attack set takes another threshold for each input'
     if votes.looks:
         return 'the votes were tested in several looks'
-    if not {'tau', 'alpha', 'procedure'} <= shared.keys():
+    if not {'tau', 'alpha', 'procedure', 'asked'} <= shared.keys():
         return 'the inputs were tested under different settings'
     return ''
 
@@ -151,6 +154,8 @@ class Exploration:
                 'selection': selection,
                 'entries': len(some),
                 'tile': tile,
+                # Pixels that show a component.
+                'width': record.pixels_per_component,
                 'rates': _compared(result.rates),
             }
         )
@@ -160,12 +165,16 @@ class Exploration:
         shared = self.summary['certificate']
         taus = sorted({*TAUS, shared['tau']})
         fixed = {key: shared[key] for key in ('tau', 'alpha', 'procedure')}
+        # As asked: a share, say, where the images differ in size.
+        fixed['k'] = shared['asked']['k']
+        counts = COUNTS if fixed['k'] is None else {*COUNTS, fixed['k']}
         return {
             'fixed': {**fixed, 'rates': _compared(self.summary['rates'])},
             'taus': taus,
             'radii': None if self.radius_at is None else [self.radius_at(tau) for tau in taus],
             'alphas': sorted({*ALPHAS, shared['alpha']}),
-            'procedures': PROCEDURES if self.ordered else PROCEDURES[:-1],
+            'ks': sorted(counts),
+            'procedures': [name for name in PROCEDURES if self.ordered or name != 'ordered_holm'],
             'images': self._images,
             'counts': {name: pack(np.concatenate(all_)) for name, all_ in self._arrays.items()},
         }

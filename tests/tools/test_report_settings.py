@@ -1,13 +1,14 @@
 """Other settings in the page of a report: the same numbers as those of ``tools/certify.py``."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from mmcert.certify import CertifySettings, Hierarchy, Votes, certify_votes
 from mmcert.report import tiles
-from mmcert.report.exploration import ALPHAS, PROCEDURES, TAUS
+from mmcert.report.exploration import ALPHAS, COUNTS, PROCEDURES, RATES, TAUS
 from mmcert.report.results_folder import ResultsFolder
 from mmcert.votes import Task, evaluate
 from tests.browser import needs_browser
@@ -17,16 +18,10 @@ from tests.tools.test_report import LEVELS, pixel, text_of
 pytestmark = needs_browser
 
 STATISTICS = ROOT / 'mmcert/report/assets/statistics.js'
-CERTIFY = """(() => {
-  const order = (rank) => (rank
-    ? mmcertStatistics.componentOrder(rank.length, rank) : null);
-  return %s.map(([settings, { hits, rank, ...votes }]) => {
-    const found = mmcertStatistics.certify(
-      settings, { ...votes, hits, order: order(rank) ?? [...hits.keys()] },
-    );
-    return hits.map((value, at) => value >= found.cutoff || found.extra.includes(at));
-  });
-})()"""
+CERTIFY = """%s.map(([settings, votes]) => {
+  const found = mmcertStatistics.certify(settings, votes);
+  return votes.hits.map((value, at) => value >= found.cutoff || found.extra.includes(at));
+})"""
 
 
 def some_votes(rng, n0, n, components):
@@ -44,22 +39,28 @@ def test_the_browser_certifies_what_python_certifies(browser, tmp_path):
     asked, expected = [], []
     for n0, n, components in [(10, 100, 300), (5, 40, 1), (20, 400, 2000), (2, 9, 50)]:
         votes, margin = some_votes(rng, n0, n, components)
+        margin = None if components == 50 else margin
         for selection in ('holdout', 'same_draws'):
             ((hits, counted),) = votes.stages(selection)
-            rank = margin
+            ranks = margin
             if selection == 'holdout':
-                rank = votes.selection_hits.astype(int) * 256 + margin
-            for _ in range(30):
+                ranks = votes.selection_hits.astype(int)
+                ranks = ranks if margin is None else 256 * ranks + margin
+            for _ in range(40):
                 tau, alpha = rng.choice(TAUS), rng.choice(ALPHAS)
                 procedure = str(rng.choice(PROCEDURES))
-                settings = CertifySettings(float(tau), float(alpha), procedure, selection)
+                k = (
+                    [0.003, *COUNTS][rng.integers(len(COUNTS) + 1)]
+                    if procedure == 'kfwer'
+                    else None
+                )
+                settings = CertifySettings(float(tau), float(alpha), procedure, selection, k)
                 certificate = certify_votes(votes, settings, margin=margin)
                 expected.append(certificate.certified.tolist())
                 counts = np.bincount(hits, minlength=counted + 1).tolist()
                 given = {'selection': selection, 'counts': counts, 'hits': hits.tolist(),
-                         'rank': rank.tolist()}  # fmt: skip
-                plain = {'tau': settings.tau, 'alpha': settings.alpha, 'procedure': procedure}
-                asked.append([plain, given])
+                         'ranks': None if ranks is None else ranks.tolist()}  # fmt: skip
+                asked.append([asdict(settings), given])
     found = browser.run(CERTIFY % json.dumps(asked))
     assert found == expected
     certified = [np.mean(mask) for mask in expected]
@@ -77,8 +78,9 @@ def test_the_browser_certifies_what_python_certifies(browser, tmp_path):
         pytest.param(
             dict(sigma=0.08, procedure='ordered_holm', selection='holdout'), marks=pytest.mark.slow
         ),
+        pytest.param(dict(sigma=0.08, procedure='kfwer', k=0.01), marks=pytest.mark.slow),
     ],
-    ids=['held out, with groups', 'same draws, in an order', 'held out, in an order'],
+    ids=['held out, with groups', 'same draws, in an order', 'held out, in an order', 'counted'],
 )
 def test_sliders_give_the_figures_of_the_command_line(
     make_config, tmp_path, browser, monkeypatch, smoothing
@@ -104,21 +106,30 @@ def test_sliders_give_the_figures_of_the_command_line(
     said = "document.querySelector('#settings-status').textContent"
     # At the settings of the run, the page finds the certificates again.
     assert browser.run(said).endswith('every pixel as in the certificate.')
-    assert f'tau {shared["tau"]}, alpha {shared["alpha"]}, {shared["procedure"]}.' in (
+    k = f', k {smoothing["k"]}' if 'k' in smoothing else ''
+    assert f'tau {shared["tau"]}, alpha {shared["alpha"]}, {shared["procedure"]}{k}.' in (
         browser.run(said)
     )
+    for key, rate in folder.summary['rates'].items():
+        if key in RATES:
+            assert float(browser.run(CELL % ('all', key))) == pytest.approx(rate, abs=1e-12)
     name = text_of(browser, '#image-name')
     (place,) = [place for place, line in enumerate(folder.lines) if line['name'] == name]
     browser.run("document.querySelector('#panes').scrollIntoView()")
     shares = []
-    for tau, alpha, procedure in [
-        (0.5, 0.01, 'bonferroni'), (0.6, 0.05, 'holm'), (0.6, 0.1, 'ordered_holm'),
-        (0.7, 0.02, 'ordered_holm'), (0.51, 1e-7, 'holm'), (0.53, 1e-3, 'ordered_holm'),
+    for tau, alpha, procedure, k in [
+        (0.5, 0.01, 'bonferroni', None), (0.6, 0.05, 'holm', None),
+        (0.6, 0.1, 'ordered_holm', None), (0.6, 0.001, 'kfwer', 50),
+        (0.7, 0.02, 'ordered_holm', None), (0.51, 1e-7, 'holm', None),
+        (0.53, 1e-3, 'ordered_holm', None),
     ]:  # fmt: skip
-        for key, value in (('tau', tau), ('alpha', alpha), ('procedure', procedure)):
+        chosen = {'tau': tau, 'alpha': alpha, 'procedure': procedure}
+        for key, value in (chosen if k is None else chosen | {'k': k}).items():
             move(browser, key, value)
         browser.wait(DONE)
-        settings = CertifySettings(tau, alpha, procedure, shared['selection'])
+        shown = browser.run("getComputedStyle(document.querySelector('#k-note')).display")
+        assert (shown == 'none') == (k is None)
+        settings = CertifySettings(tau, alpha, procedure, shared['selection'], k)
         for column, wanted in (('all', records), ('this', records[place : place + 1])):
             rates = evaluate(wanted, [settings], task)[0].rates()
             for key in ('certAcc', 'mIoU', 'abstain'):

@@ -4,23 +4,31 @@
 // show is exploration: nothing here calls it a certificate.
 const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
   const { settings, abstained, unlabelled, classes } = page;
-  const { certify, componentOrder } = mmcertStatistics;
+  const { certify, countOf } = mmcertStatistics;
   const offered = !settings.reason;
+  const FIRST_K = 100;
   const component = page.word === 'cloud' ? 'point' : 'pixel';
-  const now = offered ? { ...settings.fixed } : null;
-  const KEYS = ['tau', 'alpha', 'procedure'];
+  const now = offered ? { ...settings.fixed, k: settings.fixed.k ?? FIRST_K } : null;
+  const SLIDERS = ['tau', 'alpha', 'k'];
   // What ordered Holm needs of an image beside its counts.
   const NEEDED = ['hits', 'counted', 'order1', 'order2', 'smoothed', 'label'];
   const RATES = ['certAcc', 'mIoU', 'abstain'];
+  // The page answers its reader at least so often.
+  const MILLISECONDS = 30;
+  // Maps that are kept for the next settings, as far as they are no more.
+  const KEPT_BYTES = 2 ** 27;
   let counts = null;
   let pass = 0;
   let current = null;
 
-  const isFixed = () => KEYS.every((key) => now[key] === settings.fixed[key]);
+  const takesK = ({ procedure }) => procedure === 'kfwer';
+  const isFixed = () => ['procedure', 'tau', 'alpha', ...(takesK(now) ? ['k'] : [])]
+    .every((key) => now[key] === settings.fixed[key]);
   const computed = () => settings.procedures.includes(now.procedure);
   const ordered = () => now.procedure === 'ordered_holm';
   const placeOf = (index) => settings.images.findIndex(({ tile }) => tile === index);
-  const inWords = ({ tau, alpha, procedure }) => `tau ${tau}, alpha ${alpha}, ${procedure}`;
+  const inWords = (all) => `tau ${all.tau}, alpha ${all.alpha}, ${all.procedure}`
+    + `${takesK(all) ? `, k ${all.k}` : ''}`;
 
   // The counts of each image: components and pixels by hits, and labelled pixels by class and hits.
   async function readCounts() {
@@ -46,29 +54,30 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
 
   const hitsOf = (maps) => maps.counted ?? maps.hits;
 
-  // Ranks of components by one map, equal ones by another, which holds less than 256.
-  const ranksOf = ({ order1: first, order2: later }) => (
-    later ? Uint32Array.from(first, (rank, at) => rank * 256 + later[at]) : first
-  );
+  // What orders the components: one map, and among equal ones another, which holds less than 256.
+  function ranksOf({ order1: first = null, order2: later }) {
+    if (!later) return first;
+    const ranks = new Uint32Array(first.length);
+    for (let at = 0; at < ranks.length; at += 1) ranks[at] = first[at] * 256 + later[at];
+    return ranks;
+  }
 
   // What the settings find in an image; ordered Holm needs its maps.
   function find(image, maps) {
     const { selection, components } = image;
     if (!ordered()) return certify(now, { selection, counts: components });
-    const hits = hitsOf(maps);
-    const order = maps.order1
-      ? componentOrder(hits.length, ranksOf(maps))
-      : Uint32Array.from(hits.keys());
-    return certify(now, { selection, counts: components, hits, order });
+    const [hits, ranks] = [hitsOf(maps), ranksOf(maps)];
+    return certify(now, { selection, counts: components, hits, ranks });
   }
 
   const nothing = () => ({
-    pixels: 0, kept: 0, labelled: new Float64Array(classes), found: new Float64Array(classes),
+    pixels: 0, kept: 0, allowance: 0, labelled: new Float64Array(classes), found: new Float64Array(classes),
     right: new Float64Array(classes),
   });
 
   // Adds what is found in an image to sums over pixels.
-  function add(sums, image, { cutoff, extra }, maps) {
+  function add(sums, image, { cutoff, extra, allowed }, maps) {
+    sums.allowance += allowed * image.width;
     image.pixels.forEach((pixels, hits) => {
       sums.pixels += pixels;
       if (hits >= cutoff) sums.kept += pixels;
@@ -89,14 +98,25 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
     return sums;
   }
 
-  function rates({ pixels, kept, labelled, found, right }) {
+  // confusion.ConfusionCounts.rates: what may be wrong counts as an abstention, in each rate where
+  // it hurts most.
+  function rates({ pixels, kept, allowance, labelled, found, right }) {
     const total = (values) => values.reduce((before, value) => before + value, 0);
-    const unions = [...right.keys()].map((c) => labelled[c] + found[c] - right[c]);
-    const shares = [...right.keys()].filter((c) => unions[c] > 0).map((c) => right[c] / unions[c]);
+    const all = total(labelled);
+    const seen = [...right.keys()]
+      .map((c) => ({ hits: right[c], union: labelled[c] + found[c] - right[c] }))
+      .filter(({ union }) => union > 0)
+      .sort((one, other) => one.union - other.union);
+    let [ious, left] = [0, allowance];
+    for (const { hits, union } of seen) {
+      const taken = Math.min(left, hits);
+      ious += (hits - taken) / union;
+      left -= taken;
+    }
     return {
-      certAcc: total(labelled) > 0 ? total(right) / total(labelled) : null,
-      mIoU: shares.length > 0 ? total(shares) / shares.length : null,
-      abstain: (pixels - kept) / pixels,
+      certAcc: all > 0 ? Math.max(total(right) - allowance, 0) / all : null,
+      mIoU: seen.length > 0 ? ious / seen.length : null,
+      abstain: Math.min(pixels - kept + allowance, pixels) / pixels,
     };
   }
 
@@ -120,6 +140,22 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
     return found;
   }
 
+  const read = new Map();
+  let readBytes = 0;
+
+  async function mapsOf(index) {
+    if (read.has(index)) return read.get(index);
+    const maps = await tiles.readMaps(index, NEEDED);
+    const bytes = Object.values(maps).reduce((before, map) => before + map.byteLength, 0);
+    if (readBytes + bytes <= KEPT_BYTES) {
+      readBytes += bytes;
+      read.set(index, maps);
+    }
+    return maps;
+  }
+
+  const pause = () => new Promise((resolve) => { setTimeout(resolve); });
+
   // All images together; null if some are not in the page that would be needed.
   async function ratesOfAll(mine) {
     const sums = nothing();
@@ -128,11 +164,18 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
       return rates(sums);
     }
     if (counts.some(({ tile }) => tile === null)) return null;
+    const progress = byId('settings-progress');
+    [progress.max, progress.value, progress.hidden] = [counts.length, 0, false];
+    let shown = performance.now();
     for (const [place, image] of counts.entries()) {
-      const maps = await tiles.readMaps(image.tile, NEEDED);
+      const maps = await mapsOf(image.tile);
+      if (performance.now() > shown + MILLISECONDS) {
+        progress.value = place;
+        await pause();
+        shown = performance.now();
+      }
       if (mine !== pass) return null;
       add(sums, image, find(image, maps), maps);
-      cell('certAcc', 'all').textContent = `${place + 1} of ${counts.length} ${page.word}s`;
     }
     return rates(sums);
   }
@@ -172,14 +215,24 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
     document.documentElement.classList.toggle('exploring', !isFixed());
   }
 
+  // A share is a number of the components of the image that is shown.
+  function countInWords() {
+    if (now.k >= 1) return String(now.k);
+    const { components } = counts[placeOf(current[1])];
+    const total = components.reduce((before, count) => before + count, 0);
+    return `${now.k}: ${countOf(now, total)} here`;
+  }
+
   function showControls() {
-    for (const key of ['tau', 'alpha']) {
-      const value = String(now[key]);
+    for (const key of SLIDERS) {
+      const value = key === 'k' ? countInWords() : String(now[key]);
       byId(key).value = settings[`${key}s`].indexOf(now[key]);
       byId(key).setAttribute('aria-valuetext', value);
       byId(`${key}-value`).textContent = value;
     }
     byId('procedure').value = now.procedure;
+    byId('k-control').hidden = !takesK(now);
+    byId('k-note').hidden = !takesK(now);
     byId('fixed').disabled = isFixed();
   }
 
@@ -207,6 +260,7 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
     fill('all', null, computed() ? '…' : 'not in the page');
     const all = computed() ? await ratesOfAll(mine) : null;
     if (mine !== pass) return;
+    byId('settings-progress').hidden = true;
     fill('all', all, all ? 'none' : 'not in the page');
     byId('settings-table').setAttribute('aria-busy', 'false');
   }
@@ -223,7 +277,7 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
       note.textContent = `No other settings can be tried here: ${settings.reason}.`;
       return;
     }
-    for (const key of ['tau', 'alpha']) {
+    for (const key of SLIDERS) {
       byId(key).max = settings[`${key}s`].length - 1;
       byId(key).addEventListener('input', (event) => {
         set(key, settings[`${key}s`][Number(event.target.value)]);
@@ -233,7 +287,7 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
     byId('procedure').replaceChildren(...names.map((name) => new Option(name)));
     byId('procedure').addEventListener('change', (event) => set('procedure', event.target.value));
     byId('fixed').addEventListener('click', () => {
-      Object.assign(now, settings.fixed);
+      Object.assign(now, settings.fixed, { k: settings.fixed.k ?? now.k });
       if (current) apply(...current);
     });
     fill('all-fixed', settings.fixed.rates, 'none');

@@ -7,7 +7,7 @@ const mmcertStatistics = (() => {
   const SMALLEST = 2 ** -1022;
   const LARGEST_TAU = 1 - 1e-12;
   const LATER = 5;
-  const STEPS_DOWN = { bonferroni: false, holm: true, ordered_holm: true };
+  const STEPS_DOWN = { bonferroni: false, holm: true, ordered_holm: true, kfwer: true };
 
   // P[Bin(n, p) >= k] for k = 0, ..., n. Each probability is taken relative to the largest one, and
   // they are added from the far end: no term is negative, so no digits are lost.
@@ -64,10 +64,18 @@ const mmcertStatistics = (() => {
     return found;
   }
 
+  // CertifySettings.k_for: a share of the components, or a number, at most all of them; 1 for
+  // procedures without k.
+  function countOf({ procedure, k }, components) {
+    if (procedure !== 'kfwer') return 1;
+    const count = k < 1 ? Math.max(1, Math.floor(k * components)) : k;
+    return Math.min(count, Math.max(components, 1));
+  }
+
   // selection.settle, for a selection that is known.
-  function testedTau({ tau, alpha, procedure }, selection, n, components) {
+  function testedTau({ tau, alpha, procedure }, selection, n, components, k) {
     if (selection === 'holdout') return tau;
-    const first = alpha / Math.max(components, 1);
+    const first = (k * alpha) / Math.max(components, 1);
     const later = Math.min(first * (STEPS_DOWN[procedure] ? LATER : 1), 1);
     return Math.max(tau, balancedTau(n, components, first, later));
   }
@@ -82,20 +90,47 @@ const mmcertStatistics = (() => {
 
   const bonferroni = (counts, table, alpha) => attains(table, alpha / Math.max(sum(counts), 1));
 
-  function holm(counts, table, alpha) {
+  // base.Family.step_down: the procedure of Lehmann and Romano, and Holm's with k = 1.
+  function stepDown(counts, table, alpha, k) {
     const total = sum(counts);
     let before = 0;
     for (let hits = table.length - 1; hits >= 0; hits -= 1) {
-      if (table[hits] > alpha / Math.max(total - before, 1)) return hits + 1;
+      const left = Math.max(total + k - Math.max(before + 1, k), 1);
+      if (table[hits] > (k * alpha) / left) return hits + 1;
       before += counts[hits];
     }
     return 0;
   }
 
+  // Components with fewer hits than a cut-off, as certificate.component_order has them: descending
+  // by rank, equal ones as in memory, as all are without ranks.
+  function componentOrder(hits, cutoff, ranks) {
+    const found = new Uint32Array(hits.length);
+    let [number, most] = [0, 0];
+    for (let component = 0; component < hits.length; component += 1) {
+      if (hits[component] >= cutoff) continue;
+      found[number] = component;
+      number += 1;
+      if (ranks !== null && ranks[component] > most) most = ranks[component];
+    }
+    if (ranks === null) return found.subarray(0, number);
+    const starts = new Uint32Array(most + 2);
+    for (let at = 0; at < number; at += 1) starts[most - ranks[found[at]] + 1] += 1;
+    for (let place = 1; place < starts.length; place += 1) starts[place] += starts[place - 1];
+    const order = new Uint32Array(number);
+    for (let at = 0; at < number; at += 1) {
+      const place = most - ranks[found[at]];
+      order[starts[place]] = found[at];
+      starts[place] += 1;
+    }
+    return order;
+  }
+
   // Ordered Holm's last cut-off of Holm, and the components with one hit less that it rejects.
-  function orderedHolm(counts, table, alpha, hits, order) {
+  function orderedHolm(counts, table, alpha, hits, ranks) {
     let cutoff = table.length;
     let remaining = sum(counts);
+    let order = null;
     for (;;) {
       while (cutoff > 0 && remaining > 0 && table[cutoff - 1] <= alpha / remaining) {
         cutoff -= 1;
@@ -107,6 +142,7 @@ const mmcertStatistics = (() => {
       if ((remaining - counts[cutoff - 1] + 1) * atCutoff + step > alpha) {
         return { cutoff, extra: [] };
       }
+      order ??= componentOrder(hits, cutoff, ranks);
       const extra = [];
       let place = 0;
       let failed = false;
@@ -124,36 +160,25 @@ const mmcertStatistics = (() => {
     }
   }
 
-  // certificate.component_order: descending by rank, equal ones as in memory.
-  function componentOrder(components, ranks) {
-    const most = ranks.reduce((before, rank) => Math.max(before, rank), 0);
-    const starts = new Uint32Array(most + 2);
-    for (const rank of ranks) starts[most - rank + 1] += 1;
-    for (let place = 1; place < starts.length; place += 1) starts[place] += starts[place - 1];
-    const order = new Uint32Array(components);
-    ranks.forEach((rank, component) => {
-      order[starts[most - rank]] = component;
-      starts[most - rank] += 1;
-    });
-    return order;
-  }
-
   // What is certified of one input. `counts` has how many components have 0, ..., n counted hits.
-  // Ordered Holm needs the hits and the order of all components as well. `cutoff` is enough for
-  // every component; `rest` is the cut-off of the groups of a hierarchy.
-  function certify(settings, { selection, counts, hits = null, order = null }) {
+  // Ordered Holm needs the hits of all components as well, and what orders them, if anything does.
+  // `cutoff` is enough for every component, and `extra` are certified with less; `allowed` of all
+  // may be wrong. `rest` is the cut-off of the groups of a hierarchy.
+  function certify(settings, { selection, counts, hits = null, ranks = null }) {
     const [n, components] = [counts.length - 1, sum(counts)];
-    const tau = testedTau(settings, selection, n, components);
+    const k = countOf(settings, components);
+    const tau = testedTau(settings, selection, n, components, k);
     const table = pValueTable(n, tau, selection, components);
     const { alpha, procedure } = settings;
     if (procedure !== 'ordered_holm') {
-      const cutoff = { holm, bonferroni }[procedure](counts, table, alpha);
-      return { cutoff, extra: [], rest: cutoff };
+      const cutoff = procedure === 'bonferroni'
+        ? bonferroni(counts, table, alpha) : stepDown(counts, table, alpha, k);
+      return { cutoff, extra: [], allowed: k - 1, rest: cutoff };
     }
-    const found = orderedHolm(counts, table, alpha, hits, order);
+    const found = orderedHolm(counts, table, alpha, hits, ranks);
     const left = sum(counts.slice(0, found.cutoff)) - found.extra.length;
-    return { ...found, rest: attains(table, alpha / Math.max(left, 1)) };
+    return { ...found, allowed: 0, rest: attains(table, alpha / Math.max(left, 1)) };
   }
 
-  return { tails, pValueTable, balancedTau, componentOrder, certify };
+  return { tails, pValueTable, balancedTau, countOf, certify };
 })();

@@ -31,8 +31,11 @@ const mmcertTiles = (folder) => {
     const text = atob(packed.data);
     const bytes = new Uint8Array(text.length);
     for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
-    const buffer = await new Response(stream).arrayBuffer();
+    const { readable, writable } = new DecompressionStream('deflate');
+    const writer = writable.getWriter();
+    writer.write(bytes);
+    writer.close();
+    const buffer = await new Response(readable).arrayBuffer();
     return new { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array }[packed.type](buffer);
   }
 
