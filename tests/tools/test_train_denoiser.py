@@ -122,8 +122,12 @@ def test_the_tool_says_what_is_wrong_with_a_config(
     assert re.search(f'^error: .*{message}', capsys.readouterr().err, re.MULTILINE)
 
 
-def test_the_tool_refuses_another_model(segmentor, tmp_path):
-    # In a process of its own, where nothing is imported yet.
+@pytest.mark.parametrize(
+    'environment',
+    [{}, pytest.param({'OMP_NUM_THREADS': '1'}, marks=pytest.mark.slow)],
+    ids=['here', 'in a process of its own, where nothing is imported yet'],
+)
+def test_the_tool_refuses_another_model(segmentor, tmp_path, environment):
     command = ('tools/train_denoiser.py', tmp_path / 'segmentor.py', '--work-dir', tmp_path / 'w')
-    printed = run_tool(*command, expect=2, OMP_NUM_THREADS='1')
+    printed = run_tool(*command, expect=2, **environment)
     assert 'must be an mmcert.DenoiserModel, got EncoderDecoder' in printed
