@@ -14,6 +14,8 @@ from mmcert.sampling.draws import input_digest
 class CloudFinder:
     """Finds clouds by what they hold, as the test pipeline of a config delivers them.
 
+    ``axes`` are the coordinates of the pipeline in the order in which they are returned.
+
     Args:
         cfg (Config): The config of the run.
     """
@@ -21,7 +23,8 @@ class CloudFinder:
     def __init__(self, cfg: Config) -> None:
         init_default_scope(cfg.get('default_scope', 'mmdet3d'))
         self._dataset = DATASETS.build(cfg.test_dataloader.dataset)
-        self._up = self._dataset.metainfo.get('up_axis', 2)
+        up = self._dataset.metainfo.get('up_axis', 2)
+        self.axes = [(up + step) % 3 for step in (1, 2, 0)]
         self._read: dict[str, NDArray[np.float32]] = {}
         self._unread = self._delivered()
 
@@ -39,4 +42,4 @@ class CloudFinder:
             if found is None:
                 return None
             self._read[found[0]] = found[1]
-        return self._read[digest][:, [(self._up + step) % 3 for step in (1, 2, 0)]]
+        return self._read[digest][:, self.axes]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,16 @@ from numpy.typing import NDArray
 from mmcert.report.attacks import MODELS
 from mmcert.report.results_folder import StoredResult, require_same_model
 
-SHOWN = ('base_attacked', 'smoothed_attacked', 'certified')
+LAYERS = {
+    'base_attacked': 'base model under attack',
+    'smoothed_attacked': 'smoothed model under attack',
+    'certified': 'certified map at the radius of the attack',
+}
 """Maps of an attacked input that a page shows."""
+
+Changes = dict[int, tuple[NDArray[np.int8], float]]
+"""What attacks changed of an input, by the number of the attack set: whole steps, and how long a
+step is. Of an image (H, W, 3), RGB, of a cloud (N, D), coordinates first."""
 
 
 class AttackFolder:
@@ -44,7 +52,7 @@ class AttackFolder:
 
     @property
     def sets(self) -> list[str]:
-        """What the attacks are within, such as ``l2 0.17``."""
+        """What the attacks are within, such as ``l2 0.17``: the sets of attacks."""
         return [found['attack_set'] for found in self.summary['attack_sets']]
 
     @cached_property
@@ -76,12 +84,31 @@ class AttackFolder:
         """The maps of an input under each set of attacks; empty if it was not attacked.
 
         Returns:
-            dict: By ``attack``, the number of the set, ``_`` and a name of ``SHOWN``.
+            dict: By ``attack``, the number of the set, ``_`` and a name of ``LAYERS``.
 
         Raises:
             ValueError: If another input of the name was attacked.
         """
-        found: dict[str, NDArray[np.uint8]] = {}
+        return {
+            f'attack{number}_{model}': arrays[f'map_{model}']
+            for number, arrays in self._stored(result)
+            for model in LAYERS
+        }
+
+    def changes(self, result: StoredResult) -> Changes:
+        """What the attacks changed of an input; nothing where that was not stored.
+
+        Raises:
+            ValueError: If another input of the name was attacked.
+        """
+        return {
+            number: (arrays['perturbation'], float(arrays['perturbation_step']))
+            for number, arrays in self._stored(result)
+            if 'perturbation' in arrays
+        }
+
+    def _stored(self, result: StoredResult) -> Iterator[tuple[int, Mapping[str, NDArray[Any]]]]:
+        """Number and arrays of the sets of attacks on an input."""
         for number, name in enumerate(self.sets):
             file = self._files.get((result.name, name))
             if file is None:
@@ -89,17 +116,7 @@ class AttackFolder:
             if json.loads(file.read_text())['digest'] != result.certificate['input']['digest']:
                 raise ValueError(f'{file} is of another input than the certificate {result.name}')
             with np.load(file.with_suffix('.npz'), allow_pickle=False) as arrays:
-                for model in SHOWN:
-                    found[f'attack{number}_{model}'] = arrays[f'map_{model}']
-        return found
-
-    def layers(self) -> dict[str, str]:
-        """Names of the maps, by their keys."""
-        return {
-            f'attack{number}_{model}': f'{name}: {MODELS[model]}'
-            for number, name in enumerate(self.sets)
-            for model in SHOWN
-        }
+                yield number, arrays
 
     def to_dict(self) -> dict[str, Any]:
         """What a page says of all attacks."""

@@ -14,9 +14,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from mmcert.certify import ABSTAIN_LABEL
-from mmcert.certify.rounding import AtMost
+from mmcert.certify.rounding import AtLeast, AtMost
 from mmcert.files import atomic_writer
 from mmcert.metrics.radius_curve import RadiusCurve, count_radii
+from mmcert.report import attack_folder
 from mmcert.report.attack_folder import AttackFolder
 from mmcert.report.corruption_folder import CorruptionFolder
 from mmcert.report.exploration import RATES, Exploration, RadiusAt, maps_to_try, why_not
@@ -29,7 +30,6 @@ from mmcert.report.tiles import (
     Legend,
     Shown,
     Tiles,
-    in_rows,
     script,
     thumbnail,
     tile,
@@ -66,6 +66,14 @@ LAYERS = {
 }
 """What can be seen of an image, in order, beside attacks."""
 
+ATTACKED = {
+    'image': {'image': 'attacked image', 'change': 'perturbation of the attack'},
+    'cloud': {'moved': 'how far the attack moved a point'},
+}
+"""What can be seen of an input that the smoothed model was attacked on."""
+
+AXES = (0, 1, 2)
+
 CLASS_COLUMNS = {
     'certAcc': 'certified accuracy',
     'certIoU': 'certified IoU',
@@ -94,7 +102,8 @@ def write_report(
         results (ResultsFolder): What it is about.
         out (str | os.PathLike): HTML file to write.
         find (Callable): Returns the input of a result, if it is found: an RGB image, shape
-            (H, W, 3), or the coordinates of a cloud, shape (N, 3), the last one up.
+            (H, W, 3), or the coordinates of a cloud, shape (N, 3), the last one up. If they are
+            in another order than the model's, ``find.axes`` has the order.
         images (int | None): How many inputs to show, from the worst to the best in even steps;
             None shows all. The figures are of all images.
         radius_at (Callable | None): From a threshold tau to the radius of certificates, for other
@@ -135,13 +144,12 @@ def write_report(
         if line['name'] in shown:
             number = tiles.number
             found = find(result)
-            absent = found is None
-            missing += absent
-            if absent and result.labels.ndim == 1:
-                found = in_rows(len(result.labels))
+            missing += found is None
             further = {} if exploration is None else maps_to_try(result, legend)
             further |= {} if attacks is None else attacks.maps(result)
-            tiles.add({**tile(result, legend, found, further), 'missing': absent})
+            changes = {} if attacks is None else attacks.changes(result)
+            axes = getattr(find, 'axes', AXES)
+            tiles.add(tile(result, legend, found, further, changes, axes))
             entries.append({**line, 'thumbnail': thumbnail(result, legend, found)})
         if exploration is not None:
             exploration.add(result, number)
@@ -254,7 +262,7 @@ def _page(
         'settings': settings,
         'word': results.word,
         'sure': sure,
-        'layers': _layers(kind, attacks),
+        'layers': _layers(kind, results.word, attacks),
         'attacks': [] if attacks is None else attacks.sets,
     }
     assets = resources.files('mmcert.report') / 'assets'
@@ -268,7 +276,8 @@ def _page(
         style=Markup((assets / 'explorer.css').read_text()),
         scripts=[Markup((assets / name).read_text()) for name in SCRIPTS],
         claim=_sentence(claim(shared, summary['images'], kind, counted)),
-        together=_sentence(summary.get('all_images', {}).get('description', '')),
+        together=_together(summary.get('all_images'), results.word, counted),
+        claims=_claims(shared, kind, results.word),
         headlines={
             key: (name.replace('certified', sure), summary['rates'][key])
             for key, name in HEADLINES.items()
@@ -288,14 +297,19 @@ def _page(
     )
 
 
-def _layers(kind: str, attacks: AttackFolder | None) -> list[dict[str, Any]]:
+def _layers(kind: str, word: str, attacks: AttackFolder | None) -> list[dict[str, Any]]:
     """Key and name of all layers, and the value that is hatched in each."""
-    names = LAYERS if attacks is None else LAYERS | attacks.layers()
+    names = dict(LAYERS)
+    if attacks is not None:
+        attacked = ATTACKED[word] | attack_folder.LAYERS
+        names |= {f'attack_{key}': name for key, name in attacked.items()}
     if kind == 'estimate':
-        names = names | {
+        names |= {
             'certified': 'estimated map, not proven',
             'groups': 'estimated map with groups, not proven',
         }
+        if attacks is not None:
+            names['attack_certified'] = 'estimated map at the radius of the attack, not proven'
     hatched = {'groups': ABSTAIN_LABEL, 'explored': ABSTAIN_LABEL, 'runner_up': NO_LABEL}
     return [
         {
@@ -309,6 +323,40 @@ def _layers(kind: str, attacks: AttackFolder | None) -> list[dict[str, Any]]:
 
 def _sentence(text: str) -> str:
     return f'{text[:1].upper()}{text[1:]}{"." * bool(text)}'
+
+
+def _together(found: Mapping[str, Any] | None, word: str, counted: bool) -> str:
+    """What holds for all images at once, in plain words; see ``certify.DatasetStatement``."""
+    if found is None:
+        return ''
+    failed = 'k or more certificates that are wrong' if counted else 'a certificate that is wrong'
+    copies = ''
+    if found['distinct'] < found['images']:
+        copies = f' ({found["distinct"]} of them differ; equal ones fail together)'
+    most = ''
+    if found['failures']:
+        most = (
+            f' With a probability of at least {AtMost(found["confidence"]):g}, at most '
+            f'{found["failures"]} have.'
+        )
+    return (
+        f'All {found["images"]} {word}s{copies} together: with a probability of at least '
+        f'{AtMost(found["all_hold"]):.4g}, none has {failed}. On average, at most '
+        f'{AtLeast(found["expected_failures"]):.4g} have.{most}'
+    )
+
+
+def _claims(shared: Mapping[str, Any], kind: str, word: str) -> str:
+    """How certificate and joint radius go together; empty where there are not both."""
+    if kind != 'certificate' or not {'alpha', 'joint_radius'} <= shared.keys():
+        return ''
+    alpha = shared['alpha']
+    each = f'with probability {AtMost(1 - alpha):g} per {word}, by itself'
+    return (
+        f'Certificate and joint radius are two claims. What is certified holds {each}. The joint '
+        f'radii of all {shared["component_type"]}s hold at once, {each}. Whoever relies on both '
+        f'has to add their error bounds: both hold with probability {AtMost(1 - 2 * alpha):g}.'
+    )
 
 
 def _axis(shared: Mapping[str, Any]) -> str:

@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.certify import ABSTAIN_LABEL, Hierarchy, joint_bounds
+from mmcert.certify import ABSTAIN_LABEL, Hierarchy, Votes, joint_bounds
 from mmcert.files import atomic_writer
+from mmcert.report.attack_folder import Changes
 from mmcert.report.pictures import draw_cloud, paint
 from mmcert.report.results_folder import StoredResult
+from mmcert.votes import VotesRecord
 
 INLINE_BYTES = 20 * 2**20
 """Images of more bytes than this lie in a folder beside the page."""
@@ -122,8 +124,20 @@ def tile(
     legend: Legend,
     shown: Shown | None,
     further: Mapping[str, NDArray[Any]],
+    changes: Changes,
+    axes: Sequence[int],
 ) -> dict[str, Any]:
-    """What the page shows of one input, as JSON values; ``further`` are maps for its scripts."""
+    """What the page shows of one input, as JSON values.
+
+    Args:
+        result (StoredResult): The input.
+        legend (Legend): Names and colours.
+        shown (np.ndarray | None): The image or the coordinates, if they were found; the points of
+            a cloud that was not found stand in rows.
+        further (Mapping): Maps for the page's scripts.
+        changes (Mapping): What attacks changed of it.
+        axes (Sequence[int]): The coordinates of a cloud in the order in which it is shown.
+    """
     found: dict[str, Any] = {'name': result.name, 'shape': list(result.labels.shape)}
     maps: dict[str, NDArray[Any]] = {'certified': result.labels, **further}
     if (grouped := legend.grouped(result)) is not None:
@@ -135,29 +149,69 @@ def tile(
         if result.record is not None:
             found['bounds'] = _bounds(result, places, len(values))
     if (record := result.record) is not None:
-        votes = record.votes
-        kind = 'score' if votes.table is not None else 'draws'
-        found['votes'] = {'kind': 'values' if votes.enumerated else kind, 'n': votes.n}
-        found['votes']['most'] = votes.n if votes.table is None else len(votes.table) - 1
-        maps |= {'smoothed': record.spread(votes.guess), 'hits': record.spread(votes.hits)}
-        if votes.runner_up is not None and votes.runner_up_hits is not None:
-            # The page has no other value for what is not there.
-            seen = np.where(votes.runner_up_hits > 0, votes.runner_up, NO_LABEL)
-            maps |= {
-                'runner_up': record.spread(seen),
-                'runner_up_hits': record.spread(votes.runner_up_hits),
-            }
-            found['votes']['choosing'] = votes.choosing_draws
-        if record.base is not None:
-            maps['base'] = record.spread(record.base)
-        if record.label is not None:
-            maps['label'] = legend.label(record.label)
-    found['maps'] = {name: pack(values) for name, values in maps.items()}
+        found['votes'] = _counted(record.votes)
+        maps |= _predictions(record, legend)
+    changed, found['lengths'] = _changes(changes, result.labels.shape)
+    found['missing'] = shown is None
     if shown is not None and shown.ndim == 3:
         found['image'] = _data_url('.jpg', shown)
     elif shown is not None:
-        found['points'] = pack(_steps(shown))
+        moved = {f'attack{at}_points': by[:, axes] * size for at, (by, size) in changes.items()}
+        points, *attacked = map(pack, _steps([shown, *(shown + by for by in moved.values())]))
+        found |= {'points': points, 'attacked': dict(zip(moved, attacked, strict=True))}
+    elif result.labels.ndim == 1:
+        # Points that stand in rows have no place to be moved from.
+        found['points'] = pack(_steps([in_rows(len(result.labels))])[0])
+    found['maps'] = {name: pack(values) for name, values in (maps | changed).items()}
     return found
+
+
+def _counted(votes: Votes) -> dict[str, Any]:
+    """What votes are, and how many."""
+    kind = 'score' if votes.table is not None else 'draws'
+    return {
+        'kind': 'values' if votes.enumerated else kind,
+        'n': votes.n,
+        'most': votes.n if votes.table is None else len(votes.table) - 1,
+        **({} if votes.runner_up is None else {'choosing': votes.choosing_draws}),
+    }
+
+
+def _predictions(record: VotesRecord, legend: Legend) -> dict[str, NDArray[Any]]:
+    """What models say of the pixels, with how many hits, and the ground truth."""
+    votes = record.votes
+    maps = {'smoothed': record.spread(votes.guess), 'hits': record.spread(votes.hits)}
+    if votes.runner_up is not None and votes.runner_up_hits is not None:
+        # The page has no other value for what is not there.
+        seen = np.where(votes.runner_up_hits > 0, votes.runner_up, NO_LABEL)
+        maps['runner_up'] = record.spread(seen)
+        maps['runner_up_hits'] = record.spread(votes.runner_up_hits)
+    if record.base is not None:
+        maps['base'] = record.spread(record.base)
+    if record.label is not None:
+        maps['label'] = legend.label(record.label)
+    return maps
+
+
+def _changes(
+    changes: Changes, shape: tuple[int, ...]
+) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
+    """What attacks changed: maps, and how long a step of each is.
+
+    Of an image there are three values a pixel, 128 where nothing was changed; of a cloud, how far
+    each point was moved. What is not of the shape of the label map has no place in the page.
+    """
+    maps, lengths = {}, {}
+    for number, (steps, length) in changes.items():
+        key = f'attack{number}'
+        if len(shape) == 2 and steps.shape == (*shape, 3):
+            maps[f'{key}_change'], lengths[key] = steps.astype(np.int16) + 128, length
+        elif len(shape) == 1 and len(steps) == shape[0]:
+            far = np.linalg.norm(steps[:, :3].astype(np.float64), axis=1)
+            largest = max(float(far.max(initial=0.0)), 1.0)
+            maps[f'{key}_moved'] = np.round(255 * far / largest).astype(np.uint8)
+            lengths[key] = length * largest / 255
+    return maps, lengths
 
 
 def _bounds(result: StoredResult, places: NDArray[np.integer], number: int) -> list[float]:
@@ -174,11 +228,15 @@ def _bounds(result: StoredResult, places: NDArray[np.integer], number: int) -> l
     return [float(value) for value in least]
 
 
-def _steps(points: NDArray[np.floating]) -> NDArray[np.uint16]:
+def _steps(clouds: Sequence[NDArray[np.floating]]) -> list[NDArray[np.uint16]]:
     """Coordinates (N, 3) as whole numbers; the middle of their box is that of the numbers."""
+    points = np.concatenate(clouds)
     low, high = points.min(axis=0), points.max(axis=0)
     extent = max(float((high - low).max()), 1e-12)
-    return np.round(FINEST * (0.5 + (points - (low + high) / 2) / extent)).astype(np.uint16)
+    return [
+        np.round(FINEST * (0.5 + (places - (low + high) / 2) / extent)).astype(np.uint16)
+        for places in clouds
+    ]
 
 
 def pack(values: NDArray[np.integer]) -> dict[str, str]:
@@ -201,7 +259,7 @@ def unpack(packed: Mapping[str, str], shape: Sequence[int]) -> NDArray[np.intege
 def thumbnail(result: StoredResult, legend: Legend, shown: Shown | None) -> str:
     """The certified map, small, as a data URL; abstentions are hatched, or white in a cloud."""
     if result.labels.ndim == 1:
-        assert shown is not None
+        shown = in_rows(len(result.labels)) if shown is None else shown
         colours = paint(result.labels, legend.colours.tolist(), LIGHT)
         drawn, size = draw_cloud(shown, colours, 2, LIGHT), (THUMBNAIL, THUMBNAIL)
         return _data_url('.png', np.asarray(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)))

@@ -15,7 +15,7 @@ import torch
 from scipy.special import ndtri
 
 from mmcert.certify import ABSTAIN_LABEL
-from mmcert.report import explorer, tiles
+from mmcert.report import attack_folder, explorer, tiles
 from mmcert.report.attacks import MODELS
 from mmcert.report.corruptions import mean_rates
 from mmcert.report.explorer import HEADLINES, SCRIPTS
@@ -83,7 +83,11 @@ def results(make_config, tmp_path):
 def shown(page, index):
     """The maps of an image of a page, and its other entries."""
     tile = json.loads(page.scripts[f'tile-{index}'])
-    return {name: unpack(packed, tile['shape']) for name, packed in tile['maps'].items()}, tile
+    maps = {
+        name: unpack(packed, (*tile['shape'], *[3] * name.endswith('_change')))
+        for name, packed in tile['maps'].items()
+    }
+    return maps, tile
 
 
 def test_the_page_says_what_the_summary_says(results):
@@ -94,7 +98,8 @@ def test_the_page_says_what_the_summary_says(results):
     summary = json.loads((results / 'summary.json').read_text())
     rates = {key: summary['rates'][key] for key in HEADLINES}
     assert {key: page.values[f'rate-{key}'] for key in HEADLINES} == rates
-    for word in ('with probability 0.99 per image', 'l2 norm', *summary['classes'],
+    for word in ('with probability 0.99 per image', 'l2 norm', 'both hold with probability 0.98.',
+                 'at least 0.9702, none has a certificate that is wrong', *summary['classes'],
                  summary['certificate']['model']['weights'], 'mmsegmentation'):  # fmt: skip
         assert word in page.text, word
     assert len(page.ids) == len(set(page.ids))
@@ -288,7 +293,7 @@ PRESSED = '#legend [aria-pressed=true]'
 def check_words(words, result, classes, row, column):
     """Whether the words at a pixel are those of its votes."""
     votes, at = result.record.votes, (row, column)
-    assert words.startswith(f'Row {row}, column {column}. ')
+    assert words.startswith(f'Row {row}, column {column}: ')
     guess = f'Smoothed model: {classes[votes.guess[at]]}, {votes.hits[at]} of 40 draws agree'
     assert guess in words
     if result.labels[at] != ABSTAIN_LABEL:
@@ -296,7 +301,7 @@ def check_words(words, result, classes, row, column):
     else:
         assert ('Abstained.' in words) == (result.maps['level'][at] == ABSTAIN_LABEL)
     radius = float(result.maps['radius'][at])
-    assert ('No joint radius.' in words) == (radius <= 0)
+    assert ('Joint radius: None.' in words) == (radius <= 0)
     if radius > 0:
         found = re.search(r'Joint radius: ([\d.e-]+) \(l2, \[0, 1\]', words)[1]
         assert float(found) == pytest.approx(radius, rel=1e-3)
@@ -336,7 +341,7 @@ def test_a_browser_shows_what_the_votes_say(results, browser, monkeypatch, besid
     browser.key('Escape')
     assert text_of(browser, PRESSED) == ''
     browser.key('ArrowRight')
-    assert text_of(browser, '#readout').startswith('Row 20, column 22.')
+    assert text_of(browser, '#readout').startswith('Row 20, column 22: ')
 
     # Every layer, by its key; zoom and pan, in step.
     layers = []
@@ -369,7 +374,10 @@ def test_a_browser_shows_what_the_votes_say(results, browser, monkeypatch, besid
 
 
 def put_attacks(results, folder, weights=None, broken=()):
-    """Writes what ``tools/attack.py`` leaves of an attack on the first of the results."""
+    """Writes what ``tools/attack.py`` leaves of attacks on the first of the results.
+
+    There are two sets; the second one as an older version left it.
+    """
     found = results.image(results.lines[0])
     summary, votes = results.summary, found.record.votes
     shared, attacks = summary['certificate'], [
@@ -384,24 +392,30 @@ def put_attacks(results, folder, weights=None, broken=()):
             key: shared[key] for key in ('perturbation', 'parameters')}},
         'identity': {'weights': weights or shared['model']['weights']},
         'attack_sets': [{
-            'attack_set': 'l2 0.3', 'tau': 0.7, 'attacks': attacks,
+            'attack_set': name, 'tau': tau, 'attacks': attacks,
             'rates': {name: {**rates, 'accuracy': 0.9 - 0.1 * place}
                       for place, name in enumerate(MODELS)},
-        }],
+        } for name, tau in (('l2 0.3', 0.7), ('l2 0.6', 0.8))],
         'failures': [{'input': found.name, 'attack': 'ce', 'attack_set': 'l2 0.3',
                       'components': list(broken)}] if broken else [],
     }  # fmt: skip
     folder.mkdir()
     (folder / 'summary.json').write_text(json.dumps(content))
-    facts = {'name': found.name, 'attack_set': 'l2 0.3',
-             'digest': found.certificate['input']['digest']}  # fmt: skip
-    (folder / '00000-l2-0.3.json').write_text(json.dumps(facts))
     maps = {
         'base_attacked': (votes.guess + 1) % 8,
         'smoothed_attacked': votes.guess,
         'certified': np.where(votes.hits == 40, votes.guess, ABSTAIN_LABEL),
     }
-    np.savez(folder / '00000-l2-0.3.npz', **{f'map_{name}': map_ for name, map_ in maps.items()})
+    shape = (*votes.guess.shape, 3)
+    changes = np.random.default_rng(0).integers(-127, 128, shape, dtype=np.int8)
+    more = {'perturbation': changes, 'perturbation_step': 0.002}
+    for name in ('l2 0.3', 'l2 0.6'):
+        file = folder / f'00000-{name.replace(" ", "-")}.npz'
+        facts = {'name': found.name, 'attack_set': name,
+                 'digest': found.certificate['input']['digest']}  # fmt: skip
+        file.with_suffix('.json').write_text(json.dumps(facts))
+        np.savez(file, **{f'map_{name}': map_ for name, map_ in maps.items()}, **more)
+        more = {}
     return found, maps
 
 
@@ -443,14 +457,49 @@ def test_a_browser_shows_attacks_pixel_by_pixel(results, tmp_path, browser):
         base, smoothed, certified = (map_[row, column] for map_ in maps.values())
         claim = 'not certified' if certified == ABSTAIN_LABEL else f'certified {classes[certified]}'
         assert (
-            f'Attacked within l2 0.3: base model {classes[base]}, smoothed model '
-            f'{classes[smoothed]}, {claim}.'
+            f'Under attack, l2 0.3: Base model {classes[base]}, smoothed model '
+            f'{classes[smoothed]}; {claim} at this radius.'
         ) in text_of(browser, '#readout')
+    assert text_of(browser, '#note') == ''
+
+    # Perturbation and attacked image, pixel by pixel.
+    with np.load(tmp_path / 'attacks/00000-l2-0.3.npz') as stored:
+        change = 0.002 * stored['perturbation'][20, 21]
+    words = ', '.join(
+        f'{name} {"-" if value < 0 else "+"}{abs(value):.2g}'
+        for name, value in zip(('red', 'green', 'blue'), change, strict=True)
+    )
+    browser.mouse('Moved', *pixel(browser, 20, 21))
+    assert f'Changed by {words}.' in text_of(browser, '#readout')
+    for side, layer in enumerate(('attack_change', 'attack_image')):
+        browser.run(CHOOSE % (f'document.querySelectorAll(".layer")[{side}]', layer))
+    photo, scaled, attacked = (
+        np.array(browser.run(PIXEL % (side, kind, 21, 20)))[:3]
+        for side, kind in ((0, 'photo'), (0, 'overlay'), (1, 'overlay'))
+    )
+    np.testing.assert_allclose(attacked, np.clip(photo + 255 * change, 0, 255), atol=0.51)
+    end = 0.002 * 127
+    np.testing.assert_allclose(scaled, 127.5 + 127.5 * change / end, atol=0.51)
+    scales = browser.run("[...document.querySelectorAll('.scale')].map((text) => text.textContent)")
+    assert scales == ['-0.25+0.25 in each of red, green and blue, x 2; grey: none.',
+                      'No value was changed by more than 65 of 255 levels.']  # fmt: skip
+
+    # Another set, as an older version left it, and an image that was not attacked.
+    browser.run(CHOOSE % ("document.querySelector('#attack-set')", 1))
     names = "[...document.querySelector('.layer').options].map((option) => option.textContent)"
-    assert browser.run(names)[-3:] == [
-        'l2 0.3: base, attacked', 'l2 0.3: smoothed, attacked', 'l2 0.3: certified'
-    ]  # fmt: skip
+    assert browser.run(names)[-3:] == list(attack_folder.LAYERS.values())
+    assert 'perturbation of the attack' not in browser.run(names)
+    assert 'Under attack, l2 0.6' in text_of(browser, '#readout')
+    assert 'it was not stored' in text_of(browser, '#note')
+    browser.key('n')
+    browser.wait("document.querySelector('#note').textContent.includes('was not attacked')")
     assert browser.faults == []
+
+
+CHOOSE = '(() => { const select = %s; select.value = %r;'
+CHOOSE += " select.dispatchEvent(new Event('change')); })()"
+PIXEL = """[...document.querySelectorAll('.pane')[%d].querySelector('.%s').getContext('2d')
+  .getImageData(%d, %d, 1, 1).data]"""
 
 
 @needs_browser

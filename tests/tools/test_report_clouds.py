@@ -11,12 +11,13 @@ from mmengine.registry import DefaultScope
 
 from mmcert.certify import ABSTAIN_LABEL
 from mmcert.engine.clouds import CloudFinder
+from mmcert.report.attack_folder import AttackFolder
 from mmcert.report.explorer import ranked, write_report
 from mmcert.report.results_folder import ResultsFolder
 from mmcert.report.tiles import unpack
 from tests.browser import needs_browser
 from tests.engine import test_clouds
-from tests.tools.test_report import Page, shown, text_of
+from tests.tools.test_report import CHOOSE, Page, put_attacks, shown, text_of
 
 
 @pytest.fixture
@@ -44,6 +45,20 @@ def test_a_page_of_clouds_has_their_points(clouds, tmp_path):
         extent = (points.max(axis=0) - points.min(axis=0)).max()
         middle = (points.max(axis=0) + points.min(axis=0)) / 2
         np.testing.assert_allclose((steps / 65535 - 0.5) * extent + middle, points, atol=1e-3)
+    found, _ = put_attacks(results, tmp_path / 'attacks')
+    attacks = AttackFolder(tmp_path / 'attacks')
+    write_report(results, tmp_path / 'page.html', CloudFinder(cfg), attacks=attacks)
+    maps, tile = shown(Page(tmp_path / 'page.html'), 0)
+    moved = 0.002 * attacks.changes(found)[0][0].astype(float)
+    far = np.linalg.norm(moved, axis=1)
+    np.testing.assert_allclose(maps['attack0_moved'] * tile['lengths']['attack0'], far, atol=2e-3)
+    before, after = (
+        unpack(packed, (-1, 3)).astype(float)
+        for packed in (tile['points'], tile['attacked']['attack0_points'])
+    )
+    # A scale apart, how the points were moved.
+    scale = np.vdot(after - before, moved) / np.vdot(moved, moved)
+    np.testing.assert_allclose((after - before) / scale, moved, atol=1e-3)
     assert write_report(results, tmp_path / 'page.html').missing == 3
     assert json.loads(Page(tmp_path / 'page.html').scripts['tile-0'])['missing']
 
@@ -51,7 +66,9 @@ def test_a_page_of_clouds_has_their_points(clouds, tmp_path):
 @needs_browser
 def test_a_browser_turns_clouds_and_names_their_points(clouds, tmp_path, browser):
     results, cfg = clouds
-    write_report(results, tmp_path / 'page.html', CloudFinder(cfg))
+    put_attacks(results, tmp_path / 'attacks')
+    attacks = AttackFolder(tmp_path / 'attacks')
+    write_report(results, tmp_path / 'page.html', CloudFinder(cfg), attacks=attacks)
     found = results.image(ranked(results.lines)[0])
     browser.open(tmp_path / 'page.html')
     browser.wait("document.querySelector('#legend').children.length > 0")
@@ -70,7 +87,7 @@ def test_a_browser_turns_clouds_and_names_their_points(clouds, tmp_path, browser
         browser.key(']')
         words = text_of(browser, '#readout')
         votes, label = found.record.votes, found.labels[point]
-        assert words.startswith(f'Point {point}. ')
+        assert words.startswith(f'Point {point}: ')
         guess = results.summary['classes'][votes.guess[point]]
         assert f'Smoothed model: {guess}, {votes.hits[point]} of 100 draws agree' in words
         assert ('Abstained.' in words) == (label == ABSTAIN_LABEL)
@@ -82,6 +99,19 @@ def test_a_browser_turns_clouds_and_names_their_points(clouds, tmp_path, browser
     named = set()
     for across in np.linspace(0.3, 0.7, 12):
         browser.mouse('Moved', box[0] + across * box[2], box[1] + 0.5 * box[3])
-        named.add(text_of(browser, '#readout').split('.')[0])
+        named.add(text_of(browser, '#readout').split(':')[0])
     assert len(named) > 1
+
+    # What was found under attack stands where the attack moved the points to.
+    browser.run("location.hash = '#image-0'")
+    layers = "[...document.querySelector('.layer').options].map((option) => option.value)"
+    browser.wait(f"{layers}.includes('attack_moved')")
+    pictures = []
+    for layer in ('smoothed', 'attack_smoothed_attacked', 'attack_moved'):
+        browser.run(CHOOSE % ("document.querySelector('.layer')", layer))
+        pictures.append(browser.run(seen)[0])
+    assert len(set(pictures)) == 3
+    browser.run("document.querySelector('.view').focus()")
+    browser.key(']')
+    assert 'Moved by 0.' in text_of(browser, '#readout')
     assert browser.faults == []

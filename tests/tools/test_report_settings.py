@@ -144,7 +144,7 @@ def test_sliders_give_the_figures_of_the_command_line(
             browser.mouse('Moved', *pixel(browser, row, column))
             said_here = text_of(browser, '#readout')
             guess = folder.summary['classes'][int(certificate.guess[row, column])]
-            at = f'Other settings, no promise: {guess}.'
+            at = f'Other settings: No promise: {guess}.'
             assert (at in said_here) == certificate.certified[row, column], said_here
             assert 'Other settings' in said_here
     layers = "[...document.querySelectorAll('.layer')].map((layer) => layer.value)"

@@ -6,7 +6,14 @@
 
   const LAYERS = page.layers.map(({ key, name }) => [key, name]);
   const HATCHED = Object.fromEntries(page.layers.map(({ key, hatched }) => [key, hatched]));
-  const NUMBERS = ['radius', 'share'];
+  const NUMBERS = ['radius', 'share', 'attack_moved'];
+  const PICTURES = ['image', 'attack_image', 'attack_change'];
+  const CHANNELS = ['red', 'green', 'blue'];
+  // A change in steps of 1, none at 128.
+  const NO_CHANGE = 128;
+  // So much of all changes is within the scale of colours.
+  const WITHIN = 0.995;
+  const CLAIMS = { exact: 'Enumeration', estimate: 'Estimate' };
   // Viridis, dark to bright: even in brightness, and fit for colour-blind readers.
   const HEAT = [
     [68, 1, 84], [71, 45, 123], [59, 82, 139], [44, 114, 142], [33, 145, 140], [40, 174, 128],
@@ -22,7 +29,7 @@
     : 'Point at a pixel, or move through a view with the arrow keys.';
 
   const state = {
-    index: 0, tile: null, zoom: 1, x: 0, y: 0, alone: null, cursor: null, ...LOOKING,
+    index: 0, attack: 0, tile: null, zoom: 1, x: 0, y: 0, alone: null, cursor: null, ...LOOKING,
   };
   const kept = new Map();
   const tiles = mmcertTiles(page.folder);
@@ -46,12 +53,7 @@
     return digits(near > value ? near - step : near, count);
   };
   const nameOf = (value) => names[value] ?? `class ${value}`;
-  const settings = mmcertSettings({ page, tiles, byId, digits, nameOf, changed: showExplored });
-
-  function valueOf(tile, layer, at) {
-    if (layer === 'radius') return tile.radii[tile.maps.radius[at]];
-    return tile.maps.hits[at] / tile.votes.most;
-  }
+  const settings = mmcertSettings({ page, tiles, byId, atMost, nameOf, changed: showExplored });
 
   function votesInWords(tile, at) {
     const { kind, n, most } = tile.votes;
@@ -74,12 +76,12 @@
   }
 
   function radiusInWords(tile, at) {
-    const radius = valueOf(tile, 'radius', at);
-    if (radius <= 0) return 'No joint radius.';
+    const radius = tile.radii[tile.maps.radius[at]];
+    if (radius <= 0) return 'None.';
     const unit = page.radius ? ` (${page.radius})` : '';
     const bound = tile.bounds?.[tile.maps.radius[at]] ?? 0;
     const why = bound > 0 ? `, for the class has a probability of at least ${atMost(bound)}` : '';
-    return `Joint radius: ${atMost(radius)}${unit}${why}.`;
+    return `${atMost(radius)}${unit}${why}.`;
   }
 
   function runnerUpInWords(tile, at) {
@@ -89,47 +91,125 @@
     return `Runner-up: ${nameOf(second[at])}, ${hits[at]} ${from} (an estimate).`;
   }
 
-  function attacksInWords(tile, at) {
-    return page.attacks.flatMap((name, number) => {
-      const [base, smoothed, certified] = ['base_attacked', 'smoothed_attacked', 'certified']
-        .map((model) => tile.maps[`attack${number}_${model}`]?.[at]);
-      if (base === undefined) return [];
-      const claim = certified === abstained ? 'not certified' : `certified ${nameOf(certified)}`;
-      return `Attacked within ${name}: base model ${nameOf(base)}, smoothed model `
-        + `${nameOf(smoothed)}, ${claim}.`;
-    });
+  function attackInWords(tile, at) {
+    const [base, smoothed, certified] = ['base_attacked', 'smoothed_attacked', 'certified']
+      .map((model) => mapOf(tile, `attack_${model}`)?.[at]);
+    if (base === undefined) return [];
+    const claim = certified === abstained ? 'not certified' : `certified ${nameOf(certified)}`;
+    const words = [
+      `Base model ${nameOf(base)}, smoothed model ${nameOf(smoothed)}; ${claim} at this radius.`,
+    ];
+    const [change, moved] = [mapOf(tile, 'attack_change'), mapOf(tile, 'attack_moved')];
+    if (change) {
+      const parts = CHANNELS.map((name, channel) => {
+        const value = (change[3 * at + channel] - NO_CHANGE) * lengthOf(tile);
+        return `${name} ${value < 0 ? '-' : '+'}${digits(Math.abs(value), 2)}`;
+      });
+      words.push(`Changed by ${parts.join(', ')}.`);
+    }
+    if (moved) words.push(`Moved by ${digits(moved[at] * lengthOf(tile), 2)}.`);
+    return words;
   }
 
-  function describe(tile, x, y) {
-    const at = y * tile.width + x;
-    const words = [tile.points ? `Point ${x}.` : `Row ${y}, column ${x}.`];
-    words.push(certifiedInWords(tile, at));
-    const explored = settings.describe(tile, at);
-    if (explored) words.push(explored);
+  function modelsInWords(tile, at) {
+    const { base, label } = tile.maps;
+    const words = [];
+    if (label) {
+      words.push(label[at] === unlabelled ? 'No ground truth.' : `Label: ${nameOf(label[at])}.`);
+    }
+    if (base && tile.votes.kind !== 'values') words.push(`Base model: ${nameOf(base[at])}.`);
     if (tile.votes) words.push(votesInWords(tile, at));
     if (tile.maps.runner_up) words.push(runnerUpInWords(tile, at));
-    if (tile.maps.radius) words.push(radiusInWords(tile, at));
-    if (tile.maps.base && tile.votes.kind !== 'values') {
-      words.push(`Base model: ${nameOf(tile.maps.base[at])}.`);
-    }
-    if (tile.maps.label) {
-      const label = tile.maps.label[at];
-      words.push(label === unlabelled ? 'No ground truth.' : `Label: ${nameOf(label)}.`);
-    }
-    return [...words, ...attacksInWords(tile, at)].join(' ');
+    return words;
+  }
+
+  // What there is to say of a pixel: each claim by itself.
+  function describe(tile, x, y) {
+    const at = y * tile.width + x;
+    const rows = {
+      [tile.points ? `Point ${x}` : `Row ${y}, column ${x}`]: modelsInWords(tile, at),
+      [CLAIMS[page.kind] ?? 'Certificate']: [certifiedInWords(tile, at)],
+      'Joint radius': tile.maps.radius ? [radiusInWords(tile, at)] : [],
+      'Other settings': settings.describe(tile, at),
+      [`Under attack, ${page.attacks[state.attack]}`]: attackInWords(tile, at),
+    };
+    byId('readout').replaceChildren(...Object.entries(rows).flatMap(([term, words]) => {
+      if (words.length === 0) return [];
+      const parts = [['dt', `${term}: `], ['dd', words.join(' ')]];
+      return parts.map(([tag, text]) => Object.assign(document.createElement(tag), {
+        textContent: text,
+      }));
+    }));
+  }
+
+  // In place of a description.
+  function tell(text) {
+    byId('readout').replaceChildren(
+      Object.assign(document.createElement('dd'), { className: 'alone', textContent: text }),
+    );
   }
 
   // Painting.
 
-  function layersOf(tile) {
-    return LAYERS.filter(([key]) => (
-      key === 'image' ? Boolean(tile.photo) : Boolean(mapOf(tile, key))
-    ));
+  const layersOf = (tile) => LAYERS.filter(([key]) => has(tile, key));
+
+  function has(tile, layer) {
+    if (layer === 'image') return Boolean(tile.photo);
+    if (layer === 'attack_image') return Boolean(tile.photo && mapOf(tile, 'attack_change'));
+    return Boolean(mapOf(tile, layer));
   }
+
+  // The name of what belongs to the chosen set of attacks.
+  const attacked = (name) => `attack${state.attack}_${name}`;
+
+  // How long a step of a change is.
+  const lengthOf = (tile) => tile.lengths[`attack${state.attack}`];
 
   function mapOf(tile, layer) {
     if (layer === 'explored') return settings.layer(tile);
+    if (layer.startsWith('attack_')) return tile.maps[attacked(layer.slice('attack_'.length))];
     return tile.maps[layer === 'share' ? 'hits' : layer];
+  }
+
+  const hasClasses = (layer) => !NUMBERS.includes(layer) && !PICTURES.includes(layer);
+
+  // The change in steps that the scale of colours ends at.
+  function endOfScale(change) {
+    const counts = new Uint32Array(NO_CHANGE + 1);
+    for (const value of change) counts[Math.abs(value - NO_CHANGE)] += 1;
+    let [end, within] = [0, counts[0]];
+    while (within < WITHIN * change.length) {
+      end += 1;
+      within += counts[end];
+    }
+    return Math.max(end, 1);
+  }
+
+  // The colours of a picture, red, green and blue of each pixel.
+  function pictureOf(tile, layer) {
+    const change = mapOf(tile, 'attack_change');
+    const picture = new Uint8ClampedArray(change.length);
+    if (layer === 'attack_change') {
+      const end = endOfScale(change);
+      for (let at = 0; at < picture.length; at += 1) {
+        picture[at] = 127.5 * (1 + (change[at] - NO_CHANGE) / end);
+      }
+      return picture;
+    }
+    const { data } = photoOf(tile);
+    const step = 255 * lengthOf(tile);
+    for (let at = 0; at < picture.length; at += 1) {
+      const pixel = Math.floor(at / 3);
+      picture[at] = data[at + pixel] + step * (change[at] - NO_CHANGE);
+    }
+    return picture;
+  }
+
+  function photoOf(tile) {
+    const canvas = new OffscreenCanvas(tile.width, tile.height);
+    const context = canvas.getContext('2d');
+    context.drawImage(tile.photo, 0, 0, tile.width, tile.height);
+    return context.getImageData(0, 0, tile.width, tile.height);
   }
 
   function classMap(tile, layer) {
@@ -138,7 +218,7 @@
       return tile.maps.groups;
     }
     if (state.alone === unlabelled) return tile.maps.label;
-    return mapOf(tile, layer) && !NUMBERS.includes(layer)
+    return hasClasses(layer) && mapOf(tile, layer)
       ? mapOf(tile, layer)
       : tile.maps.smoothed ?? tile.maps.certified;
   }
@@ -150,7 +230,8 @@
   }
 
   function rangeOf(tile, layer) {
-    return [0, layer === 'radius' ? Math.max(...tile.radii) || 1 : 1];
+    const highest = { radius: () => Math.max(...tile.radii), attack_moved: () => 255 * lengthOf(tile) };
+    return [0, highest[layer]?.() || 1];
   }
 
   // The colour of each value of a layer; null is hatched.
@@ -163,6 +244,7 @@
       const { most } = tile.votes;
       return Array.from({ length: most + 1 }, (_, hits) => heat(hits / most));
     }
+    if (layer === 'attack_moved') return Array.from({ length: 256 }, (_, at) => heat(at / 255));
     const found = Array.from({ length: 256 }, (_, value) => page.colours[value] ?? [0, 0, 0]);
     if (HATCHED[layer] !== null) found[HATCHED[layer]] = null;
     return found;
@@ -178,7 +260,10 @@
     const values = mapOf(tile, layer);
     const colours = coloursOf(tile, layer);
     tile.reach ??= mmcertCloud.reachOf(tile.points);
-    pane.places = mmcertCloud.project(tile, state, cloud.width, cloud.height);
+    // What was found under attack stands where the attack moved the points to.
+    const moved = layer.startsWith('attack_') ? tile.attacked[attacked('points')] : null;
+    const cloudAt = { points: moved ?? tile.points, reach: tile.reach };
+    pane.places = mmcertCloud.project(cloudAt, state, cloud.width, cloud.height);
     mmcertCloud.draw(cloud, pane.places, {
       colourOf: (at) => (codes !== null && codes[at] !== alone ? FAINT : colours[values[at]]),
       ring: matchMedia('(prefers-contrast: more)').matches ? [0, 0, 0] : FAINT,
@@ -199,7 +284,9 @@
     const picture = context.createImageData(tile.width, tile.height);
     const codes = alone === null ? null : classMap(tile, layer) ?? [];
     const values = mapOf(tile, layer);
-    const colours = layer === 'image' ? null : coloursOf(tile, layer);
+    const shown = PICTURES.includes(layer);
+    const pixels = shown && layer !== 'image' ? pictureOf(tile, layer) : null;
+    const colours = shown ? null : coloursOf(tile, layer);
     const period = Math.max(6, Math.round(tile.width / 60));
     let at = 0;
     for (let row = 0; row < tile.height; row += 1) {
@@ -207,8 +294,9 @@
         let colour = null;
         let opacity = 255;
         if (codes !== null && codes[at] !== alone) {
-          [colour, opacity] = layer === 'image' ? [[0, 0, 0], 190] : [[128, 128, 128], 60];
+          [colour, opacity] = shown ? [[0, 0, 0], 190] : [[128, 128, 128], 60];
         } else if (layer === 'image') continue;
+        else if (pixels) colour = pixels.subarray(3 * at, 3 * at + 3);
         else {
           colour = colours[values[at]]
             ?? page.hatch[(row + column) % period < period / 3 ? 0 : 1];
@@ -229,14 +317,35 @@
     if (pane.layer === 'runner_up') {
       pane.scale.append(`An estimate; ${EMPTY}: the draws that chose the class gave no other.`);
     }
+    if (pane.layer === 'attack_image') {
+      const change = mapOf(state.tile, 'attack_change');
+      const largest = change.reduce((most, value) => Math.max(most, Math.abs(value - NO_CHANGE)), 0);
+      const levels = digits(255 * largest * lengthOf(state.tile), 2);
+      pane.scale.append(`No value was changed by more than ${levels} of 255 levels.`);
+    }
+    if (pane.layer === 'attack_change') {
+      const end = endOfScale(mapOf(state.tile, pane.layer)) * lengthOf(state.tile);
+      const grey = [[0, 0, 0], [255, 255, 255]];
+      pane.scale.append(
+        `-${digits(end, 2)}`, bar(grey), `+${digits(end, 2)} in each of red, green and blue, `
+        + `x ${digits(0.5 / (end || 1), 2)}; grey: none.`,
+      );
+    }
     if (!NUMBERS.includes(pane.layer)) return;
     const [low, high] = rangeOf(state.tile, pane.layer);
-    const bar = document.createElement('span');
-    const stops = HEAT.map((colour) => `rgb(${colour.join(' ')})`).join(', ');
-    bar.style.background = `linear-gradient(to right, ${stops})`;
-    pane.scale.append(digits(low), bar, digits(high));
-    if (pane.layer === 'radius') pane.scale.append(`; ${EMPTY}: none. ${page.radius}`);
-    else if (state.tile.votes.kind === 'score') pane.scale.append(' of the largest pooled score');
+    pane.scale.append(digits(low), bar(HEAT), atMost(high));
+    if (pane.layer === 'radius') {
+      pane.scale.append(`; ${EMPTY}: none. ${page.radius}. Another claim than the certificate.`);
+    } else if (pane.layer === 'share' && state.tile.votes.kind === 'score') {
+      pane.scale.append(' of the largest pooled score');
+    }
+  }
+
+  function bar(colours) {
+    const found = document.createElement('span');
+    const stops = colours.map((colour) => `rgb(${colour.join(' ')})`).join(', ');
+    found.style.background = `linear-gradient(to right, ${stops})`;
+    return found;
   }
 
   // Two views that move together.
@@ -337,7 +446,7 @@
     const { tile } = state;
     const inside = (value, size) => Math.min(Math.max(Math.floor(value), 0), size - 1);
     state.cursor = [inside(x, tile.width), inside(y, tile.height)];
-    byId('readout').textContent = describe(tile, ...state.cursor);
+    describe(tile, ...state.cursor);
     place();
   }
 
@@ -363,7 +472,7 @@
   function isolateAtCursor(pane) {
     const { tile } = state;
     const [x, y] = state.cursor;
-    const named = mapOf(tile, pane.layer) && !NUMBERS.includes(pane.layer);
+    const named = hasClasses(pane.layer) && mapOf(tile, pane.layer);
     const codes = named ? mapOf(tile, pane.layer) : tile.maps.smoothed ?? tile.maps.certified;
     const value = codes[y * tile.width + x];
     if (pane.layer !== 'runner_up' || value !== unlabelled) isolate(value);
@@ -454,9 +563,9 @@
   function showLegend(tile) {
     const seen = new Uint8Array(256);
     for (const [name] of LAYERS) {
-      if (NUMBERS.includes(name) || !tile.maps[name]) continue;
+      const map = hasClasses(name) ? mapOf(tile, name) : null;
       const other = name === 'runner_up' ? unlabelled : -1;
-      for (const value of tile.maps[name]) if (value !== other) seen[value] = 1;
+      for (const value of map ?? []) if (value !== other) seen[value] = 1;
     }
     const found = [...seen.keys()].filter((value) => seen[value]);
     const buttons = found.map((value) => {
@@ -492,7 +601,7 @@
       offerLayers(pane, replaced ? 'explored' : pane.layer);
       paint(pane);
     });
-    if (state.cursor) byId('readout').textContent = describe(state.tile, ...state.cursor);
+    if (state.cursor) describe(state.tile, ...state.cursor);
   }
 
   function showTile(tile) {
@@ -520,12 +629,38 @@
     showLegend(tile);
     isolate(null);
     place();
-    const missing = cloud
-      ? 'The cloud itself was not found: its points stand in rows, in their order.'
-      : 'The image itself is not in this page.';
-    byId('note').textContent = tile.missing ? missing : '';
-    byId('readout').textContent = UNTOUCHED;
+    showNote(tile);
+    tell(UNTOUCHED);
     settings.apply(tile, state.index);
+  }
+
+  // What there is not.
+  function showNote(tile) {
+    const notes = [];
+    if (tile.missing) {
+      notes.push(tile.points
+        ? 'The cloud itself was not found: its points stand in rows, in their order.'
+        : 'The image itself is not in this page.');
+    }
+    if (page.attacks.length > 0 && !mapOf(tile, 'attack_certified')) {
+      notes.push(`This ${page.word} was not attacked within ${page.attacks[state.attack]}.`);
+    } else if (page.attacks.length > 0 && lengthOf(tile) === undefined) {
+      notes.push(`What the attack changed cannot be shown: it was not stored, or is not of the `
+        + `size of the ${page.word}.`);
+    }
+    byId('note').textContent = notes.join(' ');
+  }
+
+  // Another set of attacks: what is shown of them.
+  function setAttack(number) {
+    state.attack = number;
+    if (!state.tile) return;
+    panes.forEach((pane) => {
+      offerLayers(pane, pane.layer);
+      paint(pane);
+    });
+    showNote(state.tile);
+    if (state.cursor) describe(state.tile, ...state.cursor);
   }
 
   async function show(index) {
@@ -543,7 +678,7 @@
       if (state.index === index) showTile(tile);
     } catch (error) {
       kept.delete(index);
-      byId('readout').textContent = `This ${page.word} cannot be shown: ${error.message}.`;
+      tell(`This ${page.word} cannot be shown: ${error.message}.`);
     }
   }
 
@@ -614,6 +749,9 @@
   };
   for (const [id, act] of Object.entries(clicks)) byId(id).addEventListener('click', act);
   byId('sort').addEventListener('change', showThumbnails);
+  byId('attack-set').replaceChildren(...page.attacks.map((name, at) => new Option(name, at)));
+  byId('attack-set').addEventListener('change', ({ target }) => setAttack(Number(target.value)));
+  byId('attack-control').hidden = page.attacks.length === 0;
   addEventListener('hashchange', showLinked);
   addEventListener('resize', place);
   panes.forEach(connect);

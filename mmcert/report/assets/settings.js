@@ -2,7 +2,7 @@
 
 // Other settings than those that were fixed beforehand, tried on the votes in the page. What they
 // show is exploration: nothing here calls it a certificate.
-const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
+const mmcertSettings = ({ page, tiles, byId, atMost, nameOf, changed }) => {
   const { settings, abstained, unlabelled, classes } = page;
   const { certify, countOf } = mmcertStatistics;
   const offered = !settings.reason;
@@ -193,7 +193,7 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
   function radiusInWords() {
     const radius = settings.radii?.[settings.taus.indexOf(now.tau)] ?? null;
     if (radius === null) return '';
-    return ` At this tau the radius is ${digits(radius)}${page.radius ? ` (${page.radius})` : ''}.`;
+    return ` At this tau the radius is ${atMost(radius)}${page.radius ? ` (${page.radius})` : ''}.`;
   }
 
   function say(tile) {
@@ -295,10 +295,9 @@ const mmcertSettings = ({ page, tiles, byId, digits, nameOf, changed }) => {
 
   // What the settings say of a pixel; nothing where they are those of the certificate.
   function describe(tile, at) {
-    if (!tile.explored || tile.explored.fixed) return '';
+    if (!tile.explored || tile.explored.fixed) return [];
     const value = tile.explored.map[at];
-    return value === abstained
-      ? 'Other settings: abstention.' : `Other settings, no promise: ${nameOf(value)}.`;
+    return [value === abstained ? 'Abstention.' : `No promise: ${nameOf(value)}.`];
   }
 
   // The map to paint; null where it is that of the certificate.

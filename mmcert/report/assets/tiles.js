@@ -65,7 +65,8 @@ const mmcertTiles = (folder) => {
     const [height, width] = tile.points ? [1, tile.shape[0]] : tile.shape;
     const points = tile.points ? await unpack(tile.points) : null;
     const maps = await unpackAll(tile.maps);
-    return { ...tile, height, width, points, maps, photo: await photoOf(tile) };
+    const attacked = await unpackAll(tile.attacked ?? {});
+    return { ...tile, height, width, points, maps, attacked, photo: await photoOf(tile) };
   }
 
   return { load, readMaps, unpackAll };
