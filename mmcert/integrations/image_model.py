@@ -104,7 +104,7 @@ class ImageModel(ABC):
             )
         if found.dim() == 3 and not found.is_floating_point():
             return _at_size(found, size)
-        if found.dim() != 4 or len(found) != len(batch):
+        if found.dim() != 4 or len(found) != len(batch) or not found.is_floating_point():
             raise ValueError(
                 f'{self.name} must return scores (B, C, h, w) or integer labels (B, H, W), got '
                 f'{found.dtype} of shape {tuple(found.shape)} for {len(batch)} images'
@@ -123,9 +123,20 @@ class ImageModel(ABC):
         """Number of classes, by a pass over an image (3, H, W); None if it returns labels.
 
         Raises:
-            ValueError: If the model returns what seem to be probabilities of one class.
+            ValueError: If the model fails on it, or returns what seem to be probabilities of one
+                class.
         """
-        found = self([image])
+        try:
+            found = self([image])
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            height, width = image.shape[1:]
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f'{self.name} fails on an RGB image of {height} x {width} pixels: {line}. It must '
+                'take 3 channels and this size: Preprocessing has size, multiple and padded_to'
+            ) from error
         if not isinstance(found, LogitMaps):
             return None
         scores = found.scores
@@ -138,6 +149,10 @@ class ImageModel(ABC):
                 'seem to be probabilities, but scores before the sigmoid are needed'
             )
         return 2
+
+    def require_unchanged(self) -> None:
+        """Raises a ValueError if it is no longer the model that was looked at."""
+        return
 
     def segmentor(self, num_classes: int) -> ImageSegmentor:
         """The function that is smoothed."""
@@ -160,7 +175,7 @@ class ModuleModel(ImageModel):
     """A PyTorch module that takes images (B, 3, h, w) and returns scores.
 
     These are a tensor (B, C, h', w'), or the entry ``out`` or ``logits`` of what it returns, or the
-    first entry of a tuple.
+    only such tensor in a tuple or list.
 
     Args:
         module (torch.nn.Module): The model; it is put into ``eval`` mode.
@@ -183,6 +198,7 @@ class ModuleModel(ImageModel):
     ) -> None:
         super().__init__(preprocessing, threshold)
         self.module, self.read = module.eval(), read or scores_of
+        self._looked_at: list[tuple[int, int]] | None = None
         self.moved()
 
     def moved(self) -> None:
@@ -204,6 +220,7 @@ class ModuleModel(ImageModel):
 
     def weights(self) -> str:
         """Digest of all parameters and buffers."""
+        self._looked_at = self._versions()
         for name, tensor in self.module.state_dict().items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise ValueError(
@@ -211,6 +228,30 @@ class ModuleModel(ImageModel):
                     'checkpoint is damaged'
                 )
         return weights_digest(self.module)
+
+    def _versions(self) -> list[tuple[int, int]]:
+        """Numbers that change when a parameter gets other values."""
+        return [
+            (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
+            for parameter in self.module.parameters()
+        ]
+
+    def require_unchanged(self) -> None:
+        """Refuses a module that was trained since: the certificate would name other weights.
+
+        Raises:
+            ValueError: If weights have changed, or if a part of it is in training mode.
+        """
+        if any(part.training for part in self.module.modules()):
+            raise ValueError(
+                f'{self.name} is in training mode, in which labels depend on the rest of a batch: '
+                'call eval() before'
+            )
+        if self._looked_at is not None and self._versions() != self._looked_at:
+            raise ValueError(
+                f'the weights of {self.name} have changed since it was smoothed: call '
+                'mmcert.smooth again, for votes and certificates name the weights'
+            )
 
     def structure(self) -> str:
         """The module as it prints itself."""
@@ -244,21 +285,25 @@ def scores_of(output: Any) -> torch.Tensor:
     """The scores in what a model returns.
 
     Raises:
-        TypeError: If there are none.
+        TypeError: If there are none, or several without a name.
     """
-    found = output
+    candidates = [output]
+    what = type(output).__name__
     if isinstance(output, Mapping):
-        found = next((output[key] for key in OUTPUTS if key in output), None)
+        candidates = [output[key] for key in OUTPUTS if key in output][:1]
+        what = f'{what} with {", ".join(map(str, output))}'
     elif not isinstance(output, torch.Tensor):
-        found = getattr(output, 'logits', None)
-        if found is None and isinstance(output, (tuple, list)) and output:
-            found = output[0]
-    if not isinstance(found, torch.Tensor):
+        candidates = [getattr(output, 'logits', None)]
+        if candidates == [None] and isinstance(output, (tuple, list)):
+            candidates = [one for one in output if isinstance(one, torch.Tensor) and one.dim() == 4]
+    if len(candidates) != 1 or not isinstance(candidates[0], torch.Tensor):
+        several = len(candidates) > 1
         raise TypeError(
-            f'the model returns {type(output).__name__}, in which no scores were found: give '
-            'read=..., a function from it to scores (B, C, h, w)'
+            f'the model returns {what}, in which '
+            f'{len(candidates) if several else "no"} scores were found: give read=..., a function '
+            'from it to scores (B, C, h, w)'
         )
-    return found
+    return candidates[0]
 
 
 def _at_size(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -172,8 +172,10 @@ class Smoothed:
             CertifiedInput: The votes, and what they certify: ``maps``, ``to_dict()``, ``counts()``.
 
         Raises:
-            ValueError: If image or label cannot be certified as they are.
+            ValueError: If image or label cannot be certified as they are, or if the model was
+                trained since it was smoothed.
         """
+        self.model.require_unchanged()
         raw, clean = self._tensors(image)
         if self._certifier is None:
             self._start(clean)
@@ -437,7 +439,7 @@ def to_tensor(image: Any) -> torch.Tensor:
         if array.ndim != 3 or array.shape[2] != 3:
             raise ValueError(
                 f'an image must be RGB, an array (H, W, 3) or a tensor (3, H, W); got shape '
-                f'{array.shape}'
+                f"{array.shape}; of another kind, Pillow makes one by image.convert('RGB')"
             )
         tensor = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
     if tensor.dim() != 3 or len(tensor) != 3 or tensor.numel() == 0:

@@ -65,10 +65,11 @@ def test_certificate_prediction_and_votes_of_a_module(image):
     'wrap',
     [
         lambda scores: {'aux': scores.flip(1), 'out': scores},
-        lambda scores: (scores, scores.flip(1)),
+        lambda scores: (scores, scores.mean((2, 3))),
+        lambda scores: [scores],
         Output,
     ],
-    ids=['torchvision', 'tuple', 'transformers'],
+    ids=['torchvision', 'tuple', 'list', 'transformers'],
 )
 def test_scores_are_found_in_what_libraries_return(image, wrap):
     expected = smooth(Model()).votes(image)
@@ -158,6 +159,7 @@ def test_stored_votes_are_found_and_those_of_others_refused(image, tmp_path):
         ({'classes': 4}, 'has 3 classes, but 4 were given'),
         ({'read': lambda scores: scores[:, 0]}, 'must return scores'),
         ({'read': lambda scores: None}, 'must return'),
+        ({'read': lambda scores: scores.argmax(1, keepdim=True)}, 'integer labels .* int64'),
         ({'n': 2}, 'cannot certify'),
     ],
 )
@@ -174,8 +176,67 @@ def test_models_that_cannot_be_certified_are_refused(image):
         smooth(broken)
     with pytest.raises(TypeError, match='no torch.nn.Module'):
         smooth(lambda images: images)
-    with pytest.raises(TypeError, match='no scores were found'):
+    with pytest.raises(TypeError, match='dict with seg, in which no scores were found'):
         smooth(Model(lambda scores: {'seg': scores})).certify(image)
+    with pytest.raises(TypeError, match='tuple, in which 2 scores were found: give read='):
+        smooth(Model(lambda scores: (scores, scores.flip(1)))).certify(image)
+
+
+@pytest.mark.parametrize('taken', [1, 4])
+def test_a_model_of_other_channels_is_refused_in_a_line(image, taken):
+    with pytest.raises(ValueError, match=r'fails on an RGB image of 9 x 12 .*take 3 channels'):
+        smooth(nn.Conv2d(taken, 3, 1)).certify(image)
+
+
+class Halves(nn.Module):
+    """Joins two resolutions, as a U-Net does: the size must be even."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.down, self.same = nn.Conv2d(3, 2, 2, stride=2), nn.Conv2d(3, 3, 1)
+
+    def forward(self, images):
+        coarse = nn.functional.interpolate(self.down(images), scale_factor=2)
+        return self.same(images) + coarse.mean(1, keepdim=True)
+
+
+def test_an_image_of_an_odd_size_is_refused_or_padded(image):
+    with pytest.raises(ValueError, match=r'fails on an RGB image of 9 x 12 .* padded_to'):
+        smooth(Halves()).certify(image)
+    padded = Preprocessing(MEAN, STD, padded_to=2)
+    result = smooth(Halves(), mean=None, std=None, preprocessing=padded).certify(image)
+    assert result.maps['cert'].shape == (9, 12)
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'said'),
+    [(torch.float16, 'fp16'), (torch.bfloat16, 'bf16'), (torch.float64, 'float64')],
+)
+def test_weights_of_other_number_types_are_certified_and_named(image, dtype, said):
+    result = smooth(Model().to(dtype)).certify(image)
+    assert entries(result.to_dict())['precision']['precision'] == said
+    full = smooth(Model()).certify(image)
+    assert np.abs(result.votes.hits - full.votes.hits).max() <= 6
+    # Half precision overflows where the weights do.
+    if dtype == torch.float16:
+        model = Model()
+        model.conv.weight.data *= 1e5
+        with pytest.raises(ValueError, match='NaN or infinite'):
+            smooth(model.to(dtype)).certify(image)
+
+
+def test_a_model_that_is_trained_on_is_no_longer_the_one_that_was_smoothed(image):
+    model = Model()
+    smoothed = smooth(model)
+    before = smoothed.votes(image)
+    model.train()
+    with pytest.raises(ValueError, match='Model is in training mode'):
+        smoothed.certify(image)
+    model.eval().load_state_dict(Model().state_dict())
+    with pytest.raises(ValueError, match='have changed since it was smoothed'):
+        smoothed.certify(image)
+    assert (smooth(model).votes(image).hits == before.hits).all()
 
 
 @pytest.mark.parametrize(
