@@ -121,7 +121,7 @@ def run(setting: Setting, args: argparse.Namespace) -> None:
         overrides.append(f'smoothing.denoiser.checkpoint={denoiser}')
     run_tool(
         'corruptions', ROOT / 'configs' / setting.config, weights,
-        '--work-dir', args.work_dirs / 'corruptions' / setting.name, '--images', args.images,
+        '--work-dir', args.work_dirs / 'corruptions' / setting.name, '--limit', args.images,
         '--draws', args.draws, '--severities', *args.severities,
         *(('--corruptions', *setting.options) if setting.options else ()),
         *(('--cfg-options', *overrides) if overrides else ()),

@@ -59,8 +59,7 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except KeyboardInterrupt:
-            print('\ninterrupted', file=sys.stderr)
-            return 130
+            return interrupted(resumes=False)
         except Exception as error:
             if '--debug' in sys.argv or not _is_for_the_user(error):
                 raise
@@ -85,6 +84,13 @@ def _is_for_the_user(error: BaseException | None) -> bool:
     return False
 
 
+def interrupted(resumes: bool = True) -> int:
+    """Says that Ctrl-C ended a command, and whether the same one goes on; its exit code."""
+    advice = '; the same command continues where this one stopped' if resumes else ''
+    print(f'\ninterrupted{advice}', file=sys.stderr)
+    return 130
+
+
 class _Options(argparse.Action):
     """mmengine's ``DictAction``, imported only if it is needed: that takes seconds."""
 
@@ -95,6 +101,20 @@ class _Options(argparse.Action):
             DictAction(self.option_strings, self.dest, nargs='+')(parser, *arguments)
         except ValueError:
             parser.error(f'{self.option_strings[0]} takes key=value')
+
+
+def add_config(
+    parser: argparse.ArgumentParser,
+    what: str = 'with `smoothing`',
+    *,
+    checkpoint: bool = True,
+    optional: bool = False,
+) -> None:
+    """Adds the config of OpenMMLab that a command is about, and the checkpoint of its model."""
+    nargs = '?' if optional else None
+    parser.add_argument('config', nargs=nargs, help=f'path of an mmengine config {what}'.rstrip())
+    if checkpoint:
+        parser.add_argument('checkpoint', nargs=nargs, help='checkpoint file')
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +128,22 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     add_cfg_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def add_limit(parser: argparse.ArgumentParser, which: str = 'evenly spaced') -> None:
+    """Adds ``--limit``."""
+    parser.add_argument(
+        '--limit', type=_count, metavar='N', help=f'take at most so many inputs, {which}'
+    )
+
+
+def _count(text: str) -> int:
+    try:
+        if (number := int(text)) >= 1:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f'a number of at least 1, got {text!r}')
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
@@ -166,7 +202,11 @@ def check_checkpoint(path: str) -> None:
 def load_run_config(args: argparse.Namespace, folder: str = 'work_dirs') -> Any:
     """The config of a run, with its work folder (by default ``folder/NAME``) and its launcher."""
     cfg = load_config(args)
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'{folder}/{Path(args.config).stem}'
+    cfg.work_dir = (
+        getattr(args, 'work_dir', None)
+        or cfg.get('work_dir')
+        or f'{folder}/{Path(args.config).stem}'
+    )
     cfg.launcher = getattr(args, 'launcher', 'none')
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     if cfg.get('default_scope') == 'mmdet3d':
@@ -185,7 +225,7 @@ def network_parser(description: str | None, model: str, folder: str) -> argparse
         folder (str): Where its configs are in ``configs``, and its results in ``work_dirs``.
     """
     parser = tool_parser(description)
-    parser.add_argument('config', help=f'path of an mmengine config whose model is a {model}')
+    add_config(parser, f'whose model is a {model}', checkpoint=False)
     parser.add_argument(
         '--work-dir',
         help=f'where logs, checkpoints and results go (default: work_dirs/{folder}/NAME, with the '

@@ -27,8 +27,12 @@ ALLOWED = {
     'certifier': {
         'certify', 'metrics', 'votes', 'files', 'perturbations', 'sampling', 'report', 'version',
     },
+    'runs': {
+        'attacks', 'certifier', 'certify', 'corruptions', 'files', 'metrics', 'perturbations',
+        'report', 'sampling', 'transformations', 'votes',
+    },
     'integrations': {
-        'certifier', 'certify', 'metrics', 'votes', 'perturbations', 'sampling', 'report',
+        'certifier', 'certify', 'metrics', 'votes', 'perturbations', 'runs', 'sampling', 'report',
         'version',
     },
     'compat': set(),
@@ -50,9 +54,9 @@ ALLOWED = {
     },
     'visualization': {'certifier', 'registry', 'denoisers', 'fields', 'report', 'surrogates'},
     'engine': {
-        'attacks', 'certifier', 'certify', 'cli', 'corruptions', 'denoisers', 'metrics', 'votes',
-        'files', 'fields', 'perturbations', 'sampling', 'models', 'evaluation', 'visualization',
-        'registry', 'version', 'report', 'compat', 'pointops', 'transformations', 'zoo',
+        'certifier', 'certify', 'cli', 'denoisers', 'metrics', 'votes', 'files', 'fields',
+        'perturbations', 'runs', 'sampling', 'models', 'evaluation', 'visualization', 'registry',
+        'version', 'report', 'compat', 'pointops', 'transformations', 'zoo',
     },
 }  # fmt: skip
 
@@ -79,6 +83,7 @@ HEAVY = {
     'sampling': FRAMEWORKS,
     'certifier': FRAMEWORKS,
     'report': FRAMEWORKS | {'torch'},
+    'runs': FRAMEWORKS,
     'integrations': FRAMEWORKS,
     'pointops': FRAMEWORKS,
 }
@@ -132,6 +137,7 @@ def test_every_subpackage_has_a_layer():
             ['mmengine', 'mmcv', 'mmseg', 'cv2', 'imagecorruptions', 'skimage', 'numba'],
         ),
         ('mmcert.report', ['torch', 'mmengine']),
+        ('mmcert.runs.attacking', ['mmengine', 'mmcv', 'mmseg', 'imagecorruptions']),
         (
             'mmcert.integrations',
             ['mmengine', 'mmcv', 'mmseg', 'cv2', 'transformers', 'torchvision', 'onnxruntime'],

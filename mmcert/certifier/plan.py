@@ -109,11 +109,16 @@ class CertificationPlan:
         """What an input is called."""
         return 'input'
 
+    @property
+    def component_word(self) -> str:
+        """What a component is called."""
+        return 'component'
+
     def input_to_dict(self) -> dict[str, Any]:
         """What certificates say of inputs and components, as JSON values."""
         return {
             'input_type': self.input_word,
-            'component_type': 'component',
+            'component_type': self.component_word,
             'certified_space': 'the input as it is handed to the base model',
         }
 

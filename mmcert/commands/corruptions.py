@@ -9,49 +9,41 @@ there beyond doubt is reported, with exit code 1.
 from __future__ import annotations
 
 import argparse
-import sys
 
-from mmcert.cli import (
-    UsageError,
-    add_run_arguments,
-    check_checkpoint,
-    command,
-    load_run_config,
-    tool_parser,
-)
+from mmcert.cli import command, interrupted, tool_parser
+from mmcert.commands.source import add_source, source_of
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('config', help='path of an mmengine config with `smoothing`')
-    parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--corruptions',
         nargs='+',
         default=['common'],
         metavar='NAME',
         help='names, categories (noise, blur, weather, digital) or groups (common, extra, all, '
-        'cityscapes-c)',
+        'cityscapes-c) (common)',
     )
     parser.add_argument(
-        '--severities', nargs='+', type=int, default=[1, 2, 3, 4, 5], metavar='SEVERITY'
-    )
+        '--severities', nargs='+', type=int, default=[1, 2, 3, 4, 5], metavar='SEVERITY',
+        help='from 1 to 5 (all)',
+    )  # fmt: skip
     parser.add_argument(
-        '--models',
-        nargs='+',
-        metavar='MODEL',
-        help='base, smoothed, denoised (by default all that the config has)',
-    )
-    parser.add_argument('--images', type=int, help='inputs, evenly spaced in the test data')
+        '--compare', nargs='+', metavar='NAME',
+        help='of base, smoothed, denoised (all that there are)',
+    )  # fmt: skip
     parser.add_argument(
-        '--draws', type=int, default=100, help='draws of each prediction of the smoothed model'
+        '--draws', type=int, default=100, help='of each prediction of the smoothed model (100)'
     )
     parser.add_argument(
         '--normals', action='store_true', help='columns 3 to 5 of clouds are normals'
     )
-    parser.add_argument('--seed', type=int, default=0)
-    add_run_arguments(parser)
+    parser.add_argument(
+        '--seed', type=int, default=0,
+        help='of corruptions and draws; with --model of those of votes too (0)',
+    )  # fmt: skip
+    add_source(parser, own=('seed',))
     return parser.parse_args(argv)
 
 
@@ -59,26 +51,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Corrupts, and prints and stores the results."""
     args = parse_args()
-    cfg = load_run_config(args)
-    if cfg.get('smoothing') is None:
-        raise UsageError('the config has no `smoothing`; for example smoothing=dict(sigma=0.25)')
-    check_checkpoint(args.checkpoint)
-    cfg.load_from = args.checkpoint
-    from mmengine.runner import Runner
-
-    from mmcert.engine.corrupting import CorruptionOptions, report
+    from mmcert.runs.corrupting import CorruptionOptions, check_corruptions, report
 
     options = CorruptionOptions(
         corruptions=tuple(args.corruptions),
         severities=tuple(sorted(set(args.severities))),
-        models=None if args.models is None else tuple(args.models),
+        models=None if args.compare is None else tuple(args.compare),
         draws=args.draws,
         normals=args.normals,
         seed=args.seed,
     )
-    runner = Runner.from_cfg(cfg)
     try:
-        return int(report(runner, options, args.images))
+        source = source_of(args, lambda plan: check_corruptions(plan, options), seed=True)
+        return int(report(source, options, args.limit))
     except KeyboardInterrupt:
-        print('\ninterrupted; the same command continues where this one stopped', file=sys.stderr)
-        return 130
+        return interrupted()

@@ -1,21 +1,31 @@
-"""Says what a config's ``smoothing`` can certify at best, and how long it takes, before it is run.
+"""Says what settings can certify at best, and how long it takes, before anything is run.
 
-Without a checkpoint: what each procedure can certify with the configured draws, and the smallest n
-for a wanted tau. With one, it times a few passes and says how long the data set takes. Fails where
-a run would be refused, or could certify nothing on any of the inputs that were looked at.
+Of a config without a checkpoint, or of ``--sigma`` with ``--size``: what each procedure can certify
+with so many draws, and the smallest n for a wanted tau. With a model it times a few passes and says
+how long the inputs take. Fails where a run would be refused, or could certify nothing on any of the
+inputs that were looked at.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from mmcert.cli import (
     UsageError,
     add_cfg_options,
+    add_config,
+    add_limit,
     check_checkpoint,
     command,
-    load_config,
     tool_parser,
+)
+from mmcert.commands.source import (
+    add_model,
+    folder_source,
+    settings_of,
+    smoothing_config,
+    uses_model,
 )
 
 COMMON_TAUS = [0.6, 0.75, 0.85, 0.95, 0.99]
@@ -24,20 +34,21 @@ COMMON_TAUS = [0.6, 0.75, 0.85, 0.95, 0.99]
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('config', help='path of an mmengine config with `smoothing`')
-    parser.add_argument('checkpoint', nargs='?', help='checkpoint file, to time a few passes')
+    add_config(parser, optional=True)
     parser.add_argument(
-        '--tau', type=float, nargs='+', default=COMMON_TAUS, help='values to plan for'
-    )
+        '--taus', type=float, nargs='+', default=COMMON_TAUS, metavar='TAU',
+        help='thresholds to give the smallest n for, beside that of the settings (0.6 to 0.99)',
+    )  # fmt: skip
     parser.add_argument(
         '--size',
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help='plan for images of this size; loads no data',
+        help='plan for images of this size, --limit of them; loads no data and no model',
     )
-    parser.add_argument('--images', type=int, default=1, help='with --size: how many')
     add_cfg_options(parser)
+    add_limit(parser)
+    add_model(parser)
     return parser.parse_args(argv)
 
 
@@ -45,26 +56,47 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Prints the plan; fails where it would be refused."""
     args = parse_args()
-    cfg = load_config(args)
-    if cfg.get('smoothing') is None:
-        raise UsageError(
-            'the config has no `smoothing`; add for example sigma=0.25 with --cfg-options '
-            'smoothing.sigma=0.25'
-        )
-    if args.size and args.checkpoint:
-        raise UsageError('give either a checkpoint to time on the data, or --size')
-    if args.checkpoint:
-        check_checkpoint(args.checkpoint)
-    from mmcert.engine import check_smoothing
+    from mmcert.certify.checks import check_tau
 
-    check_smoothing(cfg)
-    from mmcert.engine.planner import PlannedRun, report
+    for tau in args.taus:
+        check_tau(tau)
+    if args.size and (args.checkpoint or args.model):
+        raise UsageError('give either a model to time on its inputs, or --size')
+    run = planned(args)
+    from mmcert.runs.planner import report
 
-    if args.size:
-        height, width = args.size
-        run = PlannedRun.of_size(cfg, height, width, args.images)
-    else:
-        run = PlannedRun.of_data(cfg, args.checkpoint)
-    print(report(run, args.tau))
+    print(report(run, args.taus))
     run.require_feasible()
     return 0
+
+
+def planned(args: argparse.Namespace) -> Any:
+    """The run that is planned."""
+    from mmcert.runs.planner import PlannedRun
+
+    if args.config is None and args.model is None and args.size and args.sigma is not None:
+        from mmcert.integrations.smoothed import image_plan
+
+        return PlannedRun.of_size(image_plan(settings_of(args)), args.size, args.limit or 1)
+    if uses_model(args):
+        return PlannedRun.of_source(folder_source(args, limit=args.limit))
+    if args.config is None:
+        raise UsageError(
+            'give a config, or --model with --images and --sigma, or --sigma with --size'
+        )
+    if args.checkpoint:
+        check_checkpoint(args.checkpoint)
+    cfg = smoothing_config(args)
+    from mmcert.engine import SmoothingConfig, check_smoothing
+
+    plan = check_smoothing(cfg)
+    if args.size:
+        plan = plan or SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
+        return PlannedRun.of_size(plan, args.size, args.limit or 1)
+    if args.limit is not None:
+        raise UsageError('--limit goes with --size or --model; a config has its own test data')
+    from mmcert.engine.source import source_without_traces
+
+    cfg.load_from = args.checkpoint
+    with source_without_traces(cfg) as source:
+        return PlannedRun.of_source(source, timed=args.checkpoint is not None)

@@ -10,36 +10,28 @@ import argparse
 import secrets
 from pathlib import Path
 
-from mmcert.cli import (
-    UsageError,
-    add_run_arguments,
-    check_checkpoint,
-    command,
-    load_run_config,
-    tool_parser,
-)
+from mmcert.cli import UsageError, command, tool_parser
+from mmcert.commands.source import add_source, source_of
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('config', help='path of an mmengine config with `smoothing`')
-    parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--votes', type=Path, required=True, help='the folder of votes')
-    parser.add_argument('--draws', type=int, default=20, help='of each kind, for each input')
+    parser.add_argument('--draws', type=int, default=20, help='of each kind, for each input (20)')
     parser.add_argument(
-        '--images', type=int, help='how many inputs that have votes, chosen at random'
-    )
-    parser.add_argument(
-        '--seed', type=int, help='decides which draws; by default nobody can know it beforehand'
+        '--choice-seed',
+        type=int,
+        help='decides which draws, and with --limit which inputs; by default nobody can know it '
+        'beforehand',
     )
     parser.add_argument(
         '--allow',
         type=float,
         default=0.0,
-        help='share of components that may differ, where another processor rounds otherwise',
+        help='share of components that may differ, where another processor rounds otherwise (0)',
     )
-    add_run_arguments(parser)
+    add_source(parser)
     return parser.parse_args(argv)
 
 
@@ -51,16 +43,11 @@ def main() -> int:
         raise UsageError(f'there is no folder {args.votes}')
     if args.draws < 1:
         raise UsageError(f'--draws must be at least 1, got {args.draws}')
-    cfg = load_run_config(args)
-    check_checkpoint(args.checkpoint)
-    cfg.load_from = args.checkpoint
-    from mmengine.runner import Runner
+    from mmcert.runs.redraw import redraw_run
 
-    from mmcert.engine.redraw import redraw_run
-
-    seed = secrets.randbits(32) if args.seed is None else args.seed
+    seed = secrets.randbits(32) if args.choice_seed is None else args.choice_seed
     inputs = failed = 0
-    for name, found in redraw_run(Runner.from_cfg(cfg), args.votes, args.draws, args.images, seed):
+    for name, found in redraw_run(source_of(args), args.votes, args.draws, args.limit, seed):
         inputs += 1
         bad = isinstance(found, str) or found.contradicted.mean() > args.allow
         failed += bad
@@ -68,5 +55,5 @@ def main() -> int:
         print(f'{name}: {"DIFFERS: " if bad else ""}{text}')
     print(f'{inputs - failed} of {inputs} inputs agree (seed {seed})')
     if not inputs:
-        raise UsageError(f'no input of the test data has votes in {args.votes}')
+        raise UsageError(f'none of the inputs has votes in {args.votes}')
     return int(failed > 0)

@@ -8,13 +8,14 @@ itself and also runs on mmcv-lite.
 from __future__ import annotations
 
 import argparse
-import sys
 
 from mmcert.cli import (
     UsageError,
+    add_config,
     add_run_arguments,
     check_checkpoint,
     command,
+    interrupted,
     load_run_config,
     tool_parser,
 )
@@ -23,8 +24,7 @@ from mmcert.cli import (
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('config', help='path of an mmengine config')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    add_config(parser, '')
     parser.add_argument('--show-dir', help='draw pictures of certified images into this folder')
     add_run_arguments(parser)
     return parser.parse_args(argv)
@@ -63,8 +63,5 @@ def main() -> int:
                 runner.logger.warning('no `smoothing` in the config: nothing is certified')
             runner.test()
     except KeyboardInterrupt:
-        kept = smoothing is not None and smoothing.get('votes_dir', '') is not None
-        advice = '; the same command continues where this one stopped'
-        print(f'\ninterrupted{advice if kept else ""}', file=sys.stderr)
-        return 130
+        return interrupted(smoothing is not None and smoothing.get('votes_dir', '') is not None)
     return 0

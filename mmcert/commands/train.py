@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 
-from mmcert.cli import add_run_arguments, command, load_run_config, tool_parser
+from mmcert.cli import add_config, add_run_arguments, command, load_run_config, tool_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('config', help='path of an mmengine config')
+    add_config(parser, '', checkpoint=False)
     parser.add_argument('--resume', action='store_true', help='continue from the work folder')
     parser.add_argument('--amp', action='store_true', help='mixed precision (CUDA)')
     add_run_arguments(parser)

@@ -54,7 +54,11 @@ class RunInfo:
         self.ignore_index = getattr(self.dataset, 'ignore_index', IGNORE_INDEX)
         self.batches = len(runner.test_dataloader)
         self.cfg, self.work_dir = runner.cfg, runner.work_dir
-        self.fp16 = bool(getattr(runner.test_loop, 'fp16', False))
+        # As it is configured: building it would build the metrics.
+        loop = runner._test_loop
+        self.fp16 = bool(
+            loop.get('fp16') if isinstance(loop, dict) else getattr(loop, 'fp16', False)
+        )
 
     def sampling(self, plan: SmoothingPlan) -> dict[str, Any]:
         """All that determines the votes of an input, as JSON values."""

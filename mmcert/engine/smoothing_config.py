@@ -50,20 +50,24 @@ ONLY_FOR = {
 """Keys that mean something for one modality only."""
 
 
-def check_smoothing(cfg: Mapping[str, Any]) -> None:
+def check_smoothing(cfg: Mapping[str, Any]) -> SmoothingPlan | None:
     """Refuses a config whose ``smoothing`` is not legal, before anything is built and logged.
 
     Where ``default_scope`` does not tell what the model takes, the run itself will.
+
+    Returns:
+        SmoothingPlan | None: The plan without classes, as far as a config tells it.
 
     Raises:
         ValueError: If it is no dict, or a key or value is not legal.
     """
     scope, smoothing = cfg.get('default_scope'), cfg.get('smoothing')
     if smoothing is None or scope not in ('mmseg', 'mmdet3d'):
-        return
+        return None
     if not isinstance(smoothing, Mapping):
         raise ValueError(f'smoothing must be a dict, got {smoothing!r}')
-    SmoothingConfig.from_cfg(dict(smoothing), 'image' if scope == 'mmseg' else 'cloud')
+    modality: Modality = 'image' if scope == 'mmseg' else 'cloud'
+    return SmoothingConfig.from_cfg(dict(smoothing), modality).plan()
 
 
 @dataclass(frozen=True)

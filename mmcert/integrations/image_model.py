@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mmcert.certifier import PlainSegmentor, weights_digest
 from mmcert.integrations.preprocessing import Preprocessing
 from mmcert.sampling import LogitMaps
-from mmcert.sampling.logit_maps import resized_scores
+from mmcert.sampling.logit_maps import logits_of, resized_scores
 from mmcert.votes.store import fingerprint
 
 OUTPUTS = ('out', 'logits')
@@ -59,6 +59,11 @@ class ImageModel(ABC):
     def reduces_labels(self) -> bool:
         """Whether 0 in a label map means "no class", and 1 the first class."""
         return False
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether scores come with a gradient, as attacks need it."""
+        return True
 
     @abstractmethod
     def weights(self) -> str:
@@ -160,11 +165,29 @@ class ImageModel(ABC):
 
 
 class ImageSegmentor(PlainSegmentor):
-    """An ``ImageModel`` as the certifier wants it."""
+    """An ``ImageModel`` as the certifier and attacks want it."""
 
     def __init__(self, model: ImageModel, num_classes: int) -> None:
         super().__init__(model, num_classes)
         self.model = model
+
+    @property
+    def base_alone(self) -> ImageSegmentor:
+        """The same: nothing stands in front of the model."""
+        return self
+
+    def scores(self, batch: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K, H, W) of images (B, 3, H, W) in [0, 1] units, with their gradients.
+
+        The largest is the label: of one score and a threshold they are background and foreground.
+
+        Raises:
+            ValueError: If the model returns labels, which have no gradient.
+        """
+        found = self.model(list(batch))
+        if not isinstance(found, LogitMaps):
+            raise ValueError(f'{self.model.name} returns labels, and no gradient goes through them')
+        return logits_of(found)
 
     def to_dict(self) -> dict[str, Any]:
         """What certificates say of the arithmetic, as JSON values."""

@@ -127,7 +127,7 @@ def _without_size(
 ) -> ImageModel:
     """Models that do not say what they want of an image."""
     if preprocessing is None and options.size is not None:
-        raise ValueError(f'{kind}: --size needs --mean and --std beside it')
+        raise ValueError(f'{kind}: --resize needs --mean and --std beside it')
     if kind == 'smp':
         from mmcert.integrations import smp
 

@@ -73,6 +73,11 @@ class OnnxModel(ImageModel):
         return torch.device('cpu')
 
     @property
+    def has_gradient(self) -> bool:
+        """ONNX Runtime computes none."""
+        return False
+
+    @property
     def name(self) -> str:
         """Name of the file."""
         return self._name

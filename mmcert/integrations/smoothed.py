@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,11 @@ class ImagePlan(CertificationPlan):
         """What an input is called."""
         return 'image'
 
+    @property
+    def component_word(self) -> str:
+        """What a component is called."""
+        return 'pixel'
+
     def spec(self) -> dict[str, Any]:
         """What determines the votes of a given base model, as JSON values."""
         return {**super().spec(), **STEPS, 'space': 'original'}
@@ -63,9 +69,32 @@ class ImagePlan(CertificationPlan):
             'certified_space': SPACES['original'],
             'resolution': 'image',
             'components_are': RESOLUTIONS['image'],
-            'input_type': 'image',
-            'component_type': 'pixel',
+            'input_type': self.input_word,
+            'component_type': self.component_word,
         }
+
+
+def image_plan(settings: PlanSettings, classes: Sequence[str] | None = None) -> ImagePlan:
+    """The plan of some settings; without the names of the classes it only checks.
+
+    Raises:
+        ValueError: If a setting is out of range, or the perturbation is not one of images.
+    """
+    settings.require_one_perturbation()
+    perturbation: Perturbation = settings.perturbation or GaussianNoise(settings.sigma)  # type: ignore[arg-type]
+    if perturbation.domain != 'image':
+        raise ValueError(
+            f'{perturbation!r} is for {perturbation.domain}, but this model takes images'
+        )
+    return ImagePlan(**settings.plan_parts(perturbation, classes))
+
+
+def repeatable_kernels() -> contextlib.AbstractContextManager[Any]:
+    """A context without kernels that are chosen by timing them: these differ by process."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(
+        enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=cudnn.allow_tf32
+    )
 
 
 class Smoothed:
@@ -111,14 +140,8 @@ class Smoothed:
         logger: logging.Logger | None = None,
         processes: ProcessGroup | None = None,
     ) -> None:
-        settings.require_one_perturbation()
-        perturbation: Perturbation = settings.perturbation or GaussianNoise(settings.sigma)  # type: ignore[arg-type]
-        if perturbation.domain != 'image':
-            raise ValueError(
-                f'{perturbation!r} is for {perturbation.domain}, but this model takes images'
-            )
-        self.model, self.settings, self.perturbation = model, settings, perturbation
-        settings.plan_parts(perturbation, None)  # Refuses what is out of range now.
+        image_plan(settings)  # Refuses what is out of range now.
+        self.model, self.settings = model, settings
         self.votes_dir, self.results_dir, self.ignore_index = votes_dir, results_dir, ignore_index
         self.weights = model.weights()
         self._asked = classes
@@ -133,6 +156,11 @@ class Smoothed:
     def plan(self) -> CertificationPlan:
         """What is sampled and tested; a ValueError before the first image was seen."""
         return self._started.plan
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What certificates say of the model, once an image was seen."""
+        return self._started.identity
 
     @property
     def store(self) -> VotesStore | None:
@@ -154,7 +182,7 @@ class Smoothed:
             ValueError: If the model has another number of classes than there are names.
         """
         if self._certifier is None:
-            self._start(self._tensors(image)[1])
+            self._start(self.tensors(image)[1])
 
     def certify(
         self, image: Any, label: NDArray[np.integer] | None = None, name: str | None = None
@@ -176,28 +204,24 @@ class Smoothed:
                 trained since it was smoothed.
         """
         self.model.require_unchanged()
-        raw, clean = self._tensors(image)
+        raw, clean = self.tensors(image)
         if self._certifier is None:
             self._start(clean)
         if label is not None:
             label = self.checked_label(label, (clean.shape[1], clean.shape[2]))
-        digest = input_digest(raw)
-        cudnn = torch.backends.cudnn
-        # Kernels that are chosen by timing them differ from process to process.
-        with (
-            torch.no_grad(),
-            cudnn.flags(
-                enabled=cudnn.enabled,
-                benchmark=False,
-                deterministic=True,
-                allow_tf32=cudnn.allow_tf32,
-            ),
-        ):
+        return self.certify_tensor(raw, label, name)
+
+    def certify_tensor(
+        self, raw: torch.Tensor, label: NDArray[np.integer] | None, name: str | None
+    ) -> CertifiedInput:
+        """The same for the first of ``tensors``, and a label that was checked."""
+        digest, clean = input_digest(raw), self.clean_input(raw)
+        with torch.no_grad(), repeatable_kernels():
             return self._started.certify(
                 self.model.segmentor(len(self.classes)),
                 clean,
                 label=label,
-                name=f'{name or "image"}-{digest.hex()[:8]}',
+                name=self.name_of(name, digest),
                 digest=digest,
                 shape=(clean.shape[1], clean.shape[2]),
             )
@@ -234,10 +258,20 @@ class Smoothed:
             )
         return label.astype(np.int64)
 
-    def _tensors(self, image: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    @staticmethod
+    def name_of(name: str | None, digest: bytes) -> str:
+        """The name of an image among the votes."""
+        return f'{name or "image"}-{digest.hex()[:8]}'
+
+    def tensors(self, image: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """What the address of an image is made of, and what is perturbed, on the device."""
         raw = to_tensor(image).to(self.model.device)
-        return raw, to_unit_range(raw) if raw.dtype == torch.uint8 else raw
+        return raw, self.clean_input(raw)
+
+    @staticmethod
+    def clean_input(raw: torch.Tensor) -> torch.Tensor:
+        """What is perturbed: the image in [0, 1] units."""
+        return to_unit_range(raw) if raw.dtype == torch.uint8 else raw
 
     @torch.no_grad()
     def _start(self, clean: torch.Tensor) -> None:
@@ -249,7 +283,7 @@ class Smoothed:
         names = names or list(map(str, range(found or 0)))
         if found not in (None, len(names)):
             raise ValueError(f'{self.model.name} has {found} classes, but {len(names)} were given')
-        plan = ImagePlan(**self.settings.plan_parts(self.perturbation, names))
+        plan = image_plan(self.settings, names)
         sampling = self._sampling_of(plan)
         identity = {
             'weights': sampling['weights'],

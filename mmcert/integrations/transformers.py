@@ -61,6 +61,11 @@ class TransformersModel(ModuleModel):
         return [] if all(name.startswith('LABEL_') for name in found) else found
 
     @property
+    def has_gradient(self) -> bool:
+        """Label maps, which are made of masks, have none."""
+        return not self.of_masks
+
+    @property
     def reduces_labels(self) -> bool:
         """Whether 0 in a label map means "no class", as the processor says."""
         image_processor = getattr(self.processor, 'image_processor', self.processor)

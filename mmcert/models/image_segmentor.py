@@ -1,6 +1,5 @@
 """A 2D mmsegmentation model as a function from images in [0, 1] to label maps."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from mmcert.models.randomness import joined
 from mmcert.models.segmentor import RepeatableSegmentor, is_stock
 from mmcert.sampling import LogitMaps
 from mmcert.sampling.label_decoding import decode_labels
-from mmcert.sampling.logit_maps import resized_scores
+from mmcert.sampling.logit_maps import logits_of, of_two, resized_scores
 from mmcert.sampling.outputs import require_finite
 from mmcert.votes import Grid
 
@@ -121,14 +120,13 @@ class ImageSegmentor(RepeatableSegmentor):
                 parts = self._random.run(self._logit_maps, batch)
                 maps = [part for part in parts if part is not None]
                 if len(maps) == len(parts):
-                    read = maps[0].with_scores(joined([part.scores for part in maps]))
-                    return _of_two(resized_scores(read).float(), read.threshold)
+                    return logits_of(maps[0].with_scores(joined([part.scores for part in maps])))
             found = self._random.run(partial(self._labels, keep_scores=True), batch)
         mean = joined([scores for _, scores in found if scores is not None]).float()
         mean = mean.clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
         if mean.shape[1] > 1:
             return mean.log()
-        return _of_two(mean.logit(), last_head(self.base).threshold)
+        return of_two(mean.logit(), last_head(self.base).threshold)
 
     def with_margin(self, inputs: torch.Tensor) -> Labelled:
         """What the base model alone makes of one image, and how clear its smoothed labels are.
@@ -270,14 +268,6 @@ class ImageSegmentor(RepeatableSegmentor):
         for output in outputs:
             require_finite(output.seg_logits.data)
         return outputs
-
-
-def _of_two(scores: torch.Tensor, threshold: float | None) -> torch.Tensor:
-    """Logits of background and foreground, of a binary head's, so that the larger is the label."""
-    if threshold is None:
-        return scores
-    scores = scores - math.log(threshold / (1 - threshold))
-    return torch.cat([torch.zeros_like(scores), scores], dim=1)
 
 
 def _stacked(images: list[torch.Tensor]) -> torch.Tensor:

@@ -31,12 +31,17 @@ class SmoothingPlan(CertificationPlan):
         """What an input is called."""
         return self.adapter.word
 
+    @property
+    def component_word(self) -> str:
+        """What a component is called."""
+        return self.adapter.component
+
     def input_to_dict(self) -> dict[str, Any]:
         """What certificates say of inputs and components, as JSON values."""
         return {
             **self.adapter.to_dict(),
-            'input_type': self.adapter.word,
-            'component_type': self.adapter.component,
+            'input_type': self.input_word,
+            'component_type': self.component_word,
         }
 
     def describe(self) -> str:

@@ -16,7 +16,7 @@ WIDTH, HEIGHT, EDGE = 170, 110, 14
 class CorruptionFolder:
     """The accuracy of a model under corruptions, beside its certificates.
 
-    ``summary`` is the content of ``summary.json``; ``mmcert.engine.corrupting`` has its format.
+    ``summary`` is the content of ``summary.json``; ``mmcert.runs.corrupting`` has its format.
 
     Args:
         folder (str | os.PathLike): ``corruptions-*``, as ``tools/corruptions.py`` wrote it.

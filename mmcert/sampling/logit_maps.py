@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -69,6 +70,23 @@ def resized_scores(maps: LogitMaps) -> torch.Tensor:
         )
     top, left, height, width = maps.region
     return scores[..., top : top + height, left : left + width]
+
+
+def logits_of(maps: LogitMaps) -> torch.Tensor:
+    """Logits (B, K, H, W) at the size of the label maps, float32; the largest is the label.
+
+    Of one score and a threshold they are those of background and foreground.
+    """
+    scores = resized_scores(maps).float()
+    if maps.threshold is None:
+        return scores
+    return of_two(scores, maps.threshold)
+
+
+def of_two(scores: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Logits of background and foreground, by those of the foreground, (B, 1, H, W)."""
+    scores = scores - math.log(threshold / (1 - threshold))
+    return torch.cat([torch.zeros_like(scores), scores], dim=1)
 
 
 def eager_labels(maps: LogitMaps) -> torch.Tensor:

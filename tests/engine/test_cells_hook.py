@@ -253,7 +253,7 @@ def test_plan_tells_what_cells_take(in_cells, tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert f'2 images of {32 * 48} components; alpha = ' in printed
     assert 'Perturbation: TransformationCells(' in printed
-    assert 'Certified: under every rotation' in printed and 'give a checkpoint' in printed
+    assert 'Certified: under every rotation' in printed and 'give a model' in printed
     assert f'{N0} + {N} draws per image' in printed
     assert 'The plan can certify on 2 of 2 images looked at.' in printed
     assert call(tool, monkeypatch, tmp_path / 'config.py', cfg.load_from) == 0

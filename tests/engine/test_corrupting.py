@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmcert.corruptions import Cover, Coverage
-from mmcert.engine.corrupting import CorruptionOptions, read_corrupted
+from mmcert.runs.corrupting import CorruptionOptions, read_corrupted
 from tests.engine.test_attacking import MODEL
 from tests.openmmlab import run_tool
 
@@ -81,7 +81,7 @@ def test_a_certificate_that_does_not_hold_is_reported(corrupt, monkeypatch):
         def of(self, inputs, name, severity, rotation=None):
             return Cover(True, 0.55, 1.0)
 
-    monkeypatch.setattr('mmcert.engine.corrupting.coverage', lambda *_: Credulous())
+    monkeypatch.setattr('mmcert.runs.corrupting.coverage', lambda *_: Credulous())
     printed, (folder,) = corrupt(
         '--corruptions', 'contrast', 'fog', '--severities', 5, images=1, expect=1
     )
@@ -103,7 +103,7 @@ def test_an_enumeration_bounds_the_base_model(corrupt):
     assert covered['certified']['share'] > 0.5
     assert other['certified'] is None
     assert 'exact' in printed
-    printed, _ = corrupt(*options, '--models', 'smoothed', expect=2, **exact)
+    printed, _ = corrupt(*options, '--compare', 'smoothed', expect=2, **exact)
     assert 'there is no smoothed model: an enumeration smooths nothing' in printed
 
 

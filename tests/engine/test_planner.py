@@ -7,9 +7,9 @@ import pytest
 from mmcert.certify.planning import StoppingRule, first_look
 from mmcert.certify.sequential import spend
 from mmcert.certify.settings import PROCEDURE, SELECTION, CertifySettings
-from mmcert.engine.planner import PlannedRun
-from mmcert.engine.planner import report as report_of
 from mmcert.engine.smoothing_config import SmoothingConfig
+from mmcert.runs.planner import PlannedRun
+from mmcert.runs.planner import report as report_of
 
 K = 172_800
 CELLS = dict(

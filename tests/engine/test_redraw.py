@@ -33,7 +33,7 @@ def test_a_run_is_verified_and_its_draws_are_found_again(run):
     printed = run_tool('tools/verify.py', certificates, '--votes', votes)
     assert printed.count(': verified\n') == 2
     assert '2 of 2 inputs agree' in redraw(run)
-    assert 'and 60 of 60 estimation draws' in redraw(run, '--draws', 60, '--images', 1)
+    assert 'and 60 of 60 estimation draws' in redraw(run, '--draws', 60, '--limit', 1)
 
 
 @pytest.mark.damages
@@ -45,7 +45,7 @@ def test_forged_votes_are_named(run):
     save_votes(path, replace(record, votes=replace(record.votes, hits=forged)))
     printed = run_tool('tools/verify.py', certificates, '--votes', votes, expect=1)
     assert 'votes hits-level0 is not what the certificate was made of' in printed
-    printed = redraw(run, '--seed', 1, expect=1)
+    printed = redraw(run, '--choice-seed', 1, expect=1)
     assert f'{path.stem}: DIFFERS' in printed and '1 of 2 inputs agree (seed 1)' in printed
 
 

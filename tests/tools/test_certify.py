@@ -158,8 +158,8 @@ class HalfBonferroni(Bonferroni):
 def test_a_procedure_of_ones_own_is_known_everywhere(tool, tmp_path, monkeypatch):
     from mmcert.certify.audit import Audit, methods
     from mmcert.certify.procedures import PROCEDURES
-    from mmcert.engine.planner import PlannedRun, report
     from mmcert.engine.smoothing_config import SmoothingConfig
+    from mmcert.runs.planner import PlannedRun, report
 
     monkeypatch.chdir(tmp_path)
     write_votes(tmp_path / 'votes')

@@ -324,7 +324,7 @@ def test_plan_tool_says_what_can_be_certified_and_how_long_it_takes(written_conf
     shard = run_tool('tools/plan.py', config, '--cfg-options', 'smoothing.shard=1/2')
     assert '2 images of 1536 components' in shard
     large = run_tool(
-        'tools/plan.py', config, '--size', 1024, 2048, '--images', 500, '--cfg-options',
+        'tools/plan.py', config, '--size', 1024, 2048, '--limit', 500, '--cfg-options',
         'smoothing.n=auto', 'smoothing.budget=400',
     )  # fmt: skip
     assert '500 images of 2097152 components' in large
@@ -336,7 +336,7 @@ def test_plan_tool_refuses_what_a_run_would(written_config):
     refused = run_tool('tools/plan.py', config, '--cfg-options', 'smoothing.n=5', expect=2)
     assert refused.count('The smallest n that can is 24') == 1
     assert 'has no `smoothing`' in run_tool('tools/plan.py', PLAIN, expect=2)
-    assert 'either a checkpoint' in run_tool(
+    assert 'either a model' in run_tool(
         'tools/plan.py', config, checkpoint, '--size', 10, 10, expect=2
     )
     assert 'sigma must be positive' in run_tool(

@@ -1,29 +1,21 @@
-"""What a config's ``smoothing`` can certify, and how long it takes, before it is run."""
+"""What settings can certify, and how long it takes, before it is run."""
 
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.logging import MMLogger
-from mmengine.runner import Runner
-from mmengine.structures import BaseDataElement
-from mmengine.utils import track_iter_progress
 from prettytable import PrettyTable
-from torch.utils.data import Dataset
 
-from mmcert.certifier import selections_of
+from mmcert.certifier import CertificationPlan, selections_of
 from mmcert.certify import CertifySettings, InfeasiblePlanError
 from mmcert.certify.binomial import SELECTIONS
+from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import (
     Outlook,
     draws_for_share,
@@ -35,14 +27,12 @@ from mmcert.certify.planning import (
 )
 from mmcert.certify.procedures import PROCEDURES
 from mmcert.certify.sequential import spend
-from mmcert.engine.smoothing_config import SmoothingConfig, smoothing_of
-from mmcert.models.smoothed_segmentor import SmoothingPlan
 from mmcert.perturbations import TransformationCells
+from mmcert.runs.source import Source
 from mmcert.sampling import BatchSize, SamplingSettings, collect_votes
 from mmcert.sampling.batching import LARGEST
 from mmcert.sampling.draws import ESTIMATION
 from mmcert.sampling.passes import Passes
-from mmcert.votes.shards import Shard
 
 TIMED_BATCHES = 3
 SAMPLED_INPUTS = 8
@@ -67,7 +57,7 @@ class Cut:
     details: tuple[Mapping[str, Any], ...]
     seconds: float
 
-    def row(self, plan: SmoothingPlan, seconds_per_draw: float | None) -> list[str]:
+    def row(self, plan: CertificationPlan, seconds_per_draw: float | None) -> list[str]:
         """The cells of a row of the report."""
         cells = [math.prod(found['cells']) for found in self.details]
         needed = [found['needed_probability'] or math.inf for found in self.details]
@@ -91,7 +81,7 @@ class PlannedRun:
     """A run that is planned.
 
     Attributes:
-        plan (SmoothingPlan): From the config.
+        plan (CertificationPlan): From the config.
         num_components (int): Components of one input, K.
         images (int): Inputs of the data set.
         thresholds (tuple[float, ...]): The thresholds of some inputs, where inputs have their own.
@@ -101,7 +91,7 @@ class PlannedRun:
             draws.
     """
 
-    plan: SmoothingPlan
+    plan: CertificationPlan
     num_components: int
     images: int = 1
     thresholds: tuple[float, ...] = ()
@@ -110,42 +100,33 @@ class PlannedRun:
     cuts: tuple[Cut, ...] = ()
 
     @classmethod
-    def of_size(cls, cfg: Config, height: int, width: int, images: int) -> PlannedRun:
-        """A run on images of a given size, without a data set."""
-        plan = SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
-        if plan.adapter.certifies_grid_points:
+    def of_size(cls, plan: CertificationPlan, size: Sequence[int], images: int) -> PlannedRun:
+        """A run on images of a given height and width, without a model.
+
+        Raises:
+            ValueError: If there are no such images, or the model decides what is labelled.
+        """
+        if plan.input_to_dict().get('resolution', 'image') != 'image':
             raise ValueError("resolution='logits' needs the model: leave --size out")
+        height, width = (check_draws(side, 'a side of an image') for side in size)
         return cls(plan, height * width, images)
 
     @classmethod
-    def of_data(cls, cfg: Config, checkpoint: str | None = None) -> PlannedRun:
-        """A run on the test data of a config; with a checkpoint, a few passes are timed."""
-        with tempfile.TemporaryDirectory() as folder:
-            cfg.work_dir, cfg.load_from = folder, checkpoint
-            if cfg.get('visualizer'):
-                # mmengine keeps one of each name, with the folder that it began in.
-                cfg.visualizer.name = Path(folder).name
-            cfg.log_level = 'WARNING'
-            runner = Runner.from_cfg(cfg)
-            plan = smoothing_of(runner).plan()
-            dataset = runner.build_dataloader(runner.cfg.test_dataloader).dataset
-            shard = runner.cfg.smoothing.get('shard')
-            images = Shard.parse(shard).positions(len(dataset)) if shard else dataset
-            raw, sample = _input(runner, plan, dataset, 0)
-            run = cls(
-                plan,
-                _count_components(runner, plan, raw, sample),
-                len(images),
-                _sampled_thresholds(runner, plan, dataset),
-                cuts=_sampled_cuts(runner, plan, dataset),
+    def of_source(cls, source: Source[Any], timed: bool = True) -> PlannedRun:
+        """A run over the inputs of a source; a few passes of its model may be timed."""
+        raw, sample = source.read(0)
+        with source.computing():
+            return cls(
+                source.plan,
+                source.components(raw, sample),
+                source.job_size,
+                _sampled_thresholds(source),
+                _time_draws(source, raw, sample) if timed else None,
+                raw.device.type,
+                _sampled_cuts(source),
             )
-            if checkpoint is None:
-                return run
-            runner.load_or_resume()
-            seconds = _time_draws(runner, plan, raw, sample)
-            return replace(run, seconds_per_draw=seconds, device=raw.device.type)
 
-    def at_threshold(self, tau: float) -> SmoothingPlan:
+    def at_threshold(self, tau: float) -> CertificationPlan:
         """The plan for an input whose attack set needs this threshold."""
         settings = self.plan.test_settings
         return replace(self.plan, settings=replace(settings, tau=max(settings.tau, tau)))
@@ -173,7 +154,7 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
     have thresholds of their own, the tables are for the median one. The smallest n is given for
     ``taus`` beside the configured tau.
     """
-    plan, thresholds, word = run.plan, run.thresholds, run.plan.adapter.word
+    plan, thresholds, word = run.plan, run.thresholds, run.plan.input_word
     inputs = f'{run.images} {word}{"s" * (run.images != 1)}'
     if plan.settings is None:
         lines = [
@@ -209,7 +190,7 @@ def report(run: PlannedRun, taus: Sequence[float]) -> str:
 
 def _report_of_cells(run: PlannedRun, inputs: str) -> list[str]:
     """What attack sets take that are cut into cells."""
-    plan, word, component = run.plan, run.plan.adapter.word, run.plan.adapter.component
+    plan, word, component = run.plan, run.plan.input_word, run.plan.component_word
     lines = [
         f'{inputs} of {run.num_components} components; alpha = {plan.test_settings.alpha:g}, '
         f'{plan.describe()}',
@@ -238,7 +219,7 @@ def _report_of_cells(run: PlannedRun, inputs: str) -> list[str]:
     ]
 
 
-def _aim(plan: SmoothingPlan) -> str:
+def _aim(plan: CertificationPlan) -> str:
     """What is smoothed, and what a certificate says, at the threshold of the plan."""
     if plan.perturbation.per_input_threshold and not plan.perturbation.has_partition:
         # What is certified is not known before the threshold is.
@@ -247,7 +228,7 @@ def _aim(plan: SmoothingPlan) -> str:
 
 
 def _describe_threshold(run: PlannedRun) -> str:
-    plan, thresholds, word = run.plan, run.thresholds, run.plan.adapter.word
+    plan, thresholds, word = run.plan, run.thresholds, run.plan.input_word
     tau = plan.test_settings.tau
     if not plan.perturbation.per_input_threshold:
         return f'tau = {tau:g} (radius {plan.perturbation.radius(tau):.4g})'
@@ -260,7 +241,7 @@ def _describe_threshold(run: PlannedRun) -> str:
     )
 
 
-def _outlook(plan: SmoothingPlan, settings: CertifySettings, num_components: int) -> Outlook:
+def _outlook(plan: CertificationPlan, settings: CertifySettings, num_components: int) -> Outlook:
     """What the plan can reach at best under other settings."""
     if plan.stopping is None:
         n = plan.first_look(num_components)
@@ -268,7 +249,7 @@ def _outlook(plan: SmoothingPlan, settings: CertifySettings, num_components: int
     return outlook_in_looks(plan.stopping.budget, settings, num_components, plan.sampling.n0)
 
 
-def _procedures(plan: SmoothingPlan, num_components: int) -> str:
+def _procedures(plan: CertificationPlan, num_components: int) -> str:
     columns = ['smallest n', f'largest tau at n={plan.sampling.n}']
     if plan.stopping is not None:
         columns = ['looks', f'largest tau in {plan.stopping.budget} draws']
@@ -289,7 +270,7 @@ def _procedures(plan: SmoothingPlan, num_components: int) -> str:
                 row += ['not possible', *['-'] * 5]
             table.add_row(row)
     notes = [
-        f'First hits: hits that the first {plan.adapter.component} needs. For p of: class '
+        f'First hits: hits that the first {plan.component_word} needs. For p of: class '
         'probability at which it gets them every second time. Procedures that step down need fewer '
         'as they go on.',
         *(rule.planning_note for rule in PROCEDURES.values()),
@@ -300,7 +281,7 @@ def _procedures(plan: SmoothingPlan, num_components: int) -> str:
     return f'{table.get_string()}\n{" ".join(filter(None, notes))}'
 
 
-def _figures(plan: SmoothingPlan, found: Outlook) -> list[str]:
+def _figures(plan: CertificationPlan, found: Outlook) -> list[str]:
     """The cells of a row beside its names."""
     tau, draws = found.max_tau, str(found.min_draws)
     if plan.stopping is not None:
@@ -322,7 +303,7 @@ def _figures(plan: SmoothingPlan, found: Outlook) -> list[str]:
     ]
 
 
-def _settled(plan: SmoothingPlan, num_components: int) -> str:
+def _settled(plan: CertificationPlan, num_components: int) -> str:
     """What the configured settings count, and at which threshold they test."""
     settings, notes = plan.test_settings, []
     found = _outlook(plan, settings, num_components).counting
@@ -336,7 +317,7 @@ def _settled(plan: SmoothingPlan, num_components: int) -> str:
     return ' '.join(notes)
 
 
-def _smallest(plan: SmoothingPlan, num_components: int, taus: Sequence[float]) -> str:
+def _smallest(plan: CertificationPlan, num_components: int, taus: Sequence[float]) -> str:
     looks, settings = plan.stopping is not None, plan.test_settings
     table = PrettyTable(
         ['tau', 'radius', 'first look', 'look if 2 % of the draws disagree'] if looks
@@ -376,7 +357,7 @@ def _duration(run: PlannedRun, beside: float = 0.0) -> str:
     """How long the run takes, if that was measured, with so many seconds for each input beside."""
     plan, seconds = run.plan, run.seconds_per_draw
     if seconds is None:
-        return 'How long it takes: give a checkpoint as well.'
+        return 'How long it takes: give a model as well.'
     first = plan.most_draws
     if plan.stopping is not None:
         first = plan.sampling.n0 + plan.first_look(run.num_components)
@@ -387,7 +368,7 @@ def _duration(run: PlannedRun, beside: float = 0.0) -> str:
     all_of_them = ' to '.join(_time((count * seconds + beside) * run.images) for count in counts)
     return (
         f'{1000 * seconds:.1f} ms per {pass_} on {run.device} (batches of '
-        f'{plan.sampling.batch_size}): about {each} per {plan.adapter.word}, {all_of_them} for '
+        f'{plan.sampling.batch_size}): about {each} per {plan.input_word}, {all_of_them} for '
         f'{run.images} of them in one process'
     )
 
@@ -400,34 +381,27 @@ def _time(seconds: float) -> str:
     return f'{seconds:.1f} s'
 
 
-def _input(
-    runner: Runner, plan: SmoothingPlan, dataset: Dataset, index: int
-) -> tuple[torch.Tensor, BaseDataElement]:
-    """An input of the test data, checked as a run checks it, on the model's device."""
-    ((raw, sample),) = plan.adapter.inputs(pseudo_collate([dataset[index]]))
-    plan.adapter.check(raw, sample)
-    return raw.to(next(runner.model.parameters()).device), sample
+def _some(source: Source[Any], count: int) -> list[torch.Tensor]:
+    """What is perturbed of evenly spaced inputs."""
+    count = min(count, len(source))
+    numbers = [number * len(source) // count for number in range(count)]
+    return [source.clean_input(source.read(number)[0]) for number in numbers]
 
 
-def _sampled_cuts(runner: Runner, plan: SmoothingPlan, dataset: Dataset) -> tuple[Cut, ...]:
+def _sampled_cuts(source: Source[Any]) -> tuple[Cut, ...]:
     """Partitions of evenly spaced inputs; nothing where attack sets are not cut into cells."""
+    plan = source.plan
     if not plan.perturbation.has_partition:
         return ()
-    size = len(dataset)  # type: ignore[arg-type]
-    count = min(CUT_INPUTS, size)
-    inputs = [
-        plan.adapter.clean_input(_input(runner, plan, dataset, number * size // count)[0])
-        for number in range(count)
-    ]
+    inputs = _some(source, CUT_INPUTS)
     assert plan.sampling.n is not None, 'cells are for a number of draws'
     n = plan.sampling.n
-    logger = MMLogger.get_current_instance()
 
     def cut(draws: int) -> Cut:
-        logger.warning(f'cutting the attack set of {count} inputs for n = {draws}')
+        source.logger.warning(f'cutting the attack set of {len(inputs)} inputs for n = {draws}')
         started = time.monotonic()
         details = tuple(plan.perturbation.partition(image, draws).details for image in inputs)
-        return Cut(draws, details, (time.monotonic() - started) / count)
+        return Cut(draws, details, (time.monotonic() - started) / len(inputs))
 
     cuts = [cut(n)]
     # With fewer draws there may be less than one for each cell of a given number.
@@ -437,47 +411,42 @@ def _sampled_cuts(runner: Runner, plan: SmoothingPlan, dataset: Dataset) -> tupl
     return tuple(sorted(cuts, key=lambda found: found.draws))
 
 
-def _sampled_thresholds(runner: Runner, plan: SmoothingPlan, dataset: Dataset) -> tuple[float, ...]:
+def _sampled_thresholds(source: Source[Any]) -> tuple[float, ...]:
     """The thresholds of evenly spaced inputs; nothing where one threshold is for all."""
-    if not plan.perturbation.per_input_threshold or plan.perturbation.has_partition:
+    perturbation = source.plan.perturbation
+    if not perturbation.per_input_threshold or perturbation.has_partition:
         return ()
-    size = len(dataset)  # type: ignore[arg-type]
-    count = min(SAMPLED_INPUTS, size)
+    inputs = _some(source, SAMPLED_INPUTS)
+    source.logger.warning(f'looking up the thresholds of {len(inputs)} inputs')
     found = []
-    for number in track_iter_progress(list(range(count))):
-        raw, _ = _input(runner, plan, dataset, number * size // count)
-        asked = plan.perturbation.input_threshold(plan.adapter.clean_input(raw))
+    for clean in inputs:
+        asked = perturbation.input_threshold(clean)
         assert asked is not None, 'the attack set gives each input its own threshold'
         found.append(asked.tau)
     return tuple(found)
 
 
 @torch.no_grad()
-def _time_draws(
-    runner: Runner, plan: SmoothingPlan, raw: torch.Tensor, sample: BaseDataElement
-) -> float:
-    """Seconds per draw with the configured model and batch size, after one batch to warm up."""
-    base = runner.model
-    base.eval()
-    clean = plan.adapter.clean_input(raw)
-    segment = plan.segmentor(base, raw, sample)
+def _time_draws(source: Source[Any], raw: torch.Tensor, sample: Any) -> float:
+    """Seconds per draw with the batch size of the plan, after one batch to warm up."""
+    plan, clean = source.plan, source.clean_input(raw)
+    segment = source.sampled_segmentor(raw, sample)
     batch, perturbation = BatchSize.of(plan.sampling.batch_size), plan.perturbation
     if isinstance(perturbation, TransformationCells):
         # How long cutting takes is told apart.
         perturbation = perturbation.noise
-    with plan.precision.applied_to(base):
-        # 'auto' settles on the way.
-        warm_up = 2 * LARGEST if batch.searching else batch.size
-        settings = SamplingSettings(warm_up, 1, base.num_classes, batch_size=batch)
-        if plan.settings is None:
-            passes = Passes(segment, clean, plan.perturbation, settings, None)
-            return _time_passes(passes, warm_up, plan.most_draws)
-        collect_votes(segment, clean, perturbation, settings)
-        # Whole batches say what a draw takes.
-        n0, n = batch.size, TIMED_BATCHES * batch.size
-        started = time.monotonic()
-        collect_votes(segment, clean, perturbation, replace(settings, n0=n0, n=n))
-        return (time.monotonic() - started) / (n0 + n)
+    # 'auto' settles on the way.
+    warm_up = 2 * LARGEST if batch.searching else batch.size
+    settings = SamplingSettings(warm_up, 1, plan.sampling.num_classes, batch_size=batch)
+    if plan.settings is None:
+        passes = Passes(segment, clean, plan.perturbation, settings, None)
+        return _time_passes(passes, warm_up, plan.most_draws)
+    collect_votes(segment, clean, perturbation, settings)
+    # Whole batches say what a draw takes.
+    n0, n = batch.size, TIMED_BATCHES * batch.size
+    started = time.monotonic()
+    collect_votes(segment, clean, perturbation, replace(settings, n0=n0, n=n))
+    return (time.monotonic() - started) / (n0 + n)
 
 
 def _time_passes(passes: Passes, warm_up: int, count: int) -> float:
@@ -490,16 +459,3 @@ def _time_passes(passes: Passes, warm_up: int, count: int) -> float:
     started = time.monotonic()
     done = run(TIMED_BATCHES * passes.batch_size.size)
     return (time.monotonic() - started) / done
-
-
-@torch.no_grad()
-def _count_components(
-    runner: Runner, plan: SmoothingPlan, raw: torch.Tensor, sample: BaseDataElement
-) -> int:
-    """Components of an input: its pixels or points, or the points of the head's grid."""
-    if not plan.adapter.certifies_grid_points:
-        return math.prod(plan.adapter.shape(raw, sample))
-    runner.model.eval()
-    segment = plan.segmentor(runner.model, raw, sample)
-    labels, _ = segment.with_margin(plan.adapter.clean_input(raw))
-    return labels.numel()

@@ -1,6 +1,6 @@
 """Accuracy under common corruptions: base, smoothed and denoised model, beside certificates.
 
-``tools/corruptions.py`` runs this. What was found for an input, a corruption and a severity is
+``mmcert corruptions`` runs this. What was found for an input, a corruption and a severity is
 stored, so that a run continues where it was stopped, and may be extended.
 
 The smoothed model's prediction is the majority of ``draws`` new draws at the corrupted input. It
@@ -55,20 +55,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.runner import Runner, autocast
 from numpy.typing import NDArray
 
 from mmcert.attacks.judge import class_counts, draws_for, hits_of, minority_p_values
+from mmcert.certifier import CertificationPlan
 from mmcert.certify import ABSTAIN_LABEL, Certificate
 from mmcert.certify.planning import max_tau
 from mmcert.corruptions import SEVERITIES, Corrupted, Corruption, Coverage, chosen, coverage
 from mmcert.corruptions.clouds import CloudCorruption
 from mmcert.corruptions.images import versions as library_versions
-from mmcert.engine.input_run import InputRun, Item
 from mmcert.files import atomic_writer, write_json
 from mmcert.metrics.confusion import confusion_of
-from mmcert.models.image_segmentor import ImageSegmentor
-from mmcert.models.segmentor import RepeatableSegmentor
 from mmcert.perturbations import Perturbation, TransformationCells
 from mmcert.report.corruptions import (
     Confusion,
@@ -80,6 +77,10 @@ from mmcert.report.corruptions import (
     plot_corruptions,
     rates_of,
 )
+from mmcert.runs.input_run import InputRun, Item
+from mmcert.runs.source import OpenSegmentor, Source
+from mmcert.sampling import LogitMaps
+from mmcert.sampling.outputs import checked_labels, label_maps
 
 MODELS = ('base', 'smoothed', 'denoised')
 """What may be compared."""
@@ -147,9 +148,9 @@ class CorruptionRun(InputRun):
     """All corruptions of a run.
 
     Args:
-        runner (Runner): Of a config with ``smoothing``; its checkpoint is loaded here.
+        source (Source): The model and its inputs.
         options (CorruptionOptions): What to do.
-        images (int | None): How many inputs, evenly spaced in the test data; None for all.
+        limit (int | None): How many inputs, evenly spaced; None for all.
 
     Raises:
         ValueError: If a corruption is not known, or a model is not there.
@@ -159,11 +160,11 @@ class CorruptionRun(InputRun):
     doing = 'corruptions'
 
     def __init__(
-        self, runner: Runner, options: CorruptionOptions, images: int | None = None
+        self, source: Source[Any], options: CorruptionOptions, limit: int | None = None
     ) -> None:
         self.options = options
-        super().__init__(runner, images)
-        domain = self.plan.adapter.domain
+        super().__init__(source, limit)
+        domain = self.plan.perturbation.domain
         self.open(
             {
                 'models': self.models,
@@ -177,49 +178,29 @@ class CorruptionRun(InputRun):
         )
 
     def check(self) -> None:
-        """Refuses corruptions of other inputs, and models that the config does not have."""
-        assert self.corruptions
-        if self.plan.adapter.domain == 'image':
-            library_versions()
-        if missing := [model for model in self.options.models or () if model not in self._there]:
-            reason = {
-                'smoothed': 'an enumeration smooths nothing',
-                'denoised': 'the config has no `smoothing.denoiser`',
-            }
-            raise ValueError(f'there is no {missing[0]} model: {reason[missing[0]]}')
+        """Refuses corruptions of other inputs, and models that are not there."""
+        check_corruptions(self.plan, self.options)
 
     @cached_property
     def corruptions(self) -> list[Corruption]:
         """The corruptions."""
-        found = chosen(self.options.corruptions, self.plan.adapter.domain)
-        normals, least = self.options.normals, self.plan.adapter.points_needed(self.base)
+        found = chosen(self.options.corruptions, self.plan.perturbation.domain)
+        normals, least = self.options.normals, self.source.points_needed()
         return [
             replace(one, normals=normals, least=least) if isinstance(one, CloudCorruption) else one
             for one in found
         ]
 
     @property
-    def _there(self) -> list[str]:
-        """Models that the config has."""
-        denoiser = self.config.denoiser is not None
-        there = {'base': True, 'smoothed': self.smoothing is not None, 'denoised': denoiser}
-        return [model for model in MODELS if there[model]]
-
-    @property
     def models(self) -> list[str]:
         """The models, in the order of ``MODELS``."""
-        return [model for model in self._there if model in (self.options.models or MODELS)]
+        wanted = self.options.models or MODELS
+        return [model for model in _there(self.plan) if model in wanted]
 
-    @cached_property
+    @property
     def smoothing(self) -> Perturbation | None:
         """What smooths the model; None for an enumeration."""
-        perturbation = self.plan.perturbation
-        if perturbation.enumerated is not None:
-            return None
-        if isinstance(perturbation, TransformationCells):
-            assert isinstance(perturbation.noise, Perturbation)
-            return perturbation.noise
-        return perturbation
+        return _smoothing(self.plan)
 
     @property
     def bounded(self) -> str:
@@ -241,7 +222,7 @@ class CorruptionRun(InputRun):
     def __iter__(self) -> Iterator[list[CorruptedInput]]:
         """What is found for each input, clean first; what is stored is read."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.plan.precision.applied_to(self.base), autocast(enabled=self.run.fp16):
+        with self.source.computing():
             for index in self.indices:
                 files = [self.file(index, *wanted) for wanted in self.wanted]
                 if not all(file.exists() for file in files):
@@ -250,6 +231,43 @@ class CorruptionRun(InputRun):
                         if not file.exists():
                             _store(file, judged.under(*wanted))
                 yield [read_corrupted(file) for file in files]
+
+
+def check_corruptions(plan: CertificationPlan, options: CorruptionOptions) -> None:
+    """Refuses corruptions of other inputs, and models that are not there; needs no model.
+
+    Raises:
+        ValueError: If there are such.
+        RuntimeError: If the library of corruptions is missing.
+    """
+    chosen(options.corruptions, plan.perturbation.domain)
+    if plan.perturbation.domain == 'image':
+        library_versions()
+    there = _there(plan)
+    if missing := [model for model in options.models or () if model not in there]:
+        reason = {
+            'smoothed': 'an enumeration smooths nothing',
+            'denoised': 'there is no denoiser (in a config: `smoothing.denoiser`)',
+        }
+        raise ValueError(f'there is no {missing[0]} model: {reason[missing[0]]}')
+
+
+def _there(plan: CertificationPlan) -> list[str]:
+    """Models that there are."""
+    denoiser = 'denoiser' in plan.input_to_dict()
+    there = {'base': True, 'smoothed': _smoothing(plan) is not None, 'denoised': denoiser}
+    return [model for model in MODELS if there[model]]
+
+
+def _smoothing(plan: CertificationPlan) -> Perturbation | None:
+    """What smooths the model; None for an enumeration."""
+    perturbation = plan.perturbation
+    if perturbation.enumerated is not None:
+        return None
+    if isinstance(perturbation, TransformationCells):
+        assert isinstance(perturbation.noise, Perturbation)
+        return perturbation.noise
+    return perturbation
 
 
 class Judged:
@@ -281,7 +299,7 @@ class Judged:
     @torch.no_grad()
     def under(self, corruption: Corruption | None, severity: int) -> CorruptedInput:
         """The models under a corruption; None for none."""
-        run, item, adapter = self.run, self.item, self.run.plan.adapter
+        run, item, source = self.run, self.item, self.run.source
         facts = {
             'name': item.name,
             'index': item.index,
@@ -292,7 +310,7 @@ class Judged:
             predictions, _ = self._predictions(item.segment, item.clean)
             return CorruptedInput(facts, self._confusions(item.label, predictions))
         found = corruption(item.raw, severity, run.options.seed)
-        inputs, segment = adapter.clean_input(found.inputs), item.segment
+        inputs, segment = source.clean_input(found.inputs), item.segment
         label = item.label
         if found.origin is not None:
             segment, label = item.segmentor(found.inputs), self._label_at(found.origin)
@@ -308,7 +326,7 @@ class Judged:
         return CorruptedInput(facts, confusions)
 
     def _predictions(
-        self, segment: RepeatableSegmentor, inputs: torch.Tensor
+        self, segment: OpenSegmentor, inputs: torch.Tensor
     ) -> tuple[dict[str, NDArray[np.int64]], torch.Tensor | None]:
         """The label map of each model, and how often each class came up under the smoothed one."""
         run, counts = self.run, None
@@ -317,8 +335,10 @@ class Judged:
             counts = self._counts(segment, inputs, run.options.draws, run.options.seed)
             labels['smoothed'] = counts.argmax(dim=0)
         if 'denoised' in run.models:
-            assert isinstance(segment, ImageSegmentor)
-            labels['denoised'] = segment.labels([inputs])[0]
+            output, count = segment([inputs]), len(run.source.classes)
+            if not isinstance(output, LogitMaps):
+                output = checked_labels(output, 1, count)
+            labels['denoised'] = label_maps(output, count)[0]
         return {
             name: found.cpu().numpy().astype(np.int64) for name, found in labels.items()
         }, counts
@@ -326,7 +346,7 @@ class Judged:
     def _confusions(
         self, label: NDArray[np.int64] | None, predictions: dict[str, NDArray[np.int64]]
     ) -> dict[str, Confusion]:
-        classes, ignore = len(self.run.run.classes), self.run.run.ignore_index
+        classes, ignore = len(self.run.source.classes), self.run.source.ignore_index
         return {
             name: confusion_of(label, found, classes, ignore) for name, found in predictions.items()
         }
@@ -336,7 +356,7 @@ class Judged:
         if self.item.label is None:
             return None
         places = origin.cpu().numpy()
-        return np.where(places < 0, self.run.run.ignore_index, self.item.label[places])
+        return np.where(places < 0, self.run.source.ignore_index, self.item.label[places])
 
     def _certified(
         self, found: Corrupted, inputs: torch.Tensor, name: str, severity: int
@@ -345,7 +365,7 @@ class Judged:
         item = self.item
         facts: dict[str, Any] = {'covered': False, 'tau': None, 'distance': None, 'certified': 0}
         facts |= {'measure': None, 'reach': None}
-        alike = self.run.plan.adapter.differ_in_input_alone(item.raw, found.inputs)
+        alike = self.run.source.differ_in_input_alone(item.raw, found.inputs)
         if self.run.bounded not in self.run.models or not alike:
             return facts, None
         cover = self.coverage.of(inputs, name, severity, found.rotation)
@@ -367,7 +387,7 @@ class Judged:
     def _broken(
         self,
         certificate: Certificate,
-        segment: RepeatableSegmentor,
+        segment: OpenSegmentor,
         inputs: torch.Tensor,
         counts: torch.Tensor | None,
         predictions: dict[str, NDArray[np.int64]],
@@ -388,7 +408,7 @@ class Judged:
         return broken if broken >= certificate.k else 0
 
     def _counts(
-        self, segment: RepeatableSegmentor, inputs: torch.Tensor, draws: int, seed: int
+        self, segment: OpenSegmentor, inputs: torch.Tensor, draws: int, seed: int
     ) -> torch.Tensor:
         """How often each class came up among new draws."""
         assert self.run.smoothing is not None
@@ -413,10 +433,10 @@ def read_corrupted(file: Path) -> CorruptedInput:
         return CorruptedInput(json.loads(str(arrays['facts'])), confusions)
 
 
-def report(runner: Runner, options: CorruptionOptions, images: int | None = None) -> bool:
+def report(source: Source[Any], options: CorruptionOptions, limit: int | None = None) -> bool:
     """Corrupts, writes the results, and says whether a certificate is broken."""
-    run = CorruptionRun(runner, options, images)
-    log, found, began = runner.logger.info, [], time.monotonic()
+    run = CorruptionRun(source, options, limit)
+    log, found, began = source.logger.info, [], time.monotonic()
     log(
         f'{len(run.corruptions)} corruptions at severities '
         f'{", ".join(map(str, options.severities))} of {run.counted()}; results go to {run.folder}'
@@ -492,8 +512,8 @@ def summarise(run: CorruptionRun, found: Sequence[Sequence[CorruptedInput]]) -> 
             'severities': list(run.options.severities),
             'inputs': len(run.indices),
         },
-        'identity': run.smoothed.certifier.identity,
-        'input_type': run.plan.adapter.word,
+        'identity': run.source.identity,
+        'input_type': run.plan.input_word,
         'models': run.models,
         'bounded': run.bounded,
         'measure': next(iter(_known(columns[1:], 'measure')), None),
@@ -552,7 +572,7 @@ def _severity(run: CorruptionRun, column: Sequence[CorruptedInput]) -> dict[str,
 
 def describe(run: CorruptionRun, summary: dict[str, Any]) -> list[str]:
     """What the table and the curves mean, in paragraphs."""
-    options, word = run.options, run.plan.adapter.word
+    options, word = run.options, run.plan.input_word
     notes = [
         f'mIoU over {run.counted()}, clean and under corruptions. "mean" is over severities, of '
         'noise over the first three alone, as the SegFormer paper has it; the relative drop is 1 - '

@@ -1,6 +1,6 @@
-"""Attacks on a model of OpenMMLab and on its smoothed version, input by input, beside certificates.
+"""Attacks on a model and on its smoothed version, input by input, beside certificates.
 
-``tools/attack.py`` runs them. What was found for an input is stored, so that a run continues where
+``mmcert attack`` runs them. What was found for an input is stored, so that a run continues where
 it was stopped, and every number of a report is read from there.
 """
 
@@ -21,7 +21,6 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.runner import Runner, autocast
 from numpy.typing import NDArray
 
 from mmcert.attacks import (
@@ -43,9 +42,9 @@ from mmcert.attacks.judge import (
     minority_p_values,
 )
 from mmcert.attacks.sets import ParameterSet, parameter_set
+from mmcert.certifier import CertificationPlan
 from mmcert.certify import ABSTAIN_LABEL, Certificate
 from mmcert.certify.rounding import AtMost
-from mmcert.engine.input_run import InputRun, Item
 from mmcert.files import atomic_writer, write_json
 from mmcert.metrics.confusion import confusion_of
 from mmcert.perturbations import AdditiveNoise, Perturbation
@@ -59,6 +58,8 @@ from mmcert.report.attacks import (
     attacked_class_table,
     single_attack_table,
 )
+from mmcert.runs.input_run import InputRun, Item
+from mmcert.runs.source import Source
 from mmcert.transformations import Geometric
 
 SCHEDULES = {'sea': SEA_RADII, 'fixed': ((1.0, 1.0),)}
@@ -202,20 +203,20 @@ class Attacks(InputRun):
     """All attacks of a run.
 
     Args:
-        runner (Runner): Of the config to attack; its checkpoint is loaded here.
+        source (Source): The model to attack, and its inputs.
         options (Judging): How.
-        images (int | None): How many inputs, evenly spaced in the test data; None for all.
+        limit (int | None): How many inputs, evenly spaced; None for all.
 
     Raises:
-        ValueError: If the smoothing has no certificates against such attacks, or an input cannot be
-            certified.
+        ValueError: If the smoothing has no certificates against such attacks, the model has no
+            gradient, or an input cannot be certified.
     """
 
     doing = 'attacks'
 
-    def __init__(self, runner: Runner, options: Any, images: int | None = None) -> None:
+    def __init__(self, source: Source[Any], options: Any, limit: int | None = None) -> None:
         self.options = options
-        super().__init__(runner, images)
+        super().__init__(source, limit)
         self.open(
             {
                 'attack': type(self).__name__,
@@ -225,6 +226,11 @@ class Attacks(InputRun):
                 'guarantee': self.plan.guarantee().to_dict(),
             }
         )
+
+    def check(self) -> None:
+        """Refuses what cannot be attacked."""
+        check_attack(self.plan, self.options)
+        self.source.require_gradient()
 
     @property
     @abstractmethod
@@ -248,7 +254,7 @@ class Attacks(InputRun):
     def __iter__(self) -> Iterator[list[AttackedInput]]:
         """What is found for each input, for each of the ``sets``; what is stored is read."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.plan.precision.applied_to(self.base), autocast(enabled=self.run.fp16):
+        with self.source.computing():
             for number, index in enumerate(self.indices):
                 yield list(self._input(number, index))
 
@@ -278,19 +284,12 @@ class L2Attacks(Attacks):
         return len(self.indices) * len(self.sets) * (len(self.options.losses) + 2)
 
     def check(self) -> None:
-        """Refuses what has no l2 certificates."""
-        perturbation = self.plan.perturbation
-        if not isinstance(perturbation, AdditiveNoise) or perturbation.norm != 'l2':
-            raise ValueError(
-                f'{perturbation!r} does not certify against l2 norms; attack its parameters: '
-                '--attack parameters'
-            )
-        for radius in self.options.radii:
-            least_tau(perturbation, radius)
+        """Refuses what cannot be attacked, and what is no class."""
+        super().check()
         for name in ('target', 'hide'):
-            chosen = getattr(self.options, name)
-            if chosen is not None and not 0 <= chosen < len(self.run.classes):
-                raise ValueError(f'{name} must be a class, 0 to {len(self.run.classes) - 1}')
+            chosen, count = getattr(self.options, name), len(self.source.classes)
+            if chosen is not None and not 0 <= chosen < count:
+                raise ValueError(f'{name} must be a class, 0 to {count - 1}, got {chosen}')
 
     def attacks_on(self, item: Item, attack_set: str, file: Path) -> OneInput:
         """Those of a radius."""
@@ -316,17 +315,36 @@ class ParameterAttacks(Attacks):
     @cached_property
     def tried(self) -> ParameterSet:
         """The attack set, as parameters."""
-        settings = self.plan.settings
-        tau = 0.5 if settings is None else settings.tau
-        return parameter_set(self.plan.perturbation, tau, self.options.points)
-
-    def check(self) -> None:
-        """Refuses what has no such certificates."""
-        assert len(self.tried.values)
+        return _parameters(self.plan, self.options)
 
     def attacks_on(self, item: Item, attack_set: str, file: Path) -> OneInput:
         """Those of all parameters."""
         return ByParameters(self, item, attack_set, file)
+
+
+def check_attack(plan: CertificationPlan, options: Judging) -> None:
+    """Refuses a smoothing that has no certificates against such attacks; needs no model.
+
+    Raises:
+        ValueError: If it is such a one.
+    """
+    perturbation = plan.perturbation
+    if isinstance(options, ParameterOptions):
+        _parameters(plan, options)
+    elif not isinstance(perturbation, AdditiveNoise) or perturbation.norm != 'l2':
+        raise ValueError(
+            f'{perturbation!r} does not certify against l2 norms; attack its parameters: '
+            '--attack parameters'
+        )
+    elif isinstance(options, L2Options):
+        for radius in options.radii:
+            least_tau(perturbation, radius)
+
+
+def _parameters(plan: CertificationPlan, options: ParameterOptions) -> ParameterSet:
+    """The attack set that certificates speak of."""
+    tau = 0.5 if plan.settings is None else plan.settings.tau
+    return parameter_set(plan.perturbation, tau, options.points)
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,7 +381,7 @@ class OneInput(ABC):
         self.options = run.options
         self.note, self.certificate = self.certify()
         self.truth = item.guess if item.label is None else item.label
-        self.labelled = self.truth != run.run.ignore_index
+        self.labelled = self.truth != run.source.ignore_index
         self.rows: list[dict[str, Any]] = []
         self.failures: list[dict[str, Any]] = []
 
@@ -407,7 +425,8 @@ class OneInput(ABC):
             'smoothed_attacked': smoothed,
             'certified': np.where(certificate.certified, item.guess, ABSTAIN_LABEL),
         }
-        classes, ignore = len(self.run.run.classes), self.run.run.ignore_index
+        source = self.run.source
+        classes, ignore = len(source.classes), source.ignore_index
         facts = {
             'name': item.name,
             'index': item.index,
@@ -447,7 +466,7 @@ class OneInput(ABC):
             row: dict[str, Any] = {'model': model, 'attack': attack.name, **attack.facts}
             if model == 'base':
                 labels = self.item.segment.base_alone.with_margin(attack.inputs)[0]
-                ignore = self.run.run.ignore_index
+                ignore = self.run.source.ignore_index
                 labels = self._at_content(labels[None].long(), attack, ignore)[0]
                 predicted = labels.cpu().numpy().astype(np.int64)
             else:
@@ -548,10 +567,10 @@ class OneInput(ABC):
 
     def _draw(self, attacked: torch.Tensor, maps: dict[str, NDArray[np.int64]]) -> None:
         """Writes a picture of the worst attack on the smoothed model."""
-        info = self.run.run
+        source = self.run.source
         picture = attack_picture(
-            _shown(self.item.clean), _shown(attacked), maps, self.run.palette, info.classes,
-            label=self.item.label, title=self.attack_set, up=info.metainfo.get('up_axis', 2),
+            _shown(self.item.clean), _shown(attacked), maps, source.palette, source.classes,
+            label=self.item.label, title=self.attack_set, up=source.up_axis,
         )  # fmt: skip
         with atomic_writer(self.file.with_suffix('.png')) as stream:
             stream.write(cv2.imencode('.png', picture[..., ::-1])[1].tobytes())
@@ -691,7 +710,7 @@ class ByParameters(OneInput):
                 scores, lambda image: segment.with_margin(image)[0], self.item.clean,
                 tried.transformation, *tried.box, label, generator=generator,
                 steps=self.options.steps, restarts=1, draws=self.options.draws, judged=SEARCHED,
-                ignore_index=self.run.run.ignore_index,
+                ignore_index=self.run.source.ignore_index,
             ).parameters  # fmt: skip
         except ValueError as error:
             if 'no gradient reaches' not in str(error):
@@ -723,7 +742,7 @@ def _shown(inputs: torch.Tensor) -> NDArray[np.float64]:
     array = inputs.detach().double().cpu().numpy()
     if array.ndim == 2:
         return array
-    # mmsegmentation's pipelines deliver BGR.
+    # As mmsegmentation's pipelines deliver them: blue first.
     return np.broadcast_to(array[::-1].transpose(1, 2, 0), (*array.shape[1:], 3))
 
 
@@ -744,12 +763,12 @@ def in_steps(perturbation: NDArray[np.floating]) -> tuple[NDArray[np.int8], floa
     return np.round(steps).astype(np.int8), step
 
 
-def report(runner: Runner, options: Judging, images: int | None = None) -> bool:
-    """Attacks, prints tables, writes ``summary.json``, and says whether a certificate is broken."""
+def report(source: Source[Any], options: Judging, limit: int | None = None) -> bool:
+    """Attacks, logs tables, writes ``summary.json``, and says whether a certificate is broken."""
     kind = ParameterAttacks if isinstance(options, ParameterOptions) else L2Attacks
-    attacks: Attacks = kind(runner, options, images)
+    attacks: Attacks = kind(source, options, limit)
     by_set: dict[str, list[AttackedInput]] = {name: [] for name in attacks.sets}
-    log, started = runner.logger.info, time.monotonic()
+    log, started = source.logger.info, time.monotonic()
     log(f'{attacks.counted()}; results go to {attacks.folder}')
     for number, found in enumerate(attacks, 1):
         for one in found:
@@ -785,7 +804,7 @@ def _summary(
 ) -> dict[str, Any]:
     return {
         'settings': attacks.settings,
-        'identity': attacks.smoothed.certifier.identity,
+        'identity': attacks.source.identity,
         'attack_sets': [
             {
                 'attack_set': name,
@@ -807,7 +826,7 @@ def _describe(
     totals: Mapping[str, Confusions],
 ) -> str:
     """The tables of a run, and what they mean."""
-    word, options, plan = attacks.plan.adapter.word, attacks.options, attacks.plan
+    word, options, plan = attacks.plan.input_word, attacks.options, attacks.plan
     exact = plan.settings is None
     sure = '' if exact else _promised(attacks, word)
     drawn = '' if exact else (
@@ -822,7 +841,7 @@ def _describe(
     for name, found in by_set.items():
         lines += [
             f'{name}, by class:',
-            attacked_class_table(totals[name], attacks.run.classes),
+            attacked_class_table(totals[name], attacks.source.classes),
             'each attack by itself, and what it did to certified components (doubtful: no majority '
             f'among {options.judged} draws; broken: less than half of the probability beyond doubt '
             f'after {options.sure} more):',

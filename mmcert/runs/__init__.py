@@ -1,0 +1,1 @@
+"""What goes through inputs beside their certificates: attacks, corruptions, plans, second draws."""

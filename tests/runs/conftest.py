@@ -1,0 +1,3 @@
+"""Prepares the frameworks."""
+
+from tests.openmmlab import make_config  # noqa: F401

@@ -1,0 +1,64 @@
+"""Runs beside certificates are the same code for OpenMMLab and for a folder of images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.runner import Runner
+
+from mmcert.certifier.plan_settings import PlanSettings
+from mmcert.engine.source import RunnerSource
+from mmcert.integrations import Preprocessing
+from mmcert.integrations.folder import find_images
+from mmcert.integrations.image_model import ModuleModel
+from mmcert.integrations.smoothed import Smoothed
+from mmcert.integrations.source import FolderSource
+from mmcert.runs.attacking import L2Options, read_attacked, report
+from mmcert.runs.planner import PlannedRun
+from mmcert.runs.redraw import redraw_run
+from tests.models.test_same_votes import Plain
+
+OPTIONS = L2Options(radii=(0.1,), losses=('ce',), steps=2, draws=2, judged=20)
+
+
+@pytest.fixture
+def sources(make_config, tmp_path):
+    """The same model and images, of a runner and of a folder."""
+    cfg = make_config(images=1)
+    of_runner = RunnerSource(Runner.from_cfg(cfg))
+    base = of_runner._base
+    preprocessor = base.data_preprocessor
+    preprocessing = Preprocessing(
+        mean=preprocessor.mean.flatten().tolist(), std=preprocessor.std.flatten().tolist(),
+        pixel_range=255,
+    )  # fmt: skip
+    settings = PlanSettings(**{key: cfg.smoothing[key] for key in cfg.smoothing})
+    smoothed = Smoothed(
+        ModuleModel(Plain(base), preprocessing), settings, classes=of_runner.classes,
+        results_dir=tmp_path / 'folder',
+    )  # fmt: skip
+    root = Path(of_runner._run.dataset.data_root)
+    files = find_images(root / 'images', root / 'annotations')
+    return of_runner, FolderSource(smoothed, files, of_runner.logger)
+
+
+def test_attacks_plans_and_second_draws_are_those_of_the_openmmlab_route(sources):
+    folders = []
+    for source in sources:
+        assert not report(source, OPTIONS)
+        (folder,) = source.out_dir.glob('attacks-*')
+        folders.append(folder)
+        (votes,) = source.out_dir.glob('votes-*')
+        agreed = [found.contradicted.any() for _, found in redraw_run(source, votes, 5)]
+        assert agreed == [False]
+        run = PlannedRun.of_source(source)
+        assert (run.num_components, run.images) == (32 * 48, 1) and run.seconds_per_draw > 0
+    for file in folders[0].glob('0*.npz'):
+        ours, theirs = (read_attacked(folder / file.name) for folder in folders)
+        assert ours.facts == theirs.facts
+        assert ours.facts['certified'] > 0
+        for name, counts in ours.confusions.items():
+            assert np.array_equal(counts, theirs.confusions[name])
+    ours, theirs = (json.loads((folder / 'summary.json').read_text()) for folder in folders)
+    assert ours['attack_sets'] == theirs['attack_sets']
