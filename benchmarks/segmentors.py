@@ -106,7 +106,8 @@ def base_model(name: str, checkpoint: str | None, device: torch.device) -> Any:
     """The mmsegmentation model itself, ready for inference."""
     import torch
 
-    from mmcert.compat import allow_mmengine_checkpoints, enable_mmcv_lite
+    from mmcert.compat import enable_mmcv_lite
+    from mmcert.safe_loading import allow_mmengine_checkpoints
 
     enable_mmcv_lite()
     allow_mmengine_checkpoints()

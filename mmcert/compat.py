@@ -8,7 +8,6 @@ import importlib
 import importlib.machinery
 import importlib.util
 import logging
-import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -90,47 +89,6 @@ def reuse_freed_memory() -> bool:
         return False
     trim_threshold, mmap_threshold, largest = -1, -3, 2**31 - 1
     return bool(mallopt(mmap_threshold, largest)) and bool(mallopt(trim_threshold, largest))
-
-
-def allow_mmengine_checkpoints() -> None:
-    """Declares the objects in mmengine's own checkpoints safe for ``torch.load``.
-
-    From 2.6 on torch loads with ``weights_only=True`` and refuses them; earlier ones did not ask.
-    They are the message hub's ``HistoryBuffer``, its statistics methods, and the NumPy scalars and
-    arrays it holds, nothing broader.
-    """
-    import numpy as np
-    import torch
-    from mmengine.logging import HistoryBuffer
-
-    if tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6):
-        return
-    # NumPy 1.26 has an empty `_core` as well.
-    multiarray: Any = importlib.import_module(
-        'numpy.core.multiarray' if np.__version__.startswith('1.') else 'numpy._core.multiarray'
-    )
-    scalar_types = (np.float64, np.float32, np.int64, np.int32, np.bool_)
-    rebuilders = (multiarray._reconstruct, multiarray.scalar)
-
-    def statistics_method(owner: Any, name: str) -> Any:
-        """Stands for the ``getattr`` by which a HistoryBuffer's methods are pickled."""
-        if owner is not HistoryBuffer or name.startswith('_'):
-            raise pickle.UnpicklingError(f'the checkpoint wants {name!r} of {owner!r}: refused')
-        return getattr(owner, name)
-
-    torch.serialization.add_safe_globals(
-        [
-            HistoryBuffer,
-            np.ndarray,
-            np.dtype,
-            *{type(np.dtype(kind)) for kind in scalar_types},
-            # Checkpoints name NumPy's module as the version that wrote them did.
-            *((f, f'numpy.core.multiarray.{f.__name__}') for f in rebuilders),
-            *((f, f'numpy._core.multiarray.{f.__name__}') for f in rebuilders),
-            (statistics_method, '__builtin__.getattr'),
-            (statistics_method, 'builtins.getattr'),
-        ]
-    )
 
 
 @contextlib.contextmanager

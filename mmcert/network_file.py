@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmcert.safe_loading import UnsafeFileError, load_weights
+
 
 def network_digest(spec: Mapping[str, Any], network: nn.Module) -> str:
     """Digest of architecture and weights."""
@@ -49,15 +51,13 @@ def load_network(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any
     """
     message = f'{path} is not a {kind}: it must be written by tools/train_{kind}.py'
     try:
-        stored = torch.load(path, map_location='cpu', weights_only=True)
+        stored = load_weights(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'there is no {kind} {path}: tools/train_{kind}.py CONFIG trains one, see '
             f'configs/{kind}s'
         ) from error
-    except OSError:
-        raise
-    except Exception as error:  # Whatever the unpickler meets in another kind of file.
+    except UnsafeFileError as error:
         raise ValueError(message) from error
     if not isinstance(stored, dict) or not {kind, 'state_dict'} <= stored.keys():
         raise ValueError(message)

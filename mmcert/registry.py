@@ -7,7 +7,7 @@ the config's default scope; the ``locations`` below are imported when something 
 from mmengine import registry as root
 from mmengine.registry import Registry
 
-from mmcert.compat import allow_mmengine_checkpoints
+from mmcert.safe_loading import allow_mmengine_checkpoints
 
 allow_mmengine_checkpoints()
 

@@ -1,16 +1,13 @@
-"""mmcv-lite and checkpoints."""
+"""mmcv-lite, and where runs continue."""
 
 import importlib.machinery
 import logging
-import pickle
 import subprocess
 import sys
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
-from mmengine.runner import load_checkpoint
 
 from mmcert import compat
 
@@ -54,29 +51,6 @@ def test_it_is_inert_without_mmcv(monkeypatch):
     monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     assert compat.enable_mmcv_lite() is False
-
-
-def test_checkpoints_with_mmengines_history_load(tmp_path):
-    compat.allow_mmengine_checkpoints()
-    history = HistoryBuffer()
-    history.update(1.5)
-    path = tmp_path / 'a.pth'
-    torch.save({'state_dict': {'weight': torch.ones(1, 1)}, 'message_hub': {'loss': history}}, path)
-    model = torch.nn.Linear(1, 1, bias=False)
-    assert load_checkpoint(model, str(path))['message_hub']['loss'].current() == 1.5
-    assert model.weight.item() == 1
-
-
-class Attack:
-    def __reduce__(self):
-        return getattr, (dict, 'update')
-
-
-def test_nothing_broader_is_allowed(tmp_path):
-    compat.allow_mmengine_checkpoints()
-    torch.save({'state_dict': {}, 'bad': Attack()}, tmp_path / 'a.pth')
-    with pytest.raises(pickle.UnpicklingError):
-        torch.load(tmp_path / 'a.pth')
 
 
 def test_resuming_means_the_work_folder_and_not_what_fine_tuning_starts_from(tmp_path):

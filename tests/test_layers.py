@@ -15,9 +15,10 @@ ALLOWED = {
     'files': set(),
     'metrics': {'certify'},
     'votes': {'certify', 'metrics', 'files'},
-    'network_file': set(),
+    'safe_loading': set(),
+    'network_file': {'safe_loading'},
     'surrogates': {'network_file', 'transformations'},
-    'denoisers': {'network_file', 'perturbations', 'version'},
+    'denoisers': {'network_file', 'perturbations', 'safe_loading', 'version'},
     'transformations': set(),
     'attacks': {'certify', 'perturbations', 'sampling', 'transformations'},
     'corruptions': {'attacks', 'perturbations', 'sampling', 'transformations'},
@@ -33,14 +34,14 @@ ALLOWED = {
     },
     'integrations': {
         'certifier', 'certify', 'metrics', 'votes', 'perturbations', 'runs', 'sampling', 'report',
-        'version',
+        'safe_loading', 'version',
     },
     'compat': set(),
     'cli': {'compat', 'pointops'},
     'scenes': {'files'},
     'fields': {'votes'},
     'version': set(),
-    'registry': {'compat'},
+    'registry': {'safe_loading'},
     'datasets': {'files', 'perturbations', 'registry', 'scenes', 'transformations'},
     'models': {
         'attacks', 'certifier', 'certify', 'denoisers', 'metrics', 'votes', 'perturbations',
@@ -57,6 +58,7 @@ ALLOWED = {
         'certifier', 'certify', 'cli', 'denoisers', 'metrics', 'votes', 'files', 'fields',
         'perturbations', 'runs', 'sampling', 'models', 'evaluation', 'visualization', 'registry',
         'version', 'report', 'compat', 'pointops', 'transformations', 'zoo',
+        'safe_loading',
     },
 }  # fmt: skip
 

@@ -31,10 +31,11 @@ def main() -> int:
 
     from mmcert.engine.base_model import build_model
     from mmcert.files import atomic_writer
+    from mmcert.safe_loading import load_weights
     from mmcert.zoo.conversion import convert
 
     model = build_model(cfg).state_dict()
-    weights = convert(torch.load(args.checkpoint, map_location='cpu'), model)
+    weights = convert(load_weights(args.checkpoint), model)
     with atomic_writer(args.out) as file:
         torch.save({'meta': {}, 'state_dict': weights}, file)
     print(f'wrote {args.out}: {len(weights)} tensors, all of the model')

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmcert.denoisers.base import Denoiser, Level
+from mmcert.safe_loading import only_weights
 
 PREDICTIONS = ('epsilon', 'sample', 'v_prediction')
 """What a diffusion model may predict."""
@@ -111,9 +112,10 @@ class DiffusionDenoiser(Denoiser):
             raise RuntimeError(
                 "mmcert.DiffusionDenoiser needs diffusers: pip install 'mmcert[diffusion]'"
             ) from error
-        network = UNet2DModel.from_pretrained(
-            folder / 'unet', local_files_only=True, low_cpu_mem_usage=False
-        )
+        with only_weights():
+            network = UNet2DModel.from_pretrained(
+                folder / 'unet', local_files_only=True, low_cpu_mem_usage=False
+            )
         # Only its betas and its kind of prediction are read: those of any scheduler will do.
         schedule = DDPMScheduler.from_pretrained(folder / 'scheduler', local_files_only=True)
         side = network.config.sample_size

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 
 from mmcert.certifier import weights_digest
 from mmcert.engine.base_model import build_model
 from mmcert.engine.weights import load_strictly
+from mmcert.safe_loading import load_weights
 from mmcert.zoo.publishing import ModelInfo, hub_module, publish, read_summaries, upload
 
 
@@ -47,7 +47,7 @@ def publish_model(
     if hub:
         hub_module()
         url = url or f'https://huggingface.co/{hub}/resolve/main'
-    model, loaded = build_model(cfg), torch.load(checkpoint, map_location='cpu')
+    model, loaded = build_model(cfg), load_weights(checkpoint)
     load_strictly(model, loaded, checkpoint)
     info = ModelInfo(
         name=Path(config).stem,

@@ -11,6 +11,7 @@ import torch
 
 from mmcert.integrations.image_model import ModuleModel
 from mmcert.integrations.preprocessing import Preprocessing
+from mmcert.safe_loading import only_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """The normalisation of the library's encoders: a saved model does not say its own."""
@@ -69,7 +70,8 @@ def load(path: str | os.PathLike[str], preprocessing: Preprocessing | None = Non
     import segmentation_models_pytorch as smp
 
     try:
-        module = smp.from_pretrained(str(path), strict=True)
+        with only_weights():
+            module = smp.from_pretrained(str(path), strict=True)
     except Exception as error:
         line = (str(error).strip().splitlines() or [''])[0]
         raise ValueError(

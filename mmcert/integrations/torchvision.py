@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mmcert.integrations.image_model import ModuleModel
 from mmcert.integrations.preprocessing import Preprocessing
 from mmcert.integrations.smp import IMAGENET_MEAN, IMAGENET_STD
+from mmcert.safe_loading import UnsafeFileError, load_weights
 
 LAST = ('classifier.4.weight', 'classifier.low_classifier.weight')
 """The weights that have one row for each class, in FCN and DeepLab, and in LR-ASPP."""
@@ -39,8 +38,8 @@ def load(
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no file {path}')
     try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
+        state = load_weights(path)
+    except UnsafeFileError as error:
         raise ValueError(f'{path} is no state dict that torch can load') from error
     module = build(
         weights=None, weights_backbone=None, num_classes=_num_classes(state, path),

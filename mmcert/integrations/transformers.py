@@ -13,6 +13,7 @@ import torch
 
 from mmcert.integrations.image_model import ModuleModel, scores_of
 from mmcert.integrations.preprocessing import Preprocessing
+from mmcert.safe_loading import only_weights
 
 VOLATILE = ('transformers_version', '_name_or_path', 'torch_dtype', 'dtype', 'architectures')
 """Entries of a config that do not change what a model computes."""
@@ -147,9 +148,13 @@ def load(
     if cls is None or not name.endswith(TASKS):
         raise ValueError(f'{folder} holds a {name}, which is no model for semantic segmentation')
     try:
-        model, report = cls.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+        with only_weights():
+            model, report = cls.from_pretrained(
+                folder,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
     except Exception as error:
         raise ValueError(f'cannot load {folder}: {_line(error)}') from error
     require_complete(report, folder)
@@ -200,7 +205,8 @@ def _architecture(folder: Path) -> str:
 
 def _processor(transformers: Any, folder: Path, name: str) -> Any:
     auto = transformers.AutoProcessor if 'OneFormer' in name else transformers.AutoImageProcessor
-    return auto.from_pretrained(folder, local_files_only=True)
+    # Without the last word the library asks whether it may run code that comes with the model.
+    return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _line(error: Exception) -> str:

@@ -7,7 +7,9 @@ import torch
 import mmcert
 from mmcert.certifier import entries
 from mmcert.integrations import Preprocessing
+from mmcert.integrations.smp import load
 from tests.integrations.libraries import library
+from tests.malice import Attack
 
 SETTINGS = {'sigma': 0.1, 'tau': 0.55, 'n0': 4, 'n': 30, 'alpha': 0.1}
 NORMALISED = {'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}
@@ -64,8 +66,6 @@ def test_an_image_is_padded_to_what_the_encoder_of_smp_needs(smp, image):
 
 
 def test_a_saved_model_of_smp_is_loaded_with_the_normalisation_of_imagenet(smp, image, tmp_path):
-    from mmcert.integrations.smp import load
-
     model = small(smp)
     model.save_pretrained(str(tmp_path / 'unet'))
     expected = mmcert.smooth(model, **NORMALISED, **SETTINGS).votes(image)
@@ -77,6 +77,15 @@ def test_a_saved_model_of_smp_is_loaded_with_the_normalisation_of_imagenet(smp, 
     (tmp_path / 'config.json').write_text('{}')
     with pytest.raises(ValueError, match='holds no model of segmentation-models-pytorch'):
         load(tmp_path)
+
+
+def test_weights_that_would_run_something_are_refused(smp, tmp_path):
+    small(smp).save_pretrained(str(tmp_path / 'unet'))
+    (tmp_path / 'unet/model.safetensors').unlink()
+    torch.save({'weight': Attack(tmp_path / 'made')}, tmp_path / 'unet/pytorch_model.bin')
+    with pytest.raises(ValueError, match='that can be loaded'):
+        load(tmp_path / 'unet')
+    assert not (tmp_path / 'made').exists()
 
 
 def test_probabilities_of_smp_are_refused(smp):

@@ -10,7 +10,9 @@ import torch
 import mmcert
 from mmcert.certifier import entries
 from mmcert.integrations import Preprocessing
+from mmcert.integrations.transformers import load
 from tests.integrations.libraries import library
+from tests.malice import Attack
 
 SETTINGS = {'sigma': 0.1, 'tau': 0.55, 'n0': 4, 'n': 30, 'alpha': 0.1}
 SIZE = {'height': 32, 'width': 48}
@@ -106,6 +108,15 @@ def test_mask2former_is_certified_through_its_labels(transformers, mask2former, 
         mmcert.smooth(mask2former, mean=0, std=1, **SETTINGS)
 
 
+def test_weights_that_would_run_something_are_refused(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / 'copy')
+    (folder / 'model.safetensors').unlink()
+    torch.save({'weight': Attack(tmp_path / 'made')}, folder / 'pytorch_model.bin')
+    with pytest.raises(ValueError, match='cannot load'):
+        load(folder)
+    assert not (tmp_path / 'made').exists()
+
+
 def test_oneformer_is_asked_for_the_semantic_task(transformers, image):
     torch.manual_seed(0)
     backbone = transformers.SwinConfig(
@@ -171,7 +182,6 @@ def test_what_cannot_be_done_to_a_noisy_image_is_refused(transformers, name, opt
 
 
 def test_a_saved_model_is_loaded_and_gives_the_same_votes(saved, segformer, image, transformers):
-    from mmcert.integrations.transformers import load
 
     processor = transformers.SegformerImageProcessor(size=SIZE)
     expected = mmcert.smooth(segformer, processor=processor, **SETTINGS)
@@ -183,7 +193,6 @@ def test_a_saved_model_is_loaded_and_gives_the_same_votes(saved, segformer, imag
 
 
 def test_folders_that_hold_no_segmentor_are_refused_in_a_line(saved, tmp_path, transformers):
-    from mmcert.integrations.transformers import load
 
     def refused(folder, message, error=ValueError):
         with pytest.raises(error, match=message) as found:
