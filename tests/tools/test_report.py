@@ -368,6 +368,15 @@ def test_a_browser_shows_what_the_votes_say(results, browser, monkeypatch, besid
     browser.key('n')
     browser.wait("document.querySelector('#readout').textContent.startsWith('Point')")
     assert text_of(browser, '#image-name') == second['name']
+    # The Tab key reaches one image of the list, and the arrow keys the others.
+    tabbed = "[...document.querySelectorAll('#thumbnails button')].map((one) => one.tabIndex)"
+    assert browser.run(tabbed) == [-1, 0, -1]
+    browser.run("document.querySelectorAll('#thumbnails button')[1].focus()")
+    for key, expected in (('ArrowRight', 2), ('Home', 0), ('ArrowLeft', 0), ('End', 2)):
+        browser.key(key)
+        assert browser.run('Number(document.activeElement.dataset.index)') == [
+            folder.lines.index(line) for line in explorer.ranked(folder.lines)
+        ][expected]  # fmt: skip
     assert text_of(browser, '#note') == ''
     assert browser.faults == []
     assert all(url.startswith(('data:', 'file:')) for url in browser.requests)
@@ -424,7 +433,7 @@ def test_attacks_stand_beside_certificates(results, tmp_path):
     found, maps = put_attacks(folder, tmp_path / 'attacks')
     run_tool('tools/report.py', results, '--attack', tmp_path / 'attacks')
     page = Page(results / 'report.html')
-    for word in ('1 input was attacked', 'No certified component lost its class beyond doubt',
+    for word in ('1 image was attacked', 'No certified component lost its class beyond doubt',
                  'l2 0.3', 'smoothed, attacked', 'tau 0.7, the least that covers it'):  # fmt: skip
         assert word in page.text, word
     for name, values in maps.items():

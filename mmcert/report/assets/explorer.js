@@ -670,9 +670,7 @@
     byId('image-rates').textContent = rateNames
       .filter(([key]) => typeof image[key] === 'number')
       .map(([key, name]) => `${name} ${digits(image[key])}`).join(', ');
-    for (const button of byId('thumbnails').querySelectorAll('button')) {
-      button.setAttribute('aria-current', String(Number(button.dataset.index) === index));
-    }
+    byId('thumbnails').querySelectorAll('button').forEach(markCurrent);
     try {
       const tile = await keepTile(index);
       if (state.index === index) showTile(tile);
@@ -690,6 +688,24 @@
   };
   const ordered = () => [...images.keys()].sort(orders[byId('sort').value]);
 
+  // Of the list of images, the Tab key reaches the current one; the arrow keys reach the others.
+  function markCurrent(button) {
+    const current = Number(button.dataset.index) === state.index;
+    button.setAttribute('aria-current', String(current));
+    button.tabIndex = current ? 0 : -1;
+  }
+
+  function walkThumbnails(event) {
+    const buttons = [...byId('thumbnails').querySelectorAll('button')];
+    const [at, last] = [buttons.indexOf(document.activeElement), buttons.length - 1];
+    const to = {
+      ArrowLeft: at - 1, ArrowUp: at - 1, ArrowRight: at + 1, ArrowDown: at + 1, Home: 0, End: last,
+    }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    buttons[Math.min(Math.max(to, 0), last)].focus();
+  }
+
   function showThumbnails() {
     byId('thumbnails').replaceChildren(...ordered().map((index) => {
       const item = document.createElement('li');
@@ -699,7 +715,7 @@
       picture.alt = '';
       button.type = 'button';
       button.dataset.index = index;
-      button.setAttribute('aria-current', String(index === state.index));
+      markCurrent(button);
       button.append(picture, `${images[index].name} ${digits(score(images[index]), 3)}`);
       button.addEventListener('click', () => show(index));
       item.append(button);
@@ -749,6 +765,7 @@
   };
   for (const [id, act] of Object.entries(clicks)) byId(id).addEventListener('click', act);
   byId('sort').addEventListener('change', showThumbnails);
+  byId('thumbnails').addEventListener('keydown', walkThumbnails);
   byId('attack-set').replaceChildren(...page.attacks.map((name, at) => new Option(name, at)));
   byId('attack-set').addEventListener('change', ({ target }) => setAttack(Number(target.value)));
   byId('attack-control').hidden = page.attacks.length === 0;
