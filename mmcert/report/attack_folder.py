@@ -14,9 +14,9 @@ from mmcert.report.attacks import MODELS
 from mmcert.report.results_folder import StoredResult, require_same_model
 
 LAYERS = {
-    'base_attacked': 'base model under attack',
-    'smoothed_attacked': 'smoothed model under attack',
-    'certified': 'certified map at the radius of the attack',
+    'base_attacked': 'base model, attacked',
+    'smoothed_attacked': 'smoothed model, attacked',
+    'certified': 'certified map at this radius',
 }
 """Maps of an attacked input that a page shows."""
 

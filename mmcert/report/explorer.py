@@ -67,8 +67,8 @@ LAYERS = {
 """What can be seen of an image, in order, beside attacks."""
 
 ATTACKED = {
-    'image': {'image': 'attacked image', 'change': 'perturbation of the attack'},
-    'cloud': {'moved': 'how far the attack moved a point'},
+    'image': {'image': 'attacked image', 'change': 'perturbation'},
+    'cloud': {'moved': 'how far points were moved'},
 }
 """What can be seen of an input that the smoothed model was attacked on."""
 
@@ -309,7 +309,7 @@ def _layers(kind: str, word: str, attacks: AttackFolder | None) -> list[dict[str
             'groups': 'estimated map with groups, not proven',
         }
         if attacks is not None:
-            names['attack_certified'] = 'estimated map at the radius of the attack, not proven'
+            names['attack_certified'] = 'estimated map at this radius, not proven'
     hatched = {'groups': ABSTAIN_LABEL, 'explored': ABSTAIN_LABEL, 'runner_up': NO_LABEL}
     return [
         {

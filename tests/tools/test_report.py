@@ -368,6 +368,9 @@ def test_a_browser_shows_what_the_votes_say(results, browser, monkeypatch, besid
     browser.key('n')
     browser.wait("document.querySelector('#readout').textContent.startsWith('Point')")
     assert text_of(browser, '#image-name') == second['name']
+    for control in ('#attack-control', '#k-control', '#settings-progress'):
+        style = f"getComputedStyle(document.querySelector('{control}')).display"
+        assert browser.run(style) == 'none', control
     # The Tab key reaches one image of the list, and the arrow keys the others.
     tabbed = "[...document.querySelectorAll('#thumbnails button')].map((one) => one.tabIndex)"
     assert browser.run(tabbed) == [-1, 0, -1]
@@ -497,7 +500,7 @@ def test_a_browser_shows_attacks_pixel_by_pixel(results, tmp_path, browser):
     browser.run(CHOOSE % ("document.querySelector('#attack-set')", 1))
     names = "[...document.querySelector('.layer').options].map((option) => option.textContent)"
     assert browser.run(names)[-3:] == list(attack_folder.LAYERS.values())
-    assert 'perturbation of the attack' not in browser.run(names)
+    assert 'perturbation' not in browser.run(names)
     assert 'Under attack, l2 0.6' in text_of(browser, '#readout')
     assert 'it was not stored' in text_of(browser, '#note')
     browser.key('n')

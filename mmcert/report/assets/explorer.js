@@ -334,7 +334,8 @@
     if (!NUMBERS.includes(pane.layer)) return;
     const [low, high] = rangeOf(state.tile, pane.layer);
     pane.scale.append(digits(low), bar(HEAT), atMost(high));
-    if (pane.layer === 'radius') {
+    if (pane.layer === 'attack_moved') pane.scale.append('; in units of the coordinates.');
+    else if (pane.layer === 'radius') {
       pane.scale.append(`; ${EMPTY}: none. ${page.radius}. Another claim than the certificate.`);
     } else if (pane.layer === 'share' && state.tile.votes.kind === 'score') {
       pane.scale.append(' of the largest pooled score');

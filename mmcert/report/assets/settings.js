@@ -16,7 +16,7 @@ const mmcertSettings = ({ page, tiles, byId, atMost, nameOf, changed }) => {
   // The page answers its reader at least so often.
   const MILLISECONDS = 30;
   // Maps that are kept for the next settings, as far as they are no more.
-  const KEPT_BYTES = 2 ** 27;
+  const KEPT_BYTES = 2 ** 26;
   let counts = null;
   let pass = 0;
   let current = null;
