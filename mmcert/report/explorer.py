@@ -327,9 +327,9 @@ def _sentence(text: str) -> str:
 
 def _together(found: Mapping[str, Any] | None, word: str, counted: bool) -> str:
     """What holds for all images at once, in plain words; see ``certify.DatasetStatement``."""
-    if found is None:
+    if found is None or found['images'] == 1:
         return ''
-    failed = 'k or more certificates that are wrong' if counted else 'a certificate that is wrong'
+    failed = 'k or more wrong certificates' if counted else 'a wrong certificate'
     copies = ''
     if found['distinct'] < found['images']:
         copies = f' ({found["distinct"]} of them differ; equal ones fail together)'
@@ -337,12 +337,12 @@ def _together(found: Mapping[str, Any] | None, word: str, counted: bool) -> str:
     if found['failures']:
         most = (
             f' With a probability of at least {AtMost(found["confidence"]):g}, at most '
-            f'{found["failures"]} have.'
+            f'{found["failures"]} do.'
         )
     return (
         f'All {found["images"]} {word}s{copies} together: with a probability of at least '
         f'{AtMost(found["all_hold"]):.4g}, none has {failed}. On average, at most '
-        f'{AtLeast(found["expected_failures"]):.4g} have.{most}'
+        f'{AtLeast(found["expected_failures"]):.4g} do.{most}'
     )
 
 
@@ -409,10 +409,12 @@ def _listed(values: Mapping[str, Any]) -> str:
 
 
 def _extremes(entries: Sequence[Mapping[str, Any]], number: int = 3) -> dict[str, list[Any]]:
-    """The worst and the best images that are shown: place, entry and score of each."""
+    """The worst and the best images: place, entry and score of each; none of one image alone."""
+    if len(entries) < 2:
+        return {}
     place = {entry['name']: index for index, entry in enumerate(entries)}
     ordered = ranked(entries)
-    number = max(1, min(number, len(ordered) // 2))
+    number = min(number, len(ordered) // 2)
     sides = {'Worst': ordered[:number], 'Best': ordered[::-1][:number]}
     return {
         word: [(place[entry['name']], entry, score(entry)) for entry in side]

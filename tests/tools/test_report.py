@@ -99,7 +99,7 @@ def test_the_page_says_what_the_summary_says(results):
     rates = {key: summary['rates'][key] for key in HEADLINES}
     assert {key: page.values[f'rate-{key}'] for key in HEADLINES} == rates
     for word in ('with probability 0.99 per image', 'l2 norm', 'both hold with probability 0.98.',
-                 'at least 0.9702, none has a certificate that is wrong', *summary['classes'],
+                 'at least 0.9702, none has a wrong certificate', *summary['classes'],
                  summary['certificate']['model']['weights'], 'mmsegmentation'):  # fmt: skip
         assert word in page.text, word
     assert len(page.ids) == len(set(page.ids))
@@ -262,6 +262,8 @@ def test_votes_are_named_for_what_they_are(make_config, tmp_path, smoothing, kin
     assert {'values': 'by enumeration', 'score': 'tested together'}[kind] in reason
     for word in {'values': ['verified by enumeration'], 'score': ['with probability']}[kind]:
         assert word in page.text
+    # Of one image there is no best one, and no more to say of all images together.
+    assert 'Worst and best' not in page.text and 'together:' not in page.text
     assert 'Over the radius' not in page.text
 
 
