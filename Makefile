@@ -32,18 +32,21 @@ $(VENV)/.installed: requirements/lite.txt requirements/runtime.txt requirements/
 venv-test: $(VENV)/.installed-tests
 
 # mmdetection3d's devkits and the corruptions bring the desktop's OpenCV back. The libraries that
-# mmcert.integrations is tested with lie in a folder of their own: see requirements/frameworks.txt.
+# mmcert.integrations is tested with lie in a folder of their own, and so does mmpretrain: see
+# requirements/frameworks.txt and requirements/mmpretrain_tests.txt.
 $(VENV)/.installed-tests: $(VENV)/.installed requirements/tests.txt requirements/mmdet3d.txt \
 		requirements/diffusion.txt requirements/onnx.txt requirements/corruptions.txt \
-		requirements/frameworks.txt
+		requirements/frameworks.txt requirements/mmpretrain_tests.txt
 	$(BIN)/python -m pip install --quiet --only-binary=:all: \
 		-r requirements/tests.txt -r requirements/mmdet3d.txt -r requirements/diffusion.txt \
 		-r requirements/onnx.txt -r requirements/corruptions.txt
 	$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless
 	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps 'opencv-python-headless<4.12'
-	rm -rf $(VENV)/frameworks
+	rm -rf $(VENV)/frameworks $(VENV)/mmpretrain
 	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps \
 		--target $(VENV)/frameworks -r requirements/frameworks.txt
+	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps \
+		--target $(VENV)/mmpretrain -r requirements/mmpretrain_tests.txt
 	@touch $@
 
 venv-full: .venv-full/.installed  ## build .venv-full with mmcv's compiled operators (several minutes)

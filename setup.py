@@ -10,8 +10,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 
 EXTRAS = (
-    'mmseg', 'mmdet3d', 'transformers', 'smp', 'torchvision', 'onnx', 'diffusion', 'corruptions',
-    'hub', 'fiftyone', 'tests', 'docs',
+    'mmseg', 'mmdet3d', 'mmpretrain', 'transformers', 'smp', 'torchvision', 'onnx', 'diffusion',
+    'corruptions', 'hub', 'fiftyone', 'tests', 'docs',
 )  # fmt: skip
 """Files in ``requirements`` that an installation can ask for."""
 

@@ -18,10 +18,10 @@ OPERATORS = (
 """Compiled operators of torchvision, of which no segmentor uses any."""
 
 
-def library(name):
-    """A library; skips where it is not installed."""
-    if FOLDER.is_dir() and str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))
+def library(name, folder=FOLDER):
+    """A library, from that folder if it is not installed; skips where it is in neither."""
+    if folder.is_dir() and str(folder) not in sys.path:
+        sys.path.append(str(folder))
     _declare_operators()
     return pytest.importorskip(name, reason=f'needs {name}, see requirements/frameworks.txt')
 
