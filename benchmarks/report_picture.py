@@ -10,6 +10,7 @@ import argparse
 import base64
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 PAGE = WORK_DIRS / 'demo/certified/report.html'
 FIT = 'document.querySelector("%s").getBoundingClientRect().%s + scrollY'
+POINT = """(() => {
+  const { left, top, width, height } = document.querySelector('.view').getBoundingClientRect();
+  return [left + 0.6 * width, top + 0.6 * height];
+})()"""
 TRY = """
 (async () => {
   const [image] = document.querySelectorAll('.layer');
@@ -40,6 +45,7 @@ TRY = """
 def main() -> int:
     """Opens the page, tries a setting, and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--page', type=Path, default=PAGE, help='the report (%(default)s)')
     parser.add_argument('--steps', type=int, default=7, help='positions that tau is moved by')
     args = parser.parse_args()
     from tests.browser import Browser
@@ -47,7 +53,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         browser = Browser(folder)
         try:
-            browser.open(PAGE)
+            browser.open(args.page.absolute())
             done = (
                 "document.querySelector('#settings-table')?.getAttribute('aria-busy') === 'false'"
             )
@@ -56,6 +62,8 @@ def main() -> int:
             browser.run(TRY % args.steps)
             browser.wait("document.documentElement.classList.contains('exploring')")
             browser.wait(done)
+            browser.run("document.querySelector('#panes').scrollIntoView()")
+            browser.mouse('Moved', *browser.run(POINT))
             start = browser.run(FIT % ('#settings', 'top')) - 3
             views = taken(browser, start, browser.run(FIT % ('#legend', 'bottom')) + 16)
         finally:

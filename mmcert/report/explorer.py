@@ -329,20 +329,21 @@ def _together(found: Mapping[str, Any] | None, word: str, counted: bool) -> str:
     """What holds for all images at once, in plain words; see ``certify.DatasetStatement``."""
     if found is None or found['images'] == 1:
         return ''
-    failed = 'k or more wrong certificates' if counted else 'a wrong certificate'
-    copies = ''
+    failed, such = ('k or more wrong certificates', 'so many') if counted else (
+        'a wrong certificate', 'one'
+    )  # fmt: skip
+    copies, most = '', ''
     if found['distinct'] < found['images']:
         copies = f' ({found["distinct"]} of them differ; equal ones fail together)'
-    most = ''
     if found['failures']:
         most = (
-            f' With a probability of at least {AtMost(found["confidence"]):g}, at most '
-            f'{found["failures"]} do.'
+            f', and at most {found["failures"]} with a probability of at least '
+            f'{AtMost(found["confidence"]):g}'
         )
     return (
         f'All {found["images"]} {word}s{copies} together: with a probability of at least '
-        f'{AtMost(found["all_hold"]):.4g}, none has {failed}. On average, at most '
-        f'{AtLeast(found["expected_failures"]):.4g} do.{most}'
+        f'{AtMost(found["all_hold"]):.4g}, none has {failed}. The number of {word}s that have '
+        f'{such} is at most {AtLeast(found["expected_failures"]):.4g} on average{most}.'
     )
 
 
