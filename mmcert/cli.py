@@ -1,9 +1,11 @@
 """What the command lines share; imports nothing heavy, so that ``--help`` answers at once."""
 
 import argparse
+import errno
 import functools
 import importlib
 import os
+import signal
 import sys
 import traceback
 import zipfile
@@ -12,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = str(Path(__file__).parent)
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Codes of errors of a disk without room."""
 
 
 class UsageError(ValueError):
@@ -59,11 +65,13 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
         except KeyboardInterrupt:
-            return interrupted(resumes=False)
+            return interrupted('')
         except Exception as error:
             if '--debug' in sys.argv or not _is_for_the_user(error):
                 raise
-            print(f'error: {error}', file=sys.stderr)
+            full = getattr(error, 'errno', None) in FULL
+            advice = ': make room, and run the same command again' if full else ''
+            print(f'error: {error}{advice}', file=sys.stderr)
             return 2
 
     return run
@@ -84,10 +92,11 @@ def _is_for_the_user(error: BaseException | None) -> bool:
     return False
 
 
-def interrupted(resumes: bool = True) -> int:
-    """Says that Ctrl-C ended a command, and whether the same one goes on; its exit code."""
-    advice = '; the same command continues where this one stopped' if resumes else ''
-    print(f'\ninterrupted{advice}', file=sys.stderr)
+def interrupted(advice: str = 'the same command continues where this one stopped') -> int:
+    """Says that Ctrl-C ended a command, and what goes on, if anything; its exit code."""
+    # A second one ends it at once, without a traceback from somewhere in Python's own end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    print('\ninterrupted' + (f'; {advice}' if advice else ''), file=sys.stderr)
     return 130
 
 
@@ -197,6 +206,17 @@ def check_checkpoint(path: str) -> None:
     # torch.save writes zip files, and wrote pickles before.
     if not zipfile.is_zipfile(path) and Path(path).read_bytes()[:1] != b'\x80':
         raise UsageError(f'{path} is not a checkpoint')
+
+
+def check_out(path: str | Path, option: str = '--out') -> None:
+    """Refuses a folder for results that cannot be written, before there are any."""
+    from mmcert.files import require_writable
+
+    try:
+        require_writable(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UsageError(f'{option} {path} cannot be written: {reason}') from error
 
 
 def load_run_config(args: argparse.Namespace, folder: str = 'work_dirs') -> Any:

@@ -29,8 +29,11 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with temporary.open('xb') as file:
             yield file
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            # What could not be written is of more help than that something could not.
+            error.filename = str(path)
         raise
 
 
@@ -52,6 +55,22 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(temporary)
         if not (isinstance(error, OSError) and Path(path).exists()):
             raise
+
+
+def require_writable(folder: str | os.PathLike[str]) -> None:
+    """Refuses a folder in which no file can be made; makes neither it nor anything that stays.
+
+    Raises:
+        OSError: If it cannot be written, or cannot be made where it is to be.
+    """
+    folder = Path(folder).absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(f'{nearest} is a file, not a folder')
+    probe = nearest / f'.probe-{os.getpid()}'
+    probe.touch()
+    # Containers on several machines may share the folder, and all have one process id.
+    probe.unlink(missing_ok=True)
 
 
 def _beside(path: str | os.PathLike[str]) -> Path:

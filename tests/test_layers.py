@@ -37,7 +37,7 @@ ALLOWED = {
         'safe_loading', 'version',
     },
     'compat': set(),
-    'cli': {'compat', 'pointops'},
+    'cli': {'compat', 'files', 'pointops'},
     'scenes': {'files'},
     'fields': {'votes'},
     'version': set(),

@@ -59,12 +59,13 @@ class DatasetStatement:
         # Rounded to the side on which the bounds still hold.
         all_hold = math.floor(self.all_hold * 1e4) / 1e4
         expected = math.ceil(self.expected_failures * 1e4) / 1e4
+        which = f'all {self.images} inputs' if self.images > 1 else 'the one input'
         # That none fails is said already.
         most = f'; P(at most {self.failures} fail) >= {AtMost(self.confidence):g}' * (
             self.failures > 0
         )
         return (
-            f'over all {self.images} inputs{copies}: P(none fails) >= {all_hold:g}; '
+            f'over {which}{copies}: P(none fails) >= {all_hold:g}; '
             f'expected number that fail <= {expected:g}{most} (an input fails if one of its '
             'certificates is wrong, or k of them where fewer than k may be)'
         )

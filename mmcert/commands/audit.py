@@ -13,7 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mmcert.certify.audit import CONFIDENCE, Audit, table
-from mmcert.cli import add_import, command, import_modules, tool_parser
+from mmcert.cli import (
+    UsageError,
+    add_import,
+    check_out,
+    command,
+    import_modules,
+    tool_parser,
+)
 from mmcert.files import write_json
 
 
@@ -32,6 +39,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Prints the findings."""
     args = parse_args()
+    if args.families < 1:
+        raise UsageError(f'--families must be at least 1, got {args.families}')
+    if args.out is not None:
+        check_out(args.out.parent)
     import_modules(args)
     audit = Audit(args.families, args.seed, progress=lambda name: print(f'... {name}', flush=True))
     try:

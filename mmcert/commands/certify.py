@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import math
 import os
 import sys
 from typing import Any
@@ -100,9 +101,10 @@ def certify(args: argparse.Namespace, processes: Any) -> int:
     from mmcert.votes.shards import Shard
 
     settings = settings_of(args)
-    image_plan(settings)  # Refuses what is out of range.
+    plan = image_plan(settings)
     shard = None if args.shard is None else Shard.parse(args.shard)
     files = files_of(args, args.limit)
+    plan.require_feasible(math.prod(files[0].header.size))
     if shard is not None:
         shard.positions(len(files))  # Refuses more shards than images.
     is_first = processes is None or processes.rank == 0

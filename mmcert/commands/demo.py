@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mmcert.cli import PACKAGE, UsageError, command, tool_parser
+from mmcert.cli import PACKAGE, UsageError, check_out, command, tool_parser
 
 CONFIG = 'configs/street_scenes/segcertify-s0.25-n100_unet-tiny_street-scenes-128x192.py'
 CHECKPOINT = 'iter_400.pth'
@@ -31,6 +31,10 @@ def config() -> Path:
 def main() -> int:
     """Trains, certifies and answers."""
     args = parse_args()
+    folder = args.work_dir
+    check_out(folder, '--work-dir')
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f'{folder} is not empty: delete it, or give another --work-dir')
     try:
         import mmseg  # noqa: F401
     except ModuleNotFoundError as error:
@@ -40,9 +44,7 @@ def main() -> int:
         ) from error
     from mmcert.commands.main import run
 
-    path, folder = str(config()), args.work_dir
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(f'{folder} is not empty: delete it, or give another --work-dir')
+    path = str(config())
     steps = [
         ('train', [path, '--work-dir', str(folder)]),
         ('test', [path, str(folder / CHECKPOINT), '--work-dir', str(folder)]),

@@ -28,7 +28,7 @@ from mmcert.certify.procedures import PROCEDURES, get_procedure
 from mmcert.certify.selection import possible
 from mmcert.certify.sequential import spend
 from mmcert.certify.settings import ORDERS, PROCEDURE, SELECTION, SELECTION_CHOICES
-from mmcert.cli import UsageError, add_import, command, import_modules, tool_parser
+from mmcert.cli import UsageError, add_import, check_out, command, import_modules, tool_parser
 from mmcert.files import write_json
 
 if TYPE_CHECKING:
@@ -127,9 +127,7 @@ def main() -> int:
             out = folder.parent / f'offline-{folder.name.removeprefix("votes-")}'
         else:
             out = Path(args.out) / (folder.name if len(args.votes_dir) > 1 else '')
-        if len(args.votes_dir) > 1 and folder.is_dir() and not any(folder.iterdir()):
-            print(f'note: {folder} is empty, as a run that was refused leaves it')
-            continue
+        check_out(out, '--out' if args.out else 'the folder')
         answer(folder, out, args)
         if args.confidence:
             write_all_confidence(folder, out, args)
@@ -181,6 +179,7 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     images, word = counts[0].images, 'cloud' if perturbation.domain == 'points' else 'image'
     claims = {tau: perturbation.guarantee(tau).describe() for tau in taus}
     print(f'{images} {word}{"s" * (images != 1)}, {perturbation}, {describe_draws(first)}')
+    print_defaults(args)
     # As in certificates, k is 1 where the procedure takes none.
     print(
         result_table(
@@ -371,6 +370,17 @@ def describe_draws(record: VotesRecord) -> str:
     if votes.looks:
         return f'n0={votes.n0}, n in looks ({", ".join(map(str, votes.looks))} at the first image)'
     return f'n0={votes.n0}, n={votes.n}'
+
+
+def print_defaults(args: argparse.Namespace) -> None:
+    """Says which settings were not asked for: they need not be those of the run."""
+    names = [name for name in ('alpha', 'procedure', 'selection') if name not in args.given]
+    if names:
+        values = ', '.join(f'{name} {getattr(args, name)[0]}' for name in names)
+        print(
+            f'not asked for, so by default: {values}; votes do not tell how the run tested them '
+            '(its certificates do)'
+        )
 
 
 def describe_selection(row: dict[str, Any]) -> str:

@@ -41,6 +41,12 @@ def main() -> int:
     args = parse_args()
     if not args.votes.is_dir():
         raise UsageError(f'there is no folder {args.votes}')
+    if not any(args.votes.glob('*.npz')):
+        inside = ' or '.join(map(str, sorted(args.votes.glob('votes-*'))))
+        hint = f'; did you mean {inside}?' if inside else ''
+        raise UsageError(f'no votes files (*.npz) in {args.votes}{hint}')
+    if not 0 <= args.allow < 1:
+        raise UsageError(f'--allow must lie in [0, 1), got {args.allow}')
     if args.draws < 1:
         raise UsageError(f'--draws must be at least 1, got {args.draws}')
     from mmcert.runs.redraw import redraw_run
@@ -53,7 +59,7 @@ def main() -> int:
         failed += bad
         text = f'not drawn again: {found}' if isinstance(found, str) else found.describe()
         print(f'{name}: {"DIFFERS: " if bad else ""}{text}')
-    print(f'{inputs - failed} of {inputs} inputs agree (seed {seed})')
     if not inputs:
         raise UsageError(f'none of the inputs has votes in {args.votes}')
+    print(f'{inputs - failed} of {inputs} inputs agree (seed {seed})')
     return int(failed > 0)

@@ -14,6 +14,7 @@ from mmcert.cli import (
     add_limit,
     add_run_arguments,
     check_checkpoint,
+    check_out,
     load_run_config,
 )
 
@@ -204,9 +205,7 @@ def check_folders(args: argparse.Namespace) -> None:
     for folder in (args.images, args.labels):
         if folder is not None and not folder.is_dir():
             raise UsageError(f'there is no folder {folder}')
-    out = results_folder(args)
-    if not_folders := [path for path in (out, *out.parents) if path.exists() and not path.is_dir()]:
-        raise UsageError(f'--out {out} cannot be made: {not_folders[0]} is a file')
+    check_out(results_folder(args))
 
 
 def settings_of(args: argparse.Namespace) -> Any:

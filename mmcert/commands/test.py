@@ -63,5 +63,7 @@ def main() -> int:
                 runner.logger.warning('no `smoothing` in the config: nothing is certified')
             runner.test()
     except KeyboardInterrupt:
-        return interrupted(smoothing is not None and smoothing.get('votes_dir', '') is not None)
+        if smoothing is None or smoothing.get('votes_dir', '') is None:
+            return interrupted('')
+        return interrupted()
     return 0

@@ -1,17 +1,18 @@
 """Training of small networks, surrogates and denoisers, for their tools."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmcert.cli import UsageError
+from mmcert.cli import UsageError, interrupted
 from mmcert.compat import resume_from_work_dir, reuse_freed_memory
+from mmcert.registry import MODELS
 
 
 def train_network(
@@ -36,6 +37,7 @@ def train_network(
     Raises:
         UsageError: If the model is another one, or the weights to start from are not there.
     """
+    _require_model(cfg, model, folder)
     if args.resume:
         resume_from_work_dir(cfg)
     if not torch.cuda.is_available():
@@ -47,18 +49,24 @@ def train_network(
             'first, or start afresh with --cfg-options load_from=None'
         )
     runner = Runner.from_cfg(cfg)
-    if not isinstance(runner.model, model):
-        raise UsageError(
-            f'the model must be an mmcert.{model.__name__}, got {type(runner.model).__name__}: see '
-            f'configs/{folder}'
-        )
     try:
         runner.train()
         report(runner, args.pictures)
     except KeyboardInterrupt:
-        print('\ninterrupted; the same command with --resume continues', file=sys.stderr)
-        return 130
+        return interrupted('the same command with --resume continues')
     return 0
+
+
+def _require_model(cfg: Config, model: type[BaseModel], folder: str) -> None:
+    """Refuses a config of another model, before anything is built."""
+    kind = (cfg.get('model') or {}).get('type')
+    init_default_scope(cfg.get('default_scope') or 'mmseg')
+    found = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(found, type) and issubclass(found, model)):
+        name = found.__name__ if isinstance(found, type) else kind
+        raise UsageError(
+            f'the model must be an mmcert.{model.__name__}, got {name}: see configs/{folder}'
+        )
 
 
 def drawn_images(runner: Runner, count: int) -> torch.Tensor:

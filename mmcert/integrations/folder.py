@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -33,6 +35,27 @@ SIDEWAYS = (5, 6, 7, 8)
 ORIENTATION = 274
 """The EXIF entry of the orientation."""
 
+DEPTH = (
+    '{} has more than 8 bits for each colour, but images of whole levels from 0 to 255 are '
+    'certified: convert it'
+)
+"""What is said of an image of another depth."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of a picture says.
+
+    Attributes:
+        size (tuple[int, int]): Height and width.
+        mode (str): Pillow's name of its channels.
+        deep (bool): Whether they have more than 8 bits.
+    """
+
+    size: tuple[int, int]
+    mode: str
+    deep: bool
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -41,18 +64,36 @@ class ImageFile:
     image: Path
     label: Path | None
 
+    @cached_property
+    def header(self) -> Header:
+        """Size and mode of the image.
+
+        Raises:
+            ValueError: If it is no picture, or has more than 8 bits for each colour.
+        """
+        found = _header(self.image)
+        if found.deep:
+            raise ValueError(DEPTH.format(self.image))
+        return found
+
     def read(self) -> NDArray[np.uint8]:
-        """The image, RGB, shape (H, W, 3)."""
-        found = cv2.imread(str(self.image), cv2.IMREAD_COLOR)
+        """The image, RGB, shape (H, W, 3); a grey one three times, and without an alpha channel.
+
+        Raises:
+            ValueError: If it cannot be read, or has more than 8 bits for each colour.
+        """
+        found = cv2.imread(str(self.image), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         if found is None:
             raise ValueError(f'{self.image} cannot be read as an image')
+        if found.dtype != np.uint8:
+            raise ValueError(DEPTH.format(self.image))
         return np.ascontiguousarray(found[..., ::-1], dtype=np.uint8)
 
     def read_label(self, reduced: bool, ignore_index: int) -> NDArray[np.int64] | None:
         """The label map, shape (H, W); ``reduced``: 0 means "no class", and 1 the first class."""
         if self.label is None:
             return None
-        with Image.open(self.label) as opened:
+        with _opened(self.label) as opened:
             label = np.array(opened)
         if label.ndim != 2 or label.dtype.kind not in 'iub':
             raise ValueError(
@@ -94,6 +135,8 @@ def find_images(
     for folder in (images, labels):
         if folder is not None and not folder.is_dir():
             raise FileNotFoundError(f'there is no folder {folder}')
+        if folder is not None and not os.access(folder, os.R_OK | os.X_OK):
+            raise PermissionError(f'the folder {folder} cannot be read: permission denied')
     found = sorted(
         path for path in images.rglob('*') if path.is_file() and _is_image(path, image_suffix)
     )
@@ -114,8 +157,8 @@ def find_images(
             'not there (see --image-suffix and --label-suffix)'
         )
     for file in files:
-        size = _size(file.image)
-        if file.label is not None and (other := _size(file.label)) != size:
+        size = file.header.size
+        if file.label is not None and (other := _header(file.label).size) != size:
             raise ValueError(
                 f'{file.label} has {other[0]} x {other[1]} pixels, but its image {file.image} has '
                 f'{size[0]} x {size[1]}'
@@ -127,15 +170,58 @@ def _is_image(path: Path, suffix: str | None) -> bool:
     return path.name.endswith(suffix) if suffix else path.suffix.lower() in ENDINGS
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Height and width of a picture, by its header."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture, of which only the header is read; what goes wrong names it."""
     try:
         with Image.open(path) as opened:
-            width, height = opened.size
-            sideways = opened.getexif().get(ORIENTATION) in SIDEWAYS
+            yield opened
     except UnidentifiedImageError as error:
         raise ValueError(f'{path} is no picture') from error
-    return (width, height) if sideways else (height, width)
+    except (OSError, SyntaxError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise ValueError(f'{path} cannot be read: {reason}') from error
+
+
+def _header(path: Path) -> Header:
+    """What the header of a picture says."""
+    with _opened(path) as opened:
+        width, height = opened.size
+        # Before anything is decoded.
+        layout = str([tile[3] for tile in getattr(opened, 'tile', ())])
+        sideways = opened.getexif().get(ORIENTATION) in SIDEWAYS
+        deep = opened.mode.startswith(('I', 'F')) or ';16' in layout
+        return Header((width, height) if sideways else (height, width), opened.mode, deep)
+
+
+def describe_modes(files: Sequence[ImageFile]) -> list[str]:
+    """What is done to images that are not RGB, a line for each kind."""
+    modes = [file.header.mode for file in files]
+    grey = sum(mode in ('1', 'L', 'LA') for mode in modes)
+    alpha = sum(mode in ('LA', 'RGBA', 'PA') for mode in modes)
+    return [
+        f'note: {count} of {len(files)} images {what}'
+        for count, what in (
+            (grey, 'are grey: each is certified as an RGB image, with three equal channels'),
+            (alpha, 'have an alpha channel, which is left out'),
+        )
+        if count
+    ]
+
+
+def check_labels(smoothed: Smoothed, files: Sequence[ImageFile], reduced: bool) -> None:
+    """Looks at label maps, before anything is sampled.
+
+    Raises:
+        ValueError: If one of them is no label map for the model; the message names it.
+    """
+    for file in files:
+        label = file.read_label(reduced, smoothed.ignore_index)
+        if label is not None:
+            try:
+                smoothed.checked_label(label, (label.shape[0], label.shape[1]))
+            except ValueError as error:
+                raise ValueError(f'{file.label}: {error}') from error
 
 
 class FolderRun:
@@ -201,9 +287,10 @@ class FolderRun:
         assert store is not None, 'a run keeps its votes'
         is_first = self.processes.rank == smoothed.processes.rank == 0
         manifest = None if self.shard is None else self._manifest(self.shard)
+        mine = numbers[self.processes.rank :: self.processes.size]
+        check_labels(smoothed, [self.files[number] for number in mine], self.reduce_labels)
         if manifest is not None:
             manifest.begin(store.folder, write=is_first)
-        mine = numbers[self.processes.rank :: self.processes.size]
         found = self.processes.gather(list(self._results(mine)))
         results = [found[place % len(found)][place // len(found)] for place in range(len(numbers))]
         summary = Summary(results, len(smoothed.classes), smoothed.classes)
@@ -246,6 +333,8 @@ class FolderRun:
         progress = Progress(len(numbers), plan.most_draws, 'image', self.logger)
         smoothed.on_draws = progress.on_draws
         self.logger.info('smoothing: %s; %s', plan.describe(), plan.aim())
+        for note in describe_modes([self.files[number] for number in numbers]):
+            self.logger.info(note)
         running = total([], len(smoothed.classes))
         for number in numbers:
             file = self.files[number]

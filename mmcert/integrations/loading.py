@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,15 @@ def _required(preprocessing: Preprocessing | None, kind: str) -> Preprocessing:
     return preprocessing
 
 
+@contextlib.contextmanager
+def _code_of_the_user(where: str) -> Iterator[None]:
+    """Says what was raised in a line: the traceback is for ``--debug``."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f'py:{where}: {type(error).__name__}: {error}') from error
+
+
 def _from_python(where: str, preprocessing: Preprocessing | None) -> ImageModel:
     """What a function of a Python file returns."""
     path, _, name = where.rpartition(':')
@@ -157,11 +167,13 @@ def _from_python(where: str, preprocessing: Preprocessing | None) -> ImageModel:
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with _code_of_the_user(where):
+        spec.loader.exec_module(module)
     build: Any = getattr(module, name, None)
     if not callable(build):
         raise ValueError(f'{path} has no function {name}')
-    found = build()
+    with _code_of_the_user(where):
+        found = build()
     if isinstance(found, ImageModel):
         return found
     return image_model_of(found, _required(preprocessing, 'py'))

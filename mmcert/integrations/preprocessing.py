@@ -62,6 +62,10 @@ class Preprocessing:
             given = getattr(self, name)
             values = (given,) if isinstance(given, (int, float)) else given
             object.__setattr__(self, name, tuple(map(float, values)))
+        if not {len(self.mean), len(self.std)} <= {1, 3}:
+            raise ValueError(
+                f'mean and std must have one number, or three, got {self.mean} and {self.std}'
+            )
         if not all(map(math.isfinite, (*self.mean, *self.std))) or 0.0 in self.std:
             raise ValueError(
                 f'mean and std must be finite and std not 0, got {self.mean} and {self.std}'

@@ -120,6 +120,7 @@ class Smoothed:
     Attributes:
         classes (list[str]): Names of the classes, once an image was seen.
         sampling (dict): What determines the votes, as JSON values, likewise.
+        has_gradient (bool): Whether the model returns scores with a gradient, likewise.
         processes (ProcessGroup): Processes that share the draws of every image.
 
     Raises:
@@ -151,6 +152,7 @@ class Smoothed:
         self._certifier: Certifier | None = None
         self.classes: list[str] = []
         self.sampling: dict[str, Any] = {}
+        self.has_gradient = False
 
     @property
     def plan(self) -> CertificationPlan:
@@ -279,7 +281,9 @@ class Smoothed:
         names = list(map(str, range(asked))) if isinstance(asked, int) else list(asked)
         found = self.model.num_classes(clean)
         if found is None and not names:
-            raise ValueError(f'{self.model.name} returns labels: say how many classes there are')
+            raise ValueError(
+                f'{self.model.name} returns labels: give classes, their names or number'
+            )
         names = names or list(map(str, range(found or 0)))
         if found not in (None, len(names)):
             raise ValueError(f'{self.model.name} has {found} classes, but {len(names)} were given')
@@ -306,6 +310,7 @@ class Smoothed:
             }
             store = VotesStore(folder, sampling, provenance)
         self.classes, self.sampling = names, sampling
+        self.has_gradient = self.model.has_gradient and found is not None
         self._certifier = Certifier(
             plan,
             store=store,

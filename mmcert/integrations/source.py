@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmcert.certifier import CertifiedInput
-from mmcert.integrations.folder import ImageFile
+from mmcert.integrations.folder import ImageFile, check_labels
 from mmcert.integrations.image_model import ImageSegmentor
 from mmcert.integrations.smoothed import Smoothed, repeatable_kernels
 from mmcert.report.tiles import class_colours
@@ -74,10 +74,8 @@ class FolderSource(Source[LabelledImage]):
     def read(self, index: int) -> tuple[torch.Tensor, LabelledImage]:
         """An image as a run over the folder takes it."""
         file = self._files[index]
-        raw, clean = self._smoothed.tensors(file.read())
-        given = file.read_label(self._reduce, self.ignore_index)
-        shape = clean.shape[1], clean.shape[2]
-        label = None if given is None else self._smoothed.checked_label(given, shape)
+        raw, _ = self._smoothed.tensors(file.read())
+        label = file.read_label(self._reduce, self.ignore_index)
         return raw, LabelledImage(file.image.stem, label)
 
     def clean_input(self, raw: torch.Tensor) -> torch.Tensor:
@@ -108,10 +106,14 @@ class FolderSource(Source[LabelledImage]):
         """Without kernels that differ from process to process."""
         return repeatable_kernels()
 
+    def check_inputs(self, indices: Sequence[int]) -> None:
+        """Looks at their label maps."""
+        check_labels(self._smoothed, [self._files[index] for index in indices], self._reduce)
+
     def require_gradient(self) -> None:
         """Refuses models that return label maps, and those that ONNX Runtime runs."""
         model = self._smoothed.model
-        if not model.has_gradient:
+        if not self._smoothed.has_gradient:
             raise ValueError(
                 f'{model.name} ({model.library}) has no gradient from its labels to the image, so '
                 'it cannot be attacked'

@@ -78,6 +78,11 @@ class ConfusionCounts(Counts):
         """Number of classes C."""
         return len(self.certified)
 
+    @property
+    def labelled(self) -> int:
+        """How many components have a label."""
+        return int(self.certified.sum())
+
     def rates(self) -> dict[str, float]:
         """The metrics, fractions in [0, 1]; NaN where there is nothing to divide by.
 
@@ -94,7 +99,7 @@ class ConfusionCounts(Counts):
             wrong certificates, so many count as abstained, in each rate where it hurts that rate
             most; ``worst_mIoU`` is not known then.
         """
-        labelled = int(self.certified.sum())
+        labelled = self.labelled
         iou_sum, occurring = self._certified_iou_sum()
         abstained = min(self.abstained + self.allowance, self.components)
         rates = {

@@ -107,7 +107,7 @@ def corruption_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[An
                 [
                     found['corruption'], model, summary['clean'][model]['mIoU'],
                     *(by_severity[s]['rates'][model]['mIoU'] for s in severities),
-                    mean['mIoU'], mean['drop'],
+                    mean['mIoU'], _four_decimals(mean['drop']),
                 ]
             )  # fmt: skip
         bounds = [by_severity[s]['certified'] for s in severities]
@@ -119,8 +119,13 @@ def corruption_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[An
         mean = summary['mean'][model]
         blank = [None] * len(severities)
         clean = summary['clean'][model]['mIoU']
-        rows.append(['all', model, clean, *blank, mean['mIoU'], mean['drop']])
+        rows.append(['all', model, clean, *blank, mean['mIoU'], _four_decimals(mean['drop'])])
     return headings, rows
+
+
+def _four_decimals(value: float | None) -> float | None:
+    """A difference, without digits that nobody could see; never -0."""
+    return None if value is None else round(value, 4) + 0.0
 
 
 def corruption_table(summary: Mapping[str, Any]) -> str:

@@ -27,6 +27,9 @@ COLUMNS = {
 OF_TESTS = ('procedure', 'selection', 'k', 'tau', 'alpha', 'radius')
 """Columns that an enumeration has no values for."""
 
+OF_LABELS = ('certAcc', 'mIoU', 'worst_mIoU', 'abstain_valid')
+"""Columns that have no values where nothing is labelled."""
+
 EXACT_COLUMNS = {
     'kind': 'kind',
     'num_values': 'parameters',

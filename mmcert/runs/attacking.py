@@ -45,7 +45,7 @@ from mmcert.attacks.sets import ParameterSet, parameter_set
 from mmcert.certifier import CertificationPlan
 from mmcert.certify import ABSTAIN_LABEL, Certificate
 from mmcert.certify.rounding import AtMost
-from mmcert.files import atomic_writer, write_json
+from mmcert.files import atomic_writer, require_writable, write_json
 from mmcert.metrics.confusion import confusion_of
 from mmcert.perturbations import AdditiveNoise, Perturbation
 from mmcert.report.attacks import (
@@ -253,7 +253,7 @@ class Attacks(InputRun):
 
     def __iter__(self) -> Iterator[list[AttackedInput]]:
         """What is found for each input, for each of the ``sets``; what is stored is read."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        require_writable(self.folder)
         with self.source.computing():
             for number, index in enumerate(self.indices):
                 yield list(self._input(number, index))
@@ -264,7 +264,10 @@ class Attacks(InputRun):
             file = self.folder / f'{number:05d}-{attack_set.replace(" ", "-")}.npz'
             if not file.exists():
                 item = item or Item(self, index)
-                self.attacks_on(item, attack_set, file).attack()
+                attacks = self.attacks_on(item, attack_set, file)
+                # Not before the first input was found to be certifiable.
+                self.folder.mkdir(parents=True, exist_ok=True)
+                attacks.attack()
             yield read_attacked(file)
 
 

@@ -64,7 +64,7 @@ from mmcert.certify.planning import max_tau
 from mmcert.corruptions import SEVERITIES, Corrupted, Corruption, Coverage, chosen, coverage
 from mmcert.corruptions.clouds import CloudCorruption
 from mmcert.corruptions.images import versions as library_versions
-from mmcert.files import atomic_writer, write_json
+from mmcert.files import atomic_writer, require_writable, write_json
 from mmcert.metrics.confusion import confusion_of
 from mmcert.perturbations import Perturbation, TransformationCells
 from mmcert.report.corruptions import (
@@ -221,7 +221,7 @@ class CorruptionRun(InputRun):
 
     def __iter__(self) -> Iterator[list[CorruptedInput]]:
         """What is found for each input, clean first; what is stored is read."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        require_writable(self.folder)
         with self.source.computing():
             for index in self.indices:
                 files = [self.file(index, *wanted) for wanted in self.wanted]
@@ -418,6 +418,7 @@ class Judged:
 
 def _store(file: Path, found: CorruptedInput) -> None:
     """Writes what was found, at once or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {f'confusion_{key}': value for key, value in found.confusions.items()}
     with atomic_writer(file) as stream:
         np.savez_compressed(stream, facts=np.array(json.dumps(found.facts)), **arrays)

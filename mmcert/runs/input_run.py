@@ -51,6 +51,7 @@ class InputRun(ABC):
         total = len(source)
         count = total if limit is None else min(check_draws(limit, 'the number of inputs'), total)
         self.indices = [number * total // count for number in range(count)]
+        source.check_inputs(self.indices)
 
     @abstractmethod
     def check(self) -> None:

@@ -114,6 +114,7 @@ class PlannedRun:
     @classmethod
     def of_source(cls, source: Source[Any], timed: bool = True) -> PlannedRun:
         """A run over the inputs of a source; a few passes of its model may be timed."""
+        source.check_inputs(range(len(source)))
         raw, sample = source.read(0)
         with source.computing():
             return cls(

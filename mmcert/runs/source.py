@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -121,6 +122,9 @@ class Source(ABC, Generic[Sample]):
     def computing(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which the model computes as it does when votes are sampled."""
         return contextlib.nullcontext()
+
+    def check_inputs(self, indices: Sequence[int]) -> None:
+        """Raises a ValueError for inputs that will be refused when it comes to them, if it can."""
 
     def require_gradient(self) -> None:
         """Raises a ValueError if no gradient reaches the inputs."""

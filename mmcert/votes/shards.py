@@ -191,7 +191,7 @@ class Manifest:
 
     def _write(self, folder: str | os.PathLike[str]) -> None:
         path = Path(folder) / FOLDER / f'{self.shard.file_name}.json'
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {**asdict(self), 'shard': str(self.shard)})
 
 

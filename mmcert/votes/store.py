@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.files import atomic_writer, remove_leftovers
+from mmcert.files import atomic_writer, remove_leftovers, require_writable
 from mmcert.votes.record import VotesFileError, VotesRecord, load_votes, save_votes
 
 ELSEWHERE = 'give another folder for the votes (in a config: `smoothing.votes_dir`)'
@@ -52,7 +52,7 @@ class VotesStore:
     (100, None)
 
     Args:
-        folder (str | os.PathLike): Where the files are; made if missing.
+        folder (str | os.PathLike): Where the files are; made with the first of them.
         sampling (Mapping): What determines the votes, as JSON values; its ``fingerprint`` is
             written into each file, and files with another one are refused.
         provenance (Mapping | None): Further facts for the files, outside the fingerprint.
@@ -72,11 +72,7 @@ class VotesStore:
         self.provenance = dict(provenance or {})
         self.fingerprint = fingerprint(sampling)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f'.probe-{os.getpid()}'
-            probe.touch()
-            # Containers on several machines may share the folder, and all have one process id.
-            probe.unlink(missing_ok=True)
+            require_writable(self.folder)
         except OSError as error:
             raise OSError(
                 f'the votes folder {self.folder} cannot be written ({error}); {ELSEWHERE}, or None '
@@ -130,12 +126,14 @@ class VotesStore:
             'sampling': self.sampling,
             'provenance': self.provenance,
         }
+        self.folder.mkdir(parents=True, exist_ok=True)
         save_votes(self.path(name), replace(record, meta=meta))
         if not keep_checkpoint:
             self.drop_checkpoint(name)
 
     def put_checkpoint(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Stores an image's counts while it is under way, in place of the ones stored before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         mark = np.frombuffer(self.fingerprint.encode(), dtype=np.uint8)
         with atomic_writer(self._checkpoint_path(name)) as file:
             np.savez(file, _fingerprint=mark, **arrays)  # type: ignore[arg-type]

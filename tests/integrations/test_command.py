@@ -72,7 +72,8 @@ def certify(data, capsys):
 
 
 def mmcert(*words, capsys):
-    with mock.patch.object(sys, 'argv', ['mmcert', *words]):
+    # Ctrl-C stays pytest's own.
+    with mock.patch.object(sys, 'argv', ['mmcert', *words]), mock.patch('mmcert.cli.signal'):
         try:
             code = mmcert_main.main()
         except SystemExit as ended:

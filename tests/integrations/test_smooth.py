@@ -118,7 +118,7 @@ def test_a_binary_model_has_two_classes(image):
 
 def test_labels_of_a_model_need_the_number_of_classes(image):
     read = {'read': lambda scores: scores.argmax(1)}
-    with pytest.raises(ValueError, match='say how many classes there are'):
+    with pytest.raises(ValueError, match='returns labels: give classes'):
         smooth(Model(), **read).certify(image)
     found = smooth(Model(), classes=3, **read).votes(image)
     assert (found.hits == smooth(Model()).votes(image).hits).all()
