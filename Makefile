@@ -10,7 +10,7 @@ PYTHON_GPU ?= $(BIN)/python
 DEMO_CONFIG := configs/street_scenes/segcertify-s0.25-n100_unet-tiny_street-scenes-128x192.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help venv venv-test venv-full demo test test-slow test-all test-full gpu-check gpu-train audit docs lint format clean
+.PHONY: help venv venv-test venv-full demo test test-slow test-all test-full gpu-check gpu-train audit dist-check matrix docs lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,15 +18,18 @@ help:  ## list the targets
 venv: $(VENV)/.installed  ## build the environment (wheels only, mmcv-lite)
 
 # setuptools < 82 first and without build isolation: mmengine needs its pkg_resources. mmcv brings the
-# OpenCV that needs a desktop's system libraries; the headless one takes its place.
+# OpenCV that needs a desktop's system libraries; the headless one, which shares its files, is put
+# back in its place.
 $(VENV)/.installed: requirements/lite.txt requirements/runtime.txt requirements/mmseg.txt setup.py
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet 'setuptools>=64,<82' wheel
-	$(BIN)/python -m pip install --quiet --only-binary=:all: \
+	@echo 'installing torch and OpenMMLab into $(VENV): about a minute, and a few hundred megabytes'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet 'setuptools>=64,<82' wheel
+	@$(BIN)/python -m pip install --quiet --only-binary=:all: \
 		-r requirements/lite.txt -r requirements/runtime.txt -r requirements/mmseg.txt
-	$(BIN)/python -m pip uninstall --quiet --yes opencv-python
-	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps opencv-python-headless
-	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@$(BIN)/python -m pip uninstall --quiet --yes opencv-python
+	@$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps --force-reinstall \
+		opencv-python-headless
+	@$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
 venv-test: $(VENV)/.installed-tests
@@ -37,33 +40,38 @@ venv-test: $(VENV)/.installed-tests
 $(VENV)/.installed-tests: $(VENV)/.installed requirements/tests.txt requirements/mmdet3d.txt \
 		requirements/diffusion.txt requirements/onnx.txt requirements/corruptions.txt \
 		requirements/frameworks.txt requirements/mmpretrain_tests.txt
-	$(BIN)/python -m pip install --quiet --only-binary=:all: \
+	@echo 'installing what the tests need, mmdetection3d among it: about two minutes'
+	@$(BIN)/python -m pip install --quiet --only-binary=:all: \
 		-r requirements/tests.txt -r requirements/mmdet3d.txt -r requirements/diffusion.txt \
 		-r requirements/onnx.txt -r requirements/corruptions.txt
-	$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless
-	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps 'opencv-python-headless<4.12'
-	rm -rf $(VENV)/frameworks $(VENV)/mmpretrain
-	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps \
+	@$(BIN)/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless
+	@$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps \
+		'opencv-python-headless<4.12'
+	@rm -rf $(VENV)/frameworks $(VENV)/mmpretrain
+	@$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps \
 		--target $(VENV)/frameworks -r requirements/frameworks.txt
-	$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps \
+	@$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps \
 		--target $(VENV)/mmpretrain -r requirements/mmpretrain_tests.txt
 	@touch $@
 
-venv-full: .venv-full/.installed  ## build .venv-full with mmcv's compiled operators (several minutes)
+venv-full: .venv-full/.installed  ## build .venv-full with mmcv's compiled operators (6 to 10 minutes)
 
 .venv-full/.installed: requirements/runtime.txt requirements/mmseg.txt requirements/tests.txt setup.py
-	$(PYTHON) -m venv .venv-full
-	.venv-full/bin/python -m pip install --quiet 'setuptools>=64,<82' wheel ninja
-	.venv-full/bin/python -m pip install --quiet --only-binary=:all: torch==2.13.0 psutil \
+	@echo 'installing torch and what the tests need into .venv-full: about a minute'
+	@$(PYTHON) -m venv .venv-full
+	@.venv-full/bin/python -m pip install --quiet 'setuptools>=64,<82' wheel ninja
+	@.venv-full/bin/python -m pip install --quiet --only-binary=:all: torch==2.13.0 psutil \
 		'setuptools>=64,<82'
-	MMCV_WITH_OPS=1 MAX_JOBS=$${MAX_JOBS:-2} \
-		.venv-full/bin/python -m pip install --no-build-isolation mmcv==2.1.0
-	.venv-full/bin/python -m pip install --quiet --only-binary=:all: \
+	@echo "compiling mmcv's operators: 6 to 10 minutes on 2 cores, once (MAX_JOBS=N for more cores)"
+	@MMCV_WITH_OPS=1 MAX_JOBS=$${MAX_JOBS:-2} \
+		.venv-full/bin/python -m pip install --quiet --no-build-isolation mmcv==2.1.0
+	@.venv-full/bin/python -m pip install --quiet --only-binary=:all: \
 		mmengine==0.10.7 mmsegmentation==1.2.2 -r requirements/runtime.txt \
 		-r requirements/mmseg.txt -r requirements/tests.txt
-	.venv-full/bin/python -m pip uninstall --quiet --yes opencv-python
-	.venv-full/bin/python -m pip install --quiet --only-binary=:all: --no-deps opencv-python-headless
-	.venv-full/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@.venv-full/bin/python -m pip uninstall --quiet --yes opencv-python
+	@.venv-full/bin/python -m pip install --quiet --only-binary=:all: --no-deps --force-reinstall \
+		opencv-python-headless
+	@.venv-full/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
 
 demo: venv  ## train and certify the embedded example, and write a page to look at
@@ -95,6 +103,12 @@ gpu-train: $(if $(filter $(BIN)/python,$(PYTHON_GPU)),venv)  ## train and certif
 audit: venv  ## hold every procedure's error rate against alpha (some minutes)
 	$(BIN)/python tools/audit.py --out work_dirs/audit.json
 
+dist-check: venv  ## build wheel and sdist, and try each extra in an empty environment (half an hour)
+	$(BIN)/python -u benchmarks/dist_check.py $(DIST_CHECK_ARGS)
+
+matrix: venv  ## tests and a short demo with old and new versions of what mmcert runs on (an hour)
+	$(BIN)/python -u benchmarks/matrix.py $(MATRIX_ARGS)
+
 docs: $(VENV)/.installed-docs  ## build the documentation site into docs/_build/html
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d docs/_build/doctrees \
 		-b html docs docs/_build/html
@@ -114,4 +128,4 @@ format: venv-test  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 clean:  ## remove environments and results
-	rm -rf .venv .venv-full work_dirs data/street_scenes
+	rm -rf .venv .venv-full .venv-check build dist work_dirs data/street_scenes

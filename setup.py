@@ -9,11 +9,19 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 
-EXTRAS = (
-    'mmseg', 'mmdet3d', 'mmpretrain', 'transformers', 'smp', 'torchvision', 'onnx', 'diffusion',
-    'corruptions', 'hub', 'fiftyone', 'tests', 'docs',
-)  # fmt: skip
-"""Files in ``requirements`` that an installation can ask for."""
+EXTRAS = {
+    'mmseg': ('mmcv', 'mmseg'),
+    'mmdet3d': ('mmcv', 'mmseg', 'mmdet3d'),
+    'mmpretrain': ('mmcv', 'mmseg', 'mmpretrain'),
+    **{
+        name: (name,)
+        for name in (
+            'transformers', 'smp', 'torchvision', 'onnx', 'diffusion', 'corruptions', 'hub',
+            'fiftyone', 'tests', 'docs',
+        )
+    },
+}  # fmt: skip
+"""What an installation can ask for, and the files in ``requirements`` that it gets."""
 
 
 def requirements(name: str) -> list[str]:
@@ -59,7 +67,10 @@ setup(
     package_data={'mmcert': ['certifier/*.json', 'report/assets/*']},
     python_requires='>=3.10',
     install_requires=requirements('runtime'),
-    extras_require={name: requirements(name) for name in EXTRAS},
+    extras_require={
+        name: [line for file in files for line in requirements(file)]
+        for name, files in EXTRAS.items()
+    },
     entry_points={'console_scripts': ['mmcert = mmcert.commands.main:main']},
     cmdclass={'build_py': BuildWithMim},
 )

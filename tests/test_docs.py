@@ -26,6 +26,7 @@ PAGES = sorted(
 LINKING = [
     ROOT / 'README.md',
     ROOT / 'CONTRIBUTING.md',
+    ROOT / 'SECURITY.md',
     *sorted(ROOT.glob('configs/*/README.md')),
     *PAGES,
 ]

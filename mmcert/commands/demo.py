@@ -40,7 +40,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         raise UsageError(
             f'the demo needs OpenMMLab, and {error.name} is not installed: pip install '
-            "'mmcert[mmseg]' mmcv-lite"
+            "'mmcert[mmseg]'"
         ) from error
     from mmcert.commands.main import run
 
