@@ -14,7 +14,7 @@ from mmcert.report.attacks import MODELS
 from mmcert.report.results_folder import StoredResult, require_same_model
 
 LAYERS = {
-    'base_attacked': 'base model, attacked',
+    'base_attacked': 'base model, attacked by itself',
     'smoothed_attacked': 'smoothed model, attacked',
     'certified': 'certified map at this radius',
 }

@@ -471,8 +471,8 @@ def test_a_browser_shows_attacks_pixel_by_pixel(results, tmp_path, browser):
         base, smoothed, certified = (map_[row, column] for map_ in maps.values())
         claim = 'not certified' if certified == ABSTAIN_LABEL else f'certified {classes[certified]}'
         assert (
-            f'Under attack, l2 0.3: Base model {classes[base]}, smoothed model '
-            f'{classes[smoothed]}; {claim} at this radius.'
+            f'Under attack, l2 0.3: Smoothed model: {classes[smoothed]}; {claim} at this radius. '
+            f'Base model, attacked by itself: {classes[base]}.'
         ) in text_of(browser, '#readout')
     assert text_of(browser, '#note') == ''
 

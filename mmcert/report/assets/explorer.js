@@ -8,6 +8,8 @@
   const HATCHED = Object.fromEntries(page.layers.map(({ key, hatched }) => [key, hatched]));
   const NUMBERS = ['radius', 'share', 'attack_moved'];
   const PICTURES = ['image', 'attack_image', 'attack_change'];
+  // Of a cloud, these stand where the attack on the smoothed model moved the points to.
+  const MOVED = ['attack_moved', 'attack_smoothed_attacked'];
   const CHANNELS = ['red', 'green', 'blue'];
   // A change in steps of 1, none at 128.
   const NO_CHANGE = 128;
@@ -97,7 +99,8 @@
     if (base === undefined) return [];
     const claim = certified === abstained ? 'not certified' : `certified ${nameOf(certified)}`;
     const words = [
-      `Base model ${nameOf(base)}, smoothed model ${nameOf(smoothed)}; ${claim} at this radius.`,
+      `Smoothed model: ${nameOf(smoothed)}; ${claim} at this radius.`,
+      `Base model, attacked by itself: ${nameOf(base)}.`,
     ];
     const [change, moved] = [mapOf(tile, 'attack_change'), mapOf(tile, 'attack_moved')];
     if (change) {
@@ -260,8 +263,7 @@
     const values = mapOf(tile, layer);
     const colours = coloursOf(tile, layer);
     tile.reach ??= mmcertCloud.reachOf(tile.points);
-    // What was found under attack stands where the attack moved the points to.
-    const moved = layer.startsWith('attack_') ? tile.attacked[attacked('points')] : null;
+    const moved = MOVED.includes(layer) ? tile.attacked[attacked('points')] : null;
     const cloudAt = { points: moved ?? tile.points, reach: tile.reach };
     pane.places = mmcertCloud.project(cloudAt, state, cloud.width, cloud.height);
     mmcertCloud.draw(cloud, pane.places, {
