@@ -69,9 +69,11 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
         except Exception as error:
             if '--debug' in sys.argv or not _is_for_the_user(error):
                 raise
+            # A KeyError prints its text in quotes, and that of a registry goes on about mmengine.
+            text = str(error.args[0]).split('. Please')[0] if type(error) is KeyError else error
             full = getattr(error, 'errno', None) in FULL
             advice = ': make room, and run the same command again' if full else ''
-            print(f'error: {error}{advice}', file=sys.stderr)
+            print(f'error: {text}{advice}', file=sys.stderr)
             return 2
 
     return run
@@ -83,6 +85,10 @@ def _is_for_the_user(error: BaseException | None) -> bool:
         if isinstance(error, (UsageError, OSError)):
             return True
         raised_at = traceback.extract_tb(error.__traceback__)[-1:]
+        # A config that names an unknown type.
+        registry = any({'mmengine', 'registry'} <= {*Path(one.filename).parts} for one in raised_at)
+        if registry and isinstance(error, KeyError):
+            return True
         if isinstance(error, (ValueError, TypeError, RuntimeError, MemoryError)) and any(
             frame.filename.startswith(PACKAGE) and (frame.line or '').startswith('raise')
             for frame in raised_at
@@ -227,7 +233,13 @@ def load_run_config(args: argparse.Namespace, folder: str = 'work_dirs') -> Any:
         or cfg.get('work_dir')
         or f'{folder}/{Path(args.config).stem}'
     )
+    check_out(cfg.work_dir, '--work-dir')
     cfg.launcher = getattr(args, 'launcher', 'none')
+    if cfg.launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise UsageError(
+            '--launcher pytorch is for processes that torchrun has started, and it has not: RANK '
+            'is not set'
+        )
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     if cfg.get('default_scope') == 'mmdet3d':
         from mmcert.pointops import install_cpu_point_ops

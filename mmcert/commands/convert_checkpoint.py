@@ -7,8 +7,16 @@ authors. Every weight of the config's model must be filled; else nothing is writ
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from mmcert.cli import add_cfg_options, check_checkpoint, command, load_config, tool_parser
+from mmcert.cli import (
+    add_cfg_options,
+    check_checkpoint,
+    check_out,
+    command,
+    load_config,
+    tool_parser,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -26,6 +34,8 @@ def main() -> int:
     """Converts."""
     args = parse_args()
     check_checkpoint(args.checkpoint)
+    folder = Path(args.out).parent
+    check_out(folder, 'the folder')
     cfg = load_config(args)
     import torch
 
@@ -36,6 +46,7 @@ def main() -> int:
 
     model = build_model(cfg).state_dict()
     weights = convert(load_weights(args.checkpoint), model)
+    folder.mkdir(parents=True, exist_ok=True)
     with atomic_writer(args.out) as file:
         torch.save({'meta': {}, 'state_dict': weights}, file)
     print(f'wrote {args.out}: {len(weights)} tensors, all of the model')

@@ -7,8 +7,16 @@ model. Data and ``smoothing`` are those of the first member's config.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from mmcert.cli import UsageError, check_checkpoint, command, load_config, tool_parser
+from mmcert.cli import (
+    UsageError,
+    check_checkpoint,
+    check_out,
+    command,
+    load_config,
+    tool_parser,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -31,6 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Writes the ensemble."""
     args = parse_args()
+    check_out(Path(args.out).parent, 'the folder')
     members = []
     for config, *checkpoints in args.member:
         if not checkpoints:

@@ -7,8 +7,16 @@ metafile, OUT-HASH.md with the certified results, and OUT-HASH.py, the config in
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from mmcert.cli import add_cfg_options, check_checkpoint, command, load_config, tool_parser
+from mmcert.cli import (
+    add_cfg_options,
+    check_checkpoint,
+    check_out,
+    command,
+    load_config,
+    tool_parser,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,6 +45,7 @@ def main() -> int:
     """Publishes."""
     args = parse_args()
     check_checkpoint(args.checkpoint)
+    check_out(Path(args.out).parent, 'the folder')
     cfg = load_config(args)
     from mmcert.engine.publishing import publish_model
 

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmcert.certifier.images import RESOLUTIONS, SPACES
 from mmcert.certifier.plan_settings import PlanSettings, is_number
 from mmcert.certify.checks import check_draws
+from mmcert.cli import check_out
 from mmcert.denoisers import Denoising
 from mmcert.engine.base_model import Modality, inner, modality_of, prepare_for_clouds
 from mmcert.engine.perturbations import build
@@ -59,13 +60,16 @@ def check_smoothing(cfg: Mapping[str, Any]) -> SmoothingPlan | None:
         SmoothingPlan | None: The plan without classes, as far as a config tells it.
 
     Raises:
-        ValueError: If it is no dict, or a key or value is not legal.
+        ValueError: If it is no dict, a key or value is not legal, or a folder cannot be written.
     """
     scope, smoothing = cfg.get('default_scope'), cfg.get('smoothing')
     if smoothing is None or scope not in ('mmseg', 'mmdet3d'):
         return None
     if not isinstance(smoothing, Mapping):
         raise ValueError(f'smoothing must be a dict, got {smoothing!r}')
+    for key in ('out_dir', 'votes_dir', 'show_dir'):
+        if isinstance(folder := smoothing.get(key), str) and folder != 'auto':
+            check_out(folder, f'smoothing.{key}')
     modality: Modality = 'image' if scope == 'mmseg' else 'cloud'
     return SmoothingConfig.from_cfg(dict(smoothing), modality).plan()
 

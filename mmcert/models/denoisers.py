@@ -42,6 +42,8 @@ def build_denoising(cfg: Mapping[str, Any], perturbation: Perturbation) -> Denoi
         ValueError: If a key is missing, or the noise level that the denoiser must be told.
         FileNotFoundError: If there is no such checkpoint.
     """
+    if not isinstance(cfg, Mapping):
+        raise ValueError(f'smoothing.denoiser must be a dict, got {cfg!r}')
     cls, options = denoiser_class(cfg), {k: v for k, v in cfg.items() if k != 'type'}
     checkpoint = options.pop('checkpoint', None)
     if not isinstance(checkpoint, str) or not checkpoint:

@@ -58,7 +58,7 @@ from mmcert.report.attacks import (
     attacked_class_table,
     single_attack_table,
 )
-from mmcert.runs.input_run import InputRun, Item
+from mmcert.runs.input_run import InputRun, Item, require_pixels
 from mmcert.runs.source import Source
 from mmcert.transformations import Geometric
 
@@ -331,6 +331,7 @@ def check_attack(plan: CertificationPlan, options: Judging) -> None:
     Raises:
         ValueError: If it is such a one.
     """
+    require_pixels(plan)
     perturbation = plan.perturbation
     if isinstance(options, ParameterOptions):
         _parameters(plan, options)

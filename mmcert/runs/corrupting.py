@@ -77,7 +77,7 @@ from mmcert.report.corruptions import (
     plot_corruptions,
     rates_of,
 )
-from mmcert.runs.input_run import InputRun, Item
+from mmcert.runs.input_run import InputRun, Item, require_pixels
 from mmcert.runs.source import OpenSegmentor, Source
 from mmcert.sampling import LogitMaps
 from mmcert.sampling.outputs import checked_labels, label_maps
@@ -240,6 +240,7 @@ def check_corruptions(plan: CertificationPlan, options: CorruptionOptions) -> No
         ValueError: If there are such.
         RuntimeError: If the library of corruptions is missing.
     """
+    require_pixels(plan)
     chosen(options.corruptions, plan.perturbation.domain)
     if plan.perturbation.domain == 'image':
         library_versions()

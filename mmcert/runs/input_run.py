@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmcert.certifier import CertifiedInput
+from mmcert.certifier import CertificationPlan, CertifiedInput
 from mmcert.certify import Certificate, InfeasiblePlanError
 from mmcert.certify.checks import check_draws
 from mmcert.runs.source import OpenSegmentor, Source
@@ -45,8 +45,6 @@ class InputRun(ABC):
 
     def __init__(self, source: Source[Any], limit: int | None = None) -> None:
         self.source, self.plan = source, source.plan
-        if self.plan.input_to_dict().get('resolution', 'image') != 'image':
-            raise ValueError(f"{self.doing} need label maps of pixels: resolution='image'")
         self.check()
         total = len(source)
         count = total if limit is None else min(check_draws(limit, 'the number of inputs'), total)
@@ -67,6 +65,16 @@ class InputRun(ABC):
         """How many inputs there are, with their word."""
         count = len(self.indices)
         return f'{count} {self.plan.input_word}{"s" * (count != 1)}'
+
+
+def require_pixels(plan: CertificationPlan) -> None:
+    """Refuses a plan whose label maps are not those of the input's own components.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if plan.input_to_dict().get('resolution', 'image') != 'image':
+        raise ValueError("attacks and corruptions need label maps of pixels: resolution='image'")
 
 
 class Item:

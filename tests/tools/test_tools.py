@@ -101,6 +101,40 @@ def test_certify_tool_keeps_the_answers_of_several_folders_apart(written_config,
     assert [a['sampling']['perturbation']['sigma'] for a in answers] == [0.25, 0.3]
 
 
+def test_what_is_wrong_is_said_before_a_runner_is_built(written_config, tmp_path, monkeypatch):
+    config, checkpoint = written_config
+    (tmp_path / 'file').write_text('')
+    folder, changed = tmp_path / 'work', '--cfg-options'
+    monkeypatch.setattr('mmengine.runner.Runner.from_cfg', None)
+    for words, message in (
+        (('test', '--work-dir', tmp_path / 'file'), '--work-dir'),
+        (('test', changed, f'smoothing.out_dir={tmp_path / "file"}'), 'smoothing.out_dir'),
+        (('test', changed, f'smoothing.votes_dir={tmp_path / "file"}'), 'smoothing.votes_dir'),
+        (('test', changed, 'smoothing.denoiser=x'), 'smoothing.denoiser must be a dict'),
+        (('test', '--launcher', 'pytorch'), 'RANK is not set'),
+        (('attack', '--radius', '-1'), 'radii must be positive'),
+        (('attack', '--radius', '99'), 'certifies no radius of 99'),
+        (('attack', '--radius', '0.1', changed, "smoothing.resolution='logits'"), 'of pixels'),
+        (('corruptions', '--severities', '9'), 'severities must be of 1 to 5'),
+        (('redraw', '--votes', tmp_path), 'no votes files'),
+        (('train_denoiser',), 'the model must be an mmcert.DenoiserModel, got EncoderDecoder'),
+        (('train_surrogate',), 'the model must be an mmcert.SurrogateModel, got EncoderDecoder'),
+    ):
+        name, *options = words
+        files = [config] if name.startswith('train_') else [config, checkpoint]
+        options += [] if '--work-dir' in options else ['--work-dir', folder]
+        printed = run_tool(f'tools/{name}.py', *files, *options, expect=2)
+        *_, last = printed.strip().splitlines()
+        assert last.startswith('error: ') and message in last, printed
+    assert not folder.exists()
+
+
+def test_a_type_that_nobody_knows_is_named(written_config, tmp_path):
+    options = '--work-dir', tmp_path / 'work', '--cfg-options', 'model.type=Unet'
+    printed = run_tool('tools/test.py', *written_config, *options, expect=2)
+    assert printed.strip().endswith('error: Unet is not in the mmseg::model registry')
+
+
 def test_pictures_need_something_to_certify(make_config, tmp_path):
     cfg = make_config(images=1)
     cfg.pop('smoothing')
