@@ -88,9 +88,9 @@ class Browser:
         assert 'exceptionDetails' not in answer, answer
         return answer['result'].get('value')
 
-    def wait(self, condition):
+    def wait(self, condition, seconds=SECONDS):
         """Waits until an expression is true."""
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + seconds
         while not self.run(condition):
             assert time.monotonic() < end, condition
             time.sleep(0.02)

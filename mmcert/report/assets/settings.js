@@ -20,12 +20,13 @@ const mmcertSettings = ({ page, tiles, byId, atMost, nameOf, changed }) => {
   let counts = null;
   let pass = 0;
   let current = null;
+  let all = { words: '', rates: null };
 
   const takesK = ({ procedure }) => procedure === 'kfwer';
   const isFixed = () => ['procedure', 'tau', 'alpha', ...(takesK(now) ? ['k'] : [])]
     .every((key) => now[key] === settings.fixed[key]);
   const computed = () => settings.procedures.includes(now.procedure);
-  const ordered = () => now.procedure === 'ordered_holm';
+  const ordered = ({ procedure }) => procedure === 'ordered_holm';
   const placeOf = (index) => settings.images.findIndex(({ tile }) => tile === index);
   const inWords = (all) => `tau ${all.tau}, alpha ${all.alpha}, ${all.procedure}`
     + `${takesK(all) ? `, k ${all.k}` : ''}`;
@@ -62,12 +63,12 @@ const mmcertSettings = ({ page, tiles, byId, atMost, nameOf, changed }) => {
     return ranks;
   }
 
-  // What the settings find in an image; ordered Holm needs its maps.
-  function find(image, maps) {
+  // What settings find in an image; ordered Holm needs its maps.
+  function find(chosen, image, maps) {
     const { selection, components } = image;
-    if (!ordered()) return certify(now, { selection, counts: components });
+    if (!ordered(chosen)) return certify(chosen, { selection, counts: components });
     const [hits, ranks] = [hitsOf(maps), ranksOf(maps)];
-    return certify(now, { selection, counts: components, hits, ranks });
+    return certify(chosen, { selection, counts: components, hits, ranks });
   }
 
   const nothing = () => ({
@@ -156,15 +157,17 @@ const mmcertSettings = ({ page, tiles, byId, atMost, nameOf, changed }) => {
 
   const pause = () => new Promise((resolve) => { setTimeout(resolve); });
 
-  // All images together; null if some are not in the page that would be needed.
-  async function ratesOfAll(mine) {
+  // All images together; null if some are not in the page that would be needed, or if the settings
+  // changed meanwhile.
+  async function ratesOfAll(chosen) {
     const sums = nothing();
-    if (!ordered()) {
-      counts.forEach((image) => add(sums, image, find(image), null));
+    const progress = byId('settings-progress');
+    progress.hidden = true;
+    if (!ordered(chosen)) {
+      counts.forEach((image) => add(sums, image, find(chosen, image), null));
       return rates(sums);
     }
     if (counts.some(({ tile }) => tile === null)) return null;
-    const progress = byId('settings-progress');
     [progress.max, progress.value, progress.hidden] = [counts.length, 0, false];
     let shown = performance.now();
     for (const [place, image] of counts.entries()) {
@@ -174,10 +177,20 @@ const mmcertSettings = ({ page, tiles, byId, atMost, nameOf, changed }) => {
         await pause();
         shown = performance.now();
       }
-      if (mine !== pass) return null;
-      add(sums, image, find(image, maps), maps);
+      if (all.words !== inWords(chosen)) return null;
+      add(sums, image, find(chosen, image, maps), maps);
     }
+    progress.hidden = true;
     return rates(sums);
+  }
+
+  // Another image does not change what holds for all of them.
+  function startAll() {
+    const words = inWords(now);
+    if (all.words !== words) all = { words, rates: null };
+    // A file beside the page may be gone.
+    all.rates ??= ratesOfAll({ ...now }).catch(() => null);
+    return all.rates;
   }
 
   const cell = (key, column) => byId(`explored-${column}-${key}`);
@@ -251,17 +264,16 @@ const mmcertSettings = ({ page, tiles, byId, atMost, nameOf, changed }) => {
     tile.explored = null;
     fill('this-fixed', image.rates, 'none');
     if (computed()) {
-      const found = find(image, tile.maps);
+      const found = find(now, image, tile.maps);
       tile.explored = { map: mapOf(tile, found), fixed: isFixed() };
       fill('this', rates(add(nothing(), image, found, tile.maps)), 'none');
     } else fill('this', null, 'not in the page');
     say(tile);
     changed();
     fill('all', null, computed() ? '…' : 'not in the page');
-    const all = computed() ? await ratesOfAll(mine) : null;
+    const together = computed() ? await startAll() : null;
     if (mine !== pass) return;
-    byId('settings-progress').hidden = true;
-    fill('all', all, all ? 'none' : 'not in the page');
+    fill('all', together, together ? 'none' : 'not in the page');
     byId('settings-table').setAttribute('aria-busy', 'false');
   }
 
