@@ -146,9 +146,9 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
         count_enumerated(votes_dir, out, args)
         return
     perturbation, task = perturbation_of(first), task_of(first)
-    # Pooled tests answer for one threshold, and there is no curve.
-    curve, tau = (CURVE_TAUS, 0.75) if not perturbation.has_partition else ([], 0.5)
-    taus = args.tau or [tau]
+    # Pooled tests answer for one threshold; curves are of certified accuracy.
+    curve = [] if perturbation.has_partition or first.label is None else CURVE_TAUS
+    taus = args.tau or [0.5 if perturbation.has_partition else 0.75]
     asked = combinations(taus, args)
     note_what_is_infeasible(first, asked)
     settings = asked + combinations([] if args.no_plot else curve, args)
@@ -187,7 +187,7 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
         )
     )
     for wanted, found in zip(asked, counts, strict=False):
-        if found.levels is not None:
+        if found.levels is not None and found.labelled:
             terms = f'tau = {wanted.tau:g}, alpha = {wanted.alpha:g}'
             print(f'{wanted.procedure}, {wanted.selection}, {terms}:')
             print(level_table(found))

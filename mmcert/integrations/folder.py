@@ -359,9 +359,10 @@ class FolderRun:
             yield InputResult(image_name, entries(document), counts)
 
     def _certify(self, file: ImageFile) -> CertifiedInput:
+        image = file.read()
         label = file.read_label(self.reduce_labels, self.smoothed.ignore_index)
         try:
-            return self.smoothed.certify(file.read(), label, file.image.stem)
+            return self.smoothed.certify(image, label, file.image.stem)
         except ValueError as error:
             raise ValueError(f'{file.image}: {error}') from error
 

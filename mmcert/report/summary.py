@@ -18,7 +18,6 @@ from mmcert.metrics.results import InputResult, exact_rates
 from mmcert.report.tables import (
     COLUMNS,
     EXACT_COLUMNS,
-    OF_LABELS,
     class_table,
     level_table,
     reference_table,
@@ -108,36 +107,21 @@ class Summary:
 
     def describe(self) -> str:
         """The claim, the tables, and what there is to know about draws and thresholds."""
-        counts = self.counts
+        counts, rates = self.counts, self.rates
         lines = (
             claim(self.certificate, counts.images, self.kind, counts.allowance > 0),
             self._denoiser(),
-            *self._tables(counts),
+            class_table(counts, self.classes or [str(index) for index in range(self.num_classes)]),
+            region_table(counts),
+            level_table(counts),
+            result_table([{**self.certificate, **rates}], EXACT_COLUMNS if self.exact else COLUMNS),
+            reference_table(rates),
             self._tested_tau(),
             self._looks(),
             self._thresholds(),
             self._together(),
         )
         return '\n'.join(filter(None, lines))
-
-    def _tables(self, counts: ConfusionCounts) -> tuple[str, ...]:
-        """What holds of the labelled components; without labels, what is certified."""
-        rates, columns = self.rates, EXACT_COLUMNS if self.exact else COLUMNS
-        rows = [{**self.certificate, **rates}]
-        if not counts.labelled:
-            columns = {key: name for key, name in columns.items() if key not in OF_LABELS}
-            return (
-                result_table(rows, columns),
-                'without labels there is neither accuracy nor mIoU',
-            )
-        classes = self.classes or [str(index) for index in range(self.num_classes)]
-        return (
-            class_table(counts, classes),
-            region_table(counts),
-            level_table(counts),
-            result_table(rows, columns),
-            reference_table(rates),
-        )
 
     def _denoiser(self) -> str:
         """What stands before the base model, where something does."""

@@ -30,6 +30,9 @@ OF_TESTS = ('procedure', 'selection', 'k', 'tau', 'alpha', 'radius')
 OF_LABELS = ('certAcc', 'mIoU', 'worst_mIoU', 'abstain_valid')
 """Columns that have no values where nothing is labelled."""
 
+UNLABELLED = 'without labels there is neither accuracy nor mIoU'
+"""What is said in place of these."""
+
 EXACT_COLUMNS = {
     'kind': 'kind',
     'num_values': 'parameters',
@@ -41,8 +44,11 @@ EXACT_COLUMNS = {
 def result_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str] = COLUMNS) -> str:
     """The table of certified rates: a row for each ``rows``, with the keys of ``columns``.
 
-    Radii are rounded down.
+    Radii are rounded down. Without labels it has no columns of accuracy.
     """
+    rows = list(rows)
+    if rows and all(_is_nan(row.get('certAcc')) for row in rows):
+        columns = {key: heading for key, heading in columns.items() if key not in OF_LABELS}
 
     def cell(row: Mapping[str, Any], key: str) -> Any:
         value = row.get(key)
@@ -53,6 +59,8 @@ def result_table(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str] =
 
 def reference_table(rates: Mapping[str, float]) -> str:
     """Accuracy and mIoU without certification, to compare the certified ones with.
+
+    Without labels, a sentence that says so.
 
     >>> print(reference_table({'smoothed_aAcc': 0.93, 'smoothed_mIoU': 0.7}))
     +-----------------------+----------+------+
@@ -66,11 +74,18 @@ def reference_table(rates: Mapping[str, float]) -> str:
         for key, name in (('base', 'base model, clean image'), ('smoothed', 'smoothed model'))
         if f'{key}_aAcc' in rates
     ]
+    if rows and all(_is_nan(accuracy) for _, accuracy, _ in rows):
+        return UNLABELLED
     return text_table(['without certification', 'accuracy', 'mIoU'], rows)
 
 
 def class_table(counts: ConfusionCounts, classes: Sequence[str]) -> str:
-    """Certified and worst-case IoU, certified accuracy and abstention of each class."""
+    """Certified and worst-case IoU, certified accuracy and abstention of each class.
+
+    Empty without labels.
+    """
+    if not counts.labelled:
+        return ''
     headings = {**COLUMNS, 'certIoU': 'cert. IoU', 'worst_IoU': 'worst IoU'}
     rates = counts.per_class()
     rows = zip(classes, *rates.values(), strict=True)
@@ -83,7 +98,7 @@ def class_table(counts: ConfusionCounts, classes: Sequence[str]) -> str:
 def region_table(counts: ConfusionCounts) -> str:
     """Certified results near to and away from label boundaries; empty if they are not known."""
     regions = counts.by_region()
-    if not regions:
+    if not regions or not counts.labelled:
         return ''
     first = f'label boundary within {BOUNDARY_DISTANCE} pixels'
     rows = ([name, *rates.values()] for name, rates in regions.items())
@@ -91,8 +106,8 @@ def region_table(counts: ConfusionCounts) -> str:
 
 
 def level_table(counts: ConfusionCounts) -> str:
-    """Certified results by the levels of a hierarchy; empty if there is none."""
-    if counts.levels is None:
+    """Certified results by the levels of a hierarchy; empty without one, or without labels."""
+    if counts.levels is None or not counts.labelled:
         return ''
     rates = counts.levels.rates(counts.allowance)
     names = ['class', *(f'level {level}' for level in range(1, counts.levels.levels.shape[1] - 1))]
@@ -110,6 +125,10 @@ def text_table(headings: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     drawn = PrettyTable(list(headings))
     drawn.add_rows([[_format(value) for value in row] for row in rows])
     return drawn.get_string()
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _format(value: Any) -> str:

@@ -165,6 +165,8 @@ def test_processes_are_killed_and_go_on_to_the_bytes_of_one(data, tmp_path, caps
 def test_labels_may_be_missing_or_numbered_from_one(certify, data, tmp_path):
     code, printed = certify(*NORMALISED, out=tmp_path / 'a', labels=None)
     assert code == 0 and 'certified accuracy' not in printed
+    assert 'without labels there is neither accuracy nor mIoU' in printed
+    assert 'abstain' in printed and not re.search(r'cert. acc|  - ', printed)
     rates = {}
     for word in (None, '--reduce-labels'):
         moved = tmp_path / 'moved'
