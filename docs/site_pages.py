@@ -1,4 +1,6 @@
-"""What the documentation site takes from the package: the reference, and tables in its pages.
+"""What the documentation site takes from the package and from notebooks.
+
+From the package it takes the reference, and tables in its pages.
 
 The reference goes to ``docs/reference/api`` and is not kept in git. The tables stand between marks
 in pages that are; a test says when one is out of date, and ``make docs`` writes it anew.
@@ -24,6 +26,7 @@ SCHEMA = PACKAGE / 'certifier' / 'certificate.schema.json'
 
 def setup(app) -> None:
     """Writes pages before they are read, and checks afterwards that nothing is missing."""
+    show_notebooks(app)
     show_methods_with_randomness()
     write_api_pages()
     write_tables()
@@ -31,6 +34,43 @@ def setup(app) -> None:
     app.connect('autodoc-process-docstring', escape_signs, priority=900)
     app.connect('doctree-read', hide_object)
     app.connect('env-check-consistency', check_complete)
+
+
+def show_notebooks(app) -> None:
+    """Lets Sphinx read notebooks as pages."""
+    from myst_parser.parsers.sphinx_ import MystParser
+
+    class NotebookParser(MystParser):
+        """Reads a notebook as the Markdown that it is but for its outputs."""
+
+        supported = ('ipynb',)
+
+        def parse(self, inputstring, document):
+            """Parses the text of a notebook."""
+            super().parse(notebook_page(inputstring, Path(document['source']).name), document)
+
+    app.add_source_suffix('.ipynb', 'ipynb')
+    app.add_source_parser(NotebookParser)
+
+
+def notebook_page(text: str, name: str) -> str:
+    """A notebook as a page in Markdown, without outputs.
+
+    Args:
+        text (str): The notebook.
+        name (str): Its file name, for the link to it.
+    """
+    parts = []
+    for cell in json.loads(text)['cells']:
+        source = ''.join(cell['source'])
+        if cell['cell_type'] == 'markdown':
+            parts.append(source)
+        elif source.startswith('!'):
+            parts.append('```shell\n' + source.replace('\n!', '\n')[1:] + '\n```')
+        else:
+            parts.append(f'```python\n{source}\n```')
+    parts.insert(1, f'The notebook itself: {{download}}`{name}`.')
+    return '\n\n'.join(parts) + '\n'
 
 
 def show_methods_with_randomness() -> None:
