@@ -73,10 +73,18 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
             text = str(error.args[0]).split('. Please')[0] if type(error) is KeyError else error
             full = getattr(error, 'errno', None) in FULL
             advice = ': make room, and run the same command again' if full else ''
-            print(f'error: {text}{advice}', file=sys.stderr)
+            # At once: other processes of a job may be saying the same.
+            sys.stderr.write(f'{_who()}error: {text}{advice}\n')
             return 2
 
     return run
+
+
+def _who() -> str:
+    """Which process of a job this is, to begin a line; nothing if it is alone."""
+    if os.environ.get('WORLD_SIZE', '1') == '1':
+        return ''
+    return f'process {os.environ.get("RANK", "?")}: '
 
 
 def _is_for_the_user(error: BaseException | None) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -288,7 +289,8 @@ class FolderRun:
         is_first = self.processes.rank == smoothed.processes.rank == 0
         manifest = None if self.shard is None else self._manifest(self.shard)
         mine = numbers[self.processes.rank :: self.processes.size]
-        check_labels(smoothed, [self.files[number] for number in mine], self.reduce_labels)
+        with self.processes.fail_together(torch.device('cpu')):
+            check_labels(smoothed, [self.files[number] for number in mine], self.reduce_labels)
         if manifest is not None:
             manifest.begin(store.folder, write=is_first)
         found = self.processes.gather(list(self._results(mine)))

@@ -126,10 +126,10 @@ def joined_processes() -> Iterator[ProcessGroup]:
         backend = 'cpu:gloo,cuda:nccl'
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
-        yield ProcessGroup.of_all_processes()
-        # A process that ends with gloo's threads alive takes the others with it.
-        with _all_there():
-            dist.barrier()
+        processes = ProcessGroup.of_all_processes()
+        yield processes
+        # None leaves before all are through: it would take the others with it.
+        processes.add_up(torch.zeros(1))
     finally:
         dist.destroy_process_group()
 

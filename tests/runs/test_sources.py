@@ -19,7 +19,7 @@ from mmcert.runs.planner import PlannedRun
 from mmcert.runs.redraw import redraw_run
 from tests.models.test_same_votes import Plain
 
-OPTIONS = L2Options(radii=(0.1,), losses=('ce',), steps=2, draws=2, judged=20)
+OPTIONS = L2Options(radii=(0.1,), losses=('ce',), steps=1, draws=2, judged=10)
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_attacks_plans_and_second_draws_are_those_of_the_openmmlab_route(sources
         (votes,) = source.out_dir.glob('votes-*')
         agreed = [found.contradicted.any() for _, found in redraw_run(source, votes, 5)]
         assert agreed == [False]
-        run = PlannedRun.of_source(source)
-        assert (run.num_components, run.images) == (32 * 48, 1) and run.seconds_per_draw > 0
+        run = PlannedRun.of_source(source, timed=False)
+        assert (run.num_components, run.images) == (32 * 48, 1)
     for file in folders[0].glob('0*.npz'):
         ours, theirs = (read_attacked(folder / file.name) for folder in folders)
         assert ours.facts == theirs.facts

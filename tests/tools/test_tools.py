@@ -109,16 +109,11 @@ def test_what_is_wrong_is_said_before_a_runner_is_built(written_config, tmp_path
     for words, message in (
         (('test', '--work-dir', tmp_path / 'file'), '--work-dir'),
         (('test', changed, f'smoothing.out_dir={tmp_path / "file"}'), 'smoothing.out_dir'),
-        (('test', changed, f'smoothing.votes_dir={tmp_path / "file"}'), 'smoothing.votes_dir'),
         (('test', changed, 'smoothing.denoiser=x'), 'smoothing.denoiser must be a dict'),
         (('test', '--launcher', 'pytorch'), 'RANK is not set'),
-        (('attack', '--radius', '-1'), 'radii must be positive'),
         (('attack', '--radius', '99'), 'certifies no radius of 99'),
         (('attack', '--radius', '0.1', changed, "smoothing.resolution='logits'"), 'of pixels'),
-        (('corruptions', '--severities', '9'), 'severities must be of 1 to 5'),
-        (('redraw', '--votes', tmp_path), 'no votes files'),
         (('train_denoiser',), 'the model must be an mmcert.DenoiserModel, got EncoderDecoder'),
-        (('train_surrogate',), 'the model must be an mmcert.SurrogateModel, got EncoderDecoder'),
     ):
         name, *options = words
         files = [config] if name.startswith('train_') else [config, checkpoint]
