@@ -147,10 +147,13 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what a run of a model takes beside its config."""
-    parser.add_argument('--work-dir', help='where logs and results go')
+    parser.add_argument('--work-dir', help='where logs and results go (work_dirs/NAME)')
     add_cfg_options(parser)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+        help='what has started several processes (none)',
+    )  # fmt: skip
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def add_limit(parser: argparse.ArgumentParser, which: str = 'evenly spaced') -> None:
@@ -272,6 +275,6 @@ def network_parser(description: str | None, model: str, folder: str) -> argparse
         "config's name)",
     )
     parser.add_argument('--resume', action='store_true', help='continue from the work folder')
-    parser.add_argument('--pictures', type=int, default=2, help='held-out images to draw')
+    parser.add_argument('--pictures', type=int, default=2, help='held-out images to draw (2)')
     add_cfg_options(parser)
     return parser

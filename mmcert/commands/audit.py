@@ -27,8 +27,10 @@ from mmcert.files import write_json
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('--families', type=int, default=5_000, help='for each method and oracle')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--families', type=int, default=5_000, help='for each method and oracle (5000)'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of all draws (0)')
     parser.add_argument('--all', action='store_true', help='print every pair')
     parser.add_argument('--out', type=Path, help='JSON file for all findings')
     add_import(parser)

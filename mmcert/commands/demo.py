@@ -14,7 +14,9 @@ CHECKPOINT = 'iter_400.pth'
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/demo'), help='(work_dirs/demo)'
+    )
     return parser.parse_args(argv)
 
 

@@ -67,14 +67,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--tau', type=float, nargs='+', help='in [0.5, 1); by default 0.75, or 0.5 for pooled tests'
     )
-    parser.add_argument('--alpha', type=float, nargs='+', help='in (0, 1)')
+    parser.add_argument('--alpha', type=float, nargs='+', help='in (0, 1); by default 0.001')
     parser.add_argument(
         '--procedure',
         nargs='+',
         metavar='NAME',
-        help=f'{", ".join(PROCEDURES)}, or your own',
+        help=f'{", ".join(PROCEDURES)}, or your own; by default {PROCEDURE}',
     )
-    parser.add_argument('--selection', nargs='+', choices=SELECTION_CHOICES)
+    parser.add_argument(
+        '--selection', nargs='+', choices=SELECTION_CHOICES, help=f'by default {SELECTION}'
+    )
     parser.add_argument(
         '--k',
         type=_number_or_share,
