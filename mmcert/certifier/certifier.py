@@ -153,6 +153,7 @@ class Certifier:
             ValueError: If the input is not one of the perturbation, or draws of it depend on others
                 of their batch.
             UnrepeatableModelError: If passes of a function over the first input differ.
+            ProcessGroupError: If processes that share the draws have other inputs, plans or models.
             InfeasiblePlanError: If the draws are too few for the first input, before it is sampled.
             VotesFileError: If the store holds votes of another input under this name, or of
                 another device.
@@ -166,6 +167,7 @@ class Certifier:
         digest = digest or input_digest(inputs)
         name = name or f'{plan.input_word}-{digest.hex()[:8]}'
         plan.perturbation.check(inputs)
+        self._require_same_everywhere(digest)
         threshold = plan.perturbation.input_threshold(inputs)
         # The first process has the store; the others hear what it finds.
         device = inputs.device.type
@@ -220,6 +222,11 @@ class Certifier:
             )
         self._steady = True
         return CertifiedInput(record_of(votes=votes), plan, threshold, self.identity)
+
+    def _require_same_everywhere(self, digest: bytes) -> None:
+        """Refuses processes whose draws, added up, would be those of no model and no input."""
+        identity = {key: self.identity.get(key) for key in ('weights', 'model')}
+        self.processes.require_same({'input': digest.hex(), **identity, **self.plan.spec()})
 
     def _begin(
         self, model: Segmentor, inputs: torch.Tensor, meta: dict[str, Any], label: Label | None

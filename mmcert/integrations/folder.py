@@ -286,6 +286,8 @@ class FolderRun:
         smoothed.start(self.files[0].read())
         store = smoothed.store
         assert store is not None, 'a run keeps its votes'
+        names = [file.image.name for file in self.files]
+        self.processes.require_same({'images': names, **smoothed.sampling})
         is_first = self.processes.rank == smoothed.processes.rank == 0
         manifest = None if self.shard is None else self._manifest(self.shard)
         mine = numbers[self.processes.rank :: self.processes.size]
@@ -311,6 +313,8 @@ class FolderRun:
             'num_classes': len(smoothed.classes),
             'classes': smoothed.classes,
             'ignore_index': smoothed.ignore_index,
+            'reduce_labels': self.reduce_labels,
+            'labelled': self.files[0].label is not None,
             **asked_attack(smoothed.plan),
         }
         return Manifest.of(

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mmcert.certifier import PlainSegmentor, weights_digest
 from mmcert.integrations.preprocessing import Preprocessing
 from mmcert.sampling import LogitMaps
+from mmcert.sampling.batching import is_out_of_memory
 from mmcert.sampling.logit_maps import logits_of, resized_scores
 from mmcert.votes.store import fingerprint
 
@@ -133,9 +134,9 @@ class ImageModel(ABC):
         """
         try:
             found = self([image])
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             height, width = image.shape[1:]
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ValueError(
@@ -221,7 +222,7 @@ class ModuleModel(ImageModel):
     ) -> None:
         super().__init__(preprocessing, threshold)
         self.module, self.read = module.eval(), read or scores_of
-        self._looked_at: list[tuple[int, int]] | None = None
+        self._looked_at: str | None = None
         self.moved()
 
     def moved(self) -> None:
@@ -243,34 +244,29 @@ class ModuleModel(ImageModel):
 
     def weights(self) -> str:
         """Digest of all parameters and buffers."""
-        self._looked_at = self._versions()
         for name, tensor in self.module.state_dict().items():
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise ValueError(
                     f'the weights {name} of {self.name} have NaN or infinite values: the '
                     'checkpoint is damaged'
                 )
-        return weights_digest(self.module)
-
-    def _versions(self) -> list[tuple[int, int]]:
-        """Numbers that change when a parameter gets other values."""
-        return [
-            (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
-            for parameter in self.module.parameters()
-        ]
+        self._looked_at = weights_digest(self.module)
+        return self._looked_at
 
     def require_unchanged(self) -> None:
         """Refuses a module that was trained since: the certificate would name other weights.
 
         Raises:
-            ValueError: If weights have changed, or if a part of it is in training mode.
+            ValueError: If parameters or buffers have other values, or if a part of it is in
+                training mode.
         """
         if any(part.training for part in self.module.modules()):
             raise ValueError(
                 f'{self.name} is in training mode, in which labels depend on the rest of a batch: '
                 'call eval() before'
             )
-        if self._looked_at is not None and self._versions() != self._looked_at:
+        # Version counters see neither buffers nor what is written through ``.data``.
+        if self._looked_at is not None and weights_digest(self.module) != self._looked_at:
             raise ValueError(
                 f'the weights of {self.name} have changed since it was smoothed: call '
                 'mmcert.smooth again, for votes and certificates name the weights'

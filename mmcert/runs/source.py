@@ -75,6 +75,11 @@ class Source(ABC, Generic[Sample]):
         """What determines the votes, as JSON values."""
 
     @property
+    def data(self) -> dict[str, Any]:
+        """What determines inputs and labels beside ``sampling``, as JSON values."""
+        return {}
+
+    @property
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What certificates say of the base model, as JSON values."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -40,6 +40,24 @@ class ProcessGroup:
     def gather(self, value: Value) -> list[Value]:
         """What each process has, in all of them."""
         return [self.broadcast(lambda: value, rank) for rank in range(self.size)]
+
+    def require_same(self, known: Mapping[str, Any]) -> None:
+        """Refuses processes that know something else; all of them raise.
+
+        Raises:
+            ProcessGroupError: If they do; the message says of what.
+        """
+        first, *others = self.gather(dict(known))
+        for rank, other in enumerate(others, 1):
+            differing = sorted(
+                key for key in first.keys() | other.keys() if first.get(key) != other.get(key)
+            )
+            if differing:
+                raise ProcessGroupError(
+                    f'process {rank} has another {", ".join(differing)} than process 0, but all '
+                    'must have the same: weights that are drawn at random need a seed, and files '
+                    'must not change meanwhile'
+                )
 
     def share(self, start: int, count: int) -> range:
         """The draws of this process among ``count`` from number ``start``, in equal shares."""

@@ -3,7 +3,11 @@
 import re
 
 import pytest
+import torch
 
+from mmcert.certifier import Certifier
+from mmcert.sampling import ProcessGroup
+from mmcert.sampling.process_group import ProcessGroupError
 from tests.certifier.group import KILLS, PLANS, SHAPES
 from tests.forks import run_program
 
@@ -33,3 +37,20 @@ def test_a_group_is_killed_at_random_and_ends_with_the_bytes_of_one(ran):
     assert files_of(folder / 'killed') == files_of(folder / '1')
     # Nothing half written, and no checkpoint of a finished input.
     assert not list((folder / 'killed').rglob('*.part'))
+
+
+class Differing(ProcessGroup):
+    """A process among two; the other one has other weights."""
+
+    def gather(self, value):
+        return [value, {**value, 'weights': 'others'}]
+
+
+def test_processes_with_other_models_do_not_add_up_their_draws():
+    certifier = Certifier(PLANS['fixed'], identity={'weights': 'ours'}, processes=Differing())
+
+    def segment(batch):
+        raise AssertionError('nothing is sampled')
+
+    with pytest.raises(ProcessGroupError, match='process 1 has another weights than process 0'):
+        certifier.certify(segment, torch.zeros(SHAPES[0]))

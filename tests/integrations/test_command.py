@@ -150,6 +150,10 @@ def test_shards_merge_into_the_bytes_of_one_run(certify, tmp_path, capsys):
         code, printed = mmcert('merge', str(tmp_path / 'shared'), capsys=capsys)
         assert code == (0 if shard == '2/2' else 1), printed
     assert files_of(tmp_path / 'shared') == files_of(tmp_path / 'whole')
+    # A shard whose labels are read in another way is no part of the same run.
+    assert certify(*words, '--shard', '2/2', '--reduce-labels', out=tmp_path / 'shared')[0] == 0
+    code, printed = mmcert('merge', str(tmp_path / 'shared'), capsys=capsys)
+    assert code == 1 and 'reduce_labels' in printed, printed
 
 
 @pytest.mark.slow

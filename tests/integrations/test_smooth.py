@@ -234,9 +234,16 @@ def test_a_model_that_is_trained_on_is_no_longer_the_one_that_was_smoothed(image
     with pytest.raises(ValueError, match='Model is in training mode'):
         smoothed.certify(image)
     model.eval().load_state_dict(Model().state_dict())
+    assert (smoothed.votes(image).hits == before.hits).all()
+    # Neither of these counts up a version of the parameter.
+    model.conv.bias.data += 1
     with pytest.raises(ValueError, match='have changed since it was smoothed'):
         smoothed.certify(image)
-    assert (smooth(model).votes(image).hits == before.hits).all()
+    normalised = nn.Sequential(Model(), nn.BatchNorm2d(3))
+    smoothed = smooth(normalised)
+    normalised[1].running_mean += 1
+    with pytest.raises(ValueError, match='have changed since it was smoothed'):
+        smoothed.certify(image)
 
 
 @pytest.mark.parametrize(
