@@ -291,6 +291,8 @@ class FolderRun:
         is_first = self.processes.rank == smoothed.processes.rank == 0
         manifest = None if self.shard is None else self._manifest(self.shard)
         mine = numbers[self.processes.rank :: self.processes.size]
+        if mine and self.files[mine[0]].label is not None:
+            self.logger.info('looking at %d label maps', len(mine))
         with self.processes.fail_together(torch.device('cpu')):
             check_labels(smoothed, [self.files[number] for number in mine], self.reduce_labels)
         if manifest is not None:

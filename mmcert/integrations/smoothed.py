@@ -250,15 +250,15 @@ class Smoothed:
                 f'the image has {shape[0]} x {shape[1]} pixels, so its label must be integers of '
                 f'this shape, got {label.dtype} of shape {label.shape}'
             )
-        known = np.unique(label[label != self.ignore_index]).astype(np.int64)
-        wrong = known[(known < 0) | (known >= len(self.classes))]
-        if wrong.size:
+        label = label.astype(np.int64)
+        count = len(self.classes)
+        wrong = (label != self.ignore_index) & ((label < 0) | (label >= count))
+        if wrong.any():
             raise ValueError(
-                f'the label map has class {wrong[0]}, but the model has {len(self.classes)} '
-                f'classes, 0 to {len(self.classes) - 1}; {self.ignore_index} is for pixels without '
-                'label'
+                f'the label map has class {label[wrong].min()}, but the model has {count} classes, '
+                f'0 to {count - 1}; {self.ignore_index} is for pixels without label'
             )
-        return label.astype(np.int64)
+        return label
 
     @staticmethod
     def name_of(name: str | None, digest: bytes) -> str:
