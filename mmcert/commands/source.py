@@ -168,8 +168,13 @@ def uses_model(args: argparse.Namespace, shared: Collection[str] = ()) -> bool:
         if value is None or name in shared:
             continue
         if name == 'images':
-            more = f' (how many inputs: --limit {value})' if str(value).isdecimal() else ''
-            raise UsageError(f'--images is a folder, and goes with --model{more}')
+            if not str(value).isdecimal() or int(str(value)) == 0 or args.limit is not None:
+                raise UsageError(
+                    f'--images {value}: with a config it is a number of inputs, as --limit is, and '
+                    'with --model a folder'
+                )
+            args.limit = int(str(value))
+            continue
         inside = f': --cfg-options smoothing.{name}={value}' if name in SETTINGS else ''
         raise UsageError(f'{_flag(name)} goes with --model; a config says it itself{inside}')
     return False

@@ -127,7 +127,8 @@ def test_a_wrong_certificate_is_reported_with_what_it_takes_to_see_it(attack, mo
 
 
 def test_targets_and_hidden_classes_by_name(attack):
-    _, (folder,) = attack('--radius', 1.0, *FAST, '--target', 1, images=1)
+    _, (folder,) = attack('--radius', 1.0, *FAST, '--target', 1, '--images', 1)
+    assert summary_of(folder)['settings']['images'] == 1
     rows = summary_of(folder)['attack_sets'][0]['attacks']
     assert rows
     assert 'there is no class' in attack('--radius', 1.0, '--hide', 'zebra', images=1, expect=2)[0]

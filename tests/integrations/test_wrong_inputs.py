@@ -68,7 +68,8 @@ WRONG = [
 OF_CONFIGS = [
     (('attack', *L2), 'give a config and a checkpoint, or --model'),
     (('attack', 'a.py', 'b.pth', *L2, '--model', 'hf:a'), 'give either a config (a.py) or --model'),
-    (('attack', 'a.py', 'b.pth', *L2, '--images', '50'), 'how many inputs: --limit 50'),
+    (('attack', 'a.py', 'b.pth', *L2, '--images', 'photos'), 'it is a number of inputs'),
+    (('attack', 'a.py', 'b.pth', *L2, '--images', '0'), 'it is a number of inputs'),
     (('attack', 'a.py', 'b.pth', *L2, '--sigma', '1'), '--cfg-options smoothing.sigma=1.0'),
     (('attack', 'a.py', 'b.pth', *L2), 'there is no checkpoint b.pth'),
     (('plan',), 'give a config, or --model with --images and --sigma, or --sigma with --size'),
