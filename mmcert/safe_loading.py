@@ -18,9 +18,10 @@ import re
 import types
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
+import numpy as np
 import torch
 
 _torch_load = torch.load
@@ -106,16 +107,7 @@ def allow_mmengine_checkpoints() -> None:
 
 
 def _allow_history(buffer: Any) -> None:
-    """Allows mmengine's ``HistoryBuffer`` and the NumPy objects in it."""
-    import numpy as np
-
-    # NumPy 1.26 has an empty `_core` as well.
-    multiarray: Any = importlib.import_module(
-        'numpy.core.multiarray' if np.__version__.startswith('1.') else 'numpy._core.multiarray'
-    )
-    scalar_types = (np.float64, np.float32, np.int64, np.int32, np.bool_)
-    rebuilders = (multiarray._reconstruct, multiarray.scalar)
-    classes = [buffer, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in scalar_types}]
+    """Allows mmengine's ``HistoryBuffer`` and the arrays of numbers in it."""
 
     def statistics_method(owner: Any, name: str) -> Any:
         """Stands for the ``getattr`` by which a HistoryBuffer's methods are pickled."""
@@ -125,14 +117,68 @@ def _allow_history(buffer: Any) -> None:
 
     named = {
         # Checkpoints name NumPy's module as the version that wrote them did.
-        **{f'numpy.core.multiarray.{f.__name__}': f for f in rebuilders},
-        **{f'numpy._core.multiarray.{f.__name__}': f for f in rebuilders},
+        **{f'numpy.{core}.multiarray._reconstruct': _reconstruct for core in ('core', '_core')},
+        **{f'numpy.{core}.multiarray.scalar': _scalar for core in ('core', '_core')},
+        'numpy.dtype': _NumberType,
+        'numpy.ndarray': _Numbers,
+        f'{buffer.__module__}.{buffer.__qualname__}': buffer,
         '__builtin__.getattr': statistics_method,
         'builtins.getattr': statistics_method,
     }
     if _torch_is_safe():
-        torch.serialization.add_safe_globals([*classes, *((f, name) for name, f in named.items())])
-    _allowed.update({f'{kind.__module__}.{kind.__qualname__}': kind for kind in classes}, **named)
+        torch.serialization.add_safe_globals([(value, name) for name, value in named.items()])
+    _allowed.update(named)
+
+
+class _NumberType:
+    """Stands for ``numpy.dtype``: that of a number.
+
+    NumPy trusts what it unpickles: where a type says so, bytes are pointers to objects.
+    """
+
+    def __init__(self, kind: Any, *_: Any) -> None:
+        if kind not in ('f8', 'f4', 'i8', 'i4', 'b1'):
+            raise pickle.UnpicklingError(f'the checkpoint wants arrays of {kind!r}: refused')
+        self.numpy = np.dtype(kind)
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *rest = state
+        if rest != [None, None, None, -1, -1, 0]:
+            raise pickle.UnpicklingError(f'the checkpoint wants a type with {rest}: refused')
+        self.numpy = self.numpy.newbyteorder(order)
+
+    @classmethod
+    def read(cls, kind: Any) -> Any:
+        """The type of NumPy that one of these stands for."""
+        if type(kind) is not cls:
+            raise pickle.UnpicklingError(f'the checkpoint wants {kind!r} for a type: refused')
+        return kind.numpy
+
+
+class _Numbers(np.ndarray):
+    """Stands for ``numpy.ndarray``: an array of numbers. It is stored as the array it is."""
+
+    def __new__(cls, *_: Any) -> Any:
+        raise pickle.UnpicklingError('the checkpoint wants an array without values: refused')
+
+    def __setstate__(self, state: Any) -> None:
+        version, shape, kind, is_fortran, values = state
+        super().__setstate__((version, shape, _NumberType.read(kind), is_fortran, values))
+
+    def __reduce__(self) -> Any:
+        return self.view(np.ndarray).__reduce__()
+
+
+def _reconstruct(kind: Any, *_: Any) -> Any:
+    """Stands for NumPy's function of this name, which makes an array to be filled."""
+    if kind is not _Numbers:
+        raise pickle.UnpicklingError(f'the checkpoint wants {kind!r} as an array: refused')
+    return np.ndarray.__new__(_Numbers, 0)
+
+
+def _scalar(kind: Any, value: bytes) -> Any:
+    """Stands for NumPy's function of this name, which makes a number."""
+    return np.frombuffer(value, _NumberType.read(kind), count=1)[0]
 
 
 def _torch_is_safe() -> bool:
@@ -179,6 +225,13 @@ def _restricted_pickle() -> types.ModuleType:
         'builtins.complex': complex,
     }
 
+    def tables() -> tuple[dict[str, Any], ...]:
+        return plain, weights._get_allowed_globals(), _allowed
+
+    def require(given: Any, allowed: Iterable[Any]) -> None:
+        if not any(given is one for one in allowed):
+            raise pickle.UnpicklingError(f'{given!r} is not to be used here')
+
     # The one in Python, since its instructions can be replaced.
     base: Any = pickle._Unpickler
 
@@ -188,19 +241,21 @@ def _restricted_pickle() -> types.ModuleType:
         def find_class(self, module: str, name: str) -> Any:
             module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
             full = f'{_compat_pickle.IMPORT_MAPPING.get(module, module)}.{name}'
-            for known in (plain, weights._get_allowed_globals(), _allowed):
+            for known in tables():
                 if full in known:
                     return known[full]
             raise pickle.UnpicklingError(f'GLOBAL {full} is not allowed')
 
-        def load_build(self) -> None:
-            import numpy as np
+        def load_reduce(self) -> None:
+            # What was called may have returned something else that can be called.
+            require(self.stack[-2], (value for known in tables() for value in known.values()))
+            super().load_reduce()
 
-            buffers = tuple(v for k, v in _allowed.items() if k.endswith('.HistoryBuffer'))
-            if not isinstance(self.stack[-2], (OrderedDict, np.ndarray, np.dtype, *buffers)):
-                raise pickle.UnpicklingError(f'{type(self.stack[-2])} is not to be changed')
+        def load_build(self) -> None:
+            require(type(self.stack[-2]), (OrderedDict, *_allowed.values()))
             super().load_build()
 
+        dispatch[pickle.REDUCE[0]] = load_reduce
         dispatch[pickle.BUILD[0]] = load_build
 
     module = types.ModuleType('pickle_of_weights')

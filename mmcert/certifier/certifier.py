@@ -1,5 +1,6 @@
 """Certifies one input after the other, with votes that are stored, found again and shared."""
 
+import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -41,6 +42,9 @@ Label = NDArray[np.integer]
 SCARCE = 0.995
 """Where a class needs a larger share of the draws than this, hardly any is certified."""
 
+MANY = 0.01
+"""A model that labels a larger share of an input otherwise is not the one that was sampled."""
+
 
 class Certifier:
     """Certifies the labels that a base model gives to inputs, each input by itself.
@@ -61,8 +65,9 @@ class Certifier:
     Args:
         plan (CertificationPlan): What to sample and test.
         store (VotesStore | None): Where votes are kept and found again, see ``plan.open_store``.
-            Its fingerprint must cover ``plan.spec()``, which is checked, and the base model, which
-            cannot be: votes found in it are taken for those of the function that is given.
+            Its fingerprint must cover ``plan.spec()``, which is checked, and the base model. Of
+            that only the labels of the first input with votes are checked: otherwise votes found
+            in it are taken for those of the function that is given.
         identity (Mapping | None): What the certificates say of the base model, as JSON values.
         on_draws (Callable | None): Called as ``on_draws(name, done)`` after each batch of draws.
         logger (logging.Logger | None): Gets the warnings.
@@ -115,7 +120,7 @@ class Certifier:
         self.on_draws = on_draws
         self.logger = logger or logging.getLogger('mmcert')
         self.processes = processes or ProcessGroup()
-        self._feasible = self._repeatable = self._steady = self._told = False
+        self._feasible = self._repeatable = self._steady = self._told = self._recognised = False
         # What was found for inputs of each size holds for the next one.
         self._batch_sizes: defaultdict[torch.Size, BatchSize] = defaultdict(
             lambda: BatchSize.of(plan.sampling.batch_size, self.logger)
@@ -155,8 +160,8 @@ class Certifier:
             UnrepeatableModelError: If passes of a function over the first input differ.
             ProcessGroupError: If processes that share the draws have other inputs, plans or models.
             InfeasiblePlanError: If the draws are too few for the first input, before it is sampled.
-            VotesFileError: If the store holds votes of another input under this name, or of
-                another device.
+            VotesFileError: If the store holds votes of another input under this name, of another
+                device, or, at the first that it finds, of a model that labels the input otherwise.
         """
         plan, processes = self.plan, self.processes
         model: Segmentor = (
@@ -176,6 +181,7 @@ class Certifier:
         partition = None
         if found is not None:
             record_of, clean = partial(replace, found), found.votes.guess
+            labels = found.base
         else:
             meta: dict[str, Any] = {'name': name, 'digest': digest.hex()}
             if plan.perturbation.has_partition:
@@ -184,8 +190,12 @@ class Certifier:
                 meta['partition'] = dict(partition.details)
                 meta['cells'] = partition.to_dict()
             record_of, clean = self._begin(model, inputs, meta, label)
+            labels = clean
         num_components = clean.size
         self._require_feasible(name, num_components, threshold, partition)
+        if found is not None and not self._recognised:
+            processes.broadcast(lambda: self._require_recognised(model, inputs, found))
+            self._recognised = True
         if found is not None and plan.stopping is None:
             return CertifiedInput(found, plan, threshold, self.identity)
         if not self._repeatable:
@@ -201,7 +211,7 @@ class Certifier:
         options: dict[str, Any] = {
             'digest': digest,
             'on_draws': None if self.on_draws is None else partial(self.on_draws, name),
-            'checkpointer': self._checkpointer(name, digest + device.encode(), found),
+            'checkpointer': self._checkpointer(name, digest + device.encode(), labels, found),
             'processes': processes,
         }
         if plan.stopping is None:
@@ -276,6 +286,27 @@ class Certifier:
                 'what is smoothed must be a function of its input alone. These draws are not stored'
             )
 
+    def _require_recognised(
+        self, model: Segmentor, inputs: torch.Tensor, found: VotesRecord
+    ) -> None:
+        """Refuses votes of a model of the same name and weights that computes something else.
+
+        Code, and what reads the scores, is in no digest. A check, not a proof.
+        """
+        if found.base is None:
+            return
+        labels, margin = model.with_margin(inputs.clone())
+        differing = labels.cpu().numpy() != found.base
+        if margin is not None and found.margin is not None:
+            # Other processors and versions round otherwise.
+            differing &= (margin.cpu().numpy() > 1) | (found.margin > 1)
+        if differing.mean() > MANY and model.to_dict().get('repeatable', True):
+            raise VotesFileError(
+                f'the votes stored as {found.meta["name"]} are of another base model: it labels '
+                f'{differing.sum()} of {differing.size} components of the clean input otherwise '
+                'than this one, though it has the same weights. Give another folder for the votes'
+            )
+
     def _next_look(
         self, model: Segmentor, inputs: torch.Tensor, record: VotesRecord, found: VotesRecord | None
     ) -> int | None:
@@ -332,11 +363,12 @@ class Certifier:
         return found
 
     def _checkpointer(
-        self, name: str, address: bytes, found: VotesRecord | None
+        self, name: str, address: bytes, labels: Label | None, found: VotesRecord | None
     ) -> Checkpointer | None:
         """Stores the counts of an input that is under way, and gives back earlier ones of it.
 
-        The ``address`` is that of the input, with the device that it is sampled on.
+        The ``address`` is that of the input, with the device that it is sampled on; the ``labels``
+        of the clean input tell models apart.
         """
         store, processes = self.store, self.processes
         arrays = processes.broadcast(
@@ -344,6 +376,9 @@ class Certifier:
         )
         if store is None and processes.size == 1:
             return None
+        if labels is not None:
+            given = np.ascontiguousarray(labels, dtype=np.int64).tobytes()
+            address += hashlib.blake2b(given, digest_size=8).digest()
         mark = np.frombuffer(address, dtype=np.uint8)
         checkpoint = None
         if arrays is not None and np.array_equal(arrays.pop('_input', mark[:0]), mark):

@@ -246,6 +246,19 @@ def test_a_model_that_is_trained_on_is_no_longer_the_one_that_was_smoothed(image
         smoothed.certify(image)
 
 
+def test_votes_of_another_function_of_the_same_weights_are_refused(image, tmp_path):
+    first = smooth(Model(), votes_dir=tmp_path).certify(image)
+    again = smooth(Model(), votes_dir=tmp_path).certify(image)
+    assert (again.maps['cert'] == first.maps['cert']).all()
+    # Neither what reads the output nor code is in the digests.
+    for other in (
+        smooth(Model(), votes_dir=tmp_path, read=lambda scores: scores.flip(1)),
+        smooth(Model(wrap=torch.neg), votes_dir=tmp_path),
+    ):
+        with pytest.raises(VotesFileError, match='are of another base model: it labels'):
+            other.certify(image)
+
+
 @pytest.mark.parametrize(
     ('image', 'message'),
     [
