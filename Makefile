@@ -17,14 +17,13 @@ help:  ## list the targets
 
 venv: $(VENV)/.installed  ## build the environment (wheels only, mmcv-lite)
 
-# setuptools < 82 first and without build isolation: mmengine needs its pkg_resources. mmcv brings the
-# OpenCV that needs a desktop's system libraries; the headless one, which shares its files, is put
-# back in its place.
+# setuptools < 82, and no build isolation: mmengine needs its pkg_resources. mmcv brings the OpenCV that
+# needs a desktop's system libraries; the headless one, which shares its files, is put back in its
+# place.
 $(VENV)/.installed: requirements/lite.txt requirements/runtime.txt requirements/mmseg.txt setup.py
 	@echo 'installing torch and OpenMMLab into $(VENV): about a minute, and a few hundred megabytes'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet 'setuptools>=64,<82' wheel
-	@$(BIN)/python -m pip install --quiet --only-binary=:all: \
+	@$(BIN)/python -m pip install --quiet --only-binary=:all: 'setuptools>=64,<82' wheel \
 		-r requirements/lite.txt -r requirements/runtime.txt -r requirements/mmseg.txt
 	@$(BIN)/python -m pip uninstall --quiet --yes opencv-python
 	@$(BIN)/python -m pip install --quiet --only-binary=:all: --no-deps --force-reinstall \

@@ -25,10 +25,13 @@ class Environment:
     Args:
         name (str): Its folder.
         python (str): The Python that it is of.
+        reuse (bool): Whether one that is there is taken as it is.
     """
 
-    def __init__(self, name: str, python: str) -> None:
+    def __init__(self, name: str, python: str, reuse: bool = False) -> None:
         self.folder = FOLDER / name
+        if reuse and self.python.exists():
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
         step([python, '-m', 'venv', self.folder])
 

@@ -61,9 +61,9 @@ CORNERS = (
     Corner(
         'oldest of everything', '3.10',
         (
-            'torch==2.1.2', 'numpy==1.26.0', 'scipy==1.11.4', 'matplotlib==3.7.5',
+            'torch==2.1.2', 'numpy==1.26.0', 'scipy==1.12.0', 'matplotlib==3.7.5',
             'opencv-python==4.8.1.78', 'opencv-python-headless==4.8.1.78', 'mmcv-lite==2.0.1',
-            'mmengine==0.10.4', 'mmsegmentation==1.2.0',
+            'mmengine==0.10.4', 'mmsegmentation==1.2.1',
         ),
     ),
     Corner(
@@ -95,7 +95,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [corner.name for corner in CORNERS]
     parser.add_argument('--corners', nargs='+', choices=names, default=names, metavar='NAME')
-    parser.add_argument('--keep', action='store_true', help='do not delete the environments')
+    parser.add_argument(
+        '--keep', action='store_true', help='keep the environments, and use those that were kept'
+    )
     args = parser.parse_args()
     failed = False
     for corner in CORNERS:
@@ -131,7 +133,7 @@ def tried(corner: Corner, keep: bool) -> Results:
     python = interpreter(corner.python)
     if python is None:
         return {**row, 'reason': f'not tried: there is no Python {corner.python} here'}
-    environment = Environment(re.sub(r'\W+', '-', corner.name), python)
+    environment = Environment(re.sub(r'\W+', '-', corner.name), python, reuse=keep)
     try:
         install(environment, corner)
     except FailedStepError as error:
@@ -165,12 +167,13 @@ def install(environment: Environment, corner: Corner) -> None:
     environment.install('setuptools>=64,<82', 'wheel')
     *_, first = sorted(corner.packages, key=lambda package: package.startswith('torch'))
     environment.install(first, *(p for p in corner.packages if p.startswith('numpy')))
-    # Building mmcv, or a fork of it, needs torch; with --no-build-isolation that of the corner.
     fixed = ROOT / '.venv-check' / 'constraints.txt'
     fixed.write_text('\n'.join(p for p in corner.packages if '=' in p or '<' in p) + '\n')
-    variables = {'MMCV_WITH_OPS': '1' if corner.ops else '0', 'MAX_JOBS': '2'}
+    # Building mmcv's operators needs torch, that of the corner; without it there are none.
+    building = ['--no-build-isolation', 'ninja', 'psutil'] if corner.ops else []
+    variables = {'MMCV_WITH_OPS': str(int(corner.ops)), 'MAX_JOBS': '2'}
     pip = [environment.python, '-m', 'pip', 'install', '--quiet', '-c', fixed]
-    step([*pip, '--no-build-isolation', *corner.packages, 'ninja', 'psutil'], **variables)
+    step([*pip, *building, *corner.packages], **variables)
     # The full mmcv and the forks take the place of mmcv-lite, which the extra would bring.
     extra = '' if corner.ops or not corner.extra else f'[{corner.extra}]'
     beside = ['mmsegmentation==1.2.2', 'ftfy', 'regex'] if corner.ops else []

@@ -71,10 +71,8 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
                 raise
             # A KeyError prints its text in quotes, and that of a registry goes on about mmengine.
             text = str(error.args[0]).split('. Please')[0] if type(error) is KeyError else error
-            full = getattr(error, 'errno', None) in FULL
-            advice = ': make room, and run the same command again' if full else ''
             # At once: other processes of a job may be saying the same.
-            sys.stderr.write(f'{_who()}error: {text}{advice}\n')
+            sys.stderr.write(f'{_who()}error: {text}{_advice(error)}\n')
             return 2
 
     return run
@@ -90,7 +88,7 @@ def _who() -> str:
 def _is_for_the_user(error: BaseException | None) -> bool:
     """Whether an exception, or one that it was raised from, is a refusal and no bug."""
     while error is not None:
-        if isinstance(error, (UsageError, OSError)):
+        if isinstance(error, (UsageError, OSError)) or _lacks_a_desktop(error):
             return True
         raised_at = traceback.extract_tb(error.__traceback__)[-1:]
         # A config that names an unknown type.
@@ -104,6 +102,25 @@ def _is_for_the_user(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _advice(error: BaseException) -> str:
+    """What to do, where the message does not say it."""
+    if getattr(error, 'errno', None) in FULL:
+        return ': make room, and run the same command again'
+    if _lacks_a_desktop(error):
+        return (
+            ': this OpenCV is for desktops. pip uninstall opencv-python; '
+            'pip install --force-reinstall --no-deps opencv-python-headless'
+        )
+    return ''
+
+
+def _lacks_a_desktop(error: BaseException) -> bool:
+    """Whether OpenCV was imported that needs system libraries which are not there."""
+    return isinstance(error, ImportError) and any(
+        f'{library}.so' in str(error) for library in ('libGL', 'libgthread-2.0', 'libxcb')
+    )
 
 
 def interrupted(advice: str = 'the same command continues where this one stopped') -> int:

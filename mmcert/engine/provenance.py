@@ -23,7 +23,7 @@ IN_VOTES = ('resolution', 'certified_space', 'denoiser')
 
 PACKAGES = (
     'torch', 'mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'numpy', 'scipy', 'opencv-python',
-    'opencv-python-headless',
+    'opencv-python-headless', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation',
 )  # fmt: skip
 
 

@@ -324,6 +324,16 @@ def test_a_reader_that_ends_early_ends_the_tool():
     assert (done.stdout, done.stderr) == (b'x', b'')
 
 
+def test_an_opencv_for_desktops_is_named_with_the_remedy(capsys):
+    @command
+    def main():
+        raise ImportError('libGL.so.1: cannot open shared object file')
+
+    assert main() == 2
+    assert 'libGL.so.1' in (said := capsys.readouterr().err) and said.count('\n') == 1
+    assert 'opencv-python-headless' in said
+
+
 def test_bugs_keep_their_traceback():
     @command
     def main():
