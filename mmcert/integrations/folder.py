@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
+import hashlib
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -131,7 +134,8 @@ def find_images(
 
     Raises:
         FileNotFoundError: If there are no images, or a label map is missing.
-        ValueError: If a file is no picture, or a label map has another size than its image.
+        ValueError: If a file is no picture, a label map has another size than its image, or copies
+            of an image have other label maps.
     """
     for folder in (images, labels):
         if folder is not None and not folder.is_dir():
@@ -164,7 +168,27 @@ def find_images(
                 f'{file.label} has {other[0]} x {other[1]} pixels, but its image {file.image} has '
                 f'{size[0]} x {size[1]}'
             )
+    _check_copies(files)
     return files
+
+
+def _check_copies(files: Sequence[ImageFile]) -> None:
+    """Refuses copies of an image that share their votes, but not what these are compared with."""
+    alike: defaultdict[tuple[str, int], list[ImageFile]] = defaultdict(list)
+    for file in files:
+        if file.label is not None:
+            alike[file.image.stem, file.image.stat().st_size].append(file)
+    for several in alike.values():
+        # None is read where no other one could be its copy.
+        first_of: dict[bytes, ImageFile] = {}
+        for file in several if len(several) > 1 else ():
+            first = first_of.setdefault(hashlib.blake2b(file.image.read_bytes()).digest(), file)
+            assert first.label is not None and file.label is not None
+            if not filecmp.cmp(first.label, file.label, shallow=False):
+                raise ValueError(
+                    f'{first.image} and {file.image} are the same image with the same name, but '
+                    f'have different label maps, {first.label} and {file.label}: rename one'
+                )
 
 
 def _is_image(path: Path, suffix: str | None) -> bool:

@@ -53,3 +53,15 @@ def test_results_of_other_images_or_labels_are_kept_apart(tmp_path, results_fold
         results_folder(write(tmp_path / 'other label', 100, 0)),
     ]
     assert len(set(found)) == 4
+
+
+def test_copies_of_an_image_with_other_labels_are_refused(tmp_path):
+    """They have one name and one file of votes, which can hold one label map."""
+    data = write(tmp_path / 'data', 100, 1)
+    for name in ('i', 'l'):
+        shutil.copytree(data / name, data / name / 'again')
+    assert len(find_images(data / 'i', data / 'l')) == 2
+    cv2.imwrite(str(data / 'l/again/one.png'), np.zeros((8, 9), np.uint8))
+    with pytest.raises(ValueError, match='same image with the same name, but have different label'):
+        find_images(data / 'i', data / 'l')
+    assert len(find_images(data / 'i')) == 2
