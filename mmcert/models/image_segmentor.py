@@ -19,6 +19,7 @@ from mmcert.models.head_logits import head_logits, is_plain, last_head, map_size
 from mmcert.models.precision import PrecisionSettings
 from mmcert.models.randomness import joined
 from mmcert.models.segmentor import RepeatableSegmentor, is_stock
+from mmcert.models.training_noise import reverses_channels
 from mmcert.sampling import LogitMaps
 from mmcert.sampling.label_decoding import decode_labels
 from mmcert.sampling.logit_maps import logits_of, of_two, resized_scores
@@ -290,7 +291,7 @@ def _normalised(
     The same operations in the same order, plane by plane: a plane stays in the cache.
     """
     channels = list(range(batch.shape[1]))
-    if preprocessor.channel_conversion and len(channels) == 3:
+    if reverses_channels(preprocessor) and len(channels) == 3:
         channels.reverse()
     if batch.requires_grad:
         result = batch[:, channels] * unit

@@ -16,6 +16,16 @@ from mmcert.perturbations.noise_level import (
 )
 
 
+def reverses_channels(preprocessor: Any) -> bool:
+    """Whether a data preprocessor gives a model the channels of an image in reverse.
+
+    The attribute has one name in mmsegmentation, and another in mmengine and in the fork
+    onedl-mmsegmentation.
+    """
+    names = ('channel_conversion', '_channel_conversion')
+    return any(bool(getattr(preprocessor, name, False)) for name in names)
+
+
 @dataclass(frozen=True)
 class ImageUnits:
     """How a model's preprocessor takes images in [0, 1] to what enters the model.
@@ -41,7 +51,7 @@ class ImageUnits:
             mean, std = zero, zero + 1
         else:
             mean, std = preprocessor.mean.float(), preprocessor.std.float()
-        return cls(mean, std, bool(getattr(preprocessor, 'channel_conversion', False)))
+        return cls(mean, std, reverses_channels(preprocessor))
 
     def to_unit(self, images: torch.Tensor) -> torch.Tensor:
         """Images (..., C, H, W) as they enter the model, in [0, 1] as the pipeline has them."""
