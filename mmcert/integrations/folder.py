@@ -32,6 +32,7 @@ from mmcert.report.summary import Summary, write_summary
 from mmcert.report.tiles import class_colours
 from mmcert.sampling import ProcessGroup
 from mmcert.votes.shards import Manifest, Shard
+from mmcert.votes.store import fingerprint
 
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width; OpenCV turns the image."""
@@ -79,6 +80,10 @@ class ImageFile:
         if found.deep:
             raise ValueError(DEPTH.format(self.image))
         return found
+
+    def sizes(self) -> list[int]:
+        """Bytes of the image, and of its label map: files of a name are told apart by them."""
+        return [path.stat().st_size for path in (self.image, self.label) if path is not None]
 
     def read(self) -> NDArray[np.uint8]:
         """The image, RGB, shape (H, W, 3); a grey one three times, and without an alpha channel.
@@ -341,6 +346,7 @@ class FolderRun:
             'ignore_index': smoothed.ignore_index,
             'reduce_labels': self.reduce_labels,
             'labelled': self.files[0].label is not None,
+            'file_sizes': fingerprint({'bytes': [file.sizes() for file in self.files]}),
             **asked_attack(smoothed.plan),
         }
         return Manifest.of(

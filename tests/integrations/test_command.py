@@ -141,7 +141,7 @@ def files_of(folder):
     }
 
 
-def test_shards_merge_into_the_bytes_of_one_run(certify, tmp_path, capsys):
+def test_shards_merge_into_the_bytes_of_one_run(certify, data, tmp_path, capsys):
     words = [*NORMALISED, '--draw-every', '2']
     assert certify(*words, out=tmp_path / 'whole')[0] == 0
     for shard in ('1/2', '2/2'):
@@ -150,10 +150,21 @@ def test_shards_merge_into_the_bytes_of_one_run(certify, tmp_path, capsys):
         code, printed = mmcert('merge', str(tmp_path / 'shared'), capsys=capsys)
         assert code == (0 if shard == '2/2' else 1), printed
     assert files_of(tmp_path / 'shared') == files_of(tmp_path / 'whole')
-    # A shard whose labels are read in another way is no part of the same run.
-    assert certify(*words, '--shard', '2/2', '--reduce-labels', out=tmp_path / 'shared')[0] == 0
-    code, printed = mmcert('merge', str(tmp_path / 'shared'), capsys=capsys)
-    assert code == 1 and 'reduce_labels' in printed, printed
+    # A shard with other label maps, or that reads them in another way, is of another run.
+    for path in data.glob('labels/*/*.png'):
+        others = tmp_path / 'labels' / path.parent.name
+        others.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(others / path.name), np.zeros((9, 12), np.uint8))
+    for more, labels, said in (
+        (['--reduce-labels'], 'labels', 'reduce_labels'),
+        ([], tmp_path / 'labels', 'file_sizes'),
+    ):
+        code, printed = certify(
+            *words, *more, '--shard', '2/2', labels=labels, out=tmp_path / 'shared'
+        )
+        assert code == 0, printed
+        code, printed = mmcert('merge', str(tmp_path / 'shared'), capsys=capsys)
+        assert code == 1 and said in printed, printed
 
 
 @pytest.mark.slow
