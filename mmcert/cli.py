@@ -164,7 +164,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what a run of a model takes beside its config."""
-    parser.add_argument('--work-dir', help='where logs and results go (work_dirs/NAME)')
+    parser.add_argument('--work-dir', help='where logs and results of a config go (work_dirs/NAME)')
     add_cfg_options(parser)
     parser.add_argument(
         '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',

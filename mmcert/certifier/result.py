@@ -36,7 +36,7 @@ EXACT_ARITHMETIC = (
 """The same of exact certificates."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CertifiedInput:
     """The votes of one input and what they certify, computed when it is asked for.
 
@@ -52,6 +52,14 @@ class CertifiedInput:
     plan: CertificationPlan
     input_threshold: InputThreshold | None = None
     identity: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: the votes alone would fill a screen."""
+        certified = self.certificate.certified
+        return (
+            f'<{type(self).__name__} {self.record.meta.get("name", "")!r}: '
+            f'{certified.mean():.1%} of {certified.size} components certified>'
+        )
 
     @property
     def votes(self) -> Votes:

@@ -12,7 +12,7 @@ from mmcert.cli import UsageError, command, tool_parser
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('results', help='folder that tools/test.py wrote: work_dirs/NAME/certified')
+    parser.add_argument('results', help='folder of results: work_dirs/NAME/certified')
     parser.add_argument(
         '--data', required=True,
         help='folder of the data set, where images are found by name and content',

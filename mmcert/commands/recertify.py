@@ -63,7 +63,7 @@ CURVE_TAUS = np.linspace(0.5, 0.99, 25).round(4).tolist()
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('votes_dir', nargs='+', help='folder of votes that a test run wrote')
+    parser.add_argument('votes_dir', nargs='+', help='folder of votes: RESULTS/votes-*')
     parser.add_argument(
         '--tau', type=float, nargs='+', help='in [0.5, 1); by default 0.75, or 0.5 for pooled tests'
     )

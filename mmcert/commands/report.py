@@ -16,7 +16,7 @@ from mmcert.cli import UsageError, command, tool_parser
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('results', help='folder that tools/test.py wrote: work_dirs/NAME/certified')
+    parser.add_argument('results', help='folder of results: work_dirs/NAME/certified')
     parser.add_argument('--out', help='HTML file to write (default: report.html in the results)')
     parser.add_argument('--images', type=int, help='how many to show, from worst to best')
     parser.add_argument(
@@ -24,9 +24,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "(default: that of the run's config)"
     )  # fmt: skip
     parser.add_argument('--votes', help='folder of the votes, if it is not in the results')
-    parser.add_argument('--attack', metavar='FOLDER', help='folder that tools/attack.py wrote')
     parser.add_argument(
-        '--corruptions', metavar='FOLDER', help='folder that tools/corruptions.py wrote'
+        '--attack', metavar='FOLDER', help='what mmcert attack wrote: RESULTS/attacks-*'
+    )
+    parser.add_argument(
+        '--corruptions',
+        metavar='FOLDER',
+        help='what mmcert corruptions wrote: RESULTS/corruptions-*',
     )
     return parser.parse_args(argv)
 

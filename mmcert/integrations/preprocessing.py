@@ -72,6 +72,11 @@ class Preprocessing:
             )
         if self.pixel_range not in (1, 255):
             raise ValueError(f'pixel_range must be 1 or 255, got {self.pixel_range!r}')
+        if max(self.mean) > self.pixel_range:
+            raise ValueError(
+                f'mean {self.mean} is beyond white, which is {self.pixel_range:g}: for images in '
+                '0-255 give mean and std divided by 255, or pixel_range=255 (--pixel-range 255)'
+            )
         if self.channels not in ('rgb', 'bgr'):
             raise ValueError(f"channels must be 'rgb' or 'bgr', got {self.channels!r}")
         if self.interpolation not in RESAMPLING.values():

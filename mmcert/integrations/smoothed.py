@@ -471,6 +471,10 @@ def to_tensor(image: Any) -> torch.Tensor:
     Raises:
         ValueError: If it is no RGB image in 0-255 (uint8) or [0, 1] (floating point).
     """
+    if isinstance(image, (str, os.PathLike)):
+        raise ValueError(
+            f"{image} is a path: read the image first, with Pillow Image.open(path).convert('RGB')"
+        )
     if isinstance(image, torch.Tensor):
         tensor = image
     else:
@@ -480,7 +484,7 @@ def to_tensor(image: Any) -> torch.Tensor:
                 f'an image must be RGB, an array (H, W, 3) or a tensor (3, H, W); got shape '
                 f"{array.shape}; of another kind, Pillow makes one by image.convert('RGB')"
             )
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)
+        tensor = torch.from_numpy(np.require(array, requirements=['C', 'W'])).permute(2, 0, 1)
     if tensor.dim() != 3 or len(tensor) != 3 or tensor.numel() == 0:
         raise ValueError(f'an image must have shape (3, H, W), got {tuple(tensor.shape)}')
     tensor = tensor.detach().flip(0)

@@ -81,8 +81,8 @@ class ResultsFolder:
         for name in ('summary.json', 'images.jsonl'):
             if not (self.folder / name).is_file():
                 raise FileNotFoundError(
-                    f'there is no {name} in {self.folder}; give the folder that tools/test.py '
-                    'wrote, for example work_dirs/NAME/certified'
+                    f'there is no {name} in {self.folder}; give a folder of results, for '
+                    'example work_dirs/NAME/certified'
                 )
         if self._votes is not None and not self._votes.is_dir():
             raise FileNotFoundError(f'there is no folder {self._votes}')

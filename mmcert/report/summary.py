@@ -186,6 +186,8 @@ class Summary:
         if self.estimated or self.exact:
             return ''
         shared, together = self.certificate, self.all_inputs
+        if together.alpha_for_all == shared['alpha']:
+            return f'{together.describe()}.'  # One input.
         return (
             f'{together.describe()}. With alpha = {together.alpha_for_all:.3g} per '
             f'{shared["input_type"]}, all of them together would be right with probability '

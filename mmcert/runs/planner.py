@@ -17,6 +17,7 @@ from mmcert.certify import CertifySettings, InfeasiblePlanError
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.checks import check_draws
 from mmcert.certify.planning import (
+    MOST_DRAWS,
     Outlook,
     draws_for_share,
     first_look,
@@ -325,15 +326,17 @@ def _smallest(plan: CertificationPlan, num_components: int, taus: Sequence[float
         else ['tau', 'radius', 'smallest n', 'n if 2 % of the draws disagree']
     )  # fmt: skip
     least, enough = (first_look, look_for_share) if looks else (min_draws, draws_for_share)
+    missing = False
     for tau in taus:
         at_tau = replace(settings, tau=tau)
         draws = least(at_tau, num_components, plan.sampling.n0)
         more = enough(0.98, at_tau, num_components, plan.sampling.n0) or '-'
         table.add_row([f'{tau:g}', f'{plan.perturbation.radius(tau):.4g}', draws, more])
-    note = ''
+        missing |= more == '-'
+    note = f'\n-: no number up to {MOST_DRAWS:,} is enough.' if missing else ''
     if settings.rule.takes_order:
         columns = 'The last column is' if looks else 'Both numbers are'
-        note = f'\n{columns} for the component that {settings.procedure} tests first.'
+        note += f'\n{columns} for the component that {settings.procedure} tests first.'
     return f'{settings.procedure}, {settings.selection}:\n{table.get_string()}{note}'
 
 

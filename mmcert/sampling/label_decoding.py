@@ -22,7 +22,7 @@ def decode_labels(maps: LogitMaps) -> torch.Tensor:
     if maps.scores.dtype not in (torch.float32, torch.float64):
         maps = maps.with_scores(maps.scores.float())
     if TileDecoder.suits(maps):
-        low, high = (float(value) for value in maps.scores.aminmax())
+        low, high = (float(value) for value in maps.scores.detach().aminmax())
         peak = max(-low, high)
         if peak < float('inf'):
             return TileDecoder(maps, peak).labels()

@@ -54,6 +54,8 @@ def test_certificate_prediction_and_votes_of_a_module(image):
     assert (
         0 < certified.mean() < 1 and (result.maps['cert'] == result.maps['pred'])[certified].all()
     )
+    share = f'{certified.mean():.1%} of 108 components certified'
+    assert repr(result) == f"<CertifiedInput '{result.record.meta['name']}': {share}>"
     assert result.counts().rates()['certAcc'] == (result.maps['cert'][:4] == 1).mean()
     said = entries(result.to_dict())
     assert said['certified_space'] == 'the original image' and said['norm'] == 'l2'
@@ -270,6 +272,7 @@ def test_votes_of_another_function_of_the_same_weights_are_refused(image, tmp_pa
     [
         (np.zeros((4, 5), dtype=np.uint8), 'must be RGB'),
         (np.zeros((4, 5, 4), dtype=np.uint8), 'must be RGB'),
+        ('photos/one.png', 'photos/one.png is a path: read the image first'),
         (torch.zeros(1, 4, 5), 'must have shape'),
         (torch.zeros(3, 4, 5, dtype=torch.long), 'uint8 or floating point'),
         (torch.full((3, 4, 5), 200.0), 'levels of 0-255 are uint8'),

@@ -40,6 +40,7 @@ WRONG = [
             ({}, ('--tau', '0.4'), 'tau must lie in [0.5, 1), got 0.4'),
             ({}, ('--limit', '0'), "at least 1, got '0'"),
             ({}, ('--mean', '0', '0'), 'mean and std must have one number, or three'),
+            ({}, ('--mean', '123'), 'is beyond white, which is 1'),
             ({}, ('--cfg-options', 'a=1'), '--cfg-options goes with a config'),
         )
     ),
