@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from scipy.special import ndtri
 
 from mmcert.certify import ABSTAIN_LABEL
@@ -148,7 +149,7 @@ def test_images_are_found_by_what_they_hold(results, tmp_path):
     folder = ResultsFolder(results)
     first, second = (folder.image(line) for line in folder.lines[:2])
     (config,) = results.parent.glob('*.py')
-    root = Path(re.search(r"data_root='([^']*street_scenes[^']*)'", config.read_text())[1])
+    root = Path(Config.fromfile(config).test_dataloader.dataset.data_root)
     stem = first.name.rpartition('-')[0]
     image = next(
         path for path in root.rglob(f'images/{stem}.png')
