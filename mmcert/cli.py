@@ -11,7 +11,7 @@ import traceback
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 PACKAGE = str(Path(__file__).parent)
 
@@ -34,6 +34,10 @@ class ToolParser(argparse.ArgumentParser):
 
             argcomplete.autocomplete(self, exit_method=sys.exit)
         return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuses a command line as all else is refused: in one line, not below all options."""
+        self.exit(2, f'error: {message} (options: {self.prog} --help)\n')
 
 
 def tool_parser(description: str | None) -> ToolParser:

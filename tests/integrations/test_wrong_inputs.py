@@ -132,5 +132,6 @@ def require_refused(words, message, folder, capsys):
     code, printed = mmcert(*words, capsys=capsys)
     *_, last = printed.strip().splitlines()
     assert code == 2 and 'error: ' in last and message in last, printed
+    assert 'usage:' not in printed
     assert 'Traceback' not in printed
     assert contents(folder) == before
