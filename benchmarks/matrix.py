@@ -105,7 +105,9 @@ def main() -> int:
             continue
         print(f'{corner.name}: ', end='', flush=True)
         row = tried(corner, args.keep)
-        print(row.get('reason') or summary(row), flush=True)
+        # Not kept: they name folders of this machine.
+        details = row.pop('details', '')
+        print('\n'.join([row.get('reason') or summary(row), *filter(None, [details])]), flush=True)
         failed |= not works(row)
         rows = {old['name']: old for old in read_results('matrix').get('rows', [])}
         rows[corner.name] = row
@@ -177,7 +179,8 @@ def install(environment: Environment, corner: Corner) -> None:
     # The full mmcv and the forks take the place of mmcv-lite, which the extra would bring.
     extra = '' if corner.ops or not corner.extra else f'[{corner.extra}]'
     beside = ['mmsegmentation==1.2.2', 'ftfy', 'regex'] if corner.ops else []
-    step([*pip, f'mmcert{extra} @ {ROOT.as_uri()}', *beside, *TEST_PACKAGES])
+    # By its path: pip would keep, and take again, what it built from a URL.
+    step([*pip, f'{ROOT}{extra}', *beside, *TEST_PACKAGES])
 
 
 def run_tests(environment: Environment) -> tuple[dict[str, int], str]:
@@ -200,7 +203,13 @@ def render(results: Results) -> list[str]:
     if not results:
         return []
     rows = [['versions', 'Python', 'torch', 'NumPy', 'OpenMMLab', 'tests', 'short demo', 'date']]
-    for row in results.get('rows', []):
+    tried = {row['name'] for row in results['rows']}
+    missing = [
+        {'name': corner.name, 'python': corner.python, 'date': '-', 'reason': 'not tried yet'}
+        for corner in CORNERS
+        if corner.name not in tried
+    ]
+    for row in results['rows'] + missing:
         found: dict[str, Any] = row.get('versions', {})
         line = ', '.join(f'{name} {found[name]}' for name in LINES if name in found)
         tests = row.get('tests')

@@ -90,8 +90,11 @@ def allow_mmengine_checkpoints() -> None:
     careful way fails.
     """
     from mmengine.logging import HistoryBuffer
-    from mmengine.runner import CheckpointLoader
+    from mmengine.runner import CheckpointLoader, checkpoint
 
+    if hasattr(checkpoint, 'get_torch_safe_globals'):
+        # The fork allows more, and under the same names: ``getattr`` itself, and NumPy's types.
+        checkpoint.get_torch_safe_globals = list
     _allow_history(HistoryBuffer)
     original = CheckpointLoader.load_checkpoint.__func__
     if getattr(original, 'reads_weights_only', False):
