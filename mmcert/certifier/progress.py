@@ -30,7 +30,7 @@ class Progress:
     """Times the inputs that are sampled; those whose votes are found in the store cost nothing.
 
     ``batches`` is the length of the data loader, ``draws`` the most draws of an input, ``word``
-    what an input is called. ``logger`` gets a line every ``SECONDS`` while an input takes long. The
+    what an input is called, and ``unit`` what a batch is, in the plural. ``logger`` gets a line every ``SECONDS`` while an input takes long. The
     ``processes`` share the draws of each input, each with batches of its own. ``clock`` tells the
     time in seconds.
     """
@@ -43,8 +43,9 @@ class Progress:
         logger: logging.Logger,
         processes: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        unit: str = 'batches',
     ) -> None:
-        self.batches, self.draws, self.word = batches, draws, word
+        self.batches, self.draws, self.word, self.unit = batches, draws, word, unit
         self.logger, self.processes, self.clock = logger, processes, clock
         self._batches_done = self._inputs_done = self._sampled = 0
         self._seconds = 0.0
@@ -77,7 +78,7 @@ class Progress:
             self._sampled += 1
         self._batch_started = now
         self._current.clear()
-        words = f'certified {self._batches_done}/{self.batches} batches'
+        words = f'certified {self._batches_done}/{self.batches} {self.unit}'
         if not self._sampled:
             return f'{words} from stored votes'
         each = self._seconds / self._sampled

@@ -368,7 +368,7 @@ class FolderRun:
             self.draw_every,
             self.confidence,
         )
-        progress = Progress(len(numbers), plan.most_draws, 'image', self.logger)
+        progress = Progress(len(numbers), plan.most_draws, 'image', self.logger, unit='images')
         smoothed.on_draws = progress.on_draws
         self.logger.info('smoothing: %s; %s', plan.describe(), plan.aim())
         for note in describe_modes([self.files[number] for number in numbers]):

@@ -32,10 +32,15 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """Which settings differ, for a message."""
     return '; '.join(
-        f'{key}: {theirs.get(key)!r} there, {ours.get(key)!r} here'
+        f'{key}: {_sorted(theirs.get(key))!r} there, {_sorted(ours.get(key))!r} here'
         for key in sorted(theirs.keys() | ours.keys())
         if theirs.get(key) != ours.get(key)
     )
+
+
+def _sorted(value: Any) -> Any:
+    """The same with the keys of a mapping in order, so that two can be compared by eye."""
+    return dict(sorted(value.items())) if isinstance(value, Mapping) else value
 
 
 class VotesStore:

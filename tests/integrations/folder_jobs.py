@@ -57,7 +57,7 @@ def main(folder, *words):
         for attempt in range(KILLS + 1):
             victim = chance.randrange(2) if attempt < KILLS else None
             job = run_of([*words, *shared], folder / 'shared', size=2)
-            codes = Job(2, job, victim, chance.uniform(0.2, 1.0)).wait()
+            codes = Job(2, job, victim, chance.uniform(0.05, 0.4)).wait()
             if not any(codes):
                 break
             assert KILLED in codes and 0 not in codes, codes
