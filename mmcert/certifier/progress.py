@@ -30,9 +30,9 @@ class Progress:
     """Times the inputs that are sampled; those whose votes are found in the store cost nothing.
 
     ``batches`` is the length of the data loader, ``draws`` the most draws of an input, ``word``
-    what an input is called, and ``unit`` what a batch is, in the plural. ``logger`` gets a line every ``SECONDS`` while an input takes long. The
-    ``processes`` share the draws of each input, each with batches of its own. ``clock`` tells the
-    time in seconds.
+    what an input is called, and ``unit`` what batches are called. ``logger`` gets a line every
+    ``SECONDS`` while an input takes long. The ``processes`` share the draws of each input, each
+    with batches of its own. ``clock`` tells the time in seconds.
     """
 
     def __init__(
