@@ -253,7 +253,7 @@ def render(results: Results) -> list[str]:
         f'{results["page_bytes"] / 1e6:.1f} MB. Chromium opens it in '
         f'{worst("processor_seconds_to_open"):.1f} s of processor time '
         f'({worst("seconds_to_open"):.1f} s by the clock), shows another tau for all images in '
-        f'{worst("seconds_of_another_tau"):.1f} s (with ordered Holm, in '
+        f'{worst("seconds_of_another_tau"):.2f} s (with ordered Holm, in '
         f'{worst("processor_seconds_of_ordered_holm"):.1f} s of processor time at first, and in '
         f'{worst("processor_seconds_of_ordered_holm_again"):.1f} s then), and takes '
         f'{worst("bytes_of_memory") / 1e6:.0f} MB of memory, '
