@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ NUMBERS = {
     'tensor(double)': np.float64,
 }
 """Types that the input of a session may have."""
+
+PART = 2**24
+"""Bytes of a file of weights that are looked at at once."""
 
 
 class OnnxModel(ImageModel):
@@ -137,6 +141,8 @@ def load(path: str | os.PathLike[str], preprocessing: Preprocessing) -> OnnxMode
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no file {path}')
+    # Before the runtime reads what the file refers to.
+    weights = file_digest(path)
     import onnxruntime
 
     try:
@@ -144,33 +150,92 @@ def load(path: str | os.PathLike[str], preprocessing: Preprocessing) -> OnnxMode
     except Exception as error:
         line = str(error).strip().splitlines()[0]
         raise ValueError(f'{path} is no model for ONNX Runtime: {line}') from error
-    return OnnxModel(session, preprocessing)
+    return OnnxModel(session, preprocessing, weights)
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
     """Digest of an ONNX file and of the files in which it keeps weights, 16 hexadecimal digits.
 
     Raises:
-        ValueError: If a weight is NaN or infinite.
+        ValueError: If it is no ONNX model, a weight is NaN or infinite, or weights are in a file
+            that is outside of the model's folder, missing or too short.
     """
     import onnx
-    from onnx import external_data_helper, numpy_helper
+    from google.protobuf.message import DecodeError
 
     path = Path(path)
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=8)
-    model = onnx.load(str(path), load_external_data=False)
-    outside: set[str] = set()
-    for tensor in model.graph.initializer:
-        if external_data_helper.uses_external_data(tensor):
-            outside |= {entry.value for entry in tensor.external_data if entry.key == 'location'}
-    for name in sorted(outside):
-        digest.update((path.parent / name).read_bytes())
-    onnx.load_external_data_for_model(model, str(path.parent))
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype.kind == 'f' and not np.isfinite(values).all():
+    data = path.read_bytes()
+    digest = hashlib.blake2b(data, digest_size=8)
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise ValueError(f'{path} is no model for ONNX Runtime: {error}') from error
+    del data
+    tensors = list(_tensors(model))
+    for name in sorted({_outside(tensor)['location'] for tensor in tensors if _outside(tensor)}):
+        # Where one file ends and the next one begins matters.
+        digest.update(f'{name} {_beside(path, name).stat().st_size} '.encode())
+        with _beside(path, name).open('rb') as file:
+            while part := file.read(PART):
+                digest.update(part)
+    for tensor in tensors:
+        if not all(np.isfinite(part).all() for part in _floats(path, tensor)):
             raise ValueError(
                 f'the weights {tensor.name} of {path} have NaN or infinite values: the file is '
                 'damaged'
             )
     return digest.hexdigest()
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """All tensors in a model: weights, constants, and those of graphs in it."""
+    if message.DESCRIPTOR.name == 'TensorProto':
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for one in [value] if hasattr(value, 'ListFields') else value:
+                yield from _tensors(one)
+
+
+def _outside(tensor: Any) -> dict[str, str]:
+    """Where the values of a tensor are, if they are in another file."""
+    from onnx.external_data_helper import uses_external_data
+
+    if not uses_external_data(tensor):
+        return {}
+    return {'location': '', **{entry.key: entry.value for entry in tensor.external_data}}
+
+
+def _beside(path: Path, name: str) -> Path:
+    """A file that a model refers to."""
+    place = Path(os.path.normpath(name))
+    if place.is_absolute() or os.pardir in place.parts:
+        raise ValueError(
+            f'{path} has weights in {name!r}, outside of its own folder: such a file is not read; '
+            'move it beside the model, and save the model so'
+        )
+    found = path.parent / place
+    if not found.is_file():
+        raise ValueError(f'{path} has weights in {name!r}, but there is no file {found}')
+    return found
+
+
+def _floats(path: Path, tensor: Any) -> Iterator[NDArray[Any]]:
+    """The values of a tensor of floating point numbers, in parts."""
+    from onnx import helper, numpy_helper
+
+    if not (outside := _outside(tensor)):
+        if (values := numpy_helper.to_array(tensor)).dtype.kind == 'f':
+            yield values
+        return
+    kind = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    if kind.kind != 'f' or 0 in tensor.dims:
+        return
+    file, start = _beside(path, outside['location']), int(outside.get('offset', 0))
+    count = math.prod(tensor.dims)
+    if start + count * kind.itemsize > file.stat().st_size:
+        raise ValueError(f'{file} is too short for the weights {tensor.name} of {path}')
+    mapped = np.memmap(file, dtype=np.uint8, mode='r', offset=start, shape=count * kind.itemsize)
+    for first in range(0, len(mapped), PART):
+        yield mapped[first : first + PART].view(kind)

@@ -1,5 +1,7 @@
 """Models that ONNX Runtime computes."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,45 @@ def test_the_digest_covers_weights_in_other_files(conv, tmp_path):
     (data * np.nan).tofile(tmp_path / 'b.data')
     with pytest.raises(ValueError, match='NaN or infinite'):
         file_digest(path)
+    data[:-1].tofile(tmp_path / 'b.data')
+    with pytest.raises(ValueError, match=r'b\.data is too short for the weights'):
+        file_digest(path)
+
+
+def test_the_digest_covers_constants_and_branches_in_other_files(tmp_path):
+    """Weights need not be initializers."""
+    values = np.arange(4, dtype=np.float32)
+    values.tofile(tmp_path / 'c.data')
+    tensor = onnx.numpy_helper.from_array(values, 'scale')
+    onnx.external_data_helper.set_external_data(tensor, location='c.data')
+    tensor.ClearField('raw_data')
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    constant = onnx.helper.make_node('Constant', [], ['scaled'], value=tensor)
+    branch = onnx.helper.make_graph([constant], 'branch', [], [])
+    node = onnx.helper.make_node('If', ['yes'], ['out'], then_branch=branch, else_branch=branch)
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], 'model', [], []))
+    (tmp_path / 'c.onnx').write_bytes(model.SerializeToString())
+    first = file_digest(tmp_path / 'c.onnx')
+    (values + 1).tofile(tmp_path / 'c.data')
+    assert file_digest(tmp_path / 'c.onnx') != first
+
+
+@pytest.mark.parametrize(
+    ('location', 'said'),
+    [('../b.data', 'outside of its own folder'), ('/dev/zero', 'outside of its own folder'),
+     ('none.data', 'but there is no file')],
+)  # fmt: skip
+def test_weights_outside_of_the_folder_are_refused(conv, tmp_path, location, said):
+    (tmp_path / 'in').mkdir()
+    outside = {'save_as_external_data': True, 'location': 'b.data', 'size_threshold': 0}
+    path = write(tmp_path / 'in/b.onnx', conv, **outside)
+    shutil.copy(tmp_path / 'in/b.data', tmp_path)
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        tensor.external_data[0].value = location
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=said):
+        load(path, PREPROCESSING)
 
 
 def test_what_is_no_segmentor_of_images_is_refused(conv, tmp_path):
