@@ -75,12 +75,6 @@ class RunnerSource(Source[BaseDataElement]):
         return self._run.sampling(self._plan)
 
     @property
-    def data(self) -> dict[str, Any]:
-        """Which part of the data set is read, where it is one."""
-        indices = self._run.cfg['test_dataloader']['dataset'].get('indices')
-        return {} if indices is None else {'indices': indices}
-
-    @property
     def identity(self) -> dict[str, Any]:
         """What certificates say of the base model."""
         return self._smoothed.certifier.identity

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -67,24 +65,6 @@ class FolderSource(Source[LabelledImage]):
     def sampling(self) -> dict[str, Any]:
         """What determines the votes."""
         return self._smoothed.sampling
-
-    @cached_property
-    def data(self) -> dict[str, Any]:
-        """A digest of all images and label maps, and how labels are read.
-
-        Another folder has other results, though the model and where results go are the same.
-        """
-        digest = hashlib.blake2b(digest_size=8)
-        for file in self._files:
-            for path in filter(None, (file.image, file.label)):
-                digest.update(f'{path.name} {path.stat().st_size} '.encode())
-                digest.update(path.read_bytes())
-        return {
-            'inputs': digest.hexdigest(),
-            'classes': self.classes,
-            'ignore_index': self.ignore_index,
-            'reduce_labels': self._reduce,
-        }
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -58,7 +58,8 @@ class InputRun(ABC):
     def open(self, settings: dict[str, Any]) -> None:
         """Fixes what determines the results, as JSON values, and so the folder that they go to."""
         self.settings = settings
-        name = fingerprint({**self.source.sampling, **self.source.data, **settings})
+        data = self.source.data_of(self.indices)
+        name = fingerprint({**self.source.sampling, **data, **settings})
         self.folder = self.source.out_dir / f'{self.doing}-{name}'
 
     def counted(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import math
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmcert.certifier import CertificationPlan, CertifiedInput, Segmentor
+from mmcert.sampling import input_digest
 
 Sample = TypeVar('Sample')
 
@@ -74,10 +76,24 @@ class Source(ABC, Generic[Sample]):
     def sampling(self) -> dict[str, Any]:
         """What determines the votes, as JSON values."""
 
-    @property
-    def data(self) -> dict[str, Any]:
-        """What determines inputs and labels beside ``sampling``, as JSON values."""
-        return {}
+    def data_of(self, indices: Sequence[int]) -> dict[str, Any]:
+        """What some inputs and their labels are, as JSON values.
+
+        Another data set has other results, though the model and the place of results are the same.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        for index in indices:
+            raw, sample = self.read(index)
+            address, label = input_digest(raw), self.label(sample)
+            digest.update(f'{self.name(sample, address)} '.encode() + address)
+            if label is not None:
+                whole = np.ascontiguousarray(label, dtype=np.int64)
+                digest.update(f'{whole.shape} '.encode() + whole.tobytes())
+        return {
+            'inputs': digest.hexdigest(),
+            'classes': self.classes,
+            'ignore_index': self.ignore_index,
+        }
 
     @property
     @abstractmethod

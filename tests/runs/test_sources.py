@@ -1,8 +1,10 @@
 """Runs beside certificates are the same code for OpenMMLab and for a folder of images."""
 
 import json
+import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.runner import Runner
@@ -14,7 +16,7 @@ from mmcert.integrations.folder import find_images
 from mmcert.integrations.image_model import ModuleModel
 from mmcert.integrations.smoothed import Smoothed
 from mmcert.integrations.source import FolderSource
-from mmcert.runs.attacking import L2Options, read_attacked, report
+from mmcert.runs.attacking import L2Attacks, L2Options, read_attacked, report
 from mmcert.runs.planner import PlannedRun
 from mmcert.runs.redraw import redraw_run
 from tests.models.test_same_votes import Plain
@@ -62,3 +64,27 @@ def test_attacks_plans_and_second_draws_are_those_of_the_openmmlab_route(sources
             assert np.array_equal(counts, theirs.confusions[name])
     ours, theirs = (json.loads((folder / 'summary.json').read_text()) for folder in folders)
     assert ours['attack_sets'] == theirs['attack_sets']
+
+
+def test_attacks_on_another_data_set_have_a_folder_of_their_own(make_config, tmp_path):
+    """In one work folder; the same files elsewhere are the same data."""
+
+    def folder_of(root):
+        cfg = make_config(images=1)
+        if root is not None:
+            cfg.test_dataloader.dataset.data_root = str(root)
+            cfg.experiment_name = root.name
+        return L2Attacks(RunnerSource(Runner.from_cfg(cfg)), OPTIONS).folder, Path(
+            cfg.test_dataloader.dataset.data_root
+        )
+
+    first, root = folder_of(None)
+    copied = shutil.copytree(root, tmp_path / 'copied')
+    assert folder_of(copied)[0] == first
+    found = {first}
+    for name in ('images', 'annotations'):
+        other = shutil.copytree(root, tmp_path / f'other-{name}')
+        for file in other.rglob(f'{name}/*.png'):
+            cv2.imwrite(str(file), np.zeros_like(cv2.imread(str(file), cv2.IMREAD_UNCHANGED)))
+        found.add(folder_of(other)[0])
+    assert len(found) == 3
