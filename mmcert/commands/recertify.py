@@ -63,7 +63,12 @@ CURVE_TAUS = np.linspace(0.5, 0.99, 25).round(4).tolist()
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('votes_dir', nargs='+', help='folder of votes: RESULTS/votes-*')
+    parser.add_argument(
+        'votes_dir',
+        nargs='+',
+        metavar='votes',
+        help='folder of votes, or of results with one votes-* in it',
+    )
     parser.add_argument(
         '--tau', type=float, nargs='+', help='in [0.5, 1); by default 0.75, or 0.5 for pooled tests'
     )
@@ -123,7 +128,9 @@ def main() -> int:
     import_modules(args)
     if args.k is not None and not any(get_procedure(name).takes_k for name in args.procedure):
         raise UsageError(f'--k belongs to --procedure {_those_that("takes_k")}')
-    for folder in map(Path, args.votes_dir):
+    from mmcert.votes import votes_folder
+
+    for folder in map(votes_folder, args.votes_dir):
         if args.out is None:
             folder = folder.absolute()
             out = folder.parent / f'offline-{folder.name.removeprefix("votes-")}'

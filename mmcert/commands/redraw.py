@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import secrets
-from pathlib import Path
 
 from mmcert.cli import UsageError, command, tool_parser
 from mmcert.commands.source import add_source, source_of
@@ -17,7 +16,9 @@ from mmcert.commands.source import add_source, source_of
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('--votes', type=Path, required=True, help='the folder of votes')
+    parser.add_argument(
+        '--votes', required=True, help='folder of votes, or of results with one votes-* in it'
+    )
     parser.add_argument('--draws', type=int, default=20, help='of each kind, for each input (20)')
     parser.add_argument(
         '--choice-seed',
@@ -39,12 +40,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Takes the draws again, and prints a line for each input."""
     args = parse_args()
-    if not args.votes.is_dir():
-        raise UsageError(f'there is no folder {args.votes}')
-    if not any(args.votes.glob('*.npz')):
-        inside = ' or '.join(map(str, sorted(args.votes.glob('votes-*'))))
-        hint = f'; did you mean {inside}?' if inside else ''
-        raise UsageError(f'no votes files (*.npz) in {args.votes}{hint}')
+    from mmcert.votes import votes_folder
+
+    votes = votes_folder(args.votes)
     if not 0 <= args.allow < 1:
         raise UsageError(f'--allow must lie in [0, 1), got {args.allow}')
     if args.draws < 1:
@@ -53,13 +51,13 @@ def main() -> int:
 
     seed = secrets.randbits(32) if args.choice_seed is None else args.choice_seed
     inputs = failed = 0
-    for name, found in redraw_run(source_of(args), args.votes, args.draws, args.limit, seed):
+    for name, found in redraw_run(source_of(args), votes, args.draws, args.limit, seed):
         inputs += 1
         bad = isinstance(found, str) or found.contradicted.mean() > args.allow
         failed += bad
         text = f'not drawn again: {found}' if isinstance(found, str) else found.describe()
         print(f'{name}: {"DIFFERS: " if bad else ""}{text}')
     if not inputs:
-        raise UsageError(f'none of the inputs has votes in {args.votes}')
+        raise UsageError(f'none of the inputs has votes in {votes}')
     print(f'{inputs - failed} of {inputs} inputs agree (seed {seed})')
     return int(failed > 0)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.votes import VotesRecord, load_votes
+from mmcert.votes import VotesRecord, load_votes, votes_folder
 from mmcert.votes.record import array_digest, votes_digests
 
 OLDER = (
@@ -77,15 +77,13 @@ class ResultsFolder:
         self, folder: str | os.PathLike[str], votes: str | os.PathLike[str] | None = None
     ) -> None:
         self.folder = Path(folder)
-        self._votes = None if votes is None else Path(votes)
+        self._votes = None if votes is None else votes_folder(votes)
         for name in ('summary.json', 'images.jsonl'):
             if not (self.folder / name).is_file():
                 raise FileNotFoundError(
                     f'there is no {name} in {self.folder}; give a folder of results, for '
                     'example work_dirs/NAME/certified'
                 )
-        if self._votes is not None and not self._votes.is_dir():
-            raise FileNotFoundError(f'there is no folder {self._votes}')
         self.summary: dict[str, Any] = json.loads((self.folder / 'summary.json').read_text())
         if 'input_type' not in self.summary['certificate']:
             raise ValueError(f'{self.folder} {OLDER}')

@@ -2,7 +2,7 @@
 
 from mmcert.votes.recertify import Task, evaluate, radius_curve
 from mmcert.votes.record import Grid, VotesFileError, VotesRecord, load_votes, save_votes
-from mmcert.votes.store import FingerprintError, VotesStore, fingerprint, read_folder
+from mmcert.votes.store import FingerprintError, VotesStore, fingerprint, read_folder, votes_folder
 
 __all__ = [
     'FingerprintError',
@@ -17,4 +17,5 @@ __all__ = [
     'radius_curve',
     'read_folder',
     'save_votes',
+    'votes_folder',
 ]

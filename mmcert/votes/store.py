@@ -170,24 +170,49 @@ class VotesStore:
         return self.folder / f'{name}.part'
 
 
-def read_folder(folder: str | os.PathLike[str]) -> Iterator[VotesRecord]:
-    """Reads all votes files of a folder, in the order of their names.
+def votes_folder(folder: str | os.PathLike[str]) -> Path:
+    """The folder of votes that is meant: the one that is given, or the only one in given results.
+
+    Args:
+        folder (str | os.PathLike): A folder of votes files, or of results with a folder ``votes-*``
+            in it.
 
     Raises:
-        FileNotFoundError: If there is no such folder or it holds no votes files.
-        VotesFileError: If a file is damaged.
-        FingerprintError: If files of different runs lie in it.
+        FileNotFoundError: If there is no such folder, or there are no votes files.
+        ValueError: If there are several folders of votes in it; the message lists them.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f'there is no folder {folder}')
-    files = sorted(folder.glob('*.npz'))
-    if not files:
-        inside = sorted(map(str, folder.glob('votes-*')))
-        hint = f'; did you mean {" or ".join(inside)}?' if inside else ''
-        raise FileNotFoundError(f'no votes files (*.npz) in {folder}{hint}')
+    if any(folder.glob('*.npz')):
+        return folder
+    inside = [path for path in sorted(folder.glob('votes-*')) if any(path.glob('*.npz'))]
+    if not inside:
+        raise FileNotFoundError(
+            f'no votes files (*.npz) in {folder}: give a folder votes-*, or results with one in it'
+        )
+    if len(inside) > 1:
+        raise ValueError(
+            f'there are several folders of votes in {folder}, give one of them: '
+            f'{", ".join(map(str, inside))}'
+        )
+    return inside[0]
+
+
+def read_folder(folder: str | os.PathLike[str]) -> Iterator[VotesRecord]:
+    """Reads all votes files of a folder, in the order of their names.
+
+    Args:
+        folder (str | os.PathLike): See ``votes_folder``.
+
+    Raises:
+        FileNotFoundError: If there is no such folder or it holds no votes files.
+        ValueError: If it is one of results with several folders of votes.
+        VotesFileError: If a file is damaged.
+        FingerprintError: If files of different runs lie in it.
+    """
     expected: str | None = None
-    for file in files:
+    for file in sorted(votes_folder(folder).glob('*.npz')):
         record = load_votes(file)
         found = record.meta.get('fingerprint')
         if not isinstance(found, str):

@@ -105,7 +105,7 @@ def test_results_are_those_that_all_tools_read(certify, data, tmp_path, capsys):
     # Other settings from the votes give the same where they are the same.
     offline = tmp_path / 'offline'
     code, printed = mmcert(
-        'recertify', str(votes), '--tau', '0.6', '--alpha', '0.01', '--no-plot', '--out',
+        'recertify', str(out), '--tau', '0.6', '--alpha', '0.01', '--no-plot', '--out',
         str(offline), capsys=capsys,
     )  # fmt: skip
     assert code == 0, printed

@@ -195,7 +195,7 @@ def test_a_procedure_of_ones_own_is_known_everywhere(tool, tmp_path, monkeypatch
 def test_what_is_no_folder_of_votes_is_told_what_it_is(tool, tmp_path):
     assert 'there is no folder' in tool(tmp_path / 'nowhere', expect=2)
     (tmp_path / 'certified/votes-1').mkdir(parents=True)
-    assert 'did you mean' in tool(tmp_path / 'certified', expect=2)
+    assert 'no votes files (*.npz) in' in tool(tmp_path / 'certified', expect=2)
     np.savez_compressed(tmp_path / 'certified/picture.npz', radius=np.zeros(3))
     refused = tool(tmp_path / 'certified', expect=2)
     assert 'picture.npz is not a votes file' in refused and 'Delete' not in refused

@@ -15,6 +15,7 @@ from mmcert.votes import (
     load_votes,
     read_folder,
     save_votes,
+    votes_folder,
 )
 from mmcert.votes.record import votes_digests
 
@@ -175,6 +176,19 @@ def test_a_folder_is_read_in_order_and_must_be_of_one_run(tmp_path):
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match='no votes files'):
         list(read_folder(tmp_path))
+
+
+def test_results_with_one_folder_of_votes_stand_for_it(tmp_path):
+    for number in (1, 2):
+        (tmp_path / f'votes-{number}').mkdir()
+        with pytest.raises(FileNotFoundError, match='no votes files'):
+            votes_folder(tmp_path)
+    VotesStore(tmp_path / 'votes-1', {}, {}).put('a', record())
+    assert votes_folder(tmp_path) == votes_folder(tmp_path / 'votes-1') == tmp_path / 'votes-1'
+    assert [r.meta['name'] for r in read_folder(tmp_path)] == ['a']
+    VotesStore(tmp_path / 'votes-2', {}, {}).put('a', record())
+    with pytest.raises(ValueError, match=r'several folders of votes .*votes-1, .*votes-2$'):
+        votes_folder(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_at_once(tmp_path):
