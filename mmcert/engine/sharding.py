@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,24 @@ def source_names(dataset: Any) -> list[str]:
         next((Path(str(info[key])).stem for key in SOURCE_KEYS if info.get(key)), '')
         for info in infos
     ]
+
+
+def file_sizes(dataset: Any) -> list[list[int]]:
+    """Bytes of the files that each entry of a data set names: its input, its label map and so on.
+
+    They tell apart folders in which files have the same names.
+    """
+    if not hasattr(dataset, 'get_data_info'):
+        return []
+    return [_sizes(dataset.get_data_info(index)) for index in range(len(dataset))]
+
+
+def _sizes(info: Any) -> list[int]:
+    if isinstance(info, Mapping):
+        return [size for key in sorted(info, key=str) for size in _sizes(info[key])]
+    if not isinstance(info, str):
+        return []
+    try:
+        return [Path(info).stat().st_size] if Path(info).is_file() else []
+    except (OSError, ValueError):  # Text that can be no path.
+        return []

@@ -19,7 +19,7 @@ from mmcert.engine.base_model import inner
 from mmcert.engine.pipeline import require_unaltered_images
 from mmcert.engine.provenance import RunInfo
 from mmcert.engine.results import write_sample
-from mmcert.engine.sharding import sharded_loader, source_names
+from mmcert.engine.sharding import file_sizes, sharded_loader, source_names
 from mmcert.engine.smoothing_config import smoothing_of
 from mmcert.engine.weights import mismatches, require_loaded
 from mmcert.evaluation import CertifiedMetric
@@ -29,6 +29,7 @@ from mmcert.registry import HOOKS
 from mmcert.sampling import ProcessGroup
 from mmcert.visualization import CertifiedVisualizer
 from mmcert.votes.shards import Manifest, Shard
+from mmcert.votes.store import fingerprint
 
 
 @HOOKS.register_module()
@@ -73,7 +74,8 @@ class SmoothingHook(Hook):
         shard = None if config.shard is None else Shard.parse(config.shard)
         if shard is not None:
             self._undo.callback(setattr, loop, 'dataloader', loop.dataloader)
-            sources = source_names(loop.dataloader.dataset)
+            whole = loop.dataloader.dataset
+            sources, sizes = source_names(whole), file_sizes(whole)
             loop.dataloader = sharded_loader(runner, shard)
         run, processes = RunInfo(runner), ProcessGroup()
         if config.strict_weights:
@@ -113,6 +115,7 @@ class SmoothingHook(Hook):
                 'num_classes': len(run.classes),
                 'classes': run.metainfo.get('classes') or (),
                 'ignore_index': run.ignore_index,
+                'file_sizes': fingerprint({'bytes': sizes}),
                 **asked_attack(plan),
             }
             settings = plan.settings_to_dict()

@@ -91,8 +91,8 @@ class Manifest:
             in order; empty text where the data set does not tell.
         sampling (Mapping): What determines the votes, as in a ``VotesStore``.
         settings (Mapping): The ``CertifySettings``, as JSON values; empty for an enumeration.
-        task (Mapping): ``num_classes``, ``classes`` (their names), ``ignore_index``, and the
-            ``attack`` where there is one.
+        task (Mapping): ``num_classes``, ``classes`` (their names), ``ignore_index``, a digest of
+            the ``file_sizes`` where they are known, and the ``attack`` where there is one.
         images (Sequence[Mapping] | None): ``name`` and ``certificate`` of each image, in order;
             None until the job has finished.
     """

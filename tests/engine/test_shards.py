@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 from mmengine.runner import Runner
@@ -371,3 +372,13 @@ def test_a_job_with_settings_of_its_own_has_votes_of_its_own_and_is_named(job, t
     assert 'shard 2/2 was run otherwise' in merge(tmp_path / 'shared', expect=1)
     merge(one)
     assert (tmp_path / 'shared/summary.json').exists()
+
+
+def test_shards_of_folders_whose_files_differ_do_not_merge(two_shards, job, scenes_root, tmp_path):
+    """They may have the same names."""
+    folder, _ = two_shards
+    other = shutil.copytree(scenes_root, tmp_path / 'other')
+    for path in other.rglob('annotations/*.png'):
+        cv2.imwrite(str(path), np.zeros((32, 48), np.uint8))
+    job('2/2', options={'test_dataloader.dataset.data_root': str(other)})
+    assert 'file_sizes' in merge(folder, expect=1)
