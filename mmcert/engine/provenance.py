@@ -54,11 +54,8 @@ class RunInfo:
         self.ignore_index = getattr(self.dataset, 'ignore_index', IGNORE_INDEX)
         self.batches = len(runner.test_dataloader)
         self.cfg, self.work_dir = runner.cfg, runner.work_dir
-        # As it is configured: building it would build the metrics.
-        loop = runner._test_loop
-        self.fp16 = bool(
-            loop.get('fp16') if isinstance(loop, dict) else getattr(loop, 'fp16', False)
-        )
+        # Of the loop itself: one of the user's own may have another default than the config says.
+        self.fp16 = bool(getattr(runner.test_loop, 'fp16', False))
 
     def sampling(self, plan: SmoothingPlan) -> dict[str, Any]:
         """All that determines the votes of an input, as JSON values."""

@@ -133,6 +133,7 @@ class SmoothingHook(Hook):
             on_draws=self._progress.on_draws,
             logger=runner.logger,
             processes=processes,
+            autocast=run.fp16,
         )
         self._metric = CertifiedMetric(
             len(run.classes), run.ignore_index, plan.hierarchy, out_dir=str(results_dir)

@@ -60,7 +60,7 @@ class PrecisionSettings:
     def to_dict(self, device: torch.device) -> dict[str, Any]:
         """What a certificate says of the precision, as JSON values."""
         found = {**vars(self), 'device': device.type}
-        outer = _autocast_dtype(device.type)
+        outer = autocast_dtype(device.type)
         if self.precision == 'fp32' and outer is not None:
             # The test loop runs under autocast of its own (`test_cfg.fp16`).
             found['precision'] = str(outer).removeprefix('torch.')
@@ -125,10 +125,10 @@ class PrecisionSettings:
         return {'backend': 'cudagraphs', 'dynamic': False} if self.cuda_graphs else {}
 
 
-def _autocast_dtype(device: str) -> torch.dtype | None:
+def autocast_dtype(device: str) -> torch.dtype | None:
     """What the autocast around this call computes in; None if there is none."""
-    if hasattr(torch, 'get_autocast_dtype'):
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    if hasattr(torch, 'getautocast_dtype'):
+        return torch.getautocast_dtype(device) if torch.is_autocast_enabled(device) else None
     # Before torch 2.4.
     if device == 'cpu':
         return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None

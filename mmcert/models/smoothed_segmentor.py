@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement
 
 from mmcert.certifier import CertificationPlan, CertifiedInput, Certifier, Segmentor
 from mmcert.models.adapter import Adapter
-from mmcert.models.precision import PrecisionSettings
+from mmcert.models.precision import PrecisionSettings, autocast_dtype
 from mmcert.sampling import ProcessGroup, input_digest
 
 
@@ -85,6 +85,8 @@ class SmoothedSegmentor(BaseModel):
         base (BaseModel): The base model; its parameters are shared, not copied.
         plan (SmoothingPlan): What to sample and test.
         processes (ProcessGroup | None): Processes that share the draws of every input.
+        autocast (bool | None): Whether the loop around it computes under autocast, as the name of
+            the votes says; None does not look.
         **options: Further options of ``Certifier``: ``store``, ``identity``, ``on_draws``,
             ``logger``.
 
@@ -98,10 +100,11 @@ class SmoothedSegmentor(BaseModel):
         plan: SmoothingPlan,
         *,
         processes: ProcessGroup | None = None,
+        autocast: bool | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
-        self.base, self.plan = base, plan
+        self.base, self.plan, self.autocast = base, plan, autocast
         self.processes = processes or ProcessGroup()
         self.certifier = Certifier(plan, processes=self.processes, **options)
 
@@ -122,10 +125,18 @@ class SmoothedSegmentor(BaseModel):
         fields named above.
 
         Raises:
-            ValueError: If an input cannot be certified as the pipeline delivers it.
+            ValueError: If an input cannot be certified as the pipeline delivers it, or the loop
+                computes under another autocast than it says.
             InfeasiblePlanError: If n is too small for the first input, before it is sampled.
         """
         adapter, processes = self.plan.adapter, self.processes
+        found = autocast_dtype(next(self.base.parameters()).device.type)
+        if self.autocast is not None and self.autocast != (found is not None):
+            raise ValueError(
+                f'the test loop has fp16={self.autocast}, but computes '
+                f'{"without autocast" if found is None else f"under autocast to {found}"}: votes '
+                'are named by its attribute fp16, so set that'
+            )
         mine = adapter.inputs(data)
 
         def checked() -> list[tuple[torch.Tensor, BaseDataElement]]:

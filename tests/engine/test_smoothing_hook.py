@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import Runner
+from mmengine.registry import LOOPS
+from mmengine.runner import Runner, TestLoop
 
 from mmcert.certifier import certifier, entries
 from mmcert.certify import InfeasiblePlanError
@@ -554,3 +555,26 @@ def test_reduce_zero_label_shifts_what_is_certified_against(make_config):
     plain = run_test(make_config(images=1))
     assert reduced['certified/abstain'] == plain['certified/abstain']
     assert reduced['certified/certAcc'] != plain['certified/certAcc']
+
+
+@LOOPS.register_module(force=True)
+class HalfLoop(TestLoop):
+    def __init__(self, *args, fp16=True, **options):
+        super().__init__(*args, fp16=fp16, **options)
+
+
+@LOOPS.register_module(force=True)
+class OwnAutocastLoop(TestLoop):
+    @torch.no_grad()
+    def run_iter(self, idx, data_batch):
+        with torch.autocast('cpu', torch.bfloat16):
+            self.runner.model.test_step(data_batch)
+
+
+def test_the_arithmetic_of_a_loop_of_the_users_own_is_named(make_config, tmp_path):
+    run_test(make_config(images=1, test_cfg=dict(type='HalfLoop', _delete_=True)))
+    (file,) = (tmp_path / 'work' / 'certified').glob('votes-*/*.npz')
+    meta = load_votes(file).meta
+    assert meta['sampling']['fp16'] and meta['precision']['precision'] == 'bfloat16'
+    with pytest.raises(ValueError, match='has fp16=False, but computes under autocast to torch.bf'):
+        run_test(make_config(images=1, test_cfg=dict(type='OwnAutocastLoop', _delete_=True)))
