@@ -93,7 +93,7 @@ def plain() -> None:
     certify('py:model.py:build', *NORMALISED)
     (votes,) = Path('out-py').glob('votes-*')
     mmcert('recertify', votes, '--tau', '0.6', '0.7', '--out', 'out-py')
-    mmcert('report', 'out-py', '--data', 'images')
+    mmcert('report', 'out-py')
     if not Path('out-py/report.html').is_file():
         raise SystemExit('there is no report')
     print('mmcert: works')
@@ -270,7 +270,7 @@ def fiftyone(short: bool) -> None:
     del short
     import fiftyone as library
 
-    run(sys.executable, mim_folder() / 'tools' / 'export_fiftyone.py', 'out-py', '--data', 'images')
+    run(sys.executable, mim_folder() / 'tools' / 'export_fiftyone.py', 'out-py')
     print(library.__version__)
 
 

@@ -120,6 +120,7 @@ def certify(args: argparse.Namespace, processes: Any) -> int:
         reduce_labels=bool(args.reduce_labels) or smoothed.model.reduces_labels,
         processes=processes if of_draws is None else None,
         shard=shard,
+        images=args.images,
     )
     summary = run.run()
     if not is_first:
@@ -127,7 +128,7 @@ def certify(args: argparse.Namespace, processes: Any) -> int:
     print(summary.describe())
     print(f'certificates, votes and figures: {run.out_dir}')
     if shard is None:
-        print(f'to look at them: mmcert report {run.out_dir} --data {args.images}')
+        print(f'to look at them: mmcert report {run.out_dir}')
     else:
         print(f'once all {shard.count} shards have run: mmcert merge {run.out_dir}')
     return 0

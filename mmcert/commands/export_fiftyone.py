@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from mmcert.cli import UsageError, command, tool_parser
+from mmcert.commands.report import finder
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -14,8 +15,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument('results', help='folder of results: work_dirs/NAME/certified')
     parser.add_argument(
-        '--data', required=True,
-        help='folder of the data set, where images are found by name and content',
+        '--data', help='folder of the data set, where images are found by name and content '
+        '(default: that of the run)'
     )  # fmt: skip
     parser.add_argument('--out', help='folder to write (default: fiftyone in the results)')
     parser.add_argument('--votes', help='folder of the votes, if it is not in the results')
@@ -35,15 +36,14 @@ def main() -> int:
             'FiftyOne is not installed: `pip install "mmcert[fiftyone]"`, or leave out --dataset'
         )
     from mmcert.report.fiftyone_export import export_samples, open_in_fiftyone
-    from mmcert.report.inputs import ImageFinder
     from mmcert.report.results_folder import ResultsFolder
 
     results = ResultsFolder(args.results, args.votes)
     out = Path(args.out or results.folder / 'fiftyone')
-    exported = export_samples(results, out, ImageFinder(args.data))
+    exported = export_samples(results, out, finder(results, args.data))
     if exported.missing:
         listed = ', '.join(exported.missing[:3]) + ', ...' * (len(exported.missing) > 3)
-        print(f'note: {len(exported.missing)} images were not found in {args.data}: {listed}')
+        print(f'note: {len(exported.missing)} images were not found: {listed}')
     if exported.without_votes:
         print('note: without votes there are certified maps and radii alone')
     print(f'wrote {out}: {exported.samples} images')

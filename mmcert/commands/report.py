@@ -21,7 +21,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--images', type=int, help='how many to show, from worst to best')
     parser.add_argument(
         '--data', help='folder of the data set, where images are found by name and content '
-        "(default: that of the run's config)"
+        '(default: that of the run)'
     )  # fmt: skip
     parser.add_argument('--votes', help='folder of the votes, if it is not in the results')
     parser.add_argument(
@@ -48,14 +48,14 @@ def main() -> int:
     attacks = None if args.attack is None else AttackFolder(args.attack)
     corruptions = None if args.corruptions is None else CorruptionFolder(args.corruptions)
     find = finder(results, args.data)
-    if find is find_nothing:
-        print('note: the data set of this run was not found: give its folder by --data', flush=True)
     out = Path(args.out or results.folder / 'report.html')
     if out.is_dir():
         raise UsageError(f'--out takes an HTML file, and {out} is a folder')
     report = write_report(results, out, find, args.images, radius_at(results), attacks, corruptions)
     if report.missing and find is not find_nothing:
-        print(f'note: {report.missing} of {report.shown} {results.word}s were not found')
+        where = f' in {folder}' if (folder := getattr(find, 'folder', None)) else ''
+        missing = f'{report.missing} of {report.shown} {results.word}s were not found{where}'
+        print(f'note: {missing}: --data says where else they are')
     beside = f', which needs {report.folder} beside it' if report.folder else ''
     print(f'wrote {out}{beside}: open it in a browser')
     return 0
@@ -75,16 +75,22 @@ def radius_at(results: Any) -> Any:
 
 
 def finder(results: Any, folder: str | None) -> Any:
-    """What finds the inputs: in a folder, or by the config that the run left in its work folder."""
+    """What finds the inputs: in a folder, or where the run said that they are.
+
+    A run of a config left that in its work folder.
+    """
     from mmcert.report.explorer import find_nothing
-    from mmcert.report.inputs import ImageFinder
+    from mmcert.report.inputs import ImageFinder, data_folder
 
     images = results.word == 'image'
     if folder is not None and images:
         return ImageFinder(folder)
-    config = results.folder.parent / (results.summary['certificate']['model'].get('config') or '')
+    name = results.summary['certificate']['model'].get('config')
+    if name is None and images:
+        return _find_in(data_folder(results.folder))
+    config = results.folder.parent / (name or '')
     if not config.is_file():
-        return find_nothing
+        return _find_in(None)
     from mmcert.compat import enable_mmcv_lite
 
     try:
@@ -94,13 +100,28 @@ def finder(results: Any, folder: str | None) -> Any:
         cfg = Config.fromfile(config)
         dataset = cfg.test_dataloader.dataset
         if images:
-            root = dataset.get('data_root')
-            return ImageFinder(root) if root and Path(root).is_dir() else find_nothing
+            return _find_in(dataset.get('data_root'))
         if folder is not None:
             dataset.data_root = folder
         from mmcert.engine.clouds import CloudFinder
 
         return CloudFinder(cfg)
     except Exception as error:
-        print(f'note: cannot read {config} ({type(error).__name__}: {error})')
+        print(
+            f'note: cannot read {config} ({type(error).__name__}: {error}), so inputs are not found'
+        )
         return find_nothing
+
+
+def _find_in(folder: Any) -> Any:
+    """What finds images in the folder of a run; says so if that is not known or not there."""
+    from mmcert.report.explorer import find_nothing
+    from mmcert.report.inputs import ImageFinder
+
+    if folder and Path(folder).is_dir():
+        return ImageFinder(folder)
+    what = 'the run does not say where its data set is'
+    if folder:
+        what = f'the data set of the run was in {folder}, and there is no such folder'
+    print(f'note: {what}: --data says where it is', flush=True)
+    return find_nothing

@@ -26,7 +26,7 @@ from mmcert.integrations.smoothed import Smoothed
 from mmcert.metrics.confusion import total
 from mmcert.metrics.results import InputResult
 from mmcert.report.confidence import confidence_picture
-from mmcert.report.inputs import ENDINGS
+from mmcert.report.inputs import ENDINGS, write_data_folder
 from mmcert.report.pictures import certificate_picture, certificate_title
 from mmcert.report.summary import Summary, write_summary
 from mmcert.report.tiles import class_colours
@@ -276,6 +276,7 @@ class FolderRun:
         reduce_labels (bool): Whether 0 in the label maps means "no class", and 1 the first class.
         processes (ProcessGroup | None): Processes that divide the images.
         shard (Shard | None): Certifies one shard of the images.
+        images (Path | None): The folder of the images, for ``mmcert report`` to find them in.
     """
 
     def __init__(
@@ -289,6 +290,7 @@ class FolderRun:
         reduce_labels: bool = False,
         processes: ProcessGroup | None = None,
         shard: Shard | None = None,
+        images: Path | None = None,
     ) -> None:
         if smoothed.results_dir is None:
             raise ValueError('a run needs a folder for its results: give results_dir')
@@ -297,6 +299,7 @@ class FolderRun:
         self.draw_every, self.confidence = draw_every, confidence
         self.reduce_labels = reduce_labels
         self.processes, self.shard = processes or ProcessGroup(), shard
+        self.images = images
 
     @property
     def numbers(self) -> range:
@@ -333,6 +336,8 @@ class FolderRun:
             # Jobs of other shards may write to the same folder.
             name = '' if self.shard is None else f'shard-{self.shard.file_name}'
             write_summary(summary, self.out_dir / name)
+            if self.images is not None:
+                write_data_folder(self.out_dir, self.images)
             if manifest is not None:
                 manifest.finish(store.folder, [(one.name, one.certificate) for one in results])
         return summary

@@ -91,9 +91,7 @@ def export_samples(
         without_votes |= result.record is None
         samples.append(_write_sample(folder, result, picture, largest))
     if not samples:
-        raise FileNotFoundError(
-            'none of the images was found in the folder of the data set: give that of the run'
-        )
+        raise FileNotFoundError('none of the images was found: --data says where the data set is')
     write_json(folder / 'samples.json', _content(results, largest, samples))
     shutil.rmtree(out, ignore_errors=True)
     folder.rename(out)

@@ -1,6 +1,7 @@
 """Finds the image that a certificate is of: by its name, and by what it holds."""
 
 import hashlib
+import json
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -10,9 +11,34 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mmcert.files import write_json
 from mmcert.report.results_folder import StoredResult
 
 ENDINGS = {'.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp'}
+
+DATA = 'data.json'
+"""Where results say which folder their images are in, if no config does."""
+
+
+def write_data_folder(results: str | os.PathLike[str], images: str | os.PathLike[str]) -> None:
+    """Says in a folder of results where the images of the run are.
+
+    Certificates and votes do not depend on it. A path from the current folder is kept as one from
+    the results, so that both can be moved together.
+    """
+    where, results = Path(images), Path(results)
+    if not where.is_absolute():
+        where = Path(os.path.relpath(where.resolve(), results.resolve()))
+    write_json(results / DATA, {'images': where.as_posix()})
+
+
+def data_folder(results: str | os.PathLike[str]) -> Path | None:
+    """Where the images of a run should be, from the current folder; None if it did not say so."""
+    file = Path(results) / DATA
+    if not file.is_file():
+        return None
+    where = Path(json.loads(file.read_text())['images'])
+    return where if where.is_absolute() else Path(os.path.relpath(file.parent.resolve() / where))
 
 
 def content_digest(image: NDArray[Any]) -> str:
@@ -32,6 +58,9 @@ class ImageFinder:
     Args:
         folder (str | os.PathLike): Where the data set is.
 
+    Attributes:
+        folder (Path): The same.
+
     Raises:
         FileNotFoundError: If there is no such folder.
     """
@@ -39,6 +68,7 @@ class ImageFinder:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f'there is no folder {folder}')
+        self.folder = Path(folder)
         self._files: dict[str, list[Path]] = defaultdict(list)
         seen: set[str] = set()
         for root, folders, names in os.walk(folder, followlinks=True):

@@ -17,6 +17,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from mmcert.commands import main as mmcert_main
+from mmcert.report.inputs import data_folder, write_data_folder
 from mmcert.report.results_folder import ResultsFolder
 from mmcert.votes import read_folder
 from tests.forks import run_program
@@ -112,8 +113,40 @@ def test_results_are_those_that_all_tools_read(certify, data, tmp_path, capsys):
     [row] = json.loads((offline / 'offline.json').read_text())['rows']
     summary = json.loads((out / 'summary.json').read_text())
     assert row['certAcc'] == summary['rates']['certAcc'] > 0
-    code, printed = mmcert('report', str(out), '--data', str(data / 'images'), capsys=capsys)
-    assert code == 0 and 'not found' not in printed, printed
+    code, printed = mmcert('report', str(out), capsys=capsys)
+    assert code == 0 and 'note:' not in printed, printed
+
+
+def test_results_tell_the_report_where_their_images_are(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data / 'images', 'here/photos')
+    words = ['--model', f'py:{data / "model.py"}:build', '--images', 'here/photos', *NORMALISED]
+    code, printed = mmcert('certify', *words, *SETTINGS, '--out', 'here/out', capsys=capsys)
+    assert code == 0 and printed.endswith('\nto look at them: mmcert report here/out\n'), printed
+    # Moved together, they are found again; moved alone, one line says what is missing.
+    Path('here').rename('there')
+
+    def notes(*more):
+        code, printed = mmcert('report', 'there/out', *more, capsys=capsys)
+        assert code == 0, printed
+        return [line for line in printed.splitlines() if line.startswith('note: ')]
+
+    assert notes() == []
+    Path('there/photos').rename('photos')
+    missing = 'was in there/photos, and there is no such folder: --data says where it is'
+    assert notes() == [f'note: the data set of the run {missing}']
+    assert notes('--data', 'photos') == []
+    [note] = notes('--data', 'there')
+    assert note == 'note: 3 of 3 images were not found in there: --data says where else they are'
+    # As an older version left it.
+    Path('there/out/data.json').unlink()
+    assert notes() == ['note: the run does not say where its data set is: --data says where it is']
+
+
+def test_a_path_from_the_root_is_kept(tmp_path):
+    write_data_folder(tmp_path, Path('/data/photos'))
+    assert data_folder(tmp_path) == Path('/data/photos')
+    assert data_folder(tmp_path / 'other') is None
 
 
 def test_a_run_that_was_stopped_goes_on(certify, tmp_path):
