@@ -90,7 +90,7 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--work-dirs', type=Path, default=WORK_DIRS)
-    parser.add_argument('--images', type=int, default=3, help='test images, evenly spaced')
+    parser.add_argument('--images', type=int, default=10, help='test images, evenly spaced')
     parser.add_argument('--draws', type=int, default=10)
     parser.add_argument('--severities', type=int, nargs='+', default=[1, 3, 5])
     parser.add_argument('--only', nargs='+', help='names of settings to run')
