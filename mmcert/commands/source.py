@@ -35,7 +35,7 @@ SETTINGS = (
 
 INPUTS = (
     'images', 'labels', 'out', 'image_suffix', 'label_suffix', 'classes', 'ignore_index',
-    'reduce_labels', 'mean', 'std', 'pixel_range', 'resize', 'device',
+    'reduce_labels', 'one_channel', 'mean', 'std', 'pixel_range', 'resize', 'device',
 )  # fmt: skip
 """Options of a model of any library beside those."""
 
@@ -98,6 +98,10 @@ def _add_inputs(group: Any) -> None:
     group.add_argument(
         '--reduce-labels', action='store_true', default=None,
         help='0 in a label map is no class, 1 the first',
+    )  # fmt: skip
+    group.add_argument(
+        '--one-channel', choices=['scores', 'probabilities'],
+        help='what the channel of a binary model holds',
     )  # fmt: skip
     group.add_argument('--mean', type=float, nargs='+', help='subtracted from an RGB image')
     group.add_argument('--std', type=float, nargs='+', help='divides it')
@@ -249,6 +253,8 @@ def smoothed_of(
     size = None if args.resize is None else (args.resize[0], args.resize[1])
     options = InputOptions(args.mean, args.std, args.pixel_range or 1.0, size)
     model = load_model(args.model, options, args.device or _device())
+    if args.one_channel is not None:
+        model.read_one_channel(args.one_channel)
     given = args.model.partition(':')[2].rpartition(':')[2] if args.model[:3] != 'py:' else ''
     return Smoothed(
         model,

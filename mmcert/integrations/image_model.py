@@ -19,6 +19,12 @@ from mmcert.votes.store import fingerprint
 OUTPUTS = ('out', 'logits')
 """Where libraries put the scores: torchvision in a dict, transformers in an attribute."""
 
+ONE_CHANNEL = ('scores', 'probabilities')
+"""What the only channel of a model may hold: before the sigmoid, or after it."""
+
+CLEAR = 1e-6
+"""A probability is read as being so far from 0 and 1 at least, where its logit is finite."""
+
 
 class ImageModel(ABC):
     """A model of some library that labels the pixels of an image.
@@ -30,10 +36,15 @@ class ImageModel(ABC):
 
     Args:
         preprocessing (Preprocessing): What happens to an image before the model.
-        threshold (float): Of the sigmoid, where the model has one channel, the foreground's.
+        threshold (float): Of the probability, where the model has one channel, the foreground's.
+
+    Attributes:
+        one_channel (str | None): What that channel holds, of ``ONE_CHANNEL``. None takes what can
+            only be scores for scores, and refuses the rest.
     """
 
     library = 'torch'
+    one_channel: str | None = None
 
     def __init__(self, preprocessing: Preprocessing, threshold: float = 0.5) -> None:
         self.preprocessing = preprocessing
@@ -89,9 +100,20 @@ class ImageModel(ABC):
         ``size`` is that of the label maps; labels should have it.
         """
 
+    def read_one_channel(self, holds: str) -> None:
+        """Says what the only channel of the model holds.
+
+        Raises:
+            ValueError: If it is none of ``ONE_CHANNEL``.
+        """
+        if holds not in ONE_CHANNEL:
+            raise ValueError(f'one_channel must be {" or ".join(ONE_CHANNEL)}, got {holds!r}')
+        self.one_channel = holds
+
     def spec(self) -> dict[str, Any]:
         """What determines the labels beside the weights, as JSON values."""
         return {
+            **({'one_channel': self.one_channel} if self.one_channel == 'probabilities' else {}),
             'name': self.name,
             'structure': fingerprint({'structure': self.structure()}),
             'preprocessing': self.preprocessing.to_dict(),
@@ -116,6 +138,8 @@ class ImageModel(ABC):
                 f'{found.dtype} of shape {tuple(found.shape)} for {len(batch)} images'
             )
         threshold = self.threshold if found.shape[1] == 1 else None
+        if threshold is not None and self.one_channel == 'probabilities':
+            found = self._logits(found)
         whole = inputs.shape[-2], inputs.shape[-1]
         if whole == inside:
             return LogitMaps(found, size, threshold=threshold)
@@ -125,12 +149,22 @@ class ImageModel(ABC):
             return maps
         return LogitMaps(resized_scores(maps), size, threshold=threshold)
 
+    def _logits(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """The scores of probabilities (B, 1, h, w): what the sigmoid was taken of."""
+        low, high = (float(value) for value in probabilities.aminmax())
+        if low < 0 or high > 1:
+            raise ValueError(
+                f'{self.name} returns one channel with values in [{low:.3g}, {high:.3g}], which '
+                "are no probabilities: say one_channel='scores' (--one-channel scores)"
+            )
+        return probabilities.float().logit(eps=CLEAR)
+
     def num_classes(self, image: torch.Tensor) -> int | None:
         """Number of classes, by a pass over an image (3, H, W); None if it returns labels.
 
         Raises:
-            ValueError: If the model fails on it, or returns what seem to be probabilities of one
-                class.
+            ValueError: If the model fails on it, or returns one channel that may be other than
+                scores, and ``one_channel`` does not say what it holds.
         """
         try:
             found = self([image])
@@ -147,12 +181,24 @@ class ImageModel(ABC):
             return None
         scores = found.scores
         if scores.shape[1] > 1:
+            if self.one_channel is not None:
+                raise ValueError(
+                    f'{self.name} returns {scores.shape[1]} channels, but one_channel='
+                    f'{self.one_channel!r} was given: leave it out'
+                )
             return scores.shape[1]
         low, high = (float(value) for value in scores.aminmax())
-        if low >= 0 and high <= 1:
+        described = f'{self.name} returns one channel with values in [{low:.3g}, {high:.3g}]'
+        if self.one_channel is None and low >= 0 and high <= 1:
             raise ValueError(
-                f'{self.name} returns one channel with values in [{low:.3g}, {high:.3g}]: these '
-                'seem to be probabilities, but scores before the sigmoid are needed'
+                f"{described}: say one_channel='probabilities' (--one-channel probabilities) if "
+                f'class 1 is where they are above {self.threshold:g}, or scores if it is where '
+                'their sigmoid is'
+            )
+        if self.one_channel is None and torch.equal(scores, scores.round()):
+            raise ValueError(
+                f'{described}, all whole numbers: return labels as integers, by read=..., or say '
+                "one_channel='scores' (--one-channel scores)"
             )
         return 2
 

@@ -351,6 +351,7 @@ def smooth(
     processor: Any = None,
     preprocessing: Preprocessing | None = None,
     read: Callable[[Any], torch.Tensor] | None = None,
+    one_channel: str | None = None,
     classes: Sequence[str] | int | None = None,
     votes_dir: str | os.PathLike[str] | None = None,
     ignore_index: int = IGNORE_INDEX,
@@ -373,6 +374,9 @@ def smooth(
             ``mean`` and ``std`` or ``preprocessing`` say otherwise. See ``Preprocessing.of``.
         preprocessing (Preprocessing | None): In place of ``mean`` and ``std``, with resizing.
         read (Callable | None): Takes what the model returns, and returns scores or integer labels.
+        one_channel (str | None): Of a model with one channel: 'scores' if class 1 is where the
+            sigmoid is above 1/2, 'probabilities' if it is where the values are. Needed where all
+            values of the first image lie in [0, 1].
         classes (Sequence[str] | int | None): Names of the classes, or their number.
         votes_dir (str | os.PathLike | None): Folder where votes are kept and found again.
         ignore_index (int): Label of pixels without ground truth.
@@ -403,6 +407,8 @@ def smooth(
     if not isinstance(model, ImageModel):
         given = preprocessing_of(mean, std, processor, preprocessing)
         model = image_model_of(model, given, read, processor)
+    if one_channel is not None:
+        model.read_one_channel(one_channel)
     return Smoothed(
         model,
         PlanSettings(**settings),

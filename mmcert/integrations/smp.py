@@ -27,7 +27,8 @@ class SmpModel(ModuleModel):
         preprocessing (Preprocessing): What happens to an image before.
 
     Raises:
-        ValueError: If it returns probabilities or labels: it must be built without ``activation``.
+        ValueError: If it returns probabilities of several classes, or labels: it must be built
+            without ``activation``.
     """
 
     library = 'segmentation-models-pytorch'
@@ -35,7 +36,9 @@ class SmpModel(ModuleModel):
     def __init__(self, module: torch.nn.Module, preprocessing: Preprocessing) -> None:
         head: Any = getattr(module, 'segmentation_head', None)
         activation = getattr(head[-1], 'activation', None) if head is not None else None
-        if activation is not None and not isinstance(activation, torch.nn.Identity):
+        # Of one class it may be a sigmoid: one_channel='probabilities' says so.
+        of_one = isinstance(activation, torch.nn.Sigmoid) and head[0].out_channels == 1
+        if not (activation is None or isinstance(activation, torch.nn.Identity) or of_one):
             raise ValueError(
                 f'{type(module).__name__} returns what {type(activation).__name__} makes of its '
                 'scores: build it with activation=None, the weights stay the same'

@@ -113,9 +113,33 @@ def test_preprocessing_is_inside_the_smoothed_function(image):
 
 def test_a_binary_model_has_two_classes(image):
     smoothed = smooth(Model(channels=1))
-    assert smoothed.certify(image).maps['pred'].max() <= 1 and len(smoothed.classes) == 2
-    with pytest.raises(ValueError, match='seem to be probabilities'):
-        smooth(Model(torch.sigmoid, channels=1)).certify(image)
+    expected = smoothed.certify(image)
+    assert expected.maps['pred'].max() <= 1 and len(smoothed.classes) == 2
+    # The same model with its sigmoid, once that is said.
+    probabilities = Model(torch.sigmoid, channels=1)
+    with pytest.raises(ValueError, match="say one_channel='probabilities'"):
+        smooth(probabilities).certify(image)
+    of_probabilities = smooth(probabilities, one_channel='probabilities')
+    found = of_probabilities.certify(image)
+    assert (found.maps['base'] == expected.maps['base']).all()
+    assert (found.votes.hits == expected.votes.hits).mean() > 0.99, 'up to ties'
+    as_scores = smooth(probabilities, one_channel='scores')
+    assert as_scores.certify(image).maps['base'].all(), 'a sigmoid is above 0'
+    assert as_scores.sampling['model'] != of_probabilities.sampling['model']
+
+
+@pytest.mark.parametrize(
+    ('wrap', 'channels', 'said', 'message'),
+    [
+        (torch.round, 1, None, 'all whole numbers: return labels as integers'),
+        (torch.neg, 1, 'probabilities', 'which are no probabilities'),
+        (torch.neg, 3, 'scores', 'returns 3 channels, but one_channel='),
+        (torch.neg, 1, 'logits', 'one_channel must be scores or probabilities'),
+    ],
+)
+def test_what_one_channel_holds_is_not_guessed(image, wrap, channels, said, message):
+    with pytest.raises(ValueError, match=message):
+        smooth(Model(lambda scores: wrap(3 * scores), channels), one_channel=said).certify(image)
 
 
 def test_labels_of_a_model_need_the_number_of_classes(image):

@@ -88,9 +88,16 @@ def test_weights_that_would_run_something_are_refused(smp, tmp_path):
     assert not (tmp_path / 'made').exists()
 
 
-def test_probabilities_of_smp_are_refused(smp):
+def test_probabilities_of_smp_are_of_one_class(smp, image):
     with pytest.raises(ValueError, match='Sigmoid makes of its scores: build it with activation'):
-        mmcert.smooth(small(smp, classes=1, activation='sigmoid'), **NORMALISED, **SETTINGS)
+        mmcert.smooth(small(smp, activation='sigmoid'), **NORMALISED, **SETTINGS)
+    options = NORMALISED | SETTINGS
+    binary = small(smp, classes=1, activation='sigmoid')
+    with pytest.raises(ValueError, match="say one_channel='probabilities'"):
+        mmcert.smooth(binary, **options).certify(image)
+    found = mmcert.smooth(binary, one_channel='probabilities', **options).certify(image)
+    expected = mmcert.smooth(small(smp, classes=1), **options).certify(image)
+    assert (found.maps['base'] == expected.maps['base']).all()
 
 
 def test_a_model_of_torchvision_is_certified_at_the_size_of_the_image(torchvision, image):

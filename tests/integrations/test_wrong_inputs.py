@@ -47,6 +47,7 @@ WRONG = [
     ('certify', {'images': 'deep'}, (), 'deep/one.png has more than 8 bits for each colour'),
     ('certify', {'images': 'plain', 'labels': 'seven'}, (), 'seven/one.png: the label map has'),
     ('certify', {}, ('--mean', '0', '0'), 'mean and std must have one number, or three'),
+    ('certify', {}, ('--one-channel', 'scores'), 'returns 3 channels, but one_channel='),
     ('attack', {}, (), '--attack l2 needs --radius'),
     ('attack', {}, ('--radius', '-1'), 'radii must be positive, got [-1.0]'),
     ('attack', {}, ('--radius', '99'), 'certifies no radius of 99'),
