@@ -78,7 +78,7 @@ def main() -> int:
 
 def options_of(args: argparse.Namespace, classes: Any = None) -> Any:
     """What the attack is told; names of classes are looked up where the classes are given."""
-    from mmcert.runs.attacking import L2Options, ParameterOptions
+    from mmcert.runs.attack_options import L2Options, ParameterOptions
 
     shared = {'judged': args.judged, 'sure': args.sure, 'seed': args.seed}
     if args.attack == 'parameters':

@@ -12,7 +12,8 @@ import torch
 from mmcert.certify import CertifySettings
 from mmcert.perturbations import GaussianNoise
 from mmcert.runs import attacking
-from mmcert.runs.attacking import ByParameters, L2Options, ParameterOptions, read_attacked
+from mmcert.runs.attack_options import L2Options, ParameterOptions
+from mmcert.runs.attacked_input import ByParameters, read_attacked
 from tests.openmmlab import MODELS, BrightnessSegmentor, run_tool
 
 FAST = (

@@ -13,7 +13,8 @@ from mmcert.integrations.folder import find_images
 from mmcert.integrations.image_model import ModuleModel
 from mmcert.integrations.smoothed import Smoothed
 from mmcert.integrations.source import FolderSource
-from mmcert.runs.attacking import L2Attacks, L2Options
+from mmcert.runs.attack_options import L2Options
+from mmcert.runs.attacking import L2Attacks
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from mmcert.integrations.folder import find_images
 from mmcert.integrations.image_model import ModuleModel
 from mmcert.integrations.smoothed import Smoothed
 from mmcert.integrations.source import FolderSource
-from mmcert.runs.attacking import L2Attacks, L2Options, read_attacked, report
+from mmcert.runs.attack_options import L2Options
+from mmcert.runs.attacked_input import read_attacked
+from mmcert.runs.attacking import L2Attacks, report
 from mmcert.runs.planner import PlannedRun
 from mmcert.runs.redraw import redraw_run
 from tests.models.test_same_votes import Plain
