@@ -7,11 +7,13 @@ import filecmp
 import hashlib
 import logging
 import os
+import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -39,6 +41,9 @@ SIDEWAYS = (5, 6, 7, 8)
 
 ORIENTATION = 274
 """The EXIF entry of the orientation."""
+
+PNG_BEGINS = 8
+"""Bytes before the chunks of a PNG, each of which has length, kind, data and checksum."""
 
 DEPTH = (
     '{} has more than 8 bits for each colour, but images of whole levels from 0 to 255 are '
@@ -91,6 +96,10 @@ class ImageFile:
         Raises:
             ValueError: If it cannot be read, or has more than 8 bits for each colour.
         """
+        with _opened(self.image) as opened:
+            # OpenCV makes the missing part of a JPEG grey.
+            if opened.format in ('JPEG', 'MPO'):
+                opened.load()
         found = cv2.imread(str(self.image), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
         if found is None:
             raise ValueError(f'{self.image} cannot be read as an image')
@@ -219,9 +228,41 @@ def _header(path: Path) -> Header:
         width, height = opened.size
         # Before anything is decoded.
         layout = str([tile[3] for tile in getattr(opened, 'tile', ())])
-        sideways = opened.getexif().get(ORIENTATION) in SIDEWAYS
+        exif = _exif_of_png(path, opened) if opened.format == 'PNG' else opened.getexif()
+        sideways = exif.get(ORIENTATION) in SIDEWAYS
         deep = opened.mode.startswith(('I', 'F')) or ';16' in layout
         return Header((width, height) if sideways else (height, width), opened.mode, deep)
+
+
+def _exif_of_png(path: Path, opened: Image.Image) -> Image.Exif:
+    """The EXIF data of a PNG that is whole; Pillow would decode it for data behind the pixels.
+
+    Raises:
+        OSError: If its end is missing.
+    """
+    found = kind = b''
+    with path.open('rb') as file:
+        file.seek(PNG_BEGINS)
+        while kind != b'IEND':
+            length, kind = struct.unpack('>I4s', _whole(file, 8))
+            if kind == b'eXIf':
+                found = _whole(file, length)
+            else:
+                file.seek(length, os.SEEK_CUR)
+            _whole(file, 4)  # The checksum.
+    if any(key in opened.info for key in ('exif', 'Raw profile type exif')):
+        return opened.getexif()
+    exif = Image.Exif()
+    exif.load(found)
+    return exif
+
+
+def _whole(file: IO[bytes], count: int) -> bytes:
+    """So many bytes of a file."""
+    found = file.read(count)
+    if len(found) < count:
+        raise OSError('image file is truncated')
+    return found
 
 
 def describe_modes(files: Sequence[ImageFile]) -> list[str]:
