@@ -161,7 +161,8 @@ def mmpretrain(short: bool) -> None:
     enable_mmcv_lite()
     from mmpretrain.models import ConvNeXt
 
-    print([tuple(level.shape) for level in ConvNeXt(depths=[1] * 4)(torch.rand(1, 3, 32, 48))])
+    backbone = ConvNeXt({'depths': [1] * 4, 'channels': [8, 16, 24, 32]})
+    print([tuple(level.shape) for level in backbone(torch.rand(1, 3, 32, 48))])
 
 
 def transformers(short: bool) -> None:
