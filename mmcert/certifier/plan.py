@@ -10,6 +10,7 @@ import torch
 from mmcert.certify import CertifySettings, Hierarchy, InfeasiblePlanError, require_feasible
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import StoppingRule, can_certify, first_look
+from mmcert.certify.rounding import AtMost
 from mmcert.certify.selection import possible
 from mmcert.metrics.confusion import IGNORE_INDEX
 from mmcert.perturbations import Guarantee, InputThreshold, Partition, Perturbation
@@ -248,12 +249,16 @@ class CertificationPlan:
         return f'{n0} + {self.sampling.n} draws per {word}'
 
     def aim(self) -> str:
-        """What is to be certified, for a log."""
+        """What is to be certified, for a log; the results tell it in full."""
         word = self.input_word
         if self.perturbation.per_input_threshold and not self.perturbation.has_partition:
             # The threshold of an input, and whether it is proven, is known once it is loaded.
             return f'{self.perturbation}, each {word} at the threshold that this takes'
-        claim = self.guarantee().describe()
+        guarantee = self.guarantee()
+        claim = guarantee.claim
+        if guarantee.radius is not None:
+            radius = f'{AtMost(guarantee.radius):.4g}'
+            claim = f'radius {radius} ({guarantee.norm}, {guarantee.unit})'
         if self.settings is None:
             return f'to be verified by enumeration: {claim}'
         return f'to be certified with probability {1 - self.settings.alpha:g} per {word}: {claim}'

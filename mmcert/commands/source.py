@@ -208,13 +208,19 @@ def folder_source(
 
 
 def check_folders(args: argparse.Namespace) -> None:
-    """Refuses folders that are not there, and a file in place of the folder of results."""
+    """Refuses folders that are not there, and where results cannot go."""
     if args.images is None:
         raise UsageError('--model needs --images, a folder of images')
     for folder in (args.images, args.labels):
         if folder is not None and not folder.is_dir():
             raise UsageError(f'there is no folder {folder}')
-    check_out(results_folder(args))
+    out = results_folder(args)
+    if args.images.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(
+            f'results would go to {out}, which is in the folder of images {args.images}: their '
+            'pictures would be taken for images. Give another folder by --out'
+        )
+    check_out(out)
 
 
 def settings_of(args: argparse.Namespace) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmcert.report.attacks import MODELS
+from mmcert.report.attacks import KEPT, MODELS
 from mmcert.report.results_folder import StoredResult, require_same_model
+from mmcert.report.tables import UNLABELLED
 
 LAYERS = {
     'base_attacked': 'base model, attacked by itself',
@@ -130,6 +131,12 @@ class AttackFolder:
                 for key, value in listed.items()
             },
             'models': list(MODELS.values()),
+            'labelled': any(
+                rate['accuracy'] is not None
+                for found in self.summary['attack_sets']
+                for rate in found['rates'].values()
+            ),
+            'kept': f'{UNLABELLED[:1].upper()}{UNLABELLED[1:]}; {KEPT}.',
             'sets': [
                 {
                     'name': found['attack_set'],

@@ -19,7 +19,7 @@ from mmcert.report.pictures import (
     titled,
     with_legend,
 )
-from mmcert.report.tables import text_table
+from mmcert.report.tables import UNLABELLED, text_table
 
 MODELS = {
     'base_clean': 'base, clean',
@@ -29,6 +29,12 @@ MODELS = {
     'certified': 'certified',
 }
 """What is compared, in the order of the tables, and their headings."""
+
+KEPT = (
+    '"kept" is the share of the components that have, under attack, the class that the smoothed '
+    'model gives them without'
+)
+"""What attacks are judged by without labels."""
 
 Confusions = Mapping[str, NDArray[np.int64]]
 """Ground truth by prediction, (C, C + 1), the last column for abstentions, for each of ``MODELS``.
@@ -47,13 +53,22 @@ def attack_rates(confusions: Confusions) -> dict[str, dict[str, float]]:
     }
 
 
+def is_labelled(confusions: Confusions) -> bool:
+    """Whether any component has ground truth."""
+    return any(bool(found.any()) for found in confusions.values())
+
+
 def attack_table(by_set: Mapping[str, Confusions]) -> str:
     """Clean, attacked and certified rates side by side, two rows for each set of attacks.
+
+    Without labels, a sentence that says what attacks are judged by then.
 
     >>> found = {name: np.array([[3, 1, 0], [0, 3, 1]]) for name in MODELS}
     >>> [word for word in attack_table({'l2': found}).splitlines()[3].split() if word != '|']
     ['l2', 'accuracy', '0.75', '0.75', '0.75', '0.75', '0.75', '0.125']
     """
+    if not any(map(is_labelled, by_set.values())):
+        return f'{UNLABELLED}; {KEPT}'
     rows = []
     for name, confusions in by_set.items():
         rates = attack_rates(confusions)
@@ -64,7 +79,12 @@ def attack_table(by_set: Mapping[str, Confusions]) -> str:
 
 
 def attacked_class_table(confusions: Confusions, classes: Sequence[str]) -> str:
-    """The IoU of each class that occurs, and how much of it is abstained from."""
+    """The IoU of each class that occurs, and how much of it is abstained from.
+
+    Empty without labels.
+    """
+    if not is_labelled(confusions):
+        return ''
     by_model = {name: iou(*intersection_and_union(confusions[name])) for name in MODELS}
     certified = confusions['certified']
     rows = [
@@ -79,17 +99,22 @@ def attacked_class_table(confusions: Confusions, classes: Sequence[str]) -> str:
     return text_table(['IoU of', *MODELS.values(), 'abstain'], rows)
 
 
-def single_attack_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def single_attack_table(rows: Sequence[Mapping[str, Any]], labelled: bool = True) -> str:
     """What each attack did by itself, over all inputs: accuracy, and certified components."""
-    headings = ['model', 'attack', 'accuracy', 'certified', 'doubtful', 'broken']
-    return text_table(headings, ([row[key] for key in headings] for row in attack_totals(rows)))
+    columns = {
+        key: key for key in ('model', 'attack', 'accuracy', 'certified', 'doubtful', 'broken')
+    }
+    if not labelled:
+        columns['accuracy'] = 'kept'
+    totals = attack_totals(rows)
+    return text_table(columns.values(), ([row[key] for key in columns] for row in totals))
 
 
 def attack_totals(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each attack over all inputs: its accuracy, and what it did to certified components.
 
     Those are the numbers that it faced, brought in doubt, and broke; None for attacks on the base
-    model.
+    model. Without labels the class of the smoothed model on the clean input stands for the label.
     """
     totals = []
     for model, attack in dict.fromkeys((row['model'], row['attack']) for row in rows):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmcert.report.corruptions import corruption_rows
+from mmcert.report.corruptions import corruption_rows, is_labelled
 from mmcert.report.results_folder import require_same_model
 
 WIDTH, HEIGHT, EDGE = 170, 110, 14
@@ -63,6 +63,7 @@ class CorruptionFolder:
         largest = max(values) or 1.0
         return {
             'inputs': summary['settings']['inputs'],
+            'labelled': is_labelled(summary),
             'draws': summary['settings'].get('draws'),
             'models': summary['models'],
             'bounded': summary['bounded'],

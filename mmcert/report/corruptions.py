@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmcert.files import atomic_writer
 from mmcert.metrics.counts import intersection_and_union, iou, mean_of_present, ratio
 from mmcert.metrics.worst_case import worst_mean_iou
-from mmcert.report.tables import text_table
+from mmcert.report.tables import UNLABELLED, text_table
 
 Confusion = NDArray[np.int64]
 """Ground truth by prediction, (C, C + 1), the last column for abstentions."""
@@ -90,6 +90,12 @@ def overall(corruptions: Sequence[Mapping[str, Any]], model: str) -> dict[str, f
     }
 
 
+def is_labelled(summary: Mapping[str, Any]) -> bool:
+    """Whether any component has ground truth; otherwise a summary has no rates."""
+    means = [rates['mIoU'] for rates in summary['clean'].values()]
+    return any(mean is not None and not np.isnan(mean) for mean in means)
+
+
 def corruption_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     """Headings and rows of the table: the mIoU of each corruption and model at each severity.
 
@@ -129,8 +135,8 @@ def _four_decimals(value: float | None) -> float | None:
 
 
 def corruption_table(summary: Mapping[str, Any]) -> str:
-    """``corruption_rows`` as text."""
-    return text_table(*corruption_rows(summary))
+    """``corruption_rows`` as text; without labels, a sentence that says so."""
+    return text_table(*corruption_rows(summary)) if is_labelled(summary) else UNLABELLED
 
 
 def corruption_page(summary: Mapping[str, Any], notes: Iterable[str]) -> str:
@@ -144,6 +150,8 @@ def corruption_page(summary: Mapping[str, Any], notes: Iterable[str]) -> str:
     lines = ['# mIoU under corruptions', '']
     for note in notes:
         lines += [note, '']
+    if not is_labelled(summary):
+        return '\n'.join([*lines, UNLABELLED, ''])
     lines += ['| ' + ' | '.join(headings) + ' |', '|' + ' --- |' * len(headings)]
     lines += ['| ' + ' | '.join(map(_shown, row)) + ' |' for row in rows]
     return '\n'.join(lines) + '\n'

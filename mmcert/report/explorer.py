@@ -271,7 +271,7 @@ def _page(
         lstrip_blocks=True, undefined=StrictUndefined,
     )  # fmt: skip
     return environment.get_template('explorer.html').render(
-        title=f'{shared["model"].get("config", results.folder)}: {sure} results',
+        title=f'{shared["model"].get("config") or results.title}: {sure} results',
         sure=sure,
         style=Markup((assets / 'explorer.css').read_text()),
         scripts=[Markup((assets / name).read_text()) for name in SCRIPTS],
@@ -371,8 +371,10 @@ def _classes(summary: Mapping[str, Any], sure: str) -> dict[str, Any]:
     columns = {
         key: name.replace('certified', sure)
         for key, name in CLASS_COLUMNS.items()
-        if key in per_class
+        if any(value is not None for value in per_class.get(key, ()))
     }
+    if not columns:
+        return {'columns': [], 'rows': []}
     names = summary['classes'] or [f'class {i}' for i in range(len(per_class['certIoU']))]
     rows = [(name, [per_class[key][i] for key in columns]) for i, name in enumerate(names)]
     return {'columns': ['class', *columns.values()], 'rows': rows}

@@ -91,6 +91,11 @@ class ResultsFolder:
         self.lines: list[dict[str, Any]] = [json.loads(line) for line in lines]
 
     @property
+    def title(self) -> str:
+        """The last two words of its path, whatever folder that was given from."""
+        return '/'.join(self.folder.resolve().parts[1:][-2:])
+
+    @property
     def word(self) -> str:
         """What the inputs are: 'image' or 'cloud'."""
         return self.summary['certificate']['input_type']

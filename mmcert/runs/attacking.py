@@ -30,6 +30,7 @@ from mmcert.report.attacks import (
     attack_table,
     attack_totals,
     attacked_class_table,
+    is_labelled,
     single_attack_table,
 )
 from mmcert.runs.attack_options import Judging, L2Options, ParameterOptions
@@ -59,6 +60,7 @@ class Attacks(InputRun):
     """
 
     doing = 'attacks'
+    shown_by = '--attack'
 
     def __init__(self, source: Source[Any], options: Any, limit: int | None = None) -> None:
         self.options = options
@@ -209,15 +211,10 @@ def report(source: Source[Any], options: Judging, limit: int | None = None) -> b
             by_set[one.facts['attack_set']].append(one)
         # Those that were stored take no time, and the rest seems shorter than it is.
         left = (time.monotonic() - started) / number * (len(attacks.indices) - number)
-        rates = [attack_rates(one.confusions) for one in found]
-        each = '; '.join(
-            f'{one.facts["attack_set"]}: smoothed {rate["smoothed_clean"]["accuracy"]:.3f}, '
-            f'attacked {rate["smoothed_attacked"]["accuracy"]:.3f}, certified '
-            f'{rate["certified"]["accuracy"]:.3f}'
-            for one, rate in zip(found, rates, strict=True)
+        log(
+            f'{number}/{len(attacks.indices)} {found[0].facts["name"]}: '
+            f'{"; ".join(map(_line, found))}; about {timedelta(seconds=round(left))} left'
         )
-        log(f'{number}/{len(attacks.indices)} {found[0].facts["name"]}: accuracy at {each}; about '
-            f'{timedelta(seconds=round(left))} left')  # fmt: skip
     failures = [f for found in by_set.values() for one in found for f in one.facts['failures']]
     totals = {
         name: {key: np.sum([one.confusions[key] for one in found], axis=0) for key in MODELS}
@@ -227,7 +224,23 @@ def report(source: Source[Any], options: Judging, limit: int | None = None) -> b
     log('\n' + _describe(attacks, by_set, totals))
     for failure in failures:
         log(_alarm(failure, attacks.folder))
+    log(attacks.how_to_look)
     return any(failure.get('kind') != 'estimate' for failure in failures)
+
+
+def _line(found: AttackedInput) -> str:
+    """One input and set in a line of the log."""
+    facts, rates = found.facts, attack_rates(found.confusions)
+    if not is_labelled(found.confusions):
+        return f'{facts["attack_set"]}: {facts["certified"] / facts["components"]:.1%} certified'
+    clean, attacked, certified = (
+        f'{rates[model]["accuracy"]:.3f}'
+        for model in ('smoothed_clean', 'smoothed_attacked', 'certified')
+    )
+    return (
+        f'accuracy at {facts["attack_set"]}: smoothed {clean}, attacked {attacked}, certified '
+        f'{certified}'
+    )
 
 
 def _summary(
@@ -273,13 +286,15 @@ def _describe(
         attack_table(totals),
     ]
     for name, found in by_set.items():
+        labelled = is_labelled(totals[name])
+        if labelled:
+            by_class = attacked_class_table(totals[name], attacks.source.classes)
+            lines += [f'{name}, by class:', by_class]
         lines += [
-            f'{name}, by class:',
-            attacked_class_table(totals[name], attacks.source.classes),
-            'each attack by itself, and what it did to certified components (doubtful: no majority '
-            f'among {options.judged} draws; broken: less than half of the probability beyond doubt '
-            f'after {options.sure} more):',
-            single_attack_table([row for one in found for row in one.facts['attacks']]),
+            f'{name}, each attack by itself, and what it did to certified components (doubtful: no '
+            f'majority among {options.judged} draws; broken: less than half of the probability '
+            f'beyond doubt after {options.sure} more):',
+            single_attack_table([row for one in found for row in one.facts['attacks']], labelled),
         ]
         if notes := {one.facts['note'] for one in found} - {''}:
             lines += sorted(notes)

@@ -72,6 +72,7 @@ from mmcert.report.corruptions import (
     bounds_of,
     corruption_page,
     corruption_table,
+    is_labelled,
     mean_rates,
     overall,
     plot_corruptions,
@@ -158,6 +159,7 @@ class CorruptionRun(InputRun):
     """
 
     doing = 'corruptions'
+    shown_by = '--corruptions'
 
     def __init__(
         self, source: Source[Any], options: CorruptionOptions, limit: int | None = None
@@ -454,7 +456,8 @@ def report(source: Source[Any], options: CorruptionOptions, limit: int | None = 
     notes = describe(run, summary)
     with atomic_writer(run.folder / 'corruptions.md') as stream:
         stream.write(corruption_page(summary, notes).encode())
-    plot_corruptions(summary, run.folder / 'corruptions.png')
+    if is_labelled(summary):
+        plot_corruptions(summary, run.folder / 'corruptions.png')
     log('\n' + '\n'.join([*notes, corruption_table(summary), f'figures: {run.folder}']))
     for broken in summary['broken']:
         log(
@@ -463,6 +466,7 @@ def report(source: Source[Any], options: CorruptionOptions, limit: int | None = 
             f'{broken["components"]} certified components have lost their class (seed '
             f'{broken["seed"]})'
         )
+    log(run.how_to_look)
     return bool(summary['broken'])
 
 
@@ -474,10 +478,12 @@ def _line(run: CorruptionRun, found: Sequence[CorruptedInput]) -> str:
         before = rates_of(clean.confusions[model])['accuracy']
         after = np.mean([rates_of(one.confusions[model])['accuracy'] for one in corrupted])
         models.append(f'{model} {before:.3f}, corrupted {after:.3f}')
+    labelled = any(found.any() for found in clean.confusions.values())
+    accuracy = f'accuracy {"; ".join(models)}; ' if labelled else ''
     covered = sum(one.facts['covered'] for one in corrupted)
     return (
-        f'{clean.facts["name"]}: accuracy {"; ".join(models)}; certificates cover {covered} of '
-        f'{len(corrupted)} corrupted versions'
+        f'{clean.facts["name"]}: {accuracy}certificates cover {covered} of {len(corrupted)} '
+        'corrupted versions'
     )
 
 
@@ -579,7 +585,7 @@ def describe(run: CorruptionRun, summary: dict[str, Any]) -> list[str]:
         f'mIoU over {run.counted()}, clean and under corruptions. "mean" is over severities, of '
         'noise over the first three alone, as the SegFormer paper has it; the relative drop is 1 - '
         'mean / clean.'
-    ]
+    ] * is_labelled(summary)
     if 'smoothed' in run.models:
         notes.append(
             f'The smoothed model is the majority of {options.draws} new draws at each {word}.'

@@ -42,6 +42,7 @@ class InputRun(ABC):
     """
 
     doing = ''
+    shown_by = ''
 
     def __init__(self, source: Source[Any], limit: int | None = None) -> None:
         self.source, self.plan = source, source.plan
@@ -61,6 +62,15 @@ class InputRun(ABC):
         data = self.source.data_of(self.indices)
         name = fingerprint({**self.source.sampling, **data, **settings})
         self.folder = self.source.out_dir / f'{self.doing}-{name}'
+
+    @property
+    def how_to_look(self) -> str:
+        """The command that shows what was found beside the certificates, for the end of a log."""
+        results = self.source.out_dir
+        first = 'to look at them'
+        if not (results / 'summary.json').is_file():
+            first += ', once mmcert certify has certified these inputs as well'
+        return f'{first}: mmcert report {results} {self.shown_by} {self.folder}'
 
     def counted(self) -> str:
         """How many inputs there are, with their word."""

@@ -1,6 +1,7 @@
 """``mmcert certify`` without a config, and the command ``mmcert`` itself."""
 
 import errno
+import importlib.util
 import json
 import os
 import re
@@ -141,6 +142,50 @@ def test_results_tell_the_report_where_their_images_are(data, tmp_path, capsys, 
     # As an older version left it.
     Path('there/out/data.json').unlink()
     assert notes() == ['note: the run does not say where its data set is: --data says where it is']
+
+
+def test_a_run_without_labels_ends_with_the_command_that_shows_it(
+    data, tmp_path, capsys, monkeypatch
+):
+    picture = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    (tmp_path / 'photos').mkdir()
+    cv2.imwrite(str(tmp_path / 'photos/one.png'), picture)
+    out = tmp_path / 'mine/certified'
+    given = ['--model', f'py:{data / "model.py"}:build', *NORMALISED]
+    given += ['--images', str(tmp_path / 'photos'), '--out', str(out), '--sigma', '0.2']
+
+    def printed(*words):
+        code, text = mmcert(*words, capsys=capsys)
+        assert code == 0 and ' nan' not in text, text
+        assert not re.search(r'\n\|[^|\n]*(\| +- +)+\|\n', text), text
+        return text
+
+    attack = ['attack', *given, '--radius', '0.05', '--steps', '2', '--losses', 'ce']
+    found = printed(*attack, '--judged', '20')
+    assert re.search(r'without labels there is neither .*; "kept" is the share of the', found)
+    first = 'to look at them, once mmcert certify has certified these inputs as well: mmcert report'
+    assert f' {first} {out} --attack {out}/attacks-' in found.splitlines()[-1]
+    # What is promised stands there once, in full.
+    found = printed('certify', *given)
+    assert found.count('no perturbation of l2 norm') == 1
+    assert 'certified with probability 0.999 per image: radius 0.1348 (l2, ' in found
+    runs = [[*attack, '--judged', '20']]
+    if importlib.util.find_spec('imagecorruptions'):
+        noise = ['--corruptions', 'gaussian_noise', '--severities', '1', '--draws', '3']
+        runs.append(['corruptions', *given, *noise])
+    shown = ['report', str(out)]
+    for words in runs:
+        last = printed(*words).splitlines()[-1]
+        shown += re.search(r' to look at them: mmcert report (.*)', last)[1].split()[1:]
+    found = printed(*shown)
+    assert found == f'wrote {out / "report.html"}: open it in a browser\n'
+    page = (out / 'report.html').read_text()
+    assert '<title>mine/certified: certified results</title>' in page
+    text = re.sub('<script.*', '', page, flags=re.DOTALL)
+    assert '>none<' not in text and text.count('neither accuracy nor mIoU') == len(shown) // 2
+    monkeypatch.chdir(out)
+    printed('report', '.')
+    assert '<title>mine/certified: certified results</title>' in (out / 'report.html').read_text()
 
 
 def test_a_path_from_the_root_is_kept(tmp_path):

@@ -44,6 +44,7 @@ WRONG = [
             ({}, ('--cfg-options', 'a=1'), '--cfg-options goes with a config'),
         )
     ),
+    ('certify', {'out': 'images/a/out'}, (), 'which is in the folder of images images: their'),
     ('certify', {'images': 'deep'}, (), 'deep/one.png has more than 8 bits for each colour'),
     ('certify', {'images': 'plain', 'labels': 'seven'}, (), 'seven/one.png: the label map has'),
     ('certify', {}, ('--mean', '0', '0'), 'mean and std must have one number, or three'),
