@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,15 +71,34 @@ def command(main: Callable[[], int]) -> Callable[[], int]:
         except KeyboardInterrupt:
             return interrupted('')
         except Exception as error:
-            if '--debug' in sys.argv or not _is_for_the_user(error):
+            if '--debug' in sys.argv or not (told := _told(error)):
                 raise
-            # A KeyError prints its text in quotes, and that of a registry goes on about mmengine.
-            text = str(error.args[0]).split('. Please')[0] if type(error) is KeyError else error
             # At once: other processes of a job may be saying the same.
-            sys.stderr.write(f'{_who()}error: {text}{_advice(error)}\n')
+            sys.stderr.write(f'{_who()}error: {told}{_advice(error)}\n')
             return 2
 
     return run
+
+
+def _told(error: Exception) -> str:
+    """What to tell the user of an exception; nothing if it is a bug."""
+    kind = _unbuilt(error)
+    if _is_for_the_user(error) and not (kind and getattr(error, 'filename', None)):
+        # A KeyError prints its text in quotes, and that of a registry goes on about mmengine.
+        return str(error.args[0]).split('. Please')[0] if type(error) is KeyError else str(error)
+    if not kind:
+        return ''
+    first = (str(error).strip().splitlines() or [''])[0]
+    return f'{kind} of the config cannot be built: {type(error).__name__}: {first}'
+
+
+def _unbuilt(error: BaseException) -> str:
+    """The type that a config names and that raised this while it was built; empty for none."""
+    for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+        if frame.f_code.co_name == 'build_from_cfg':
+            kind = frame.f_locals['cfg'].get('type')
+            return getattr(kind, '__name__', str(kind))
+    return ''
 
 
 def _who() -> str:
@@ -112,6 +131,8 @@ def _advice(error: BaseException) -> str:
     """What to do, where the message does not say it."""
     if getattr(error, 'errno', None) in FULL:
         return ': make room, and run the same command again'
+    if 'need at least one array to concatenate' in str(error) and _unbuilt(error):
+        return '. It has found no data: look at its data_root, data_prefix and ann_file'
     if _lacks_a_desktop(error):
         return (
             ': this OpenCV is for desktops. pip uninstall opencv-python; '
@@ -180,17 +201,22 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def add_limit(parser: argparse.ArgumentParser, which: str = 'evenly spaced') -> None:
     """Adds ``--limit``."""
     parser.add_argument(
-        '--limit', type=_count, metavar='N', help=f'take at most so many inputs, {which}'
+        '--limit', type=at_least(1), metavar='N', help=f'take at most so many inputs, {which}'
     )
 
 
-def _count(text: str) -> int:
-    try:
-        if (number := int(text)) >= 1:
-            return number
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f'a number of at least 1, got {text!r}')
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that takes an integer of at least so much."""
+
+    def read(text: str) -> int:
+        try:
+            if (number := int(text)) >= least:
+                return number
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f'a number of at least {least}, got {text!r}')
+
+    return read
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
@@ -216,8 +242,12 @@ def import_modules(args: argparse.Namespace) -> None:
             raise UsageError(f'--import {module}: {error}') from error
 
 
-def load_config(args: argparse.Namespace) -> Any:
-    """The config ``args.config`` with its overrides; a ``UsageError`` if it cannot be read."""
+def load_config(args: argparse.Namespace, needed: Sequence[str] = ()) -> Any:
+    """The config ``args.config`` with its overrides.
+
+    Raises:
+        UsageError: If it cannot be read, or lacks a key that is needed.
+    """
     from mmcert.compat import enable_mmcv_lite
 
     enable_mmcv_lite()
@@ -232,18 +262,32 @@ def load_config(args: argparse.Namespace) -> Any:
         # mmengine adds the whole sys.path.
         reason = str(error).split(', the current sys.path is')[0]
         raise UsageError(f'{args.config}: {type(error).__name__}: {reason}') from error
+    if missing := [key for key in needed if cfg.get(key) is None]:
+        raise UsageError(f'{args.config} has no {", ".join(missing)}')
     return cfg
 
 
-def check_checkpoint(path: str) -> None:
+def check_checkpoint(path: str, remedy: str = '') -> None:
     """Refuses a file that is not there or no checkpoint, before model and data are built."""
     if '://' in path:
         return
+    if Path(path).is_dir():
+        raise UsageError(f'{path} is a folder, not a checkpoint{remedy}')
     if not Path(path).is_file():
-        raise UsageError(f'there is no checkpoint {path}')
+        raise UsageError(f'there is no checkpoint {path}{remedy}')
     # torch.save writes zip files, and wrote pickles before.
     if not zipfile.is_zipfile(path) and Path(path).read_bytes()[:1] != b'\x80':
-        raise UsageError(f'{path} is not a checkpoint')
+        raise UsageError(f'{path} is not a checkpoint{remedy}')
+
+
+def check_start(cfg: Any) -> None:
+    """Refuses weights that a training is to start from and that are not there."""
+    if start := cfg.get('load_from'):
+        check_checkpoint(
+            start,
+            '; load_from names it: train its config first, or start afresh with '
+            '--cfg-options load_from=None',
+        )
 
 
 def check_out(path: str | Path, option: str = '--out') -> None:
@@ -257,21 +301,53 @@ def check_out(path: str | Path, option: str = '--out') -> None:
         raise UsageError(f'{option} {path} cannot be written: {reason}') from error
 
 
-def load_run_config(args: argparse.Namespace, folder: str = 'work_dirs') -> Any:
-    """The config of a run, with its work folder (by default ``folder/NAME``) and its launcher."""
-    cfg = load_config(args)
-    cfg.work_dir = (
-        getattr(args, 'work_dir', None)
-        or cfg.get('work_dir')
-        or f'{folder}/{Path(args.config).stem}'
-    )
-    check_out(cfg.work_dir, '--work-dir')
+def check_out_file(path: str | Path, option: str = '--out') -> None:
+    """Refuses a file for results that cannot be written, before there are any."""
+    if Path(path).is_dir():
+        raise UsageError(f'{option} takes a file, and {path} is a folder')
+    check_out(Path(path).parent, option)
+
+
+TO_TEST = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
+TO_TRAIN = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+TO_VALIDATE = ('val_dataloader', 'val_cfg', 'val_evaluator')
+"""What a runner needs of a config."""
+
+STARTED_BY = {
+    'pytorch': ('torchrun', 'RANK'),
+    'slurm': ('srun', 'SLURM_PROCID'),
+    'mpi': ('mpirun', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+}
+"""What starts the processes of a launcher, and a variable that it sets in each of them."""
+
+
+def load_run_config(
+    args: argparse.Namespace, needed: Sequence[str], folder: str = 'work_dirs'
+) -> Any:
+    """The config of a run, with its launcher, and its work folder if the command has one.
+
+    Args:
+        args (argparse.Namespace): The command line.
+        needed (Sequence[str]): Keys that the config must have.
+        folder (str): Where the work folder is by default, under the name of the config.
+
+    Raises:
+        UsageError: If the config cannot be read or lacks a key, the work folder cannot be written,
+            or nothing has started the processes.
+    """
+    cfg = load_config(args, needed)
+    if 'work_dir' in args:
+        named = f'{folder}/{Path(args.config).stem}'
+        cfg.work_dir = args.work_dir or cfg.get('work_dir') or named
+        check_out(cfg.work_dir, '--work-dir')
     cfg.launcher = getattr(args, 'launcher', 'none')
-    if cfg.launcher == 'pytorch' and 'RANK' not in os.environ:
-        raise UsageError(
-            '--launcher pytorch is for processes that torchrun has started, and it has not: RANK '
-            'is not set'
-        )
+    if cfg.launcher in STARTED_BY:
+        program, variable = STARTED_BY[cfg.launcher]
+        if variable not in os.environ:
+            raise UsageError(
+                f'--launcher {cfg.launcher} is for processes that {program} has started, and it '
+                f'has not: {variable} is not set'
+            )
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     if cfg.get('default_scope') == 'mmdet3d':
         from mmcert.pointops import install_cpu_point_ops
@@ -296,6 +372,8 @@ def network_parser(description: str | None, model: str, folder: str) -> argparse
         "config's name)",
     )
     parser.add_argument('--resume', action='store_true', help='continue from the work folder')
-    parser.add_argument('--pictures', type=int, default=2, help='held-out images to draw (2)')
+    parser.add_argument(
+        '--pictures', type=at_least(0), default=2, help='held-out images to draw (2)'
+    )
     add_cfg_options(parser)
     return parser

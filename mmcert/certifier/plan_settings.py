@@ -9,6 +9,7 @@ from typing import Any
 from mmcert.certifier.plan import selections_of
 from mmcert.certify import CertifySettings, Hierarchy
 from mmcert.certify.checks import check_draws
+from mmcert.certify.hierarchy import levels_of
 from mmcert.certify.planning import StoppingRule
 from mmcert.certify.selection import possible
 from mmcert.certify.settings import PROCEDURE, SELECTION
@@ -92,8 +93,9 @@ class PlanSettings:
                 f'save_seconds must be a number of at least 0, got {self.save_seconds!r}'
             )
         hierarchy = None
-        if self.hierarchy is not None and classes is not None:
-            hierarchy = Hierarchy.from_config(self.hierarchy, classes)
+        if self.hierarchy is not None:
+            levels = levels_of(self.hierarchy)
+            hierarchy = None if classes is None else Hierarchy(levels, classes)
         sampling = SamplingSettings(
             n0=0 if settings is None else self._selection_draws(settings, perturbation),
             n=n,

@@ -64,14 +64,7 @@ class Hierarchy:
     @classmethod
     def from_config(cls, config: Any, classes: Sequence[str]) -> Hierarchy:
         """Builds a hierarchy from a config: a name in ``BUILT_IN``, or the levels themselves."""
-        if isinstance(config, str):
-            if config not in BUILT_IN:
-                raise ValueError(
-                    f'unknown hierarchy {config!r}; known: {", ".join(sorted(BUILT_IN))}, or give '
-                    'the levels, for example [dict(vehicle=["car", "bus"], ...)]'
-                )
-            config = BUILT_IN[config]
-        return cls(config, classes)
+        return cls(levels_of(config), classes)
 
     def _read(
         self, level: Mapping[str, Sequence[str]], number: int
@@ -182,6 +175,27 @@ class Hierarchy:
     def from_spec(cls, spec: Mapping[str, Any]) -> Hierarchy:
         """Builds the hierarchy whose ``spec`` was kept, with the same numbers of groups."""
         return cls([dict(level) for level in spec['levels']], spec['classes'])
+
+
+def levels_of(config: Any) -> Sequence[Mapping[str, Sequence[str]]]:
+    """The levels that a config names, as one of ``BUILT_IN``, or lists.
+
+    Raises:
+        ValueError: If the name is not known, or it is no list of dicts.
+    """
+    if isinstance(config, str):
+        if config not in BUILT_IN:
+            raise ValueError(
+                f'unknown hierarchy {config!r}; known: {", ".join(sorted(BUILT_IN))}, or give '
+                'the levels, for example [dict(vehicle=["car", "bus"], ...)]'
+            )
+        return BUILT_IN[config]
+    if not isinstance(config, Sequence) or not all(isinstance(level, Mapping) for level in config):
+        raise ValueError(
+            'a hierarchy is a list of levels, each a dict from names of groups to their classes, '
+            f'got {config!r}'
+        )
+    return config
 
 
 def _with_motion(categories: dict[str, list[str]]) -> list[dict[str, list[str]]]:

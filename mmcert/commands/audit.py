@@ -14,9 +14,9 @@ from pathlib import Path
 
 from mmcert.certify.audit import CONFIDENCE, Audit, table
 from mmcert.cli import (
-    UsageError,
     add_import,
-    check_out,
+    at_least,
+    check_out_file,
     command,
     import_modules,
     tool_parser,
@@ -28,9 +28,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
     parser.add_argument(
-        '--families', type=int, default=5_000, help='for each method and oracle (5000)'
+        '--families', type=at_least(1), default=5_000, help='for each method and oracle (5000)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of all draws (0)')
+    parser.add_argument('--seed', type=at_least(0), default=0, help='of all draws (0)')
     parser.add_argument('--all', action='store_true', help='print every pair')
     parser.add_argument('--out', type=Path, help='JSON file for all findings')
     add_import(parser)
@@ -41,10 +41,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Prints the findings."""
     args = parse_args()
-    if args.families < 1:
-        raise UsageError(f'--families must be at least 1, got {args.families}')
     if args.out is not None:
-        check_out(args.out.parent)
+        check_out_file(args.out)
     import_modules(args)
     audit = Audit(args.families, args.seed, progress=lambda name: print(f'... {name}', flush=True))
     try:

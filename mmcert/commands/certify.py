@@ -14,7 +14,7 @@ import os
 import sys
 from typing import Any
 
-from mmcert.cli import UsageError, add_limit, command, interrupted, tool_parser
+from mmcert.cli import UsageError, add_limit, at_least, command, interrupted, tool_parser
 from mmcert.commands.source import (
     add_model,
     check_folders,
@@ -44,7 +44,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def _add_results(group: Any) -> None:
-    group.add_argument('--draw-every', type=int, default=0, help='draw every so-many-th image')
+    group.add_argument(
+        '--draw-every', type=at_least(0), default=0, help='draw every so-many-th image'
+    )
     group.add_argument(
         '--confidence', choices=['pictures', 'arrays', 'none'], default='pictures',
         help='what is written of the confidence in each pixel (pictures)',
@@ -72,8 +74,6 @@ def main() -> int:
 
         return test.main()
     args = parse_args()
-    if args.draw_every < 0:
-        raise UsageError(f'--draw-every must be at least 0, got {args.draw_every}')
     check_folders(args)
     try:
         with processes_of(args) as processes:

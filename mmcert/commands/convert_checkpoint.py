@@ -12,7 +12,7 @@ from pathlib import Path
 from mmcert.cli import (
     add_cfg_options,
     check_checkpoint,
-    check_out,
+    check_out_file,
     command,
     load_config,
     tool_parser,
@@ -34,19 +34,18 @@ def main() -> int:
     """Converts."""
     args = parse_args()
     check_checkpoint(args.checkpoint)
-    folder = Path(args.out).parent
-    check_out(folder, 'the folder')
-    cfg = load_config(args)
+    check_out_file(args.out, 'the checkpoint')
+    cfg = load_config(args, ['model'])
     import torch
 
     from mmcert.engine.base_model import build_model
+    from mmcert.engine.weights import read_checkpoint
     from mmcert.files import atomic_writer
-    from mmcert.safe_loading import load_weights
     from mmcert.zoo.conversion import convert
 
     model = build_model(cfg).state_dict()
-    weights = convert(load_weights(args.checkpoint), model)
-    folder.mkdir(parents=True, exist_ok=True)
+    weights = convert(read_checkpoint(args.checkpoint), model)
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     with atomic_writer(args.out) as file:
         torch.save({'meta': {}, 'state_dict': weights}, file)
     print(f'wrote {args.out}: {len(weights)} tensors, all of the model')

@@ -7,12 +7,11 @@ model. Data and ``smoothing`` are those of the first member's config.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from mmcert.cli import (
     UsageError,
     check_checkpoint,
-    check_out,
+    check_out_file,
     command,
     load_config,
     tool_parser,
@@ -39,7 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Writes the ensemble."""
     args = parse_args()
-    check_out(Path(args.out).parent, 'the folder')
+    check_out_file(args.out, 'the checkpoint')
     members = []
     for config, *checkpoints in args.member:
         if not checkpoints:
@@ -47,7 +46,8 @@ def main() -> int:
         for checkpoint in checkpoints:
             check_checkpoint(checkpoint)
         args.config, args.cfg_options = config, None
-        members += [(load_config(args), checkpoint) for checkpoint in checkpoints]
+        needed = ['model', 'test_dataloader']
+        members += [(load_config(args, needed), checkpoint) for checkpoint in checkpoints]
     from mmcert.engine.ensemble import write_ensemble
 
     config = write_ensemble(args.out, members)

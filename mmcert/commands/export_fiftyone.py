@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-from mmcert.cli import UsageError, command, tool_parser
+from mmcert.cli import UsageError, check_out, command, tool_parser
 from mmcert.commands.report import finder
 
 
@@ -40,6 +40,7 @@ def main() -> int:
 
     results = ResultsFolder(args.results, args.votes)
     out = Path(args.out or results.folder / 'fiftyone')
+    check_out(out, '--out' if args.out else 'the folder')
     exported = export_samples(results, out, finder(results, args.data))
     if exported.missing:
         listed = ', '.join(exported.missing[:3]) + ', ...' * (len(exported.missing) > 3)

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmcert.cli import add_import, command, import_modules, tool_parser
+from mmcert.cli import add_import, at_least, check_out, command, import_modules, tool_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -20,8 +20,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument('folder', help='folder of votes, or of results with one votes-* in it')
     parser.add_argument(
-        '--shards', type=int, metavar='M', help='look at the shards i/M alone, if there are others'
-    )
+        '--shards', type=at_least(1), metavar='M',
+        help='look at the shards i/M alone, if there are others',
+    )  # fmt: skip
     parser.add_argument('--out', help='folder for the summary (default: that of the results)')
     add_import(parser)
     return parser.parse_args(argv)
@@ -32,6 +33,8 @@ def main() -> int:
     """Names what is wrong, or writes and prints the summary."""
     args = parse_args()
     import_modules(args)
+    if args.out is not None:
+        check_out(args.out)
     from mmcert.report.summary import Summary, write_summary
     from mmcert.votes.merging import Merger
 

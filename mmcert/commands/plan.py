@@ -12,6 +12,7 @@ import argparse
 from typing import Any
 
 from mmcert.cli import (
+    TO_TEST,
     UsageError,
     add_cfg_options,
     add_config,
@@ -86,10 +87,11 @@ def planned(args: argparse.Namespace) -> Any:
         )
     if args.checkpoint:
         check_checkpoint(args.checkpoint)
-    cfg = smoothing_config(args)
-    from mmcert.engine import SmoothingConfig, check_smoothing
+    cfg = smoothing_config(args, () if args.size else TO_TEST)
+    cfg.load_from = args.checkpoint
+    from mmcert.engine import SmoothingConfig, check_config
 
-    plan = check_smoothing(cfg)
+    plan = check_config(cfg)
     if args.size:
         plan = plan or SmoothingConfig.from_cfg(dict(cfg.smoothing)).plan()
         return PlannedRun.of_size(plan, args.size, args.limit or 1)
@@ -97,6 +99,5 @@ def planned(args: argparse.Namespace) -> Any:
         raise UsageError('--limit goes with --size or --model; a config has its own test data')
     from mmcert.engine.source import source_without_traces
 
-    cfg.load_from = args.checkpoint
     with source_without_traces(cfg) as source:
         return PlannedRun.of_source(source, timed=args.checkpoint is not None)

@@ -7,12 +7,11 @@ metafile, OUT-HASH.md with the certified results, and OUT-HASH.py, the config in
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from mmcert.cli import (
     add_cfg_options,
     check_checkpoint,
-    check_out,
+    check_out_file,
     command,
     load_config,
     tool_parser,
@@ -45,8 +44,8 @@ def main() -> int:
     """Publishes."""
     args = parse_args()
     check_checkpoint(args.checkpoint)
-    check_out(Path(args.out).parent, 'the folder')
-    cfg = load_config(args)
+    check_out_file(args.out, 'the checkpoint')
+    cfg = load_config(args, ['model'])
     from mmcert.engine.publishing import publish_model
 
     files = publish_model(

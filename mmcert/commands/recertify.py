@@ -1,5 +1,6 @@
 """Answers for other settings from stored votes: no model, no data set, no GPU.
 
+What is not given is as in the run, if its results lie beside the votes.
 Prints the table of every combination, and writes it as ``offline.json`` beside a plot of certified
 accuracy over the radius, ``radius_curve.png``: point by point for each procedure, and jointly valid
 for all radii at once. With ``--confidence`` it also writes how sure the model is of each component.
@@ -49,13 +50,17 @@ POINTS = (
 
 OF_TESTS: dict[str, Any] = {
     'tau': None,
-    'alpha': [1e-3],
-    'procedure': [PROCEDURE],
-    'selection': [SELECTION],
+    'alpha': 1e-3,
+    'procedure': PROCEDURE,
+    'selection': SELECTION,
     'k': None,
     'order': 'auto',
 }
-"""Options that mean something where draws are tested, and their defaults; tau's depends."""
+"""Options that mean something where draws are tested, and what they are where no run tells; tau's
+default depends."""
+
+SEVERAL = ('tau', 'alpha', 'procedure', 'selection')
+"""Those that may have several values."""
 
 CURVE_TAUS = np.linspace(0.5, 0.99, 25).round(4).tolist()
 
@@ -70,17 +75,18 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='folder of votes, or of results with one votes-* in it',
     )
     parser.add_argument(
-        '--tau', type=float, nargs='+', help='in [0.5, 1); by default 0.75, or 0.5 for pooled tests'
-    )
-    parser.add_argument('--alpha', type=float, nargs='+', help='in (0, 1); by default 0.001')
+        '--tau', type=float, nargs='+',
+        help='in [0.5, 1); without a run 0.75, or 0.5 for pooled tests',
+    )  # fmt: skip
+    parser.add_argument('--alpha', type=float, nargs='+', help='in (0, 1); without a run 0.001')
     parser.add_argument(
         '--procedure',
         nargs='+',
         metavar='NAME',
-        help=f'{", ".join(PROCEDURES)}, or your own; by default {PROCEDURE}',
+        help=f'{", ".join(PROCEDURES)}, or your own; without a run {PROCEDURE}',
     )
     parser.add_argument(
-        '--selection', nargs='+', choices=SELECTION_CHOICES, help=f'by default {SELECTION}'
+        '--selection', nargs='+', choices=SELECTION_CHOICES, help=f'without a run {SELECTION}'
     )
     parser.add_argument(
         '--k',
@@ -104,8 +110,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_import(parser)
     args = parser.parse_args(argv)
     args.given = [name for name in OF_TESTS if getattr(args, name) is not None]
-    for name in OF_TESTS.keys() - args.given:
-        setattr(args, name, OF_TESTS[name])
     return args
 
 
@@ -126,21 +130,55 @@ def main() -> int:
     """Prints and writes the answers for each folder."""
     args = parse_args()
     import_modules(args)
-    if args.k is not None and not any(get_procedure(name).takes_k for name in args.procedure):
-        raise UsageError(f'--k belongs to --procedure {_those_that("takes_k")}')
     from mmcert.votes import votes_folder
 
-    for folder in map(votes_folder, args.votes_dir):
-        if args.out is None:
-            folder = folder.absolute()
-            out = folder.parent / f'offline-{folder.name.removeprefix("votes-")}'
-        else:
-            out = Path(args.out) / (folder.name if len(args.votes_dir) > 1 else '')
+    folders = {folder: out_of(folder, args) for folder in map(votes_folder, args.votes_dir)}
+    for out in folders.values():
         check_out(out, '--out' if args.out else 'the folder')
-        answer(folder, out, args)
+    for folder, out in folders.items():
+        filled = with_settings_of_run(args, folder)
+        answer(folder, out, filled)
         if args.confidence:
-            write_all_confidence(folder, out, args)
+            write_all_confidence(folder, out, filled)
     return 0
+
+
+def out_of(folder: Path, args: argparse.Namespace) -> Path:
+    """Where the answers from a folder of votes go."""
+    if args.out is not None:
+        return Path(args.out) / (folder.name if len(args.votes_dir) > 1 else '')
+    return folder.absolute().parent / f'offline-{folder.name.removeprefix("votes-")}'
+
+
+def with_settings_of_run(args: argparse.Namespace, votes_dir: Path) -> argparse.Namespace:
+    """A command line with what was not given: as the run had it, or else a default."""
+    filled = argparse.Namespace(**vars(args))
+    filled.run = found = settings_of_run(votes_dir)
+    for name in OF_TESTS.keys() - args.given:
+        value = (found or OF_TESTS)[name]
+        several = name in SEVERAL and value is not None
+        setattr(filled, name, [value] if several else value)
+    takes_k = any(get_procedure(name).takes_k for name in filled.procedure)
+    if args.k is not None and not takes_k:
+        raise UsageError(f'--k belongs to --procedure {_those_that("takes_k")}')
+    return filled
+
+
+def settings_of_run(votes_dir: Path) -> dict[str, Any] | None:
+    """What the run was asked whose results lie beside the votes; None if there are none."""
+    from mmcert.report.results_folder import ResultsFolder
+
+    try:
+        results = ResultsFolder(votes_dir.absolute().parent)
+        if results.votes_folder != votes_dir.absolute():
+            return None
+        shared = results.summary['certificate']
+        asked = shared['asked']
+        # Where inputs have thresholds of their own, there is none to ask all of them for.
+        return asked if shared.get('tau') == asked['tau'] else {**asked, 'tau': None}
+    except (OSError, ValueError, KeyError):
+        # It has not finished, or an older version wrote it.
+        return None
 
 
 def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
@@ -188,7 +226,7 @@ def answer(votes_dir: Path, out: Path, args: argparse.Namespace) -> None:
     images, word = counts[0].images, 'cloud' if perturbation.domain == 'points' else 'image'
     claims = {tau: perturbation.guarantee(tau).describe() for tau in taus}
     print(f'{images} {word}{"s" * (images != 1)}, {perturbation}, {describe_draws(first)}')
-    print_defaults(args)
+    print_defaults(args, taus)
     # As in certificates, k is 1 where the procedure takes none.
     print(
         result_table(
@@ -381,15 +419,16 @@ def describe_draws(record: VotesRecord) -> str:
     return f'n0={votes.n0}, n={votes.n}'
 
 
-def print_defaults(args: argparse.Namespace) -> None:
-    """Says which settings were not asked for: they need not be those of the run."""
-    names = [name for name in ('alpha', 'procedure', 'selection') if name not in args.given]
-    if names:
-        values = ', '.join(f'{name} {getattr(args, name)[0]}' for name in names)
-        print(
-            f'not asked for, so by default: {values}; votes do not tell how the run tested them '
-            '(its certificates do)'
-        )
+def print_defaults(args: argparse.Namespace, taus: list[float]) -> None:
+    """Says which settings were not asked for, and where they are from."""
+    used = {**vars(args), 'tau': taus}
+    if names := [name for name in SEVERAL if name not in args.given]:
+        values = ', '.join(f'{name} {used[name][0]}' for name in names)
+        if args.run is None:
+            print(f'not asked for, so by default: {values}; no results of a run lie beside these '
+                  'votes')  # fmt: skip
+        else:
+            print(f'not asked for, so as in the run: {values}')
 
 
 def describe_selection(row: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import secrets
 
-from mmcert.cli import UsageError, command, tool_parser
+from mmcert.cli import UsageError, at_least, command, tool_parser
 from mmcert.commands.source import add_source, source_of
 
 
@@ -19,10 +19,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--votes', required=True, help='folder of votes, or of results with one votes-* in it'
     )
-    parser.add_argument('--draws', type=int, default=20, help='of each kind, for each input (20)')
+    parser.add_argument(
+        '--draws', type=at_least(1), default=20, help='of each kind, for each input (20)'
+    )
     parser.add_argument(
         '--choice-seed',
-        type=int,
+        type=at_least(0),
         help='decides which draws, and with --limit which inputs; by default nobody can know it '
         'beforehand',
     )
@@ -45,8 +47,6 @@ def main() -> int:
     votes = votes_folder(args.votes)
     if not 0 <= args.allow < 1:
         raise UsageError(f'--allow must lie in [0, 1), got {args.allow}')
-    if args.draws < 1:
-        raise UsageError(f'--draws must be at least 1, got {args.draws}')
     from mmcert.runs.redraw import redraw_run
 
     seed = secrets.randbits(32) if args.choice_seed is None else args.choice_seed

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mmcert.cli import UsageError, command, tool_parser
+from mmcert.cli import check_out_file, command, tool_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,8 +49,7 @@ def main() -> int:
     corruptions = None if args.corruptions is None else CorruptionFolder(args.corruptions)
     find = finder(results, args.data)
     out = Path(args.out or results.folder / 'report.html')
-    if out.is_dir():
-        raise UsageError(f'--out takes an HTML file, and {out} is a folder')
+    check_out_file(out, '--out' if args.out else 'the page')
     report = write_report(results, out, find, args.images, radius_at(results), attacks, corruptions)
     if report.missing and find is not find_nothing:
         where = f' in {folder}' if (folder := getattr(find, 'folder', None)) else ''

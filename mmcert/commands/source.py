@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmcert.cli import (
+    TO_TEST,
     UsageError,
     add_config,
     add_limit,
@@ -132,11 +133,11 @@ def source_of(
     if args.config is None or args.checkpoint is None:
         raise UsageError('give a config and a checkpoint, or --model, --images and --sigma')
     check_checkpoint(args.checkpoint)
-    cfg = smoothing_config(args)
+    cfg = smoothing_config(args, TO_TEST)
     cfg.load_from = args.checkpoint
-    from mmcert.engine import check_smoothing
+    from mmcert.engine import check_config
 
-    if (plan := check_smoothing(cfg)) is not None:
+    if (plan := check_config(cfg)) is not None:
         check(plan)
     from mmengine.runner import Runner
 
@@ -145,9 +146,9 @@ def source_of(
     return RunnerSource(Runner.from_cfg(cfg))
 
 
-def smoothing_config(args: argparse.Namespace) -> Any:
-    """The config of a run; a ``UsageError`` if it has no ``smoothing``."""
-    cfg = load_run_config(args)
+def smoothing_config(args: argparse.Namespace, needed: Sequence[str]) -> Any:
+    """The config of a run; a ``UsageError`` if it has no ``smoothing``, or not what is needed."""
+    cfg = load_run_config(args, needed)
     if cfg.get('smoothing') is None:
         raise UsageError(
             f'{args.config} has no `smoothing`; add for example --cfg-options smoothing.sigma=0.25'

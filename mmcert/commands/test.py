@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 from mmcert.cli import (
+    TO_TEST,
     UsageError,
     add_config,
     add_run_arguments,
@@ -34,7 +35,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Tests, and prints and stores the results."""
     args = parse_args()
-    cfg = load_run_config(args)
+    check_checkpoint(args.checkpoint)
+    cfg = load_run_config(args, TO_TEST)
     cfg.load_from = args.checkpoint
     smoothing = cfg.get('smoothing')
     if smoothing is not None:
@@ -48,10 +50,9 @@ def main() -> int:
             '--show-dir draws certificates, and the config has no `smoothing`; add for example '
             '--cfg-options smoothing.sigma=0.25'
         )
-    check_checkpoint(args.checkpoint)
-    from mmcert.engine import check_smoothing
+    from mmcert.engine import check_config
 
-    check_smoothing(cfg)
+    check_config(cfg)
     from mmengine.runner import Runner
 
     from mmcert.compat import distributed_cpu

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import argparse
 
-from mmcert.cli import add_config, add_run_arguments, command, load_run_config, tool_parser
+from mmcert.cli import (
+    TO_TRAIN,
+    UsageError,
+    add_config,
+    add_run_arguments,
+    check_start,
+    command,
+    load_run_config,
+    tool_parser,
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -24,20 +33,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Trains and leaves checkpoints and logs in the work folder."""
     args = parse_args()
-    cfg = load_run_config(args)
-    from mmcert.engine import check_smoothing
-
-    check_smoothing(cfg)
-    import torch
-    from mmengine.runner import Runner
-
+    cfg = load_run_config(args, TO_TRAIN)
     from mmcert.compat import distributed_cpu, resume_from_work_dir, reuse_freed_memory
 
-    if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume:
         resume_from_work_dir(cfg)
+    check_start(cfg)
+    import torch
+    from mmengine.device import get_device
+    from mmengine.runner import Runner
+
+    from mmcert.engine import check_config
+
+    check_config(cfg)
+    if args.amp:
+        if get_device() == 'cpu':
+            raise UsageError('--amp is for a CUDA device, and there is none')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if not torch.cuda.is_available():
         reuse_freed_memory()
     with distributed_cpu(cfg):

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mmcert.cli import command, load_run_config, network_parser
+from mmcert.cli import TO_TRAIN, TO_VALIDATE, command, load_run_config, network_parser
 
 SHOWN_PARAMETERS = 3
 
@@ -24,7 +24,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Trains, measures and writes the results."""
     args = parse_args()
-    cfg = load_run_config(args, 'work_dirs/surrogates')
+    cfg = load_run_config(args, (*TO_TRAIN, *TO_VALIDATE), 'work_dirs/surrogates')
     from mmcert.engine.network_training import train_network
     from mmcert.models import SurrogateModel
 

@@ -11,11 +11,10 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from mmcert.engine.base_model import model_config
-from mmcert.engine.weights import CheckpointMismatchError, mismatches
+from mmcert.engine.weights import CheckpointMismatchError, mismatches, read_checkpoint
 from mmcert.files import atomic_writer
 from mmcert.models.ensemble import SegmentorEnsemble
 from mmcert.registry import MODELS
-from mmcert.safe_loading import load_weights
 
 
 def write_ensemble(out: str | os.PathLike[str], members: Sequence[tuple[Config, str]]) -> Path:
@@ -49,7 +48,7 @@ def write_ensemble(out: str | os.PathLike[str], members: Sequence[tuple[Config, 
     init_default_scope('mmseg')
     model = dict(type='mmcert.SegmentorEnsemble', members=[model_config(cfg) for cfg, _ in members])
     built = MODELS.build(model)
-    checkpoints = [load_weights(path) for _, path in members]
+    checkpoints = [read_checkpoint(path) for _, path in members]
     classes = _shared_classes(members, checkpoints)
     state = _state(built, members, checkpoints)
     cfg = members[0][0].copy()

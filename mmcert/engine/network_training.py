@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -10,8 +9,9 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmcert.cli import UsageError, interrupted
+from mmcert.cli import UsageError, check_start, interrupted
 from mmcert.compat import resume_from_work_dir, reuse_freed_memory
+from mmcert.engine.smoothing_config import check_config
 from mmcert.registry import MODELS
 
 
@@ -40,14 +40,10 @@ def train_network(
     _require_model(cfg, model, folder)
     if args.resume:
         resume_from_work_dir(cfg)
+    check_start(cfg)
+    check_config(cfg)
     if not torch.cuda.is_available():
         reuse_freed_memory()
-    start = cfg.get('load_from')
-    if start and '://' not in start and not Path(start).exists():
-        raise UsageError(
-            f'the weights to start from, load_from={start}, are not there: train their config '
-            'first, or start afresh with --cfg-options load_from=None'
-        )
     runner = Runner.from_cfg(cfg)
     try:
         runner.train()

@@ -7,8 +7,7 @@ from mmengine.config import Config
 
 from mmcert.certifier import weights_digest
 from mmcert.engine.base_model import build_model
-from mmcert.engine.weights import load_strictly
-from mmcert.safe_loading import load_weights
+from mmcert.engine.weights import load_strictly, read_checkpoint
 from mmcert.zoo.publishing import ModelInfo, hub_module, publish, read_summaries, upload
 
 
@@ -47,7 +46,7 @@ def publish_model(
     if hub:
         hub_module()
         url = url or f'https://huggingface.co/{hub}/resolve/main'
-    model, loaded = build_model(cfg), load_weights(checkpoint)
+    model, loaded = build_model(cfg), read_checkpoint(checkpoint)
     load_strictly(model, loaded, checkpoint)
     info = ModelInfo(
         name=Path(config).stem,

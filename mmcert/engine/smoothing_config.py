@@ -18,6 +18,7 @@ from mmcert.cli import check_out
 from mmcert.denoisers import Denoising
 from mmcert.engine.base_model import Modality, inner, modality_of, prepare_for_clouds
 from mmcert.engine.perturbations import build
+from mmcert.engine.weights import check_weights
 from mmcert.models.adapter import Adapter
 from mmcert.models.denoisers import build_denoising
 from mmcert.models.image_adapter import ImageAdapter, Space
@@ -50,28 +51,36 @@ ONLY_FOR = {
 }
 """Keys that mean something for one modality only."""
 
+FOLDERS = ('out_dir', 'votes_dir', 'show_dir')
+"""Keys that name a folder."""
 
-def check_smoothing(cfg: Mapping[str, Any]) -> SmoothingPlan | None:
-    """Refuses a config whose ``smoothing`` is not legal, before anything is built and logged.
 
-    Where ``default_scope`` does not tell what the model takes, the run itself will.
+def check_config(cfg: Mapping[str, Any]) -> SmoothingPlan | None:
+    """Refuses a config with which no run should begin, before anything is built and logged.
+
+    Looks at the weights that it loads, and at ``smoothing``. Where ``default_scope`` does not tell
+    what the model takes, the run itself will.
 
     Returns:
         SmoothingPlan | None: The plan without classes, as far as a config tells it.
 
     Raises:
-        ValueError: If it is no dict, a key or value is not legal, or a folder cannot be written.
+        ValueError: If there are no weights in the checkpoint, ``smoothing`` is no dict, a key or
+            value is not legal, or a folder cannot be written.
     """
     scope, smoothing = cfg.get('default_scope'), cfg.get('smoothing')
-    if smoothing is None or scope not in ('mmseg', 'mmdet3d'):
-        return None
-    if not isinstance(smoothing, Mapping):
-        raise ValueError(f'smoothing must be a dict, got {smoothing!r}')
-    for key in ('out_dir', 'votes_dir', 'show_dir'):
-        if isinstance(folder := smoothing.get(key), str) and folder != 'auto':
-            check_out(folder, f'smoothing.{key}')
-    modality: Modality = 'image' if scope == 'mmseg' else 'cloud'
-    return SmoothingConfig.from_cfg(dict(smoothing), modality).plan()
+    plan = None
+    if smoothing is not None and scope in ('mmseg', 'mmdet3d'):
+        if not isinstance(smoothing, Mapping):
+            raise ValueError(f'smoothing must be a dict, got {smoothing!r}')
+        modality: Modality = 'image' if scope == 'mmseg' else 'cloud'
+        plan = SmoothingConfig.from_cfg(dict(smoothing), modality).plan()
+        for key in FOLDERS:
+            if (folder := smoothing.get(key)) not in (None, 'auto'):
+                check_out(folder, f'smoothing.{key}')
+    if cfg.get('load_from'):
+        check_weights(cfg['load_from'])
+    return plan
 
 
 @dataclass(frozen=True)
@@ -172,6 +181,9 @@ class SmoothingConfig(PlanSettings):
         for name in ('flip', 'strict_weights'):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f'{name} must be True or False, got {getattr(self, name)!r}')
+        for name in FOLDERS:
+            if not isinstance(getattr(self, name), (str, os.PathLike, type(None))):
+                raise ValueError(f'{name} must name a folder, got {getattr(self, name)!r}')
         if type(self.draw_every) is not int or self.draw_every < 0:
             raise ValueError(f'draw_every must be an integer >= 0, got {self.draw_every!r}')
         return SmoothingPlan(

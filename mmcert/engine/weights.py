@@ -1,14 +1,52 @@
 """Checks that a checkpoint holds the weights of the model."""
 
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from mmcert.safe_loading import load_weights
+
+NO_WEIGHTS = 'holds no weights: a checkpoint is a state dict, or has one under "state_dict"'
+
 
 class CheckpointMismatchError(ValueError):
     """The checkpoint does not hold the weights of the model that would be certified."""
+
+
+def read_checkpoint(path: str | os.PathLike[str], mmap: bool | None = None) -> Mapping[str, Any]:
+    """What a checkpoint holds: a state dict, or one under 'state_dict' and more beside it.
+
+    Raises:
+        CheckpointMismatchError: If it is neither.
+        UnsafeFileError: If it cannot be read, or holds what could run.
+    """
+    checkpoint = load_weights(path, mmap=mmap)
+    state = checkpoint.get('state_dict', {}) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping):
+        raise CheckpointMismatchError(f'{path} {NO_WEIGHTS}')
+    return checkpoint
+
+
+def check_weights(path: str) -> None:
+    """Refuses a checkpoint without weights, before there is a model; not one on the web.
+
+    Raises:
+        CheckpointMismatchError: If it holds none.
+        UnsafeFileError: If it cannot be read, or holds what could run.
+    """
+    if '://' in path:
+        return
+    with Path(path).open('rb') as file:
+        # As torch.save writes them now, tensors need not be read for that.
+        mapped = file.read(4) == b'PK\x03\x04'
+    checkpoint = read_checkpoint(path, mmap=mapped or None)
+    weights = checkpoint.get('state_dict', checkpoint).values()
+    if not any(isinstance(value, torch.Tensor) for value in weights):
+        raise CheckpointMismatchError(f'{path} {NO_WEIGHTS}')
 
 
 def mismatches(model: torch.nn.Module, checkpoint: Mapping[str, Any]) -> list[str]:

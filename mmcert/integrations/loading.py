@@ -105,6 +105,11 @@ def _device(given: str | torch.device) -> torch.device:
         raise ValueError(f'device must be cpu or cuda, got {given!r}') from error
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise ValueError(f'there is no device {given}: torch finds no CUDA here')
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f'device {given} cannot be used: {reason}') from error
     return device
 
 

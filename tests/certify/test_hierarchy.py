@@ -113,6 +113,8 @@ def test_classes_that_no_group_names_stand_alone():
         ([], 'at least one level'),
         ([{'x': ['road', 'car'], 'y': []}], 'a group without classes'),
         ([{'car': ['bus', 'road']}], "calls a group 'car', which is a class outside"),
+        (3, 'a hierarchy is a list of levels, each a dict from names of groups'),
+        (['road'], "got \\['road'\\]"),
         ('ade20k', "unknown hierarchy 'ade20k'; known: camvid, cityscapes"),
     ],
 )

@@ -47,6 +47,7 @@ WRONG = [
     ('certify', {'out': 'images/a/out'}, (), 'which is in the folder of images images: their'),
     ('certify', {'images': 'deep'}, (), 'deep/one.png has more than 8 bits for each colour'),
     ('certify', {'images': 'plain', 'labels': 'seven'}, (), 'seven/one.png: the label map has'),
+    ('certify', {}, ('--device', 'meta'), 'device meta cannot be used'),
     ('certify', {}, ('--mean', '0', '0'), 'mean and std must have one number, or three'),
     ('certify', {}, ('--one-channel', 'scores'), 'returns 3 channels, but one_channel='),
     ('attack', {}, (), '--attack l2 needs --radius'),
@@ -79,7 +80,11 @@ OF_CONFIGS = [
     (('plan', 'a.py'), 'there is no config a.py'),
     (('plan', '--sigma', '-1', '--size', '4', '4'), 'sigma must be positive, got -1.0'),
     (('plan', '--sigma', '1', '--size', '0', '4'), 'a side of an image must be an integer of at'),
-    (('audit', '--families', '0'), '--families must be at least 1, got 0'),
+    (('audit', '--families', '0'), "--families: a number of at least 1, got '0'"),
+    (('audit', '--out', os.curdir), '--out takes a file, and . is a folder'),
+    (('audit', '--out', f'{__file__}/a'), 'is a file, not a folder'),
+    (('merge', 'votes', '--out', __file__), 'is a file, not a folder'),
+    (('ensemble', os.curdir, '--member', 'a', 'b'), 'the checkpoint takes a file, and . is a'),
     (('demo', '--work-dir', __file__), 'is a file, not a folder'),
 ]
 

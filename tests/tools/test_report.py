@@ -218,6 +218,7 @@ def test_what_does_not_fit_is_refused(results, tmp_path):
     assert 'at least 1, got 0' in refused(results, '--images', 0)
     assert 'there is no folder nowhere' in refused(results, '--data', 'nowhere')
     assert 'is a folder' in refused(results, '--out', tmp_path)
+    assert 'not a folder' in refused(results, '--out', results / 'summary.json/page.html')
     (folder,) = results.glob('votes-*')
     shutil.copytree(folder, results / 'votes-copy')
     assert 'there must be one folder with the votes' in refused(results)

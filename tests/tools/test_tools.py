@@ -11,6 +11,7 @@ import cv2
 import mmseg
 import numpy as np
 import pytest
+import torch
 
 from mmcert.cli import command
 from mmcert.votes import load_votes
@@ -60,6 +61,35 @@ def test_certify_tool_answers_from_votes_alone(written_config, tmp_path):
         assert same[name] == pytest.approx(value), name
 
 
+def test_certify_tool_takes_what_is_not_given_from_the_run(written_config, tmp_path):
+    config, checkpoint = written_config
+    run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work',
+             '--cfg-options', 'smoothing.votes_dir=auto')  # fmt: skip
+    (votes,) = (tmp_path / 'work/certified').glob('votes-*')
+    summary = votes.parent / 'summary.json'
+    ran = json.loads(summary.read_text())['rates']
+
+    def answer(*options):
+        printed = run_tool('tools/certify.py', votes, '--no-plot', *options)
+        offline = votes.parent / f'offline-{votes.name[6:]}' / 'offline.json'
+        (row,) = json.loads(offline.read_text())['rows']
+        return printed, row
+
+    printed, row = answer()
+    assert 'as in the run: tau 0.6, alpha 0.01, procedure holm, selection holdout' in printed
+    assert {key: row[key] for key in ran if key != 'draws'} == pytest.approx(
+        {key: value for key, value in ran.items() if key != 'draws'}
+    )
+    printed, row = answer('--procedure', 'ordered_holm')
+    assert 'as in the run: tau 0.6, alpha 0.01, selection holdout' in printed
+    assert (row['procedure'], row['alpha']) == ('ordered_holm', 0.01)
+    refused = run_tool('tools/certify.py', votes.parent, '--out', summary, expect=2)
+    assert 'is a file, not a folder' in refused and refused.count('\n') == 1
+    summary.unlink()
+    printed, row = answer()
+    assert 'by default: tau 0.75, alpha 0.001, procedure ordered_holm' in printed
+
+
 def test_certify_tool_needs_no_framework(written_config, tmp_path):
     config, checkpoint = written_config
     run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work')
@@ -103,25 +133,83 @@ def test_certify_tool_keeps_the_answers_of_several_folders_apart(written_config,
 
 def test_what_is_wrong_is_said_before_a_runner_is_built(written_config, tmp_path, monkeypatch):
     config, checkpoint = written_config
+    monkeypatch.chdir(tmp_path)
     (tmp_path / 'file').write_text('')
-    folder, changed = tmp_path / 'work', '--cfg-options'
+    for name, content in (
+        ('list', [1]),
+        ('number', 3),
+        ('empty', {}),
+        ('wrong', {'state_dict': 1}),
+    ):
+        torch.save(content, f'{name}.pth')
+    (tmp_path / 'cut.pth').write_bytes(b'PK\x03\x04')
+    sigma, radius = ('--cfg-options', 'smoothing.sigma=0.25'), ('--radius', '0.1')
     monkeypatch.setattr('mmengine.runner.Runner.from_cfg', None)
     for words, message in (
-        (('test', '--work-dir', tmp_path / 'file'), '--work-dir'),
-        (('test', changed, f'smoothing.out_dir={tmp_path / "file"}'), 'smoothing.out_dir'),
-        (('test', changed, 'smoothing.denoiser=x'), 'smoothing.denoiser must be a dict'),
+        (('test', '--work-dir', 'file'), '--work-dir'),
+        (('test', '--show-dir', 'file'), 'smoothing.show_dir file cannot be written'),
+        (('test', *sigma, 'smoothing.out_dir=file'), 'smoothing.out_dir'),
+        (('test', *sigma, 'smoothing.votes_dir=3'), 'votes_dir must name a folder, got 3'),
+        (('test', *sigma, 'smoothing.denoiser=x'), 'smoothing.denoiser must be a dict'),
+        (('test', *sigma, 'smoothing.hierarchy=x'), "unknown hierarchy 'x'"),
+        (('test', *sigma, 'smoothing.tau=1'), 'tau must lie in [0.5, 1), got 1'),
+        (('test', *sigma, 'smoothing.n=0'), 'n must be an integer of at least 1, got 0'),
+        (('test', *sigma, 'smoothing.alpha=0'), 'alpha must lie in (0, 1), got 0'),
+        (('test', *sigma, 'test_dataloader=None'), 'config.py has no test_dataloader'),
+        (('test', *sigma, 'model=None', 'test_cfg=None'), 'config.py has no model, test_cfg'),
         (('test', '--launcher', 'pytorch'), 'RANK is not set'),
+        (('test', '--launcher', 'slurm'), 'SLURM_PROCID is not set'),
+        (('test', 'list.pth'), 'list.pth holds no weights: a checkpoint is a state dict'),
+        (('test', 'number.pth'), 'number.pth holds no weights'),
+        (('test', 'empty.pth'), 'empty.pth holds no weights'),
+        (('attack', 'wrong.pth', *radius), 'wrong.pth holds no weights'),
+        (('plan', 'wrong.pth'), 'wrong.pth holds no weights'),
+        (('test', tmp_path), 'is a folder, not a checkpoint'),
+        (('test', 'cut.pth'), 'cut.pth is not a checkpoint'),
         (('attack', '--radius', '99'), 'certifies no radius of 99'),
-        (('attack', '--radius', '0.1', changed, "smoothing.resolution='logits'"), 'of pixels'),
+        (('attack', '--radius', '-1'), 'radii must be positive, got [-1.0]'),
+        (('attack', *radius, *sigma, "smoothing.resolution='logits'"), 'of pixels'),
+        (('attack', *radius, '--device', 'cuda'), '--device goes with --model'),
+        (('redraw', '--votes', '.', '--choice-seed', '-1'), "of at least 0, got '-1'"),
+        (('train', '--amp'), '--amp is for a CUDA device'),
+        (('train', *sigma, 'optim_wrapper=None'), 'config.py has no optim_wrapper'),
+        (
+            ('train', *sigma, 'load_from=no.pth'),
+            'there is no checkpoint no.pth; load_from names it',
+        ),
+        (('train', *sigma, 'load_from=empty.pth'), 'empty.pth holds no weights'),
         (('train_denoiser',), 'the model must be an mmcert.DenoiserModel, got EncoderDecoder'),
+        (('train_surrogate', '--pictures', '-1'), "of at least 0, got '-1'"),
     ):
+        if '--amp' in words and torch.cuda.is_available():
+            continue
         name, *options = words
-        files = [config] if name.startswith('train_') else [config, checkpoint]
-        options += [] if '--work-dir' in options else ['--work-dir', folder]
-        printed = run_tool(f'tools/{name}.py', *files, *options, expect=2)
+        if not name.startswith('train') and not str(options[0]).endswith('.pth'):
+            options = [*([] if options[0] == tmp_path else [checkpoint]), *options]
+        options += [] if '--work-dir' in options or name == 'plan' else ['--work-dir', 'work']
+        printed = run_tool(f'tools/{name}.py', config, *options, expect=2)
         *_, last = printed.strip().splitlines()
         assert last.startswith('error: ') and message in last, printed
-    assert not folder.exists()
+        assert printed.count('\n') <= 3 and 'Traceback' not in printed
+    assert not Path('work').exists()
+
+
+def test_what_of_a_config_cannot_be_built_is_named(written_config, tmp_path):
+    data = [f'test_dataloader.dataset.{entry}' for entry in (
+        '_delete_=True', 'type=mmseg.BaseSegDataset', 'data_prefix.img_path=img')]  # fmt: skip
+    root = 'test_dataloader.dataset.data_root='
+    (tmp_path / 'empty/img').mkdir(parents=True)
+    given = ['tools/test.py', *written_config, '--work-dir', tmp_path / 'work']
+    for options, message in (
+        (['model.backbone.foo=3'], 'UNet of the config cannot be built: TypeError: UNet.__init__'),
+        ([*data, f'{root}none'], "BaseSegDataset of the config cannot be built: FileNotFoundError: "
+                                 "[Errno 2] No such file or directory: 'none/img'"),
+        ([*data, f'{root}{tmp_path}/empty'], 'It has found no data: look at its data_root'),
+    ):  # fmt: skip
+        printed = run_tool(*given, '--cfg-options', *options, expect=2)
+        *_, last = printed.strip().splitlines()
+        assert last.startswith('error: ') and message in last and 'Traceback' not in printed
+    assert 'Traceback' in run_tool(*given, '--debug', '--cfg-options', *options, expect=1)
 
 
 def test_a_type_that_nobody_knows_is_named(written_config, tmp_path):

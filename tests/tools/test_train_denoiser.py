@@ -112,7 +112,10 @@ def test_an_interrupted_training_continues(tool, tiny, tmp_path, monkeypatch, ca
     [
         ({'model.denoiser.sigma': 0}, 'sigma must be positive'),
         ({'model.segmentor.checkpoint': 'nowhere.pth'}, 'no file nowhere.pth'),
-        ({'load_from': 'nowhere/iter_9.pth'}, 'load_from=nowhere/iter_9.pth, are not there'),
+        (
+            {'load_from': 'nowhere/iter_9.pth'},
+            'no checkpoint nowhere/iter_9.pth; load_from names it',
+        ),
     ],
 )
 def test_the_tool_says_what_is_wrong_with_a_config(

@@ -589,7 +589,10 @@ def test_weights_of_another_transformation_are_a_start(tmp_path, scenes_root, ti
     [
         ({'model.attack': dict(values=[9])}, r'from \[0.0\] to \[3.0\], got \[9.0\]'),
         ({'model.sigma2': 0}, 'sigma2 must be positive'),
-        ({'load_from': 'nowhere/iter_900.pth'}, 'load_from=nowhere/iter_900.pth, are not there'),
+        (
+            {'load_from': 'nowhere/iter_900.pth'},
+            'no checkpoint nowhere/iter_900.pth; load_from names it',
+        ),
     ],
 )
 def test_the_tool_says_what_is_wrong_with_a_config(
