@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -174,8 +174,8 @@ class ImageModel(ABC):
             height, width = image.shape[1:]
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f'{self.name} fails on an RGB image of {height} x {width} pixels: {line}. It must '
-                'take 3 channels and this size: Preprocessing has size, multiple and padded_to'
+                f'{self.name} fails on an RGB image of {height} x {width} pixels: {line}. '
+                f'{self.advice}'
             ) from error
         if not isinstance(found, LogitMaps):
             return None
@@ -201,6 +201,13 @@ class ImageModel(ABC):
                 "one_channel='scores' (--one-channel scores)"
             )
         return 2
+
+    @property
+    def advice(self) -> str:
+        """What to do if the model fails on an image."""
+        return (
+            'It must take 3 channels and this size: Preprocessing has size, multiple and padded_to'
+        )
 
     def require_unchanged(self) -> None:
         """Raises a ValueError if it is no longer the model that was looked at."""
@@ -273,8 +280,12 @@ class ModuleModel(ImageModel):
 
     def moved(self) -> None:
         """Looks where the module is, after it was brought to another device or number type."""
-        module = self.module
-        first = next(iter((*module.parameters(), *module.buffers())), torch.empty(0))
+        first = next(self._tensors(), torch.empty(0))
+        if 'meta' in self._places():
+            raise ValueError(
+                f'{self.name} has weights on the device "meta", which holds no values: load the '
+                'checkpoint into the model first'
+            )
         self._device = first.device
         self._dtype = first.dtype if first.is_floating_point() else torch.float32
 
@@ -287,6 +298,24 @@ class ModuleModel(ImageModel):
     def name(self) -> str:
         """Class of the module."""
         return type(self.module).__name__
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        yield from self.module.parameters()
+        yield from self.module.buffers()
+
+    def _places(self) -> list[str]:
+        """The devices that its weights are on."""
+        return sorted({str(one.device) for one in self._tensors()})
+
+    @property
+    def advice(self) -> str:
+        """To bring all of it to one device, if it is on several."""
+        if len(places := self._places()) > 1:
+            return (
+                f'Its weights are on {" and ".join(places)}: bring all of it to one device, for '
+                f"example by model.to('{places[-1]}')"
+            )
+        return super().advice
 
     def weights(self) -> str:
         """Digest of all parameters and buffers."""
@@ -311,13 +340,19 @@ class ModuleModel(ImageModel):
         """Refuses a module that was trained since: the certificate would name other weights.
 
         Raises:
-            ValueError: If parameters or buffers have other values, or if a part of it is in
-                training mode.
+            ValueError: If parameters or buffers have other values or are on another device, or if a
+                part of it is in training mode.
         """
         if any(part.training for part in self.module.modules()):
             raise ValueError(
                 f'{self.name} is in training mode, in which labels depend on the rest of a batch: '
                 'call eval() before'
+            )
+        now = next(self._tensors(), torch.empty(0)).device
+        if now != self._device:
+            raise ValueError(
+                f'{self.name} was on {self._device} when it was smoothed, and is on {now} now: '
+                'call mmcert.smooth again'
             )
         if self._looked_at is not None and self._sums() != self._looked_at:
             raise ValueError(

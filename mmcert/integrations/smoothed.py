@@ -18,6 +18,7 @@ from mmcert.certifier import CertificationPlan, CertifiedInput, Certifier
 from mmcert.certifier.images import RESOLUTIONS, SPACES, to_unit_range
 from mmcert.certifier.plan_settings import PlanSettings
 from mmcert.certify import Votes
+from mmcert.certify.rounding import AtMost
 from mmcert.integrations.image_model import ImageModel, ModuleModel
 from mmcert.integrations.onnx import OnnxModel, is_session
 from mmcert.integrations.preprocessing import Preprocessing
@@ -153,6 +154,20 @@ class Smoothed:
         self.classes: list[str] = []
         self.sampling: dict[str, Any] = {}
         self.has_gradient = False
+
+    def __repr__(self) -> str:
+        """The model, what is sampled and tested, and where."""
+        settings, model = self.settings, self.model
+        given = settings.perturbation or f'sigma={settings.sigma:g}'
+        n = f'{settings.n!r} (at most {settings.budget})' if settings.budget else settings.n
+        plan = image_plan(settings)
+        asked = [str(given)]
+        if plan.settings is not None:
+            asked += [f'tau={plan.settings.tau:g}', f'n0={settings.n0}', f'n={n}']
+            asked += [f'alpha={settings.alpha:g}', f'procedure={settings.procedure!r}']
+            if (radius := plan.guarantee().radius) is not None:
+                asked.append(f'radius={AtMost(radius):.4g}')
+        return f'<Smoothed {model.name}: {", ".join(asked)}, device={model.device}>'
 
     @property
     def plan(self) -> CertificationPlan:
@@ -401,6 +416,11 @@ def smooth(
         >>> smoothed.certify(image).maps['cert'].tolist()  # 254 where it abstains.
         [[0, 0, 0, 254, 254, 1, 1, 1]]
     """
+    if 'device' in settings:
+        raise ValueError(
+            "smooth takes no device: all runs where the model's weights are, so bring it there "
+            f'first, by model.to({settings["device"]!r})'
+        )
     legal = [item.name for item in fields(PlanSettings)]
     if unknown := sorted(settings.keys() - set(legal)):
         raise ValueError(f'unknown: {", ".join(unknown)}; legal settings: {", ".join(legal)}')

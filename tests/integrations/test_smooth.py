@@ -1,5 +1,7 @@
 """Certification of plain PyTorch segmentors by ``mmcert.smooth``."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import mmcert
 from mmcert.certifier import entries
 from mmcert.integrations import Preprocessing
 from mmcert.integrations.smoothed import to_tensor
+from mmcert.perturbations import Enumeration, LaplaceNoise
 from mmcert.votes import FingerprintError, VotesFileError, read_folder
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -177,6 +180,7 @@ def test_stored_votes_are_found_and_those_of_others_refused(image, tmp_path):
     [
         ({'sigma': None}, 'needs either sigma'),
         ({'sgima': 1}, 'unknown: sgima; legal settings'),
+        ({'device': 'cuda'}, r"smooth takes no device: .* first, by model\.to\('cuda'\)"),
         ({'mean': None}, 'one of them is missing'),
         ({'mean': None, 'std': None}, 'say what happens to an image'),
         ({'std': 0}, 'std not 0'),
@@ -333,3 +337,31 @@ def test_no_certificate_exceeds_the_distance_to_the_boundary():
     certified, radius = result.maps['cert'] != 254, result.to_dict()['promise']['radius']
     assert (distance[certified] > radius).all() and certified[distance > radius + 0.3].all()
     assert 0.1 < certified.mean() < 0.9
+
+
+def test_it_says_what_it_is_in_a_line():
+    said = 'sigma=0.25, tau=0.6, n0=5, n=60, alpha=0.01'
+    end = "procedure='ordered_holm', radius=0.06333, device=cpu>"
+    assert repr(smooth(Model())) == f'<Smoothed Model: {said}, {end}'
+    looks = smooth(Model(), sigma=None, perturbation=LaplaceNoise(0.1), n='auto', budget=90)
+    assert "LaplaceNoise(b=0.1), tau=0.6, n0=5, n='auto' (at most 90)" in repr(looks)
+    tried = smooth(Model(), sigma=None, perturbation=Enumeration('rotation', values=[-2, 2]))
+    assert repr(tried).startswith('<Smoothed Model: Enumeration(')
+
+
+def test_where_the_weights_are_is_said_if_they_cannot_be_used(image):
+    with pytest.raises(ValueError, match='"meta", which holds no values: load the checkpoint'):
+        smooth(Model().to('meta'))
+    smoothed = smooth(Model())
+    smoothed.model.module.to('meta')
+    with pytest.raises(ValueError, match='was on cpu when it was smoothed, and is on meta now'):
+        smoothed.certify(image)
+
+    def fails(scores):
+        raise RuntimeError('Expected all tensors to be on the same device')
+
+    smoothed = smooth(Model(fails))
+    advice = r"on cpu and cuda:0: bring .* model\.to\('cuda:0'\)"
+    places = mock.patch.object(smoothed.model, '_places', lambda: ['cpu', 'cuda:0'])
+    with places, pytest.raises(ValueError, match=advice):
+        smoothed.certify(image)
