@@ -201,7 +201,14 @@ def _report_of_cells(run: PlannedRun, inputs: str) -> list[str]:
     if not run.cuts:
         return [*lines, f'Cells depend on the {word}s: leave --size out.']
     table = PrettyTable(
-        ['draws n', 'cells', 'p needed', 'range', f'cutting, per {word}', f'in all, per {word}']
+        [
+            'draws n',
+            'cells',
+            'share needed',
+            'range',
+            f'cutting, per {word}',
+            f'in all, per {word}',
+        ]
     )
     for cut in run.cuts:
         table.add_row(cut.row(plan, run.seconds_per_draw))
@@ -212,10 +219,10 @@ def _report_of_cells(run: PlannedRun, inputs: str) -> list[str]:
     return [
         *lines,
         table.get_string(),
-        f'Median and range of {count} {word}{"s" * (count != 1)}. p needed: a {component} whose '
-        'class has at least this share of the draws, all over the attack set, is almost surely '
-        'certified. It should lie below what the model reaches: take more draws if it does not, or '
-        'if it is "-".',
+        f'Median and range of {count} {word}{"s" * (count != 1)}. Share needed: a {component} '
+        'whose class has at least this share of the draws, all over the attack set, is almost '
+        'surely certified. It should lie below what the model reaches: take more draws if it does '
+        'not, or if it is "-".',
         f'The plan can certify on {able} of {count} {word}s looked at.',
         _duration(run, chosen.seconds),
     ]
@@ -255,9 +262,10 @@ def _procedures(plan: CertificationPlan, num_components: int) -> str:
     columns = ['smallest n', f'largest tau at n={plan.sampling.n}']
     if plan.stopping is not None:
         columns = ['looks', f'largest tau in {plan.stopping.budget} draws']
+    word = plan.component_word
     table = PrettyTable(
-        ['procedure', 'selection', 'can certify', *columns, 'largest radius', 'first hits',
-         'for p of']
+        ['procedure', 'selection', 'can certify', *columns, 'largest radius', 'hits needed',
+         'class probability']
     )  # fmt: skip
     legal, current = selections_of(plan.perturbation, plan.sampling.n0), plan.test_settings
     for procedure, rule in PROCEDURES.items():
@@ -272,9 +280,10 @@ def _procedures(plan: CertificationPlan, num_components: int) -> str:
                 row += ['not possible', *['-'] * 5]
             table.add_row(row)
     notes = [
-        f'First hits: hits that the first {plan.component_word} needs. For p of: class '
-        'probability at which it gets them every second time. Procedures that step down need fewer '
-        'as they go on.',
+        f'Hits needed: so many draws must give the first {word} the class that was chosen for it, '
+        'of all that count. Class probability: where the model gives that class with this '
+        'probability under noise, so many hits come up half of the time. Procedures that step down '
+        f'need fewer for the {word}s after the first.',
         *(rule.planning_note for rule in PROCEDURES.values()),
     ]
     if plan.stopping is not None:

@@ -29,6 +29,7 @@ def plan(**smoothing):
 def test_the_report_says_what_is_counted_and_where_it_is_tested():
     printed = report(plan(), [0.6])
     assert "selection='auto' is holdout here (ordered_holm)" in printed
+    assert 'Hits needed: so many draws must give the first pixel the class' in printed
     assert 'the others need at most one hit more' in printed
     printed = report(plan(selection='same_draws'), [0.6])
     assert 'same_draws is tested at 0.54' in printed
