@@ -184,7 +184,9 @@ def add_config(
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Adds ``--cfg-options``."""
-    parser.add_argument('--cfg-options', nargs='+', action=_Options, help='key=value overrides')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=_Options, help='key=value overrides (none)'
+    )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -201,7 +203,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def add_limit(parser: argparse.ArgumentParser, which: str = 'evenly spaced') -> None:
     """Adds ``--limit``."""
     parser.add_argument(
-        '--limit', type=at_least(1), metavar='N', help=f'take at most so many inputs, {which}'
+        '--limit', type=at_least(1), metavar='N', help=f'take at most so many inputs, {which} (all)'
     )
 
 
@@ -227,7 +229,8 @@ def add_import(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest='modules',
         metavar='MODULE',
-        help='modules to import first, which register perturbations or procedures of your own',
+        help='modules to import first, which register perturbations or procedures of your own '
+        '(none)',
     )
 
 

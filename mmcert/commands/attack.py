@@ -42,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def _add_l2(group: Any) -> None:
-    group.add_argument('--radius', type=float, nargs='+', help='largest l2 norms')
+    group.add_argument('--radius', type=float, nargs='+', help='largest l2 norms, which these need')
     group.add_argument(
         '--losses', nargs='+', metavar='NAME',
         help='of ce, masked_ce, balanced_ce, js, spherical (all)',
@@ -54,8 +54,8 @@ def _add_l2(group: Any) -> None:
     group.add_argument('--restarts', type=int, default=1, help='starts of each attack (1)')
     group.add_argument('--draws', type=int, default=8, help='noise draws of each gradient (8)')
     group.add_argument('--box', action='store_true', help='keep attacked images in [0, 1]')
-    group.add_argument('--target', metavar='CLASS', help='drive components to a class')
-    group.add_argument('--hide', metavar='CLASS', help='make a class unseen')
+    group.add_argument('--target', metavar='CLASS', help='drive components to a class (none)')
+    group.add_argument('--hide', metavar='CLASS', help='make a class unseen (none)')
 
 
 @command

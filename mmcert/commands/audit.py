@@ -32,7 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=at_least(0), default=0, help='of all draws (0)')
     parser.add_argument('--all', action='store_true', help='print every pair')
-    parser.add_argument('--out', type=Path, help='JSON file for all findings')
+    parser.add_argument('--out', type=Path, help='JSON file for all findings (none)')
     add_import(parser)
     return parser.parse_args(argv)
 

@@ -45,7 +45,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def _add_results(group: Any) -> None:
     group.add_argument(
-        '--draw-every', type=at_least(0), default=0, help='draw every so-many-th image'
+        '--draw-every',
+        type=at_least(0),
+        default=0,
+        help='draw every so-many-th image (0: none)',
     )
     group.add_argument(
         '--confidence', choices=['pictures', 'arrays', 'none'], default='pictures',
@@ -54,7 +57,7 @@ def _add_results(group: Any) -> None:
 
 
 def _add_processes(group: Any) -> None:
-    group.add_argument('--shard', help='certify a part: 3/16 is the third of each 16 images')
+    group.add_argument('--shard', help='certify a part: 3/16 is the third of each 16 images (all)')
     group.add_argument(
         '--launcher', choices=['none', 'pytorch'], default='none',
         help='pytorch for processes that torchrun has started (none)',

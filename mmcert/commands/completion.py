@@ -10,7 +10,9 @@ from mmcert.cli import UsageError, command, tool_parser
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('shell', nargs='?', choices=['bash', 'zsh', 'fish'], default='bash')
+    parser.add_argument(
+        'shell', nargs='?', choices=['bash', 'zsh', 'fish'], default='bash', help='(bash)'
+    )
     return parser.parse_args(argv)
 
 

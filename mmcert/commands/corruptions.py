@@ -27,7 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--severities', nargs='+', type=int, default=[1, 2, 3, 4, 5], metavar='SEVERITY',
-        help='from 1 to 5 (all)',
+        help='of the five (1 2 3 4 5)',
     )  # fmt: skip
     parser.add_argument(
         '--compare', nargs='+', metavar='NAME',

@@ -15,8 +15,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
     parser.add_argument(
-        '--work-dir', type=Path, default=Path('work_dirs/demo'), help='(work_dirs/demo)'
-    )
+        '--work-dir', type=Path, default=Path('work_dirs/demo'),
+        help='where model and results go (work_dirs/demo)',
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 

@@ -21,7 +21,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('folder', help='folder of votes, or of results with one votes-* in it')
     parser.add_argument(
         '--shards', type=at_least(1), metavar='M',
-        help='look at the shards i/M alone, if there are others',
+        help='look at the shards i/M alone (M is that of the newest)',
     )  # fmt: skip
     parser.add_argument('--out', help='folder for the summary (default: that of the results)')
     add_import(parser)

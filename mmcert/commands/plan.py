@@ -38,7 +38,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_config(parser, optional=True)
     parser.add_argument(
         '--taus', type=float, nargs='+', default=COMMON_TAUS, metavar='TAU',
-        help='thresholds to give the smallest n for, beside that of the settings (0.6 to 0.99)',
+        help='thresholds to give the smallest n for, beside that of the settings '
+        f'({" ".join(map(str, COMMON_TAUS))})',
     )  # fmt: skip
     parser.add_argument(
         '--size',

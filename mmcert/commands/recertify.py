@@ -76,25 +76,30 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--tau', type=float, nargs='+',
-        help='in [0.5, 1); without a run 0.75, or 0.5 for pooled tests',
+        help='in [0.5, 1) (as the run, or 0.75; 0.5 for pooled tests)',
     )  # fmt: skip
-    parser.add_argument('--alpha', type=float, nargs='+', help='in (0, 1); without a run 0.001')
+    parser.add_argument('--alpha', type=float, nargs='+', help='in (0, 1) (as the run, or 0.001)')
     parser.add_argument(
         '--procedure',
         nargs='+',
         metavar='NAME',
-        help=f'{", ".join(PROCEDURES)}, or your own; without a run {PROCEDURE}',
+        help=f'{", ".join(PROCEDURES)}, or your own (as the run, or {PROCEDURE})',
     )
     parser.add_argument(
-        '--selection', nargs='+', choices=SELECTION_CHOICES, help=f'without a run {SELECTION}'
+        '--selection',
+        nargs='+',
+        choices=SELECTION_CHOICES,
+        help=f'which draws count (as the run, or {SELECTION})',
     )
     parser.add_argument(
         '--k',
         type=_number_or_share,
         help=f'for {_those_that("takes_k")}: fewer than k certificates of an image may be wrong; a '
-        'number, or a share of the components in (0, 1)',
+        'number, or a share of the components in (0, 1) (as the run)',
     )
-    parser.add_argument('--order', choices=ORDERS, help=f'for {_those_that("takes_order")}')
+    parser.add_argument(
+        '--order', choices=ORDERS, help=f'for {_those_that("takes_order")} (as the run, or auto)'
+    )
     parser.add_argument(
         '--out',
         help='folder for table and plot, with a folder in it for each of several votes folders '

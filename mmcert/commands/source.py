@@ -65,7 +65,7 @@ def add_model(
     group = parser.add_argument_group(f'a model of any library{without}')
     group.add_argument('--model', required=required, help='the model, see below')
     group.add_argument('--images', type=Path, required=required, help='folder of images')
-    group.add_argument('--labels', type=Path, help='folder of their label maps, PNG')
+    group.add_argument('--labels', type=Path, help='folder of their label maps, PNG (none)')
     group.add_argument('--out', type=Path, help='folder for results (work_dirs/MODEL/certified)')
     group.add_argument('--device', help='cpu or cuda (cuda where there is one)')
     _add_settings(parser.add_argument_group('what is certified of it'), own, required)
@@ -82,11 +82,11 @@ def _add_settings(group: Any, own: Collection[str], required: bool) -> None:
     add('alpha', type=float, help='error probability per image (0.001)')
     add('n0', type=int, help='selection draws (10)')
     add('n', type=number_or_auto, help='estimation draws, or auto (100)')
-    add('budget', type=int, help='with --n auto: most draws')
+    add('budget', type=int, help='most draws, which --n auto needs')
     add('procedure', help='multiple testing procedure (ordered_holm)')
     add('selection', help='holdout, same_draws or auto (auto)')
-    add('k', type=float, help='for kfwer: fewer than k may be wrong')
-    add('hierarchy', help='groups to fall back on: cityscapes or camvid')
+    add('k', type=float, help='fewer than k may be wrong, for kfwer, which needs it')
+    add('hierarchy', help='groups to fall back on: cityscapes or camvid (none)')
     add('seed', type=int, help='of the draws (0)')
     add('batch-size', type=number_or_auto, help='draws at once, or auto (8)')
 
@@ -94,20 +94,27 @@ def _add_settings(group: Any, own: Collection[str], required: bool) -> None:
 def _add_inputs(group: Any) -> None:
     group.add_argument('--image-suffix', help='how names of images end (any picture)')
     group.add_argument('--label-suffix', help='what stands in its place (.png)')
-    group.add_argument('--classes', nargs='+', metavar='NAME', help='names, or their number')
+    group.add_argument(
+        '--classes', nargs='+', metavar='NAME', help='names, or their number (what the model says)'
+    )
     group.add_argument('--ignore-index', type=int, help='label of no class (255)')
     group.add_argument(
         '--reduce-labels', action='store_true', default=None,
-        help='0 in a label map is no class, 1 the first',
+        help='0 in a label map is no class, 1 the first (what the model says)',
     )  # fmt: skip
     group.add_argument(
         '--one-channel', choices=['scores', 'probabilities'],
-        help='what the channel of a binary model holds',
+        help='what the channel of a binary model holds (what can be seen of it)',
     )  # fmt: skip
-    group.add_argument('--mean', type=float, nargs='+', help='subtracted from an RGB image')
-    group.add_argument('--std', type=float, nargs='+', help='divides it')
+    group.add_argument(
+        '--mean', type=float, nargs='+', help='subtracted from an RGB image (what the model says)'
+    )
+    group.add_argument('--std', type=float, nargs='+', help='divides it (likewise)')
     group.add_argument('--pixel-range', type=float, help='what white is to --mean: 1 or 255 (1)')
-    group.add_argument('--resize', type=int, nargs=2, metavar=('H', 'W'), help='resize images to')
+    group.add_argument(
+        '--resize', type=int, nargs=2, metavar=('H', 'W'),
+        help='resize images to (what the model says, or not at all)',
+    )  # fmt: skip
 
 
 def number_or_auto(text: str) -> int | str:

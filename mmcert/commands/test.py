@@ -26,7 +26,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
     add_config(parser, '')
-    parser.add_argument('--show-dir', help='draw pictures of certified images into this folder')
+    parser.add_argument(
+        '--show-dir', help='draw pictures of certified images into this folder (none)'
+    )
     add_run_arguments(parser)
     return parser.parse_args(argv)
 

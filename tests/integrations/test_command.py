@@ -1,6 +1,8 @@
 """``mmcert certify`` without a config, and the command ``mmcert`` itself."""
 
+import argparse
 import errno
+import importlib
 import importlib.util
 import json
 import os
@@ -9,6 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from unittest import mock
 
@@ -17,7 +20,9 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
+from mmcert.certifier.plan_settings import PlanSettings
 from mmcert.commands import main as mmcert_main
+from mmcert.commands.source import SETTINGS as SETTING_OPTIONS
 from mmcert.report.inputs import data_folder, write_data_folder
 from mmcert.report.results_folder import ResultsFolder
 from mmcert.votes import read_folder
@@ -368,6 +373,32 @@ def test_the_command_lists_its_words_and_refuses_others(capsys):
 def test_each_word_is_a_module_that_explains_itself(name, capsys):
     code, printed = mmcert(name, '--help', capsys=capsys)
     assert code == 0 and printed.startswith(f'usage: mmcert {name} ') and '--debug' in printed
+
+
+@pytest.mark.parametrize('name', [*mmcert_main.COMMANDS])
+def test_help_tells_all_defaults(name):
+    module = importlib.import_module(f'mmcert.commands.{name}')
+    parsers = []
+
+    def parse(parser, *_):
+        parsers.append(parser)
+        raise KeyboardInterrupt
+
+    parsing = mock.patch('argparse.ArgumentParser.parse_args', parse)
+    with parsing, pytest.raises(KeyboardInterrupt):
+        module.parse_args([])
+    settings = {item.name: item.default for item in fields(PlanSettings)} | {'tau': 0.75}
+    for action in parsers[0]._actions:
+        default = action.default
+        if default is None and action.dest in SETTING_OPTIONS:
+            default = settings[action.dest]
+        if default in (None, False, argparse.SUPPRESS) or action.help == argparse.SUPPRESS:
+            continue
+        words = ' '.join(map(str, default or ['none'])) if isinstance(default, list) else default
+        said = re.search(
+            rf'\((default: |as the run, or )?{re.escape(str(words))}\b', action.help or ''
+        )
+        assert said, f'{action.option_strings or action.dest}: {words} is not in {action.help}'
 
 
 def python(*words, **environment):
