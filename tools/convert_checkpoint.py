@@ -1,4 +1,4 @@
-"""Runs ``mmcert.commands.convert_checkpoint``, where its code is."""
+"""Runs ``mmcert convert_checkpoint``, where its code is."""
 
 import sys
 

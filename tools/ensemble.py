@@ -1,4 +1,4 @@
-"""Runs ``mmcert.commands.ensemble``, where its code is."""
+"""Runs ``mmcert ensemble``, where its code is."""
 
 import sys
 

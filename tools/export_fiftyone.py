@@ -1,4 +1,4 @@
-"""Runs ``mmcert.commands.export_fiftyone``, where its code is."""
+"""Runs ``mmcert export_fiftyone``, where its code is."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs ``mmcert.commands.publish_model``, where its code is."""
+"""Runs ``mmcert publish_model``, where its code is."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs ``mmcert.commands.train_denoiser``, where its code is."""
+"""Runs ``mmcert train_denoiser``, where its code is."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Runs ``mmcert.commands.train_surrogate``, where its code is."""
+"""Runs ``mmcert train_surrogate``, where its code is."""
 
 import sys
 

@@ -24,6 +24,11 @@ COMMANDS = {
     'ensemble': 'make one model of several',
     'train': 'train a model of a config',
     'test': 'test a model of a config',
+    'train_denoiser': 'train a denoiser, maybe through a frozen segmentor',
+    'train_surrogate': 'train the surrogate of a transformation',
+    'convert_checkpoint': "convert the weights that SegCertify's authors publish",
+    'publish_model': 'make bare weights, metafile entry and model card of a checkpoint',
+    'export_fiftyone': 'write a run as images and masks, for FiftyOne',
     'completion': 'print what makes a shell complete these commands',
 }
 """Each command, a module of this package, and what it does."""
@@ -57,7 +62,7 @@ def _top() -> int:
 
 
 def _parser() -> ToolParser:
-    described = '\n'.join(f'  {name:<12}{what}' for name, what in COMMANDS.items())
+    described = '\n'.join(f'  {name:<20}{what}' for name, what in COMMANDS.items())
     parser = ToolParser(
         prog='mmcert',
         description='Certified robustness of segmentation models.\n\ncommands:\n' + described,

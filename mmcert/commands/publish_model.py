@@ -29,12 +29,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs='+',
         default=[],
         metavar='JSON',
-        help='certified/summary.json of runs that certified this checkpoint',
+        help='certified/summary.json of runs that certified this checkpoint (none)',
     )
     parser.add_argument('--training-data', help="(default: the config's data set)")
     parser.add_argument('--license', default='apache-2.0', help='(default: apache-2.0)')
-    parser.add_argument('--url', default='', help='folder on the web where the weights will lie')
-    parser.add_argument('--hub', metavar='OWNER/NAME', help='upload to the Hugging Face Hub')
+    parser.add_argument('--url', default='', help='where on the web the weights will lie (none)')
+    parser.add_argument('--hub', metavar='OWNER/NAME', help='upload to the Hugging Face Hub (none)')
     add_cfg_options(parser)
     return parser.parse_args(argv)
 

@@ -1,4 +1,7 @@
-"""The libraries that are certified, where they are installed."""
+"""The libraries that are certified, where they are installed.
+
+``python -m tests.integrations.libraries certify --model hf:FOLDER ...`` is ``mmcert`` beside them.
+"""
 
 import functools
 import sys
@@ -39,3 +42,10 @@ def _declare_operators():
             declared.define(f'{operator}() -> Tensor')
         return declared  # It lives as long as it is kept.
     return None
+
+
+if __name__ == '__main__':
+    from mmcert.commands.main import main
+
+    library('transformers')
+    sys.exit(main())

@@ -394,9 +394,9 @@ def test_help_tells_all_defaults(name):
             default = settings[action.dest]
         if default in (None, False, argparse.SUPPRESS) or action.help == argparse.SUPPRESS:
             continue
-        words = ' '.join(map(str, default or ['none'])) if isinstance(default, list) else default
+        words = ' '.join(map(str, default)) if isinstance(default, list) else default
         said = re.search(
-            rf'\((default: |as the run, or )?{re.escape(str(words))}\b', action.help or ''
+            rf'\((default: |as the run, or )?{re.escape(str(words) or "none")}\b', action.help or ''
         )
         assert said, f'{action.option_strings or action.dest}: {words} is not in {action.help}'
 
