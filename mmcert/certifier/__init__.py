@@ -1,6 +1,7 @@
 """Certification of any PyTorch model, input by input: no OpenMMLab package is needed."""
 
 from mmcert.certifier.certifier import Certifier
+from mmcert.certifier.code import attributes_digest, code_digest
 from mmcert.certifier.document import entries, written_maps
 from mmcert.certifier.plan import CertificationPlan, selections_of, weights_digest
 from mmcert.certifier.result import CertifiedInput
@@ -13,6 +14,8 @@ __all__ = [
     'PlainSegmentor',
     'Segmentor',
     'UnrepeatableModelError',
+    'attributes_digest',
+    'code_digest',
     'entries',
     'selections_of',
     'weights_digest',

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.runner import Runner
 
-from mmcert.certifier import weights_digest
+from mmcert.certifier import code_digest, weights_digest
 from mmcert.engine.base_model import unwrap
 from mmcert.metrics.confusion import IGNORE_INDEX
 from mmcert.models.ensemble import SegmentorEnsemble
@@ -61,8 +61,10 @@ class RunInfo:
         """All that determines the votes of an input, as JSON values."""
         # Other devices have other generators and other rounding: their votes do not mix.
         on_cpu = self.device.type == 'cpu'
+        code = code_digest(self.base)
         return {
             **({} if on_cpu else {'arithmetic': plan.precision.to_dict(self.device)}),
+            **({'code': code} if code else {}),
             **plan.spec(),
             'fp16': self.fp16,
             'weights': weights_digest(self.base),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from mmcert.certifier import PlainSegmentor, weights_digest
+from mmcert.certifier import PlainSegmentor, attributes_digest, code_digest, weights_digest
 from mmcert.integrations.preprocessing import Preprocessing
 from mmcert.sampling import LogitMaps
 from mmcert.sampling.batching import is_out_of_memory
@@ -110,9 +110,16 @@ class ImageModel(ABC):
             raise ValueError(f'one_channel must be {" or ".join(ONE_CHANNEL)}, got {holds!r}')
         self.one_channel = holds
 
+    @property
+    def code(self) -> tuple[Any, ...]:
+        """What runs: code of the user's own in it is part of what determines the labels."""
+        return (self,)
+
     def spec(self) -> dict[str, Any]:
         """What determines the labels beside the weights, as JSON values."""
+        code = code_digest(*self.code)
         return {
+            **({'code': code} if code else {}),
             **({'one_channel': self.one_channel} if self.one_channel == 'probabilities' else {}),
             'name': self.name,
             'structure': fingerprint({'structure': self.structure()}),
@@ -360,9 +367,14 @@ class ModuleModel(ImageModel):
                 'mmcert.smooth again, for votes and certificates name the weights'
             )
 
+    @property
+    def code(self) -> tuple[Any, ...]:
+        """Module and reader too."""
+        return self, self.module, self.read
+
     def structure(self) -> str:
-        """The module as it prints itself."""
-        return repr(self.module)
+        """The module as it prints itself, and what it holds beside that."""
+        return f'{self.module!r}\n{attributes_digest(self.module)}'
 
     def arithmetic(self) -> dict[str, Any]:
         """Number type and device."""

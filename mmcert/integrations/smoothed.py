@@ -146,6 +146,8 @@ class Smoothed:
         self.model, self.settings = model, settings
         self.votes_dir, self.results_dir, self.ignore_index = votes_dir, results_dir, ignore_index
         self.weights = model.weights()
+        # Before a pass, in which a model may note something.
+        self._spec = fingerprint(model.spec())
         self._asked = classes
         self._identity = dict(identity or {})
         self.on_draws, self._logger = on_draws, logger
@@ -346,7 +348,7 @@ class Smoothed:
             **({} if on_cpu else {'arithmetic': self.model.arithmetic()}),
             **plan.spec(),
             'weights': self.weights,
-            'model': fingerprint(self.model.spec()),
+            'model': self._spec,
         }
 
     def model_to_dict(self) -> dict[str, Any]:

@@ -282,17 +282,35 @@ def test_a_model_that_is_trained_on_is_no_longer_the_one_that_was_smoothed(image
         smoothed.certify(image)
 
 
+class Flipped(Model):
+    """Code of its own, and what no digest sees."""
+
+    table = {'turned': False}
+
+    def forward(self, images):
+        scores = super().forward(images).flip(1)
+        return scores.flip(1) if self.table['turned'] else scores
+
+
 def test_votes_of_another_function_of_the_same_weights_are_refused(image, tmp_path):
     first = smooth(Model(), votes_dir=tmp_path).certify(image)
     again = smooth(Model(), votes_dir=tmp_path).certify(image)
     assert (again.maps['cert'] == first.maps['cert']).all()
-    # Neither what reads the output nor code is in the digests.
+    hooked = Model()
+    hooked.register_forward_hook(lambda module, images, scores: scores.flip(1))
     for other in (
         smooth(Model(), votes_dir=tmp_path, read=lambda scores: scores.flip(1)),
         smooth(Model(wrap=torch.neg), votes_dir=tmp_path),
+        smooth(hooked, votes_dir=tmp_path),
+        smooth(Flipped(), votes_dir=tmp_path),
     ):
-        with pytest.raises(VotesFileError, match='are of another base model: it labels'):
+        with pytest.raises(FingerprintError):
             other.certify(image)
+    smooth(Flipped(), votes_dir=tmp_path / 'other').certify(image)
+    turned = Flipped()
+    turned.table = {'turned': True}
+    with pytest.raises(VotesFileError, match='are of another base model: it labels'):
+        smooth(turned, votes_dir=tmp_path / 'other').certify(image)
 
 
 @pytest.mark.parametrize(
