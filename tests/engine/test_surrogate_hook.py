@@ -332,7 +332,7 @@ def test_offline_answers_need_no_surrogate(make_config, tmp_path, smoothing):
     answer = json.loads((results / 'offline.json').read_text())
     assert answer['rows'][0]['radius'] == pytest.approx(ndtri(0.6))
     certified = [
-        load_votes(path).certify(CertifySettings(0.6, 0.01)).certified
+        load_votes(path).certify(CertifySettings(0.6, 0.01, 'holm', 'holdout')).certified
         for path in votes_of(tmp_path).values()
     ]
     assert answer['rows'][0]['abstain'] == pytest.approx(1 - np.stack(certified).mean())
