@@ -50,14 +50,20 @@ def main() -> int:
     from mmcert.runs.redraw import redraw_run
 
     seed = secrets.randbits(32) if args.choice_seed is None else args.choice_seed
-    inputs = failed = 0
+    inputs = failed = otherwise = 0
     for name, found in redraw_run(source_of(args), votes, args.draws, args.limit, seed):
         inputs += 1
         bad = isinstance(found, str) or found.contradicted.mean() > args.allow
         failed += bad
+        otherwise += isinstance(found, str)
         text = f'not drawn again: {found}' if isinstance(found, str) else found.describe()
         print(f'{name}: {"DIFFERS: " if bad else ""}{text}')
     if not inputs:
         raise UsageError(f'none of the inputs has votes in {votes}')
     print(f'{inputs - failed} of {inputs} inputs agree (seed {seed})')
+    if otherwise:
+        print(
+            f'note: {otherwise} were not drawn again, which says nothing against their votes: give '
+            'the model and the options that they were sampled with'
+        )
     return int(failed > 0)

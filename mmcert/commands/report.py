@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mmcert.cli import check_out_file, command, tool_parser
+from mmcert.cli import UsageError, check_out_file, command, tool_parser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -25,11 +25,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument('--votes', help='folder of the votes, if it is not in the results')
     parser.add_argument(
-        '--attack', metavar='FOLDER', help='what mmcert attack wrote: RESULTS/attacks-* (none)'
+        '--attack',
+        metavar='FOLDER',
+        nargs='+',
+        help='what mmcert attack wrote: RESULTS/attacks-* (none)',
     )
     parser.add_argument(
         '--corruptions',
         metavar='FOLDER',
+        nargs='+',
         help='what mmcert corruptions wrote: RESULTS/corruptions-* (none)',
     )
     return parser.parse_args(argv)
@@ -45,8 +49,9 @@ def main() -> int:
     from mmcert.report.results_folder import ResultsFolder
 
     results = ResultsFolder(args.results, args.votes)
-    attacks = None if args.attack is None else AttackFolder(args.attack)
-    corruptions = None if args.corruptions is None else CorruptionFolder(args.corruptions)
+    attacked, corrupted = only('--attack', args.attack), only('--corruptions', args.corruptions)
+    attacks = None if attacked is None else AttackFolder(attacked)
+    corruptions = None if corrupted is None else CorruptionFolder(corrupted)
     find = finder(results, args.data)
     out = Path(args.out or results.folder / 'report.html')
     check_out_file(out, '--out' if args.out else 'the page')
@@ -58,6 +63,15 @@ def main() -> int:
     beside = f', which needs {report.folder} beside it' if report.folder else ''
     print(f'wrote {out}{beside}: open it in a browser')
     return 0
+
+
+def only(option: str, folders: list[str] | None) -> str | None:
+    """The folder that was given, if one was; a shell may have made several of ``attacks-*``."""
+    if folders is None:
+        return None
+    if len(folders) == 1:
+        return folders[0]
+    raise UsageError(f'{option} takes one folder; there are several: {", ".join(folders)}')
 
 
 def radius_at(results: Any) -> Any:

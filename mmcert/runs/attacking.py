@@ -206,6 +206,8 @@ def report(source: Source[Any], options: Judging, limit: int | None = None) -> b
     by_set: dict[str, list[AttackedInput]] = {name: [] for name in attacks.sets}
     log, started = source.logger.info, time.monotonic()
     log(f'{attacks.counted()}; results go to {attacks.folder}')
+    if note := attacks.note_on_votes:
+        log(note)
     for number, found in enumerate(attacks, 1):
         for one in found:
             by_set[one.facts['attack_set']].append(one)

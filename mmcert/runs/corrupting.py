@@ -445,6 +445,8 @@ def report(source: Source[Any], options: CorruptionOptions, limit: int | None = 
         f'{len(run.corruptions)} corruptions at severities '
         f'{", ".join(map(str, options.severities))} of {run.counted()}; results go to {run.folder}'
     )
+    if note := run.note_on_votes:
+        log(note)
     for number, one in enumerate(run, 1):
         found.append(one)
         # Those that were stored take no time, and the rest seems shorter than it is.

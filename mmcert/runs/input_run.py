@@ -6,6 +6,8 @@ to it, and store what they find input by input, so that a run continues where it
 
 from __future__ import annotations
 
+import contextlib
+import json
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cached_property
@@ -20,7 +22,8 @@ from mmcert.certify import Certificate, InfeasiblePlanError
 from mmcert.certify.checks import check_draws
 from mmcert.runs.source import OpenSegmentor, Source
 from mmcert.sampling import input_digest
-from mmcert.votes.store import fingerprint
+from mmcert.votes import VotesFileError, read_folder
+from mmcert.votes.store import differences, fingerprint
 
 
 class InputRun(ABC):
@@ -62,6 +65,26 @@ class InputRun(ABC):
         data = self.source.data_of(self.indices)
         name = fingerprint({**self.source.sampling, **data, **settings})
         self.folder = self.source.out_dir / f'{self.doing}-{name}'
+
+    @property
+    def note_on_votes(self) -> str:
+        """Says that the votes in the results are not those of this run, if there are only others.
+
+        They are found by their settings, and sampled if there are none.
+        """
+        sampling = json.loads(json.dumps(self.source.sampling))
+        found: list[dict[str, Any]] = []
+        for folder in sorted(self.source.out_dir.glob('votes-*')):
+            # None may be there yet, or be damaged: these are not what is asked for.
+            with contextlib.suppress(FileNotFoundError, VotesFileError):
+                found.append(next(read_folder(folder)).meta.get('sampling', {}))
+        if not found or sampling in found:
+            return ''
+        closest = min((differences(one, sampling) for one in found), key=len)
+        return (
+            f'note: the votes in {self.source.out_dir} were sampled otherwise ({closest}), so that '
+            'new ones are sampled; they are taken where the options are those of that run'
+        )
 
     @property
     def how_to_look(self) -> str:

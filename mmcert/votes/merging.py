@@ -198,7 +198,8 @@ def _votes_folders(folder: Path) -> tuple[Path, list[Path]]:
     if not inside:
         raise FileNotFoundError(
             f'no job has left the manifest of a shard in {folder}: give the folder of votes (in a '
-            'config: `smoothing.votes_dir`) of runs with `smoothing.shard`'
+            'config: `smoothing.votes_dir`) of runs with `smoothing.shard` or --shard; results of '
+            'one run need no merging'
         )
     inside.sort(key=lambda path: len(manifest_paths(path)), reverse=True)
     return inside[0], inside[1:]

@@ -178,7 +178,22 @@ def test_a_run_without_labels_ends_with_the_command_that_shows_it(
     if importlib.util.find_spec('imagecorruptions'):
         noise = ['--corruptions', 'gaussian_noise', '--severities', '1', '--draws', '3']
         runs.append(['corruptions', *given, *noise])
+    redraw = ['redraw', *given, '--votes', str(out)]
+    assert '1 of 1 inputs agree' in printed(*redraw)
+    code, text = mmcert(*redraw, '--n', '90', capsys=capsys)
+    assert code == 1 and 'says nothing against their votes: give the model and the options' in text
+    # Attacks find votes by their settings, and say so where there are others only.
+    more = [*attack, '--judged', '20', '--limit', '1']
+    assert 'note: ' not in printed(*more)
+    assert 'were sampled otherwise (n: 100 there, 90 here), so that new' in printed(
+        *more, '--n', '90'
+    )
+    shutil.rmtree(max(out.glob('votes-*'), key=lambda folder: folder.stat().st_mtime))
     shown = ['report', str(out)]
+    code, text = mmcert(*shown, '--attack', 'a', 'b', capsys=capsys)
+    assert code == 2 and '--attack takes one folder; there are several: a, b' in text
+    code, text = mmcert('merge', str(out), capsys=capsys)
+    assert code == 2 and 'results of one run need no merging' in text
     for words in runs:
         last = printed(*words).splitlines()[-1]
         shown += re.search(r' to look at them: mmcert report (.*)', last)[1].split()[1:]
