@@ -1,1 +1,1 @@
-"""What goes through inputs beside their certificates: attacks, corruptions, plans, second draws."""
+"""Runs beside certificates: attacks, corruptions, plans, second draws, and answers from votes."""

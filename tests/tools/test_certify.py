@@ -2,13 +2,15 @@
 
 import json
 import sys
+from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 import pytest
 
-from mmcert.certify import Votes, certify
+from mmcert.certify import CertifySettings, Votes, certify
 from mmcert.perturbations import GaussianNoise
+from mmcert.runs.offline import Question
 from mmcert.sampling.draws import DRAW_SCHEME
 from mmcert.votes import VotesRecord, VotesStore, read_folder
 from mmcert.votes.confidence import confidence_maps
@@ -204,7 +206,17 @@ def test_what_is_no_folder_of_votes_is_told_what_it_is(tool, tmp_path):
 def test_k_without_its_procedure_is_refused(tool, tmp_path):
     write_votes(tmp_path / 'votes')
     assert 'a number, or a share in (0, 1)' in tool(tmp_path / 'votes', '--k', 'x', expect=2)
-    assert '--k belongs to --procedure kfwer' in tool(tmp_path / 'votes', '--k', 5, expect=2)
+    refused = tool(tmp_path / 'votes', '--k', 5, expect=2)
+    assert 'k belongs to the procedure kfwer: leave it out with ordered_holm' in refused
+
+
+def test_the_order_of_the_run_stays_with_its_selection(monkeypatch, tmp_path):
+    ran = asdict(CertifySettings(0.6, 0.01, selection='holdout', order='selection'))
+    monkeypatch.setattr('mmcert.runs.offline.settings_of_run', lambda folder: ran)
+    asked = Question.about(tmp_path, {'tau': [0.7]})
+    assert (asked.order, asked.taus, asked.alphas) == ('selection', [0.7], [0.01])
+    other = Question.about(tmp_path, {'selection': ['same_draws']})
+    assert (other.order, other.taus, other.selections) == ('auto', [0.6], ['same_draws'])
 
 
 def test_a_perturbation_that_passes_for_another_one_is_refused():
