@@ -245,8 +245,10 @@ def import_modules(args: argparse.Namespace) -> None:
             raise UsageError(f'--import {module}: {error}') from error
 
 
-def load_config(args: argparse.Namespace, needed: Sequence[str] = ()) -> Any:
-    """The config ``args.config`` with its overrides.
+def load_config(
+    path: str, overrides: dict[str, Any] | None = None, needed: Sequence[str] = ()
+) -> Any:
+    """A config of mmengine with its overrides.
 
     Raises:
         UsageError: If it cannot be read, or lacks a key that is needed.
@@ -256,17 +258,17 @@ def load_config(args: argparse.Namespace, needed: Sequence[str] = ()) -> Any:
     enable_mmcv_lite()
     from mmengine.config import Config
 
-    if not Path(args.config).is_file():
-        raise UsageError(f'there is no config {args.config}')
+    if not Path(path).is_file():
+        raise UsageError(f'there is no config {path}')
     try:
-        cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(overrides or {})
     except Exception as error:
         # mmengine adds the whole sys.path.
         reason = str(error).split(', the current sys.path is')[0]
-        raise UsageError(f'{args.config}: {type(error).__name__}: {reason}') from error
+        raise UsageError(f'{path}: {type(error).__name__}: {reason}') from error
     if missing := [key for key in needed if cfg.get(key) is None]:
-        raise UsageError(f'{args.config} has no {", ".join(missing)}')
+        raise UsageError(f'{path} has no {", ".join(missing)}')
     return cfg
 
 
@@ -338,7 +340,7 @@ def load_run_config(
         UsageError: If the config cannot be read or lacks a key, the work folder cannot be written,
             or nothing has started the processes.
     """
-    cfg = load_config(args, needed)
+    cfg = load_config(args.config, args.cfg_options, needed)
     if 'work_dir' in args:
         named = f'{folder}/{Path(args.config).stem}'
         cfg.work_dir = args.work_dir or cfg.get('work_dir') or named

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmcert.cli import (
     add_cfg_options,
+    add_config,
     check_checkpoint,
     check_out_file,
     command,
@@ -22,8 +23,7 @@ from mmcert.cli import (
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line."""
     parser = tool_parser(__doc__)
-    parser.add_argument('config', help='path of an mmengine config with the same architecture')
-    parser.add_argument('checkpoint', help='the published file')
+    add_config(parser, 'with the same architecture')
     parser.add_argument('out', help='checkpoint to write')
     add_cfg_options(parser)
     return parser.parse_args(argv)
@@ -35,7 +35,7 @@ def main() -> int:
     args = parse_args()
     check_checkpoint(args.checkpoint)
     check_out_file(args.out, 'the checkpoint')
-    cfg = load_config(args, ['model'])
+    cfg = load_config(args.config, args.cfg_options, ['model'])
     import torch
 
     from mmcert.engine.base_model import build_model

@@ -45,9 +45,8 @@ def main() -> int:
             raise UsageError(f'--member {config}: a checkpoint must follow the config')
         for checkpoint in checkpoints:
             check_checkpoint(checkpoint)
-        args.config, args.cfg_options = config, None
-        needed = ['model', 'test_dataloader']
-        members += [(load_config(args, needed), checkpoint) for checkpoint in checkpoints]
+            cfg = load_config(config, needed=['model', 'test_dataloader'])
+            members.append((cfg, checkpoint))
     from mmcert.engine.ensemble import write_ensemble
 
     config = write_ensemble(args.out, members)

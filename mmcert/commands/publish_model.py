@@ -45,7 +45,7 @@ def main() -> int:
     args = parse_args()
     check_checkpoint(args.checkpoint)
     check_out_file(args.out, 'the checkpoint')
-    cfg = load_config(args, ['model'])
+    cfg = load_config(args.config, args.cfg_options, ['model'])
     from mmcert.engine.publishing import publish_model
 
     files = publish_model(

@@ -14,6 +14,7 @@ from mmcert.cli import (
     add_run_arguments,
     check_start,
     command,
+    interrupted,
     load_run_config,
     tool_parser,
 )
@@ -53,6 +54,9 @@ def main() -> int:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if not torch.cuda.is_available():
         reuse_freed_memory()
-    with distributed_cpu(cfg):
-        Runner.from_cfg(cfg).train()
+    try:
+        with distributed_cpu(cfg):
+            Runner.from_cfg(cfg).train()
+    except KeyboardInterrupt:
+        return interrupted('the same command with --resume continues')
     return 0

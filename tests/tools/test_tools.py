@@ -3,9 +3,11 @@
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import mmseg
@@ -243,6 +245,19 @@ def test_train_tool_trains_what_the_test_tool_certifies(make_config, tmp_path):
     run_tool('tools/train.py', tmp_path / 'config.py', '--work-dir', tmp_path / 'work')
     printed = run_tool('tools/test.py', tmp_path / 'config.py', tmp_path / 'work/iter_3.pth')
     assert 'certified/certAcc' in printed
+
+
+def test_an_interrupted_training_says_how_to_go_on(make_config, tmp_path, monkeypatch):
+    cfg = make_config()
+    cfg.load_from = None
+    cfg.dump(tmp_path / 'config.py')
+    monkeypatch.setattr('mmengine.runner.Runner.train', mock.Mock(side_effect=KeyboardInterrupt))
+    before = signal.getsignal(signal.SIGINT)
+    printed = run_tool(
+        'tools/train.py', tmp_path / 'config.py', '--work-dir', tmp_path / 'work', expect=130
+    )
+    signal.signal(signal.SIGINT, before)
+    assert printed.endswith('interrupted; the same command with --resume continues\n')
 
 
 def test_a_config_that_knows_nothing_of_mmcert_is_certified_by_options(make_config, tmp_path):
