@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from mmcert.cli import UsageError, add_limit, at_least, command, interrupted, tool_parser
@@ -73,6 +74,11 @@ def main() -> int:
     """Certifies, and prints and stores the results."""
     words = sys.argv[1:]
     if words and not words[0].startswith('-'):
+        if Path(words[0]).is_dir():
+            raise UsageError(
+                f'{words[0]} is a folder, and no config: a model of any library is given by '
+                f'--model, such as --model hf:{words[0]}'
+            )
         from mmcert.commands import test
 
         return test.main()

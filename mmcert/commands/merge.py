@@ -49,7 +49,9 @@ def main() -> int:
     print(summary.describe())
     # Where a run writes them: beside a folder votes-*.
     beside = merger.votes.name.startswith('votes-')
-    out = Path(args.out or (merger.votes.absolute().parent if beside else args.folder))
+    out = Path(args.out or (merger.votes.parent if beside else args.folder))
     write_summary(summary, out)
     print(f'wrote {out / "summary.json"} and {out / "images.jsonl"}')
+    if beside and args.out is None:
+        print(f'to look at them: mmcert report {out}')
     return 0

@@ -80,12 +80,12 @@ def planned(args: argparse.Namespace) -> Any:
         from mmcert.integrations.smoothed import image_plan
 
         return PlannedRun.of_size(image_plan(settings_of(args)), args.size, args.limit or 1)
-    if uses_model(args):
-        return PlannedRun.of_source(folder_source(args, limit=args.limit))
-    if args.config is None:
+    if args.config is None and args.model is None:
         raise UsageError(
             'give a config, or --model with --images and --sigma, or --sigma with --size'
         )
+    if uses_model(args):
+        return PlannedRun.of_source(folder_source(args, limit=args.limit))
     if args.checkpoint:
         check_checkpoint(args.checkpoint)
     cfg = smoothing_config(args, () if args.size else TO_TEST)

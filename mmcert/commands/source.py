@@ -221,7 +221,8 @@ def check_folders(args: argparse.Namespace) -> None:
         raise UsageError('--model needs --images, a folder of images')
     for folder in (args.images, args.labels):
         if folder is not None and not folder.is_dir():
-            raise UsageError(f'there is no folder {folder}')
+            what = f'{folder} is a file: give the folder it is in'
+            raise UsageError(what if folder.is_file() else f'there is no folder {folder}')
     out = results_folder(args)
     if args.images.resolve() in (out.resolve(), *out.resolve().parents):
         raise UsageError(

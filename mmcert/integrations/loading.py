@@ -81,7 +81,8 @@ def load_model(
     kind, _, where = given.partition(':')
     if kind not in KINDS or not where:
         known = ', '.join(form for form, _ in KINDS.values())
-        raise ValueError(f'a model is given as {known}; got {given!r}')
+        hint = f': did you mean hf:{given}?' if Path(given).is_dir() else ''
+        raise ValueError(f'a model is given as {known}; got {given!r}{hint}')
     try:
         model = _load(kind, where, options or InputOptions())
     except ModuleNotFoundError as error:

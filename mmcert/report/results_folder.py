@@ -80,10 +80,7 @@ class ResultsFolder:
         self._votes = None if votes is None else votes_folder(votes)
         for name in ('summary.json', 'images.jsonl'):
             if not (self.folder / name).is_file():
-                raise FileNotFoundError(
-                    f'there is no {name} in {self.folder}; give a folder of results, for '
-                    'example work_dirs/NAME/certified'
-                )
+                raise FileNotFoundError(f'there is no {name} in {self.folder}{_hint(self.folder)}')
         self.summary: dict[str, Any] = json.loads((self.folder / 'summary.json').read_text())
         if 'input_type' not in self.summary['certificate']:
             raise ValueError(f'{self.folder} {OLDER}')
@@ -184,6 +181,15 @@ def require_same_model(folder: Path, summary: Mapping[str, Any], shared: Mapping
                 f'what is in {folder} is not of these results: it has {what} {theirs}, and the '
                 f'certificates {ours}'
             )
+
+
+def _hint(folder: Path) -> str:
+    """What to do where a folder has no summary."""
+    if any(folder.glob('shard-*/summary.json')):
+        return f': once all shards have run, mmcert merge {folder}'
+    if (folder / 'certified/summary.json').is_file():
+        return f': did you mean {folder / "certified"}?'
+    return '; give a folder of results, for example work_dirs/NAME/certified'
 
 
 def _belongs(record: VotesRecord, certificate: Mapping[str, Any]) -> bool:

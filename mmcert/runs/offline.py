@@ -27,7 +27,7 @@ from mmcert.certify.sequential import spend
 from mmcert.certify.settings import PROCEDURE, SELECTION
 from mmcert.files import write_json
 from mmcert.metrics.results import exact_rates
-from mmcert.perturbations import CLASSES, Perturbation, from_spec
+from mmcert.perturbations import CLASSES, Guarantee, Perturbation, from_spec
 from mmcert.report import level_table, reference_table, result_table
 from mmcert.report.results_folder import ResultsFolder
 from mmcert.report.tables import EXACT_COLUMNS
@@ -179,7 +179,7 @@ def answer(votes_dir: Path, out: Path, question: Question) -> None:
     rows, points = rows[: len(asked)], rows[len(asked) :]
     space = first.meta['provenance']['certified_space']
     images, word = counts[0].images, 'cloud' if perturbation.domain == 'points' else 'image'
-    claims = {tau: perturbation.guarantee(tau).describe() for tau in taus}
+    guarantees = {tau: perturbation.guarantee(tau) for tau in taus}
     print(f'{images} {word}{"s" * (images != 1)}, {perturbation}, {describe_draws(first)}')
     print_defaults(question, taus)
     # As in certificates, k is 1 where the procedure takes none.
@@ -195,7 +195,7 @@ def answer(votes_dir: Path, out: Path, question: Question) -> None:
             print(level_table(found))
     print(reference_table(rows[0]))
     print(f'Each row is valid by itself, per {word} with confidence 1 - alpha, of {space}:')
-    print_promises(rows, claims, word, curves=bool(points))
+    print_promises(rows, guarantees, word, curves=bool(points))
     if None in digests:
         print(
             f'note: {digests.count(None)} of {images} votes files do not tell their {word} (no '
@@ -214,7 +214,11 @@ def answer(votes_dir: Path, out: Path, question: Question) -> None:
         'sampling': first.meta['sampling'],
         'provenance': first.meta['provenance'],
         'rows': [
-            {**row, 'description': claims[row['tau']], 'regions': found.by_region()}
+            {
+                **row,
+                'description': guarantees[row['tau']].describe(),
+                'regions': found.by_region(),
+            }
             for row, found in zip(rows, counts, strict=False)
         ],
     }
@@ -387,11 +391,13 @@ def describe_selection(row: dict[str, Any]) -> str:
 
 
 def print_promises(
-    rows: list[dict[str, Any]], claims: dict[float, str], word: str, curves: bool
+    rows: list[dict[str, Any]], guarantees: dict[float, Guarantee], word: str, curves: bool
 ) -> None:
     """Prints what the rows promise, and what they do not."""
-    for tau, claim in claims.items():
-        print(f'  tau = {tau:g}: {claim}')
+    for tau, guarantee in guarantees.items():
+        print(f'  tau = {tau:g}: {guarantee.claim}')
+    for stage in {guarantee.stage: None for guarantee in guarantees.values()}:
+        print(f'  where {stage}')
     for row in rows:
         if row['tested_tau'] > row['tau']:
             print(

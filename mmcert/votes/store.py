@@ -188,9 +188,10 @@ def votes_folder(folder: str | os.PathLike[str]) -> Path:
         return folder
     inside = [path for path in sorted(folder.glob('votes-*')) if any(path.glob('*.npz'))]
     if not inside:
-        raise FileNotFoundError(
-            f'no votes files (*.npz) in {folder}: give a folder votes-*, or results with one in it'
-        )
+        hint = 'give a folder votes-*, or results with one in it'
+        if any(folder.glob('certified/votes-*/*.npz')):
+            hint = f'did you mean {folder / "certified"}?'
+        raise FileNotFoundError(f'no votes files (*.npz) in {folder}: {hint}')
     if len(inside) > 1:
         raise ValueError(
             f'there are several folders of votes in {folder}, give one of them: '

@@ -204,6 +204,9 @@ def test_a_run_without_labels_ends_with_the_command_that_shows_it(
     text = re.sub('<script.*', '', page, flags=re.DOTALL)
     assert '>none<' not in text and text.count('neither accuracy nor mIoU') == len(shown) // 2
     monkeypatch.chdir(out)
+    for name, words in (('report', []), ('recertify', ['--no-plot'])):
+        code, text = mmcert(name, '..', *words, capsys=capsys)
+        assert code == 2 and text.endswith(': did you mean ../certified?\n'), text
     printed('report', '.')
     assert '<title>mine/certified: certified results</title>' in (out / 'report.html').read_text()
 
@@ -245,6 +248,8 @@ def test_shards_merge_into_the_bytes_of_one_run(certify, data, tmp_path, capsys)
     for shard in ('1/2', '2/2'):
         code, printed = certify(*words, '--shard', shard, out=tmp_path / 'shared')
         assert code == 0 and f'mmcert merge {tmp_path / "shared"}' in printed, printed
+        code, printed = mmcert('report', str(tmp_path / 'shared'), capsys=capsys)
+        assert code == 2 and f'have run, mmcert merge {tmp_path / "shared"}' in printed, printed
         code, printed = mmcert('merge', str(tmp_path / 'shared'), capsys=capsys)
         assert code == (0 if shard == '2/2' else 1), printed
     assert files_of(tmp_path / 'shared') == files_of(tmp_path / 'whole')

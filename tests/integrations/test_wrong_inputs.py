@@ -45,6 +45,7 @@ WRONG = [
         )
     ),
     ('certify', {'out': 'images/a/out'}, (), 'which is in the folder of images images: their'),
+    ('certify', {'images': 'images/a/one.png'}, (), 'images/a/one.png is a file: give the folder'),
     ('certify', {'images': 'deep'}, (), 'deep/one.png has more than 8 bits for each colour'),
     ('certify', {'images': 'plain', 'labels': 'seven'}, (), 'seven/one.png: the label map has'),
     ('certify', {}, ('--device', 'meta'), 'device meta cannot be used'),
@@ -77,6 +78,9 @@ OF_CONFIGS = [
     (('attack', 'a.py', 'b.pth', *L2, '--sigma', '1'), '--cfg-options smoothing.sigma=1.0'),
     (('attack', 'a.py', 'b.pth', *L2), 'there is no checkpoint b.pth'),
     (('plan',), 'give a config, or --model with --images and --sigma, or --sigma with --size'),
+    (('plan', '--sigma', '1'), 'or --sigma with --size'),
+    (('certify', '.', '--sigma', '1'), 'such as --model hf:.'),
+    (('report', '.'), 'there is no summary.json in .; give a folder of results, for example'),
     (('plan', 'a.py'), 'there is no config a.py'),
     (('plan', '--sigma', '-1', '--size', '4', '4'), 'sigma must be positive, got -1.0'),
     (('plan', '--sigma', '1', '--size', '0', '4'), 'a side of an image must be an integer of at'),
