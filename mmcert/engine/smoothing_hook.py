@@ -180,6 +180,10 @@ class SmoothingHook(Hook):
         """Puts the base model back."""
         self._undo.close()
         runner.logger.info(f'certificates, votes and figures: {self.out_dir}')
+        next_command = f'to look at them: mmcert report {self.out_dir}'
+        if self._finish_shard is not None:
+            next_command = f'once all shards have run: mmcert merge {self.out_dir}'
+        runner.logger.info(next_command)
 
 
 def _log_picture(runner: Runner, name: str, picture: NDArray[np.uint8]) -> None:

@@ -38,6 +38,7 @@ def test_test_tool_adds_the_hook_and_draws(written_config, tmp_path):
     config, checkpoint = written_config
     printed = run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path / 'work',
                   '--show-dir', tmp_path / 'pictures')  # fmt: skip
+    assert f'to look at them: mmcert report {tmp_path / "work/certified"}' in printed
     assert 'cert. mIoU' in printed
     assert 'base model, clean image' in printed
     assert len(list((tmp_path / 'pictures').glob('*.png'))) == 3
