@@ -45,8 +45,9 @@ def confidence_picture(
     """Draws maps of confidence side by side, each heat map above its scale, and a legend.
 
     >>> maps = {'guess': np.zeros((60, 80), int), 'vote_share': np.full((60, 80), 0.9)}
-    >>> confidence_picture(maps, [(128, 64, 128), (0, 0, 142)], ['road', 'car']).shape
-    (134, 344, 3)
+    >>> picture = confidence_picture(maps, [(128, 64, 128), (0, 0, 142)], ['road', 'car'])
+    >>> picture.shape[0], picture.dtype  # Titles are as wide as the font of OpenCV makes them.
+    (134, dtype('uint8'))
 
     Args:
         maps (Mapping): As from ``mmcert.votes.confidence.confidence_maps``, shape (H, W), or (N,)

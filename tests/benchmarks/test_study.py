@@ -96,7 +96,12 @@ def test_every_program_imports_what_there_is(name):
     """Names that a program imports within its functions exist, too."""
     for node in ast.walk(ast.parse((FOLDER / f'{name}.py').read_text())):
         if isinstance(node, ast.ImportFrom) and node.module.startswith('mmcert'):
-            module = importlib.import_module(node.module)
+            try:
+                module = importlib.import_module(node.module)
+            except ModuleNotFoundError as error:
+                if error.name != 'mmdet3d':
+                    raise
+                pytest.skip('needs mmdet3d')
             for alias in node.names:
                 there = hasattr(module, alias.name)
                 submodule = f'{node.module}.{alias.name}'

@@ -118,6 +118,7 @@ def test_what_means_nothing_without_draws_is_refused(smoothing, message):
 
 
 def test_clouds_are_refused():
+    pytest.importorskip('mmdet3d')
     with pytest.raises(ValueError, match='is for image'):
         SmoothingConfig.from_cfg(dict(perturbation=PERTURBATION), 'cloud')
 
