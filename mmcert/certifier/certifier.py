@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from mmcert.certifier.plan import CertificationPlan
 from mmcert.certifier.result import CertifiedInput
 from mmcert.certifier.segmentor import (
     FEW,
+    MANY,
     PlainSegmentor,
     Segmentor,
     UnrepeatableModelError,
@@ -41,9 +43,6 @@ Label = NDArray[np.integer]
 
 SCARCE = 0.995
 """Where a class needs a larger share of the draws than this, hardly any is certified."""
-
-MANY = 0.01
-"""A model that labels a larger share of an input otherwise is not the one that was sampled."""
 
 
 class Certifier:
@@ -155,8 +154,8 @@ class Certifier:
             CertifiedInput: The votes, and what they certify.
 
         Raises:
-            ValueError: If the input is not one of the perturbation, or draws of it depend on others
-                of their batch.
+            ValueError: If the input is not one of the perturbation, draws of it depend on others of
+                their batch, or the name has a folder in it.
             UnrepeatableModelError: If passes of a function over the first input differ.
             ProcessGroupError: If processes that share the draws have other inputs, plans or models.
             InfeasiblePlanError: If the draws are too few for the first input, before it is sampled.
@@ -171,6 +170,8 @@ class Certifier:
         )
         digest = digest or input_digest(inputs)
         name = name or f'{plan.input_word}-{digest.hex()[:8]}'
+        if Path(name).name != name:
+            raise ValueError(f'a name must be that of a file without a folder, got {name!r}')
         plan.perturbation.check(inputs)
         self._require_same_everywhere(digest)
         threshold = plan.perturbation.input_threshold(inputs)
@@ -257,16 +258,17 @@ class Certifier:
 
     def _require_repeatable(self, model: Segmentor, inputs: torch.Tensor) -> None:
         """Refuses draws and labels that depend on their batch or on the pass."""
-        in_batches = not self._batch_sizes[inputs.shape].one_by_one
-        if in_batches:
+        batch = self._batch_sizes[inputs.shape].expected
+        if batch > 1:
             require_separate_draws(self.plan.perturbation, inputs)
-        try:
-            model.require_repeatable(inputs, in_batches=in_batches)
-        except (RuntimeError, MemoryError) as error:
-            if not (in_batches and is_out_of_memory(error)):
-                raise
-            # Two inputs at once may not fit.
-            model.require_repeatable(inputs, in_batches=False)
+        for size in sorted({batch, min(batch, 2), 1}, reverse=True):
+            try:
+                model.require_repeatable(inputs, batch=size)
+                return
+            except (RuntimeError, MemoryError) as error:
+                # So many at once may not fit.
+                if size == 1 or not is_out_of_memory(error):
+                    raise
 
     def _require_steady(self, model: Segmentor, inputs: torch.Tensor, record: VotesRecord) -> None:
         """Refuses a model that labels the clean input otherwise once draws were taken."""

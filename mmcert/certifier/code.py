@@ -1,4 +1,4 @@
-"""Digests of what a model computes beside its weights: code of the user's own, and attributes."""
+"""Digests of a model: its weights, code of the user's own, and what modules hold beside."""
 
 from __future__ import annotations
 
@@ -72,13 +72,26 @@ def attributes_digest(module: nn.Module) -> str:
     lines = []
     for place, part in module.named_modules():
         for name, value in sorted(vars(part).items()):
-            said = getattr(value, '__qualname__', None) if callable(value) else _said(value)
+            is_function = callable(value) and not isinstance(value, nn.Module)
+            said = getattr(value, '__qualname__', None) if is_function else _said(value)
             # What torch.compile leaves has numbers of objects in it.
             if name not in usual and said is not None and name[:13] != '_torchdynamo_':
                 lines.append(f'{place}.{name} {said}')
         if isinstance(part, torch.jit.ScriptModule):
             lines.append(f'{place} {part.code}')
     return _digest(lines)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Digest of all parameters and buffers of a model, 16 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=8)
+    # Buffers outside the state dict, such as the preprocessor's mean, change the output too.
+    tensors = dict(model.named_buffers()) | dict(model.state_dict())
+    for key, value in sorted(tensors.items()):
+        tensor = value.detach().contiguous().cpu()
+        digest.update(f'{key}{tensor.dtype}{tuple(tensor.shape)}'.encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _digest(lines: Iterable[str]) -> str:
@@ -156,10 +169,17 @@ def _names(code: CodeType) -> set[str]:
 def _said(value: Any, paths: bool = False) -> str | None:
     """A plain value or an array in words that are always the same; None for anything else.
 
-    A dict is none: models keep what they found earlier in such.
+    Modules are their weights: some are where no state dict has them. Of a dict these alone count:
+    models keep in such what they found earlier.
     """
     if isinstance(value, PLAIN):
         return None if isinstance(value, str) and os.sep in value and not paths else repr(value)
+    if isinstance(value, nn.Module):
+        return weights_digest(value)
+    if isinstance(value, dict):
+        held = {str(key): one for key, one in value.items() if isinstance(one, nn.Module)}
+        value = [text for key in sorted(held) for text in (key, weights_digest(held[key]))] or None
+        return value and str(value)
     if isinstance(value, (tuple, list)):
         return f'({", ".join(str(_said(one, paths)) for one in value)})'
     if isinstance(value, (set, frozenset)):

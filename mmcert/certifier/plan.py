@@ -1,11 +1,8 @@
 """What to sample and what to test."""
 
-import hashlib
 import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import torch
 
 from mmcert.certify import CertifySettings, Hierarchy, InfeasiblePlanError, require_feasible
 from mmcert.certify.binomial import SELECTIONS
@@ -270,15 +267,3 @@ def selections_of(perturbation: Perturbation, n0: int) -> tuple[str, ...]:
     if not perturbation.selection_counts and (n0 != 0 or perturbation.has_partition):
         return tuple(selection for selection in legal if selection == 'holdout')
     return legal
-
-
-def weights_digest(model: torch.nn.Module) -> str:
-    """Digest of all parameters and buffers of a model, 16 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    # Buffers outside the state dict, such as the preprocessor's mean, change the output too.
-    tensors = dict(model.named_buffers()) | dict(model.state_dict())
-    for key, value in sorted(tensors.items()):
-        tensor = value.detach().contiguous().cpu()
-        digest.update(f'{key}{tensor.dtype}{tuple(tensor.shape)}'.encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -20,6 +20,13 @@ FEW = 1e-3
 add in another order, and after the draws, which would be lost."""
 
 
+UNCLEAR = 8
+"""Steps of a margin that another size of batch may take: kernels are chosen by it, and round."""
+
+MANY = 0.01
+"""A model that labels a larger share of an input otherwise is another one."""
+
+
 class UnrepeatableModelError(ValueError):
     """The base model is not a function of its input: two passes over it differ."""
 
@@ -36,8 +43,11 @@ class Segmentor(Protocol):
     def with_margin(self, inputs: torch.Tensor, /) -> Labelled:
         """Labels of one input, and how clear each of them is, uint8, in the same shape."""
 
-    def require_repeatable(self, inputs: torch.Tensor, /, *, in_batches: bool) -> None:
-        """Raises ``UnrepeatableModelError`` if labels are seen to depend on more than the input."""
+    def require_repeatable(self, inputs: torch.Tensor, /, *, batch: int) -> None:
+        """Raises ``UnrepeatableModelError`` if labels are seen to depend on more than the input.
+
+        ``batch`` is how many inputs are labelled at once: 1 for one by one.
+        """
 
     def to_dict(self) -> dict[str, Any]:
         """What certificates say of the arithmetic, once an input was labelled, as JSON values."""
@@ -80,24 +90,24 @@ class PlainSegmentor:
             check_range(one, self.num_classes)
         return found
 
-    def require_repeatable(self, inputs: torch.Tensor, *, in_batches: bool) -> None:
+    def require_repeatable(self, inputs: torch.Tensor, *, batch: int) -> None:
         """Raises ``UnrepeatableModelError`` if two passes over an input differ.
 
-        With ``in_batches`` see ``batch_dependence``. A check, not a proof: what leaves the labels
-        of this input as they are is not seen.
+        With a ``batch`` of several see ``batch_dependence``. A check, not a proof: what leaves the
+        labels of this input as they are is not seen.
         """
 
         def labelled(images: list[torch.Tensor]) -> list[Labelled]:
             # Copies: the function may work in place.
             return self._labelled([image.clone() for image in images])
 
-        if in_batches:
-            differing, total = batch_dependence(labelled, inputs, another(inputs))
+        if batch > 1:
+            differing, total = batch_dependence(labelled, inputs, another(inputs), batch)
         else:
             (first,), (second,) = labelled([inputs]), labelled([inputs])
             differing, total = count_differing(first, second), first[0].numel()
         if differing:
-            beside = ', at another place of a batch or beside another one,' * in_batches
+            beside = ', at another place of a batch or beside another one,' * (batch > 1)
             raise UnrepeatableModelError(
                 f'two passes of the base model over the same input{beside} differ at {differing} '
                 f'of {total} components, but what is smoothed must be a deterministic '
@@ -124,16 +134,22 @@ def batch_dependence(
     labelled: Callable[[list[torch.Tensor]], list[Labelled]],
     inputs: torch.Tensor,
     other: torch.Tensor,
+    batch: int = 2,
 ) -> tuple[int, int]:
     """Components at which labels depend on more than the input, of how many; 0 if none is seen.
 
     The input lies before another one, behind it, and twice in a batch: it shows whether labels
-    depend on statistics of the batch, on neighbours on either side, or on the place.
+    depend on statistics of the batch, on neighbours on either side, or on the place. It also lies
+    behind others in a whole ``batch``, where labels that are not clear may differ.
     """
     same = labelled([inputs, inputs])
     before, after = labelled([inputs, other])[0], labelled([other, inputs])[1]
     beside = max(count_differing(before, same[0]), count_differing(after, same[1]))
-    return max(beside, _count_beyond_ties(*same)), same[0][0].numel()
+    found = max(beside, _count_beyond_ties(*same))
+    if batch > 2:
+        whole = labelled([other] * (batch - 1) + [inputs])
+        found = max(found, _count_clear(same[0], whole[-1]))
+    return found, same[0][0].numel()
 
 
 def another(inputs: torch.Tensor) -> torch.Tensor:
@@ -148,6 +164,16 @@ def _count_beyond_ties(first: Labelled, second: Labelled) -> int:
         labels = torch.where((first[1] <= 1) & (second[1] <= 1), second[0], labels)
     differing = count_differing((labels, first[1]), second)
     return differing if differing > FEW * labels.numel() else 0
+
+
+def _count_clear(first: Labelled, second: Labelled) -> int:
+    """Components whose clear labels differ; 0 if they are not MANY."""
+    differing = first[0] != second[0]
+    for _, margin in (first, second):
+        if margin is not None:
+            differing = differing & (margin > UNCLEAR)
+    count = int(differing.sum())
+    return count if count > MANY * differing.numel() else 0
 
 
 def labelled_by(output: LogitMaps) -> list[Labelled]:
@@ -182,3 +208,13 @@ def margins(probabilities: torch.Tensor, threshold: float | None = None) -> torc
         second = probabilities.masked_fill(best, -1.0).amax(dim=0)
         margin = torch.where(best.sum(dim=0, dtype=torch.uint8) == 1, first - second, 0.0)
     return (margin.clamp(0, 1) * 255).to(torch.uint8)
+
+
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """What the autocast around this call computes in; None if there is none."""
+    if hasattr(torch, 'get_autocast_dtype'):
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    # Before torch 2.4.
+    if device == 'cpu':
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None

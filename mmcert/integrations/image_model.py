@@ -325,8 +325,13 @@ class ModuleModel(ImageModel):
         return super().advice
 
     def weights(self) -> str:
-        """Digest of all parameters and buffers."""
+        """Digest of all parameters and buffers; those that torch has quantised have none."""
         for name, tensor in self.module.state_dict().items():
+            if not isinstance(tensor, torch.Tensor) or tensor.is_quantized:
+                raise ValueError(
+                    f'{name} of {self.name} is quantised by torch, and no digest names such '
+                    'weights: certify the model as an ONNX file'
+                )
             if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
                 raise ValueError(
                     f'the weights {name} of {self.name} have NaN or infinite values: the '

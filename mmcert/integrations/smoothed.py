@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mmcert.certifier import CertificationPlan, CertifiedInput, Certifier
 from mmcert.certifier.images import RESOLUTIONS, SPACES, to_unit_range
 from mmcert.certifier.plan_settings import PlanSettings
+from mmcert.certifier.segmentor import autocast_dtype
 from mmcert.certify import Votes
 from mmcert.certify.rounding import AtMost
 from mmcert.integrations.image_model import ImageModel, ModuleModel
@@ -88,6 +89,20 @@ def image_plan(settings: PlanSettings, classes: Sequence[str] | None = None) -> 
             f'{perturbation!r} is for {perturbation.domain}, but this model takes images'
         )
     return ImagePlan(**settings.plan_parts(perturbation, classes))
+
+
+def require_no_autocast(device: torch.device) -> None:
+    """Refuses to compute in another number type than votes and certificates name.
+
+    Raises:
+        ValueError: If autocast is on.
+    """
+    if autocast_dtype(device.type) is not None:
+        raise ValueError(
+            'autocast is on, but votes and certificates name the number type of the weights: leave '
+            'the autocast context, or smooth the model in half precision, such as '
+            'model.to(torch.bfloat16)'
+        )
 
 
 def repeatable_kernels() -> contextlib.AbstractContextManager[Any]:
@@ -234,6 +249,7 @@ class Smoothed:
         self, raw: torch.Tensor, label: NDArray[np.integer] | None, name: str | None
     ) -> CertifiedInput:
         """The same for the first of ``tensors``, and a label that was checked."""
+        require_no_autocast(self.model.device)
         digest, clean = input_digest(raw), self.clean_input(raw)
         with torch.no_grad(), repeatable_kernels():
             return self._started.certify(
@@ -294,6 +310,7 @@ class Smoothed:
 
     @torch.no_grad()
     def _start(self, clean: torch.Tensor) -> None:
+        require_no_autocast(self.model.device)
         asked = self._asked if self._asked is not None else self.model.classes
         names = list(map(str, range(asked))) if isinstance(asked, int) else list(asked)
         found = self.model.num_classes(clean)
@@ -507,6 +524,13 @@ def to_tensor(image: Any) -> torch.Tensor:
         tensor = image
     else:
         array = np.asarray(image)
+        if isinstance(mode := getattr(image, 'mode', 'RGB'), str) and mode != 'RGB':
+            raise ValueError(
+                f'an image must be RGB, but this one of Pillow has mode {mode}: take '
+                "image.convert('RGB')"
+            )
+        if array.dtype.kind != 'f' and array.dtype != np.uint8 and array.ndim == 3:
+            raise ValueError(f'an image must be uint8 or floating point, got {array.dtype}')
         if array.ndim != 3 or array.shape[2] != 3:
             raise ValueError(
                 f'an image must be RGB, an array (H, W, 3) or a tensor (3, H, W); got shape '

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from mmengine.model import BaseModel
 
+from mmcert.certifier.segmentor import autocast_dtype
+
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 COMPILE_MODES = ('default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs')
@@ -123,16 +125,6 @@ class PrecisionSettings:
             return {'mode': mode}
         # A graph for each size of batch: one for all would be replayed at the wrong one.
         return {'backend': 'cudagraphs', 'dynamic': False} if self.cuda_graphs else {}
-
-
-def autocast_dtype(device: str) -> torch.dtype | None:
-    """What the autocast around this call computes in; None if there is none."""
-    if hasattr(torch, 'getautocast_dtype'):
-        return torch.getautocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    # Before torch 2.4.
-    if device == 'cpu':
-        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
-    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
 def _has_compiler() -> bool:

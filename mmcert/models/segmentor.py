@@ -92,20 +92,21 @@ class RepeatableSegmentor(ABC):
             self._compare(found, self._with_margin(inputs))
         return found
 
-    def require_repeatable(self, inputs: torch.Tensor, *, in_batches: bool) -> None:
+    def require_repeatable(self, inputs: torch.Tensor, *, batch: int) -> None:
         """Refuses a model for which it matters what else is in the batch of an input.
 
-        With ``in_batches`` its labels must be the same before another input, behind it, and at both
-        places of a batch with itself: batch statistics show (those of a denoiser, or of a module
-        that ignores ``eval``), and so do neighbours and places. A check, not a proof. That two
-        passes agree was checked with the first labels.
+        With a ``batch`` of several its labels must be the same before another input, behind it, and
+        at both places of a batch with itself; and clear ones behind others in a whole batch. So
+        batch statistics show (those of a denoiser, or of a module that ignores ``eval``), and so do
+        neighbours and places. A check, not a proof. That two passes agree was checked with the
+        first labels.
 
         Raises:
             UnrepeatableModelError: If they differ.
         """
-        if not in_batches:
+        if batch == 1:
             return
-        differing, total = batch_dependence(self._labelled, inputs, self._other(inputs))
+        differing, total = batch_dependence(self._labelled, inputs, self._other(inputs), batch)
         if not differing:
             return
         first, again = (self._labelled([inputs, inputs])[0] for _ in range(2))

@@ -9,8 +9,9 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 
 from mmcert.certifier import CertificationPlan, CertifiedInput, Certifier, Segmentor
+from mmcert.certifier.segmentor import autocast_dtype
 from mmcert.models.adapter import Adapter
-from mmcert.models.precision import PrecisionSettings, autocast_dtype
+from mmcert.models.precision import PrecisionSettings
 from mmcert.sampling import ProcessGroup, input_digest
 
 

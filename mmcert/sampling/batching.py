@@ -19,6 +19,9 @@ AUTO = 'auto'
 LARGEST = 64
 """Largest batch that is tried."""
 
+SOME = 8
+"""In place of a batch that is not known yet."""
+
 WORTHWHILE = 0.97
 """A doubled batch must take less than this share of the time per draw to be kept."""
 
@@ -65,9 +68,9 @@ class BatchSize:
         return size if isinstance(size, BatchSize) else cls(size, logger)
 
     @property
-    def one_by_one(self) -> bool:
-        """Whether no pass will have more than one draw."""
-        return self.size == 1 and not self.searching
+    def expected(self) -> int:
+        """How many draws a pass will have: where it is searched for, some."""
+        return max(self.size, SOME) if self.searching else self.size
 
     def run(self, passes: Callable[[int], Result], device: torch.device, most: int) -> Result:
         """Runs a pass of at most ``most`` draws, halved where memory runs out.

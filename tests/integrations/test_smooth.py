@@ -5,6 +5,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import mmcert
@@ -82,8 +83,6 @@ def test_scores_are_found_in_what_libraries_return(image, wrap):
 
 
 def test_an_image_has_the_same_votes_however_it_is_given(image):
-    from PIL import Image
-
     smoothed = smooth(Model())
     expected = smoothed.certify(image)
     tensor = torch.from_numpy(image).permute(2, 0, 1)
@@ -324,11 +323,62 @@ def test_votes_of_another_function_of_the_same_weights_are_refused(image, tmp_pa
         (torch.full((3, 4, 5), 200.0), 'levels of 0-255 are uint8'),
         (torch.full((3, 4, 5), -2.0), 'normalisation belongs to the model'),
         (torch.full((3, 4, 5), float('nan')), r'values in \[nan'),
+        (np.zeros((4, 5, 3), dtype=np.uint16), 'uint8 or floating point, got uint16'),
+        (Image.new('HSV', (4, 5)), r'has mode HSV: take image.convert'),
     ],
 )
 def test_what_is_no_image_in_unit_range_is_refused(image, message):
     with pytest.raises(ValueError, match=message):
         to_tensor(image)
+
+
+def test_autocast_is_refused_for_the_certificate_would_name_another_number_type(image):
+    smoothed = smooth(Model())
+    smoothed.start(image)
+    for one in (smoothed, smooth(Model())):
+        with (
+            torch.autocast('cpu', torch.bfloat16),
+            pytest.raises(ValueError, match='autocast is on'),
+        ):
+            one.certify(image)
+
+
+def test_a_name_has_no_folder(image, tmp_path):
+    with pytest.raises(ValueError, match=r"without a folder, got '../one-\w+'"):
+        smooth(Model(), votes_dir=tmp_path / 'votes').certify(image, name='../one')
+    assert not list(tmp_path.rglob('*.npz'))
+
+
+def test_weights_that_no_state_dict_has_are_in_the_name(image):
+    """Of modules in a list or dict, and of those that ``read`` holds."""
+
+    def name_of(seed, hide=lambda head: None, read=lambda head: None):
+        model = Model()
+        torch.manual_seed(seed)
+        head = nn.Conv2d(3, 3, 1)
+        model.hidden = hide(head)
+        smoothed = smooth(model, read=read(head))
+        smoothed.start(image)
+        return smoothed.sampling['model']
+
+    for how in (
+        {'hide': lambda head: [head]},
+        {'hide': lambda head: {'head': head}},
+        {'read': lambda head: lambda scores: head(scores)},
+    ):
+        assert name_of(0, **how) == name_of(0, **how) != name_of(1, **how)
+
+
+class Packed(Model):
+    """As dynamically quantised modules are: their weights are no tensors."""
+
+    def get_extra_state(self):
+        return torch.qint8
+
+
+def test_quantised_weights_are_refused_in_a_line():
+    with pytest.raises(ValueError, match='_extra_state of Packed is quantised by torch'):
+        smooth(Packed())
 
 
 def test_labels_of_other_images_or_classes_are_refused(image):
