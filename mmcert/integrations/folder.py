@@ -147,18 +147,16 @@ def find_images(
         limit (int | None): Takes so many images, evenly spaced.
 
     Raises:
-        FileNotFoundError: If there are no images, or a label map is missing.
-        ValueError: If a file is no picture, a label map has another size than its image, or copies
-            of an image have other label maps.
+        FileNotFoundError: If there are no images, a label map is missing, or a link leads nowhere.
+        ValueError: If a file is no picture or its name no text, a label map has another size than
+            its image, or copies of an image have other label maps.
     """
     for folder in (images, labels):
         if folder is not None and not folder.is_dir():
             raise FileNotFoundError(f'there is no folder {folder}')
         if folder is not None and not os.access(folder, os.R_OK | os.X_OK):
             raise PermissionError(f'the folder {folder} cannot be read: permission denied')
-    found = sorted(
-        path for path in images.rglob('*') if path.is_file() and _is_image(path, image_suffix)
-    )
+    found = sorted(path for path in _files_in(images) if _is_image(path, image_suffix))
     if not found:
         wanted = image_suffix or ', '.join(sorted(ENDINGS))
         raise FileNotFoundError(f'no images in {images} (names that end in {wanted})')
@@ -166,6 +164,7 @@ def find_images(
         found = [found[index * len(found) // limit] for index in range(limit)]
     files = []
     for path in found:
+        _require_readable_name(path)
         name = path.relative_to(images).as_posix()
         stem = name.removesuffix(image_suffix or path.suffix)
         files.append(ImageFile(path, None if labels is None else labels / (stem + label_suffix)))
@@ -205,6 +204,28 @@ def _check_copies(files: Sequence[ImageFile]) -> None:
                 )
 
 
+def _files_in(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """All files of a folder and of those in it; links are followed, though in no circle."""
+    place = folder.resolve()
+    if place not in above:
+        for path in folder.iterdir():
+            if path.is_dir():
+                yield from _files_in(path, above | {place})
+            else:
+                yield path
+
+
+def _require_readable_name(path: Path) -> None:
+    """Refuses what no reader opens: OpenCV crashes on names that are no text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f'the name of {str(path)!r} is no text in UTF-8: rename it') from None
+    if not path.is_file():
+        what = 'a link to a file that is not there' if path.is_symlink() else 'no file'
+        raise FileNotFoundError(f'{path} is {what}')
+
+
 def _is_image(path: Path, suffix: str | None) -> bool:
     return path.name.endswith(suffix) if suffix else path.suffix.lower() in ENDINGS
 
@@ -217,7 +238,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield opened
     except UnidentifiedImageError as error:
         raise ValueError(f'{path} is no picture') from error
-    except (OSError, SyntaxError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise ValueError(f'{path} cannot be read: {reason}') from error
 
@@ -270,11 +291,13 @@ def describe_modes(files: Sequence[ImageFile]) -> list[str]:
     modes = [file.header.mode for file in files]
     grey = sum(mode in ('1', 'L', 'LA') for mode in modes)
     alpha = sum(mode in ('LA', 'RGBA', 'PA') for mode in modes)
+    other = sum(mode in ('CMYK', 'YCbCr', 'LAB', 'HSV') for mode in modes)
     return [
         f'note: {count} of {len(files)} images {what}'
         for count, what in (
             (grey, 'are grey: each is certified as an RGB image, with three equal channels'),
             (alpha, 'have an alpha channel, which is left out'),
+            (other, 'have other colours than RGB: each is certified as OpenCV converts it'),
         )
         if count
     ]

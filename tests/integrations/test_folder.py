@@ -1,5 +1,6 @@
 """The files of a folder of images: what is read of them, and what is refused."""
 
+import os
 import struct
 
 import numpy as np
@@ -52,3 +53,31 @@ def test_an_image_that_was_cut_off_is_refused(tmp_path, name):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=f'{name} cannot be read: image file is truncated'):
         find_images(tmp_path)[0].read()
+
+
+def test_links_are_followed_and_no_image_is_passed_over(tmp_path):
+    folder, elsewhere = tmp_path / 'images', tmp_path / 'elsewhere'
+    for place in (folder, elsewhere):
+        place.mkdir()
+        Image.fromarray(PIXELS).save(place / 'one.png')
+    (folder / 'other').symlink_to(elsewhere)
+    (folder / 'self').symlink_to(folder)
+    assert [file.image for file in find_images(folder)] == [
+        folder / 'one.png', folder / 'other/one.png'
+    ]  # fmt: skip
+    (folder / 'two.png').symlink_to(tmp_path / 'nowhere.png')
+    with pytest.raises(FileNotFoundError, match='two.png is a link to a file that is not there'):
+        find_images(folder)
+
+
+def test_a_name_that_is_no_text_and_an_image_that_is_too_large_are_refused(tmp_path, monkeypatch):
+    Image.fromarray(PIXELS).save(tmp_path / 'one.png')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 20)
+    with pytest.raises(ValueError, match=r'one.png cannot be read: Image size \(48 pixels\)'):
+        find_images(tmp_path)
+    try:
+        (tmp_path / 'one.png').rename(os.fsdecode(os.fsencode(tmp_path) + b'/\xff.png'))
+    except OSError:
+        pytest.skip('this file system takes no such name')
+    with pytest.raises(ValueError, match='is no text in UTF-8: rename it'):
+        find_images(tmp_path)
