@@ -283,6 +283,7 @@ class ModuleModel(ImageModel):
         super().__init__(preprocessing, threshold)
         self.module, self.read = module.eval(), read or scores_of
         self._looked_at: dict[str, Any] | None = None
+        self._held: list[Any] | None = None
         self.moved()
 
     def moved(self) -> None:
@@ -352,8 +353,8 @@ class ModuleModel(ImageModel):
         """Refuses a module that was trained since: the certificate would name other weights.
 
         Raises:
-            ValueError: If parameters or buffers have other values or are on another device, or if a
-                part of it is in training mode.
+            ValueError: If parameters or buffers have other values or are on another device, if a
+                part of it is in training mode, or if it has other parts, hooks, numbers or text.
         """
         if any(part.training for part in self.module.modules()):
             raise ValueError(
@@ -371,6 +372,25 @@ class ModuleModel(ImageModel):
                 f'the weights of {self.name} have changed since it was smoothed: call '
                 'mmcert.smooth again, for votes and certificates name the weights'
             )
+        if self._held is not None and self._holds() != self._held:
+            raise ValueError(
+                f'{self.name} has other parts, hooks or values than when it was smoothed: call '
+                'mmcert.smooth again, for votes and certificates name the model'
+            )
+
+    def num_classes(self, image: torch.Tensor) -> int | None:
+        """See ``ImageModel``; what the module holds is noted after its first pass."""
+        found = super().num_classes(image)
+        self._held = self._holds()
+        return found
+
+    def _holds(self) -> list[Any]:
+        """Parts, hooks, and values that no pass should change: whole numbers may count or cache."""
+        return [
+            (place, part, *part._forward_hooks.values(), *part._forward_pre_hooks.values(),
+             *(item for item in vars(part).items() if type(item[1]) in (bool, float, str)))
+            for place, part in self.module.named_modules()
+        ]  # fmt: skip
 
     @property
     def code(self) -> tuple[Any, ...]:

@@ -14,8 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mmcert.certifier.segmentor import MANY
 from mmcert.integrations.image_model import ImageModel
 from mmcert.integrations.preprocessing import Preprocessing
+from mmcert.sampling import LogitMaps
+from mmcert.sampling.logit_maps import eager_labels
 
 NUMBERS = {
     'tensor(float)': np.float32,
@@ -69,6 +72,8 @@ class OnnxModel(ImageModel):
         if weights is None and not path:
             raise ValueError('this session does not tell its file: give weights, a digest of it')
         self._weights = weights or file_digest(str(path))
+        # Of a session that was opened elsewhere it is not known whether it still is that file.
+        self._unproven = path if weights is None else None
         self._name = Path(str(path)).name if path else 'ONNX model'
 
     @property
@@ -89,6 +94,33 @@ class OnnxModel(ImageModel):
     def weights(self) -> str:
         """Digest of the file and of what it refers to."""
         return self._weights
+
+    def num_classes(self, image: torch.Tensor) -> int | None:
+        """See ``ImageModel``; the session must compute what its file does.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        found = super().num_classes(image)
+        if self._unproven:
+            import onnxruntime
+
+            ours, session = labels_of(self([image])), self.session
+            try:
+                self.session = onnxruntime.InferenceSession(
+                    str(self._unproven), providers=session.get_providers()
+                )
+                theirs = labels_of(self([image]))
+            finally:
+                self.session = session
+            if (ours != theirs).float().mean() > MANY:
+                raise ValueError(
+                    f'the session computes something else than its file {self._unproven}, which '
+                    'was written anew since or has other weights in the session: open it again, '
+                    'or give OnnxModel a digest of the weights'
+                )
+            self._unproven = None
+        return found
 
     def structure(self) -> str:
         """The output that is read; the graph is in the digest of the weights."""
@@ -125,6 +157,11 @@ class OnnxModel(ImageModel):
         if self._batch is not None and count < self._batch:
             part = np.concatenate([part, part[-1:].repeat(self._batch - count, axis=0)])
         return self.session.run([self._output], {self._input: part})[0][:count]
+
+
+def labels_of(found: LogitMaps | torch.Tensor) -> torch.Tensor:
+    """The label maps in what a model returns."""
+    return eager_labels(found) if isinstance(found, LogitMaps) else found
 
 
 def is_session(model: Any) -> bool:

@@ -151,9 +151,9 @@ def test_lidar_scenes_keep_their_intensity(tmp_path):
     metrics = runner.test()
     assert 0 <= metrics['certified/abstain'] <= 1
     clouds = torch.cat(seen)
-    # The clean one twice, to see that the model repeats itself, in three batches of two, and
-    # once more after its draws.
-    checks = 2 + 3 * 2
+    # The clean one twice, to see that the model repeats itself, in three batches of two and
+    # one of eight, and once more after its draws.
+    checks = 2 + 3 * 2 + 8
     assert len(clouds) == checks + 4 + 24 + 1
     intensity = torch.from_numpy(scan[:, 3])
     assert torch.equal(clouds[:, :, 3], intensity.expand(len(clouds), -1))

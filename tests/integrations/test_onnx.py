@@ -77,6 +77,16 @@ def test_fixed_batches_and_sizes_and_labels_are_served(conv, image, tmp_path):
     assert smoothed.certify(image[:6]).maps['cert'].shape == (6, 12)
 
 
+def test_a_session_of_an_earlier_file_is_refused(conv, image, tmp_path):
+    path = write(tmp_path / 'model.onnx', conv)
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    mmcert.smooth(session, preprocessing=PREPROCESSING, **SETTINGS).start(image)
+    torch.manual_seed(1)
+    write(path, torch.nn.Conv2d(3, 4, 3, padding=1))
+    with pytest.raises(ValueError, match='session computes something else than its file'):
+        mmcert.smooth(session, preprocessing=PREPROCESSING, **SETTINGS).certify(image)
+
+
 def test_the_digest_covers_weights_in_other_files(conv, tmp_path):
     whole = file_digest(write(tmp_path / 'a.onnx', conv))
     outside = {'save_as_external_data': True, 'location': 'b.data', 'size_threshold': 0}

@@ -291,6 +291,25 @@ class Flipped(Model):
         return scores.flip(1) if self.table['turned'] else scores
 
 
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda model: model.register_forward_hook(lambda module, images, scores: -scores),
+        lambda model: setattr(model, 'scale', 2.0),
+        lambda model: model.add_module('wrap', nn.Identity().eval()),
+    ],
+    ids=['hook', 'value', 'part'],
+)
+def test_a_model_that_is_changed_is_no_longer_the_one_that_was_smoothed(image, change):
+    model = Model(nn.ReLU())
+    model.scale = 1.0
+    smoothed = smooth(model)
+    smoothed.certify(image)
+    change(model)
+    with pytest.raises(ValueError, match='has other parts, hooks or values'):
+        smoothed.certify(image)
+
+
 def test_votes_of_another_function_of_the_same_weights_are_refused(image, tmp_path):
     first = smooth(Model(), votes_dir=tmp_path).certify(image)
     again = smooth(Model(), votes_dir=tmp_path).certify(image)
