@@ -5,11 +5,12 @@ import errno
 import functools
 import importlib
 import os
+import re
 import signal
 import sys
 import traceback
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,19 +86,26 @@ def _told(error: Exception) -> str:
     kind = _unbuilt(error)
     if _is_for_the_user(error) and not (kind and getattr(error, 'filename', None)):
         # A KeyError prints its text in quotes, and that of a registry goes on about mmengine.
-        return str(error.args[0]).split('. Please')[0] if type(error) is KeyError else str(error)
+        if type(error) is KeyError:
+            return re.split(r'\. Please|, but got \{', str(error.args[0]))[0]
+        return str(error)
     if not kind:
         return ''
     first = (str(error).strip().splitlines() or [''])[0]
-    return f'{kind} of the config cannot be built: {type(error).__name__}: {first}'
+    return f'{kind} cannot be built: {type(error).__name__}: {first}'
 
 
 def _unbuilt(error: BaseException) -> str:
-    """The type that a config names and that raised this while it was built; empty for none."""
+    """What of a config mmengine was building when it raised this; empty if it was not building."""
     for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+        if 'mmengine' not in Path(frame.f_code.co_filename).parts:
+            continue
         if frame.f_code.co_name == 'build_from_cfg':
-            kind = frame.f_locals['cfg'].get('type')
-            return getattr(kind, '__name__', str(kind))
+            cfg = frame.f_locals.get('cfg')
+            kind = cfg.get('type') if isinstance(cfg, Mapping) else cfg
+            return f'{getattr(kind, "__name__", kind)} of the config'
+        if frame.f_code.co_name in ('from_cfg', 'build_test_loop', 'build_train_loop'):
+            return 'the config'
     return ''
 
 

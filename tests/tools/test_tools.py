@@ -204,6 +204,8 @@ def test_what_of_a_config_cannot_be_built_is_named(written_config, tmp_path):
     (tmp_path / 'empty/img').mkdir(parents=True)
     given = ['tools/test.py', *written_config, '--work-dir', tmp_path / 'work']
     for options, message in (
+        (['model=x'], 'the config cannot be built: TypeError: model should be a nn.Module'),
+        (['model.backbone=x'], 'x of the config cannot be built: TypeError: cfg should be a dict'),
         (['model.backbone.foo=3'], 'UNet of the config cannot be built: TypeError: UNet.__init__'),
         ([*data, f'{root}none'], "BaseSegDataset of the config cannot be built: FileNotFoundError: "
                                  "[Errno 2] No such file or directory: 'none/img'"),
