@@ -542,9 +542,11 @@ def main():
     parser.add_argument('certificate', type=Path, help='a JSON file, or a folder of them')
     parser.add_argument('--votes', type=Path, required=True, help='the votes file, or the folder')
     args, failed = parser.parse_args(), False
-    for path in (args.certificate, args.votes):
+    for path, kind in (args.certificate, 'certificates'), (args.votes, 'votes'):
         if not path.exists():
             parser.error(f'there is no file or folder {path}')
+        if path.is_dir() and any(path.glob(f'{kind}-*')):
+            parser.error(f'{path} holds results: give its folder {kind}-*')
     folder = args.certificate.is_dir()
     paths = sorted(args.certificate.glob('*.json')) if folder else [args.certificate]
     if not paths:

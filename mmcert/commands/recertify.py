@@ -104,6 +104,8 @@ def main() -> int:
 
 def out_of(folder: Path, args: argparse.Namespace) -> Path:
     """Where the answers from a folder of votes go."""
+    if folder.name in ('', '..'):
+        folder = folder.resolve()
     if args.out is not None:
         return Path(args.out) / (folder.name if len(args.votes_dir) > 1 else '')
-    return folder.absolute().parent / f'offline-{folder.name.removeprefix("votes-")}'
+    return folder.parent / f'offline-{folder.name.removeprefix("votes-")}'

@@ -533,11 +533,15 @@ def test_label_maps_are_read_as_opencv_writes_them(verify, tmp_path, shape):
         ('nowhere', '.', 'there is no file or folder'),
         ('.', 'nowhere', 'there is no file or folder'),
         ('.', '.', 'there are no certificates (*.json) in'),
+        ('results', '.', 'results holds results: give its folder certificates-*'),
+        ('.', 'results', 'results holds results: give its folder votes-*'),
     ],
 )
 def test_paths_that_hold_nothing_are_named(
     verify, tmp_path, monkeypatch, capsys, certificate, votes, message
 ):
+    for kind in ('certificates', 'votes'):
+        (tmp_path / f'results/{kind}-0123').mkdir(parents=True)
     arguments = [str(tmp_path / certificate), '--votes', str(tmp_path / votes)]
     monkeypatch.setattr(sys, 'argv', ['verify.py', *arguments])
     with pytest.raises(SystemExit, match='2'):
