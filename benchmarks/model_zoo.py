@@ -270,7 +270,7 @@ def compare(base: Any, size: tuple[int, int]) -> dict[str, Any]:
     fast = isinstance(segment([noisy]), LogitMaps)
     labels = segment.labels([noisy])[0]
     classes = base.num_classes
-    segment.require_repeatable(noisy, in_batches=True)
+    segment.require_repeatable(noisy, batch=2)
     votes = [
         collect_votes(
             segment,

@@ -9,7 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
-from types import CellType, CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,13 @@ LIBRARIES = (
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
+CARRIERS = (
+    FunctionType, MethodType, classmethod, staticmethod, property, functools.partial,
+    type(functools.lru_cache(len)),
+)  # fmt: skip
+"""What calls a function that it holds, in one of ``HELD``."""
+
 HELD = ('__func__', '__wrapped__', 'fget', 'func')
-"""Where methods, properties, decorated and partial functions have what they call."""
 
 EMPTY = CellType()
 """What an enclosing function has not assigned yet."""
@@ -68,12 +73,12 @@ def attributes_digest(module: nn.Module) -> str:
     >>> repr(one) == repr(other), attributes_digest(one) == attributes_digest(other)
     (True, False)
     """
-    usual = vars(nn.Module()).keys()
-    lines = []
+    usual, lines = vars(nn.Module()).keys(), []
+    parts = frozenset(map(id, module.modules()))
     for place, part in module.named_modules():
         for name, value in sorted(vars(part).items()):
             is_function = callable(value) and not isinstance(value, nn.Module)
-            said = getattr(value, '__qualname__', None) if is_function else _said(value)
+            said = getattr(value, '__qualname__', None) if is_function else _said(value, parts)
             # What torch.compile leaves has numbers of objects in it.
             if name not in usual and said is not None and name[:13] != '_torchdynamo_':
                 lines.append(f'{place}.{name} {said}')
@@ -100,9 +105,11 @@ def _digest(lines: Iterable[str]) -> str:
 
 def _inside(thing: Any) -> dict[str, Any]:
     """What something that runs has in it, or names; nothing of anything else."""
-    if not callable(thing) and not isinstance(thing, (classmethod, property)):
+    if not (callable(thing) or isinstance(thing, CARRIERS)):
         return {}
-    found = {name: getattr(thing, name, None) for name in HELD}
+    # Other objects may have anything under any name.
+    held = HELD if isinstance(thing, CARRIERS) else ()
+    found = {name: getattr(thing, name, None) for name in held}
     if isinstance(thing, type):
         members = vars(thing).items()
         found = {name: one for name, one in members if name[:2] != '__' or callable(one)}
@@ -143,7 +150,12 @@ def _is_own(thing: Any) -> bool:
         name = getattr(module, '__file__', None) or str(LIBRARIES[0] / 'builtins')
     else:
         return False
-    return not any(_holds_libraries(folder) for folder in Path(name).resolve().parents)
+    return _is_of_user(name)
+
+
+@functools.cache
+def _is_of_user(file: str) -> bool:
+    return not any(map(_holds_libraries, Path(file).resolve().parents))
 
 
 @functools.cache
@@ -166,24 +178,24 @@ def _names(code: CodeType) -> set[str]:
     return {*code.co_names}.union(*map(_names, inner))
 
 
-def _said(value: Any, paths: bool = False) -> str | None:
+def _said(value: Any, parts: frozenset[int] = frozenset(), paths: bool = False) -> str | None:
     """A plain value or an array in words that are always the same; None for anything else.
 
-    Modules are their weights: some are where no state dict has them. Of a dict these alone count:
-    models keep in such what they found earlier.
+    Modules are their weights, unless they are ``parts`` of one that has a digest: some are where no
+    state dict has them. Of a dict these alone count: models keep in such what they found earlier.
     """
     if isinstance(value, PLAIN):
         return None if isinstance(value, str) and os.sep in value and not paths else repr(value)
     if isinstance(value, nn.Module):
-        return weights_digest(value)
+        return None if id(value) in parts else weights_digest(value)
     if isinstance(value, dict):
         held = {str(key): one for key, one in value.items() if isinstance(one, nn.Module)}
-        value = [text for key in sorted(held) for text in (key, weights_digest(held[key]))] or None
-        return value and str(value)
+        said = [f'{key} {_said(held[key], parts)}' for key in sorted(held)]
+        return ', '.join(said) if said else None
     if isinstance(value, (tuple, list)):
-        return f'({", ".join(str(_said(one, paths)) for one in value)})'
+        return f'({", ".join(str(_said(one, parts, paths)) for one in value)})'
     if isinstance(value, (set, frozenset)):
-        return f'{{{", ".join(sorted(str(_said(one, paths)) for one in value))}}}'
+        return f'{{{", ".join(sorted(str(_said(one, parts, paths)) for one in value))}}}'
     if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta:
         value = value.detach().cpu().contiguous().flatten()
         value = (value.int_repr() if value.is_quantized else value).view(torch.uint8).numpy()

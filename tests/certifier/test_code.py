@@ -3,6 +3,7 @@
 import functools
 import sys
 from types import FunctionType, SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -56,6 +57,12 @@ def test_hooks_and_functions_that_were_set_are_in_the_digest():
     wrapped.forward = functools.partial(lambda scale, x: scale * x, 3)
     found = {expected, *map(code_digest, (hooked, replaced, wrapped))}
     assert len(found) == 4
+
+
+def test_objects_that_have_anything_under_any_name_are_gone_through():
+    with_mock = model()
+    with_mock.made = mock.Mock()
+    assert code_digest(with_mock) == code_digest(model())
 
 
 def test_code_of_libraries_is_not_in_the_digest(tmp_path, monkeypatch):
