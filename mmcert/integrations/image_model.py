@@ -22,6 +22,9 @@ OUTPUTS = ('out', 'logits')
 ONE_CHANNEL = ('scores', 'probabilities')
 """What the only channel of a model may hold: before the sigmoid, or after it."""
 
+OVERSHOOT = 0.25
+"""How far bicubic resizing may take probabilities out of [0, 1]."""
+
 CLEAR = 1e-6
 """A probability is read as being so far from 0 and 1 at least, where its logit is finite."""
 
@@ -159,7 +162,7 @@ class ImageModel(ABC):
     def _logits(self, probabilities: torch.Tensor) -> torch.Tensor:
         """The scores of probabilities (B, 1, h, w): what the sigmoid was taken of."""
         low, high = (float(value) for value in probabilities.aminmax())
-        if low < 0 or high > 1:
+        if low < -OVERSHOOT or high > 1 + OVERSHOOT:
             raise ValueError(
                 f'{self.name} returns one channel with values in [{low:.3g}, {high:.3g}], which '
                 "are no probabilities: say one_channel='scores' (--one-channel scores)"
@@ -196,7 +199,7 @@ class ImageModel(ABC):
             return scores.shape[1]
         low, high = (float(value) for value in scores.aminmax())
         described = f'{self.name} returns one channel with values in [{low:.3g}, {high:.3g}]'
-        if self.one_channel is None and low >= 0 and high <= 1:
+        if self.one_channel is None and low >= -OVERSHOOT and high <= 1 + OVERSHOOT:
             raise ValueError(
                 f"{described}: say one_channel='probabilities' (--one-channel probabilities) if "
                 f'class 1 is where they are above {self.threshold:g}, or scores if it is where '

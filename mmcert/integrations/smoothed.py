@@ -410,7 +410,7 @@ def smooth(
         read (Callable | None): Takes what the model returns, and returns scores or integer labels.
         one_channel (str | None): Of a model with one channel: 'scores' if class 1 is where the
             sigmoid is above 1/2, 'probabilities' if it is where the values are. Needed where all
-            values of the first image lie in [0, 1].
+            values of the first image lie in or near [0, 1].
         classes (Sequence[str] | int | None): Names of the classes, or their number.
         votes_dir (str | os.PathLike | None): Folder where votes are kept and found again.
         ignore_index (int): Label of pixels without ground truth.

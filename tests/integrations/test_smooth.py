@@ -125,6 +125,9 @@ def test_a_binary_model_has_two_classes(image):
     found = of_probabilities.certify(image)
     assert (found.maps['base'] == expected.maps['base']).all()
     assert (found.votes.hits == expected.votes.hits).mean() > 0.99, 'up to ties'
+    near = smooth(Model(lambda scores: 1.2 * torch.sigmoid(scores) - 0.1, channels=1))
+    with pytest.raises(ValueError, match="say one_channel='probabilities'"):
+        near.certify(image)
     as_scores = smooth(probabilities, one_channel='scores')
     assert as_scores.certify(image).maps['base'].all(), 'a sigmoid is above 0'
     assert as_scores.sampling['model'] != of_probabilities.sampling['model']
