@@ -49,13 +49,12 @@ def load_network(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any
         ValueError: If the file is not one of this kind.
         FileNotFoundError: If there is none.
     """
-    message = f'{path} is not a {kind}: it must be written by tools/train_{kind}.py'
+    message = f'{path} is not a {kind}: it must be written by mmcert train_{kind}'
     try:
         stored = load_weights(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f'there is no {kind} {path}: tools/train_{kind}.py CONFIG trains one, see '
-            f'configs/{kind}s'
+            f'there is no {kind} {path}: mmcert train_{kind} CONFIG trains one, see configs/{kind}s'
         ) from error
     except UnsafeFileError as error:
         raise ValueError(message) from error

@@ -442,7 +442,7 @@ class Certifier:
             self.logger.warning(
                 f'{name}: n={partition.draws} is so small for this attack set that hardly any '
                 'component will be certified: even a class with all draws only just passes. Take '
-                'more draws, a smaller attack set or more noise; tools/plan.py says how many'
+                'more draws, a smaller attack set or more noise; mmcert plan says how many'
             )
         else:
             self.logger.info(

@@ -142,7 +142,7 @@ class SegmentorEnsemble(EncoderDecoder):
         """Refuses: members are trained one by one."""
         raise NotImplementedError(
             'an ensemble is not trained as a whole: train its members, then put them together '
-            'with tools/ensemble.py'
+            'with mmcert ensemble'
         )
 
 

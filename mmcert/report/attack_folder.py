@@ -44,7 +44,7 @@ class AttackFolder:
         file = self.folder / 'summary.json'
         if not file.is_file():
             raise FileNotFoundError(
-                f'there is no summary.json in {self.folder}; give the folder that tools/attack.py '
+                f'there is no summary.json in {self.folder}; give the folder that mmcert attack '
                 'wrote, for example work_dirs/NAME/certified/attacks-0123456789abcdef'
             )
         self.summary: dict[str, Any] = json.loads(file.read_text())

@@ -32,7 +32,7 @@ class CorruptionFolder:
         if not file.is_file():
             raise FileNotFoundError(
                 f'there is no summary.json in {self.folder}; give the folder that '
-                'tools/corruptions.py wrote: work_dirs/NAME/certified/corruptions-0123456789abcdef'
+                'mmcert corruptions wrote: work_dirs/NAME/certified/corruptions-0123456789abcdef'
             )
         self.summary: dict[str, Any] = json.loads(file.read_text())
         if (self.summary.get('format'), self.summary.get('version')) != ('mmcert corruptions', 1):

@@ -16,8 +16,8 @@ from mmcert.votes import VotesRecord, load_votes, votes_folder
 from mmcert.votes.record import array_digest, votes_digests
 
 OLDER = (
-    'was written by an older version of mmcert; run tools/test.py again: it finds the votes and '
-    'needs no new draws'
+    'was written by an older version of mmcert; certify again, by the same command: it finds the '
+    'votes and needs no new draws'
 )
 
 

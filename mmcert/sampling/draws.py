@@ -21,7 +21,7 @@ def require_current_scheme(scheme: int | None) -> None:
         raise ValueError(
             f'these votes are of draw scheme {scheme}, this version makes draws by scheme '
             f'{DRAW_SCHEME}: their certificates may be wrong where a model reads the last bits of '
-            'its input. Sample them again with tools/test.py'
+            'its input. Sample them again'
         )
 
 

@@ -200,7 +200,7 @@ def model_card(
         '## Use',
         '',
         '```shell',
-        f'python tools/test.py {info.config} {file}',
+        f'mmcert test {info.config} {file}',
         '```',
     ]
     return '\n'.join(lines) + '\n'

@@ -135,7 +135,7 @@ def test_files_of_something_else_are_refused(tmp_path):
     torch.save({'denoiser': {}, 'state_dict': {}, 'code': UNetDenoiser}, tmp_path / 'code.pth')
     with pytest.raises(ValueError, match='code.pth is not a denoiser'):
         load_denoiser(tmp_path / 'code.pth', UNetDenoiser)
-    with pytest.raises(FileNotFoundError, match='tools/train_denoiser.py'):
+    with pytest.raises(FileNotFoundError, match='mmcert train_denoiser CONFIG'):
         load_denoiser(tmp_path / 'none.pth', UNetDenoiser)
 
 

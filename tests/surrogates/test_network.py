@@ -304,7 +304,7 @@ def test_files_of_something_else_are_refused(tmp_path):
     (tmp_path / 'text.pth').write_text('surrogate')
     with pytest.raises(ValueError, match='text.pth is not a surrogate'):
         load_surrogate(tmp_path / 'text.pth')
-    with pytest.raises(FileNotFoundError, match='tools/train_surrogate.py'):
+    with pytest.raises(FileNotFoundError, match='mmcert train_surrogate CONFIG'):
         load_surrogate(tmp_path / 'none.pth')
     state = make().state_dict()
     state.pop('decoder.leave.bias')
