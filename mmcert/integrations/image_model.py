@@ -187,16 +187,16 @@ class ImageModel(ABC):
                 f'{self.name} fails on an RGB image of {height} x {width} pixels: {line}. '
                 f'{self.advice}'
             ) from error
-        if not isinstance(found, LogitMaps):
-            return None
+        channels = found.scores.shape[1] if isinstance(found, LogitMaps) else None
+        if channels != 1 and self.one_channel is not None:
+            what = 'labels' if channels is None else f'{channels} channels'
+            raise ValueError(
+                f'{self.name} returns {what}, but one_channel={self.one_channel!r} was given: '
+                'leave it out'
+            )
+        if not isinstance(found, LogitMaps) or channels != 1:
+            return channels
         scores = found.scores
-        if scores.shape[1] > 1:
-            if self.one_channel is not None:
-                raise ValueError(
-                    f'{self.name} returns {scores.shape[1]} channels, but one_channel='
-                    f'{self.one_channel!r} was given: leave it out'
-                )
-            return scores.shape[1]
         low, high = (float(value) for value in scores.aminmax())
         described = f'{self.name} returns one channel with values in [{low:.3g}, {high:.3g}]'
         if self.one_channel is None and low >= -OVERSHOOT and high <= 1 + OVERSHOOT:

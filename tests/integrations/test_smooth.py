@@ -139,6 +139,7 @@ def test_a_binary_model_has_two_classes(image):
         (torch.round, 1, None, 'all whole numbers: return labels as integers'),
         (torch.neg, 1, 'probabilities', 'which are no probabilities'),
         (torch.neg, 3, 'scores', 'returns 3 channels, but one_channel='),
+        (lambda scores: scores.argmax(1), 3, 'scores', 'returns labels, but one_channel='),
         (torch.neg, 1, 'logits', 'one_channel must be scores or probabilities'),
     ],
 )
