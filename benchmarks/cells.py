@@ -7,6 +7,7 @@ One base model, trained with noise on means of 8 x 8 pixels, is certified agains
 * ``data`` and ``train``: CamVid at 180 x 240, the vanilla model, and the base model.
 * ``certify``: ``tools/test.py`` on the test images, with pictures.
 * ``attack``: all certified pixels, right or wrong, face every attack of ``semantic.py``.
+* ``draws``: most of them with more draws.
 * ``radius``: the same with ``extra_radius``.
 * ``compare``: noise on pixels, on means and on the latent of a surrogate, for a few images.
 * ``size``: two attack sets at 360 x 480 pixels, for as many.
@@ -23,7 +24,9 @@ from pathlib import Path
 from study import WORK_DIRS, Results, machine, on_machine, percent, read_results, table, two
 from study import write_results as write
 
-STEPS = ('data', 'train', 'certify', 'attack', 'radius', 'compare', 'size', 'pictures')
+STEPS = (
+    'data', 'train', 'certify', 'attack', 'draws', 'radius', 'compare', 'size', 'pictures',
+)  # fmt: skip
 SMALLEST = 3
 
 
@@ -67,24 +70,44 @@ def main() -> int:
         if step == 'radius':
             study.widen()
             continue
+        if step == 'draws':
+            study.sample_more([name.partition('-')[2] for name in chosen])
+            continue
         for name in chosen:
             getattr(study, step)(name)
     # What is not in the work folder stays as it was found before.
-    earlier = {row['name']: row for row in read_results('cells').get('rows', ())}
+    before = read_results('cells')
+    earlier = {row['name']: row for row in before.get('rows', ())}
     rows = [
         row
         for name in names
         for row in list(study.row(name)) or ([earlier[name]] if name in earlier else [])
     ]
-    content = {'machine': machine(), **semantic_study.settings(), 'rows': rows}
-    content['spaces'] = study.comparison()
-    content['radius'] = [
+    spaces = study.comparison()
+    draws = [
+        {'name': f'cells-{transformation}', **semantic_study.summary(folder)}
+        for transformation, n in semantic_study.CELLS_DRAWS
+        if semantic_study.certified_in(folder := study.with_draws(transformation, n))
+    ]
+    radius = [
         semantic_study.summary(folder)
         for one in itertools.product(semantic_study.CELLS_WIDENED, semantic_study.EXTRA_RADII)
         if semantic_study.certified_in(folder := study.widened(*one))
     ]
-    large = (f'cells-{name}{semantic_study.LARGE}' for name in semantic_study.CELLS_SIZES)
-    content['large'] = [row for name in large for row in study.row(name)]
+    large = [
+        row
+        for name in semantic_study.CELLS_SIZES
+        for row in study.row(f'cells-{name}{semantic_study.LARGE}')
+    ]
+    content = {
+        'machine': machine(),
+        **semantic_study.settings(),
+        'rows': rows,
+        'draws': draws or before.get('draws', []),
+        'spaces': spaces if spaces['rows'] else before['spaces'],
+        'radius': radius or before['radius'],
+        'large': large or before['large'],
+    }
     write('cells', content, f'{len(rows)} rows')
     return 0
 
@@ -142,6 +165,25 @@ def attack(results: Results) -> list[str]:
             counts = (f'{found[key]:,}' for key in ('certified', 'doubtful', 'broken'))
             rows.append((row['name'].partition('-')[2], str(len(found['values'])), *counts))
     return table(rows)
+
+
+def more_draws(results: Results) -> list[str]:
+    """What more draws add."""
+    rows = [('attack set', 'draws', 'certified', 'mIoU', 'abstain', 'smoothed: attacked')]
+    usual = {row['name']: row for row in results['rows']}
+    for more in results['draws']:
+        few = usual[more['name']]
+        attack = few['attack']
+        for row in (few, more):
+            rates = row['rates']
+            rows.append(
+                (
+                    _attack_set(row), _draws(row), f'{rates["certAcc"]:.3f}',
+                    f'{rates["mIoU"]:.3f}', percent(rates['abstain']),
+                    f'{attack["attacked"]["smoothed"] / attack["labelled"]:.3f}',
+                )
+            )  # fmt: skip
+    return [*table(rows), '', f'{results["draws"][0]["images"]} test images.']
 
 
 def spaces(results: Results) -> list[str]:
@@ -247,6 +289,7 @@ def _draws(row: dict) -> str:
 TABLES = {
     'cells:certified': certified,
     'cells:attack': attack,
+    'cells:draws': more_draws,
     'cells:spaces': spaces,
     'cells:radius': extra_radius,
     'cells:size': size,

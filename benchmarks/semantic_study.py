@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -77,6 +77,11 @@ CELLS_SPACES = {
 """What the noise of cells may be on, and the config of a base model trained on it."""
 CELLS_COMPARED = (('gaussian-blur', 500), ('gaussian-blur', 2150), ('rotation', 2150))
 """Attack sets and n for which these are compared."""
+CELLS_DRAWS = (
+    ('rotation', 6690), ('scaling', 6690), ('defocus-blur', 3290), ('gaussian-blur', 3290),
+    ('motion-blur', 3290), ('zoom-blur', 3290), ('rotational-blur', 3290),
+)  # fmt: skip
+"""Attack sets that are certified with a larger n, too."""
 CELLS_WIDENED = ('defocus-blur', 'pixelate', 'jpeg', 'rotation')
 """Attack sets that are certified with a further l2 perturbation, too."""
 EXTRA_RADII = (0.0, 0.1)
@@ -362,6 +367,17 @@ class Study:
             if not certified_in(folder):
                 option = f'smoothing.perturbation.extra_radius={radius}'
                 few.test(f'cells-{transformation}', folder, option)
+
+    def sample_more(self, chosen: Collection[str]) -> None:
+        """The same images with more draws."""
+        for transformation, n in CELLS_DRAWS:
+            folder = self.with_draws(transformation, n)
+            if transformation in chosen and not certified_in(folder):
+                self.test(f'cells-{transformation}', folder, f'smoothing.n={n}')
+
+    def with_draws(self, transformation: str, n: int) -> Path:
+        """Where the results with more draws are."""
+        return self.work_dirs / 'semantic' / 'draws' / f'{transformation}-{n}'
 
     def widened(self, transformation: str, radius: float) -> Path:
         """Where the results with a further perturbation are."""
