@@ -408,7 +408,14 @@ def _facts(results: ResultsFolder) -> dict[str, str]:
 
 
 def _listed(values: Mapping[str, Any]) -> str:
-    return ', '.join(f'{key} {value}' for key, value in values.items())
+    return ', '.join(f'{key} {_in_words(value)}' for key, value in values.items())
+
+
+def _in_words(value: Any) -> str:
+    """A JSON value without Python's punctuation."""
+    if isinstance(value, dict):
+        return f'({_listed({key: one for key, one in value.items() if one is not None})})'
+    return ' '.join(map(_in_words, value)) if isinstance(value, list) else str(value)
 
 
 def _extremes(entries: Sequence[Mapping[str, Any]], number: int = 3) -> dict[str, list[Any]]:
