@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import functools
 import hashlib
 import os
 import sys
 import sysconfig
 from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import CellType, CodeType, FunctionType, MethodType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 LIBRARIES = (
@@ -22,7 +26,7 @@ LIBRARIES = (
 )
 """Folders of Python's own library, and of mmcert."""
 
-PLAIN = (bool, int, float, complex, str, bytes, type(None))
+PLAIN = (bool, int, float, complex, str, bytes, range, slice, type(None), type(...))
 
 CARRIERS = (
     FunctionType, MethodType, classmethod, staticmethod, property, functools.partial,
@@ -54,12 +58,13 @@ def code_digest(*objects: Any) -> str:
         one = waiting.pop()
         if id(one) in seen:
             continue
-        seen[id(one)], inside = one, _inside(one)
-        waiting += inside.values()
-        if _is_own(one):
-            code = _lines(one.__code__) if isinstance(one, FunctionType) else []
-            values = [f'{name} {said}' for name in sorted(inside) if (said := _said(inside[name]))]
-            texts.add('\n'.join([one.__qualname__, *code, *values]))
+        seen[id(one)] = one
+        # Objects may raise whatever they are asked: what they have in them is not seen.
+        with contextlib.suppress(Exception):
+            inside = _inside(one)
+            waiting += inside.values()
+            if _is_own(one):
+                texts.add(_text(one, inside))
     return _digest(sorted(texts)) if texts else ''
 
 
@@ -77,12 +82,15 @@ def attributes_digest(module: nn.Module) -> str:
     parts = frozenset(map(id, module.modules()))
     for place, part in module.named_modules():
         for name, value in sorted(vars(part).items()):
-            is_function = callable(value) and not isinstance(value, nn.Module)
-            said = getattr(value, '__qualname__', None) if is_function else _said(value, parts)
+            said = _said(value, parts)
             # What torch.compile leaves has numbers of objects in it.
             if name not in usual and said is not None and name[:13] != '_torchdynamo_':
                 lines.append(f'{place}.{name} {said}')
         if isinstance(part, torch.jit.ScriptModule):
+            # Those of torch.jit.freeze are weights.
+            code, constants = part.code_with_constants
+            lines += [f'{place} {code}', *map(str, map(_said, constants.const_mapping.items()))]
+        elif isinstance(part, torch.fx.GraphModule):
             lines.append(f'{place} {part.code}')
     return _digest(lines)
 
@@ -130,9 +138,34 @@ def _inside(thing: Any) -> dict[str, Any]:
         found |= thing.__kwdefaults__ or {}
         found |= {f'default {place}': one for place, one in enumerate(thing.__defaults__ or ())}
         if _is_own(thing):
-            named = _names(thing.__code__) & thing.__globals__.keys()
-            found |= {name: thing.__globals__[name] for name in named}
+            found |= _named(_names(thing.__code__), thing.__globals__)
     return found if isinstance(thing, FunctionType) else {**found, 'class': type(thing)}
+
+
+def _named(names: set[str], where: dict[str, Any]) -> dict[str, Any]:
+    """What names stand for in a module, and in the user's own modules that it has by name."""
+    found, waiting, seen = dict[str, Any](), [('', where)], set[int]()
+    while waiting:
+        before, there = waiting.pop()
+        if id(there) not in seen:
+            seen.add(id(there))
+            here = {before + name: there[name] for name in names & there.keys()}
+            found |= here
+            waiting += [
+                (f'{name}.', vars(one))
+                for name, one in here.items()
+                if isinstance(one, ModuleType)
+                and (file := getattr(one, '__file__', None))
+                and _is_of_user(file)
+            ]
+    return found
+
+
+def _text(own: Any, inside: dict[str, Any]) -> str:
+    """A function or class of the user's own, in words that are always the same."""
+    code = _lines(own.__code__) if isinstance(own, FunctionType) else []
+    values = [f'{name} {said}' for name in sorted(inside) if (said := _said(inside[name]))]
+    return '\n'.join([own.__qualname__, *code, *values])
 
 
 def _is_own(thing: Any) -> bool:
@@ -179,27 +212,59 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _said(value: Any, parts: frozenset[int] = frozenset(), paths: bool = False) -> str | None:
-    """A plain value or an array in words that are always the same; None for anything else.
+    """A plain value, array or name in words that are always the same; None for anything else.
 
     Modules are their weights, unless they are ``parts`` of one that has a digest: some are where no
     state dict has them. Of a dict these alone count: models keep in such what they found earlier.
     """
+    # Objects may raise whatever they are asked, and hold themselves.
+    with contextlib.suppress(Exception):
+        return _words(value, parts, paths)
+    return None
+
+
+def _words(value: Any, parts: frozenset[int], paths: bool) -> str | None:
     if isinstance(value, PLAIN):
         return None if isinstance(value, str) and os.sep in value and not paths else repr(value)
     if isinstance(value, nn.Module):
         return None if id(value) in parts else weights_digest(value)
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return _words_of_array(value)
     if isinstance(value, dict):
         held = {str(key): one for key, one in value.items() if isinstance(one, nn.Module)}
-        said = [f'{key} {_said(held[key], parts)}' for key in sorted(held)]
+        said = [f'{key} {_words(held[key], parts, paths)}' for key in sorted(held)]
         return ', '.join(said) if said else None
     if isinstance(value, (tuple, list)):
-        return f'({", ".join(str(_said(one, parts, paths)) for one in value)})'
+        return f'({", ".join(str(_words(one, parts, paths)) for one in value)})'
     if isinstance(value, (set, frozenset)):
-        return f'{{{", ".join(sorted(str(_said(one, parts, paths)) for one in value))}}}'
-    if isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta:
+        return f'{{{", ".join(sorted(str(_words(one, parts, paths)) for one in value))}}}'
+    if (inside := _fields(value)) is not None:
+        return _words(inside, parts, paths)
+    return str(value) if isinstance(value, (enum.Enum, torch.dtype)) else _name(value)
+
+
+def _fields(value: Any) -> list[Any] | None:
+    """What makes up a partial function or a dataclass; None for anything else."""
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *sorted(value.keywords.items())]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [type(value), *((item.name, getattr(value, item.name)) for item in fields(value))]
+    return None
+
+
+def _name(value: Any) -> str | None:
+    """That of a function or class."""
+    return getattr(value, '__qualname__', None) if callable(value) else None
+
+
+def _words_of_array(value: torch.Tensor | NDArray[Any]) -> str | None:
+    kind = f'{value.dtype} {tuple(value.shape)}'
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.is_meta:
+            return None
         value = value.detach().cpu().contiguous().flatten()
         value = (value.int_repr() if value.is_quantized else value).view(torch.uint8).numpy()
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        data = np.ascontiguousarray(value).tobytes()
-        return f'{value.dtype} {value.shape} {hashlib.blake2b(data, digest_size=8).hexdigest()}'
-    return str(value) if isinstance(value, torch.dtype) else None
+    if value.dtype.hasobject:
+        return None
+    data = np.ascontiguousarray(value).tobytes()
+    return f'{kind} {hashlib.blake2b(data, digest_size=8).hexdigest()}'

@@ -22,8 +22,8 @@ OUTPUTS = ('out', 'logits')
 ONE_CHANNEL = ('scores', 'probabilities')
 """What the only channel of a model may hold: before the sigmoid, or after it."""
 
-OVERSHOOT = 0.25
-"""How far bicubic resizing may take probabilities out of [0, 1]."""
+OVERSHOOT = 0.5
+"""How far bicubic resizing may take probabilities out of [0, 1]: torch's does by up to 0.45."""
 
 CLEAR = 1e-6
 """A probability is read as being so far from 0 and 1 at least, where its logit is finite."""
@@ -286,7 +286,8 @@ class ModuleModel(ImageModel):
         super().__init__(preprocessing, threshold)
         self.module, self.read = module.eval(), read or scores_of
         self._looked_at: dict[str, Any] | None = None
-        self._held: list[Any] | None = None
+        self._held: dict[tuple[str, str], Any] | None = None
+        self._passing: set[tuple[str, str]] = set()
         self.moved()
 
     def moved(self) -> None:
@@ -341,6 +342,12 @@ class ModuleModel(ImageModel):
                     f'the weights {name} of {self.name} have NaN or infinite values: the '
                     'checkpoint is damaged'
                 )
+        for part in self.module.modules():
+            if isinstance(part, torch.jit.ScriptModule) and 'ConstantMKLDNN' in part.code:
+                raise ValueError(
+                    f'{self.name} holds weights in a layout of which no digest can be made: smooth '
+                    'it as it was before torch.jit.optimize_for_inference'
+                )
         self._looked_at = self._sums()
         return weights_digest(self.module)
 
@@ -383,17 +390,28 @@ class ModuleModel(ImageModel):
 
     def num_classes(self, image: torch.Tensor) -> int | None:
         """See ``ImageModel``; what the module holds is noted after its first pass."""
+        before = self._holds()
         found = super().num_classes(image)
+        after = self._holds()
+        # A time, say, is another one after each pass.
+        self._passing |= {
+            key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
+        }
         self._held = self._holds()
         return found
 
-    def _holds(self) -> list[Any]:
-        """Parts, hooks, and values that no pass should change: whole numbers may count or cache."""
-        return [
-            (place, part, *part._forward_hooks.values(), *part._forward_pre_hooks.values(),
-             *(item for item in vars(part).items() if type(item[1]) in (bool, float, str)))
-            for place, part in self.module.named_modules()
-        ]  # fmt: skip
+    def _holds(self) -> dict[tuple[str, str], Any]:
+        """Parts, hooks, and values that passes leave alone: whole numbers may count or cache."""
+        found = dict[tuple[str, str], Any]()
+        for place, part in self.module.named_modules():
+            hooks = *part._forward_hooks.values(), *part._forward_pre_hooks.values()
+            found[place, ''] = part, *hooks
+            found |= {
+                (place, name): value
+                for name, value in vars(part).items()
+                if type(value) in (bool, float, str) and (place, name) not in self._passing
+            }
+        return found
 
     @property
     def code(self) -> tuple[Any, ...]:

@@ -1,8 +1,10 @@
 """Digests of the code of the user's own, and of what modules hold beside their weights."""
 
+import enum
 import functools
 import sys
-from types import FunctionType, SimpleNamespace
+from dataclasses import dataclass
+from types import FunctionType, ModuleType, SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -86,3 +88,98 @@ def test_what_a_module_does_not_print_is_in_the_digest():
         digest(mean=torch.ones(2)), digest(mean=torch.zeros(2)), digest(mean=[0.5, None]),
     }  # fmt: skip
     assert len(found) == 7
+
+
+class Mode(enum.Enum):
+    NEAREST = 'nearest'
+    BILINEAR = 'bilinear'
+
+
+@dataclass
+class Config:
+    heads: int
+
+
+@pytest.mark.parametrize(
+    ('one', 'other'),
+    [
+        (Mode.NEAREST, Mode.BILINEAR),
+        (Config(1), Config(2)),
+        (functools.partial(torch.sum, dim=1), functools.partial(torch.sum, dim=2)),
+        (torch.zeros(2, 3), torch.zeros(3, 2)),
+        ((..., None), (None, ...)),
+    ],
+)
+def test_values_of_all_kinds_are_told_apart(one, other):
+    found = []
+    for value in (one, other):
+        module = nn.Identity()
+        module.value = value
+        found.append(attributes_digest(module))
+    assert found[0] != found[1]
+
+
+class Weights(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([value]))
+
+    def forward(self, x):
+        return x * self.weight
+
+
+def test_weights_that_are_frozen_into_a_program_are_in_the_digest():
+    one, other = (torch.jit.freeze(torch.jit.script(Weights(value).eval())) for value in (1.0, 2.0))
+    assert not one.state_dict() and repr(one) == repr(other)
+    assert attributes_digest(one) != attributes_digest(other)
+
+
+def test_graphs_are_in_the_digest():
+    class Doubled(nn.Identity):
+        def forward(self, x):
+            return x * 2
+
+    found = {attributes_digest(torch.fx.symbolic_trace(one)) for one in (nn.Identity(), Doubled())}
+    assert len(found) == 2
+
+
+class Odd:
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+    def __call__(self):
+        raise RuntimeError
+
+    __eq__ = __hash__ = __bool__ = __repr__ = __call__
+
+
+def test_no_object_stops_a_run():
+    def digests():
+        module, circle, partial = model(), [1], functools.partial(print)
+        circle.append(circle)
+        partial.__setstate__((partial, (partial,), {}, {}))
+        module.odd, module.circle, module.partial = Odd(), circle, partial
+        return code_digest(module), attributes_digest(module)
+
+    assert digests() == digests()
+
+
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [('x * 2', 'x * 3'), ('FACTOR = 1', 'FACTOR = 2'), ('[..., None]', '[None, ...]')],
+)
+def test_code_of_modules_that_are_named_is_in_the_digest(old, new):
+    helpers = 'FACTOR = 1\ndef double(x):\n    return (x * 2)[..., None]\n'
+    code = MODEL.replace('def helper', 'import helpers\ndef helper').replace(
+        'x * SCALE', 'helpers.double(x) * helpers.FACTOR'
+    )
+
+    def digest(text):
+        module = ModuleType('helpers')
+        module.__file__ = 'helpers.py'
+        exec(text, vars(module))
+        with mock.patch.dict(sys.modules, helpers=module):
+            return code_digest(model(code))
+
+    assert digest(helpers) == digest(helpers)
+    assert digest(helpers) != digest(helpers.replace(old, new))

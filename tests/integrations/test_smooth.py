@@ -314,6 +314,23 @@ def test_a_model_that_is_changed_is_no_longer_the_one_that_was_smoothed(image, c
         smoothed.certify(image)
 
 
+def test_a_model_that_notes_something_at_each_pass_is_the_same(image):
+    class Timed(Model):
+        seconds = 0.0
+
+        def forward(self, images):
+            self.seconds += 0.5
+            return super().forward(images)
+
+    model = Timed()
+    smoothed = smooth(model)
+    for _ in range(2):
+        smoothed.certify(image)
+    model.scale = 2.0
+    with pytest.raises(ValueError, match='has other parts, hooks or values'):
+        smoothed.certify(image)
+
+
 def test_votes_of_another_function_of_the_same_weights_are_refused(image, tmp_path):
     first = smooth(Model(), votes_dir=tmp_path).certify(image)
     again = smooth(Model(), votes_dir=tmp_path).certify(image)
@@ -404,6 +421,14 @@ def test_quantised_weights_are_refused_in_a_line():
         smooth(Packed())
 
 
+def test_a_program_whose_weights_cannot_be_named_is_refused():
+    program = torch.jit.optimize_for_inference(torch.jit.script(nn.Conv2d(3, 2, 1).eval()))
+    if 'MKLDNN' not in program.code:
+        pytest.skip('torch has no oneDNN here')
+    with pytest.raises(ValueError, match='before torch.jit.optimize_for_inference'):
+        smooth(program)
+
+
 def test_labels_of_other_images_or_classes_are_refused(image):
     smoothed = smooth(Model())
     with pytest.raises(ValueError, match=r'9 x 12 pixels.* got int64 of shape \(12, 9\)'):
@@ -421,7 +446,7 @@ def test_no_certificate_exceeds_the_distance_to_the_boundary():
         model.weight.copy_((weights * std)[None, :, None, None])
         model.bias.fill_(float((weights * mean).sum()) - 0.5)
     image = np.random.default_rng(1).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    result = smooth(model, n=200, tau=0.75).certify(image)
+    result = smooth(model, one_channel='scores', n=200, tau=0.75).certify(image)
     score = (image / 255) @ weights.double().numpy() - 0.5
     assert (result.maps['base'] == (score > 0)).all()
     distance = (2 * result.maps['pred'] - 1) * score / float(weights.norm())
