@@ -133,7 +133,10 @@ def two(value: float) -> str:
 def percent(value: float | None, decimals: int = 0) -> str:
     """A share in percent, or a dash for a share that does not exist.
 
-    >>> percent(0.256), percent(0.256, 2)
-    ('26 %', '25.60 %')
+    >>> percent(0.256), percent(0.256, 2), percent(-0.002)
+    ('26 %', '25.60 %', '0 %')
     """
-    return '-' if value is None or value != value else f'{100 * value:.{decimals}f} %'
+    if value is None or value != value:
+        return '-'
+    # What is rounded to zero has no sign.
+    return f'{round(100 * value, decimals) + 0.0:.{decimals}f} %'
