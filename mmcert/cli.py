@@ -284,6 +284,8 @@ def check_checkpoint(path: str, remedy: str = '') -> None:
     """Refuses a file that is not there or no checkpoint, before model and data are built."""
     if '://' in path:
         return
+    # As mmengine reads it.
+    path = str(Path(path).expanduser())
     if Path(path).is_dir():
         raise UsageError(f'{path} is a folder, not a checkpoint{remedy}')
     if not Path(path).is_file():

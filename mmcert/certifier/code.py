@@ -28,6 +28,9 @@ LIBRARIES = (
 
 PLAIN = (bool, int, float, complex, str, bytes, range, slice, type(None), type(...))
 
+NO_VALUES = ('_torchdynamo_', 'name_or_path')
+"""How attributes begin that hold numbers of objects, or say where weights were loaded from."""
+
 CARRIERS = (
     FunctionType, MethodType, classmethod, staticmethod, property, functools.partial,
     type(functools.lru_cache(len)),
@@ -83,8 +86,7 @@ def attributes_digest(module: nn.Module) -> str:
     for place, part in module.named_modules():
         for name, value in sorted(vars(part).items()):
             said = _said(value, parts)
-            # What torch.compile leaves has numbers of objects in it.
-            if name not in usual and said is not None and name[:13] != '_torchdynamo_':
+            if said is not None and name not in usual and not name.startswith(NO_VALUES):
                 lines.append(f'{place}.{name} {said}')
         if isinstance(part, torch.jit.ScriptModule):
             # Those of torch.jit.freeze are weights.

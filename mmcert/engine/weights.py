@@ -40,6 +40,8 @@ def check_weights(path: str) -> None:
     """
     if '://' in path:
         return
+    # As mmengine reads it.
+    path = str(Path(path).expanduser())
     with Path(path).open('rb') as file:
         # As torch.save writes them now, tensors need not be read for that.
         mapped = file.read(4) == b'PK\x03\x04'

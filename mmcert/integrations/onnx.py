@@ -103,13 +103,9 @@ class OnnxModel(ImageModel):
         """
         found = super().num_classes(image)
         if self._unproven:
-            import onnxruntime
-
             ours, session = labels_of(self([image])), self.session
             try:
-                self.session = onnxruntime.InferenceSession(
-                    str(self._unproven), providers=session.get_providers()
-                )
+                self.session = _opened_again(self._unproven, session)
                 theirs = labels_of(self([image]))
             finally:
                 self.session = session
@@ -157,6 +153,20 @@ class OnnxModel(ImageModel):
         if self._batch is not None and count < self._batch:
             part = np.concatenate([part, part[-1:].repeat(self._batch - count, axis=0)])
         return self.session.run([self._output], {self._input: part})[0][:count]
+
+
+def _opened_again(path: str, session: Any) -> Any:
+    """Another session of the file of a session, without its options."""
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(path, providers=session.get_providers())
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f'{path} cannot be opened again without the options of its session, to see whether it '
+            f'still is what the session computes: {line}. Give OnnxModel a digest of the weights'
+        ) from error
 
 
 def labels_of(found: LogitMaps | torch.Tensor) -> torch.Tensor:

@@ -73,10 +73,10 @@ class TransformersModel(ModuleModel):
         return bool(getattr(image_processor, 'do_reduce_labels', False))
 
     def structure(self) -> str:
-        """The config, without what changes no output."""
+        """The config, without what changes no output, and the modules it was built of."""
         config = json.loads(self.config.to_json_string(use_diff=False))
         config = {key: value for key, value in config.items() if key not in VOLATILE}
-        return f'{self.name} {json.dumps(config, sort_keys=True)}'
+        return f'{self.name} {json.dumps(config, sort_keys=True)}\n{self.module!r}'
 
     def num_classes(self, image: torch.Tensor) -> int | None:
         """Number of classes."""

@@ -37,7 +37,11 @@ def data_folder(results: str | os.PathLike[str]) -> Path | None:
     file = Path(results) / DATA
     if not file.is_file():
         return None
-    where = Path(json.loads(file.read_text())['images'])
+    try:
+        where = Path(json.loads(file.read_text())['images'])
+    except (ValueError, TypeError, KeyError):
+        # Somebody has changed it.
+        return None
     return where if where.is_absolute() else Path(os.path.relpath(file.parent.resolve() / where))
 
 

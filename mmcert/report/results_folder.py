@@ -89,8 +89,10 @@ class ResultsFolder:
 
     @property
     def title(self) -> str:
-        """The last two words of its path, whatever folder that was given from."""
-        return '/'.join(self.folder.resolve().parts[1:][-2:])
+        """The last two words of its path, wherever it was given from, but no user's name."""
+        folder = self.folder.resolve()
+        is_below_home = folder.parent == Path.home().resolve()
+        return folder.name if is_below_home else '/'.join(folder.parts[1:][-2:])
 
     @property
     def word(self) -> str:

@@ -64,7 +64,7 @@ class Question:
         k (int | float | None): For the procedures that take it.
         order (str): For the procedures that take one.
         given (Collection[str]): Names of ``CertifySettings`` that were asked for.
-        of_run (bool): Whether the others are as in the run; else they are defaults.
+        of_run (Collection[str]): Names of those that are as in the run; others are defaults.
         curves (bool): Whether certified accuracy over the radius is wanted as well.
     """
 
@@ -75,7 +75,7 @@ class Question:
     k: int | float | None = None
     order: str = 'auto'
     given: Collection[str] = ()
-    of_run: bool = False
+    of_run: Collection[str] = ()
     curves: bool = True
 
     @classmethod
@@ -111,7 +111,7 @@ class Question:
             k=values.get('k', [None])[0],
             order=values.get('order', ['auto'])[0],
             given=tuple(given),
-            of_run=run is not None,
+            of_run=tuple(name for name in values if name not in given),
             curves=curves,
         )
 
@@ -370,19 +370,23 @@ def describe_draws(record: VotesRecord) -> str:
 
 def print_defaults(question: Question, taus: Sequence[float]) -> None:
     """Says which settings were not asked for, and where they are from."""
-    used = {
+    used: dict[str, Sequence[Any]] = {
         'tau': taus,
         'alpha': question.alphas,
         'procedure': question.procedures,
         'selection': question.selections,
     }
-    if names := [name for name in used if name not in question.given]:
-        values = ', '.join(f'{name} {used[name][0]}' for name in names)
-        if question.of_run:
-            print(f'not asked for, so as in the run: {values}')
-        else:
-            print(f'not asked for, so by default: {values}; no results of a run lie beside these '
-                  'votes')  # fmt: skip
+    rules = [get_procedure(name) for name in question.procedures]
+    if any(rule.takes_k for rule in rules):
+        used['k'] = [question.k]
+    if any(rule.takes_order for rule in rules) and question.order != 'auto':
+        used['order'] = [question.order]
+    asked = {name: name in question.of_run for name in used if name not in question.given}
+    for is_of_run, source in (True, 'as in the run'), (False, 'by default'):
+        values = ', '.join(f'{name} {used[name][0]}' for name in asked if asked[name] == is_of_run)
+        beside = '' if question.of_run else '; no results of a run lie beside these votes'
+        if values:
+            print(f'not asked for, so {source}: {values}{beside}')
 
 
 def describe_selection(row: dict[str, Any]) -> str:

@@ -211,10 +211,22 @@ def test_a_run_without_labels_ends_with_the_command_that_shows_it(
     assert '<title>mine/certified: certified results</title>' in (out / 'report.html').read_text()
 
 
+def test_a_title_has_no_name_of_a_user(monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path / 'alice'))
+    folder = ResultsFolder.__new__(ResultsFolder)
+    folder.folder = tmp_path / 'alice/out'
+    assert folder.title == 'out'
+    folder.folder = tmp_path / 'alice/run/out'
+    assert folder.title == 'run/out'
+
+
 def test_a_path_from_the_root_is_kept(tmp_path):
     write_data_folder(tmp_path, Path('/data/photos'))
     assert data_folder(tmp_path) == Path('/data/photos')
     assert data_folder(tmp_path / 'other') is None
+    for text in ('{"images": null}', '[]', '{'):
+        (tmp_path / 'data.json').write_text(text)
+        assert data_folder(tmp_path) is None
 
 
 def test_a_run_that_was_stopped_goes_on(certify, tmp_path):

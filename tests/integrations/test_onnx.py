@@ -87,6 +87,16 @@ def test_a_session_of_an_earlier_file_is_refused(conv, image, tmp_path):
         mmcert.smooth(session, preprocessing=PREPROCESSING, **SETTINGS).certify(image)
 
 
+def test_a_session_that_cannot_be_opened_again_is_refused_in_a_line(conv, image, tmp_path):
+    session = onnxruntime.InferenceSession(
+        str(write(tmp_path / 'model.onnx', conv)), providers=['CPUExecutionProvider']
+    )
+    smoothed = mmcert.smooth(session, preprocessing=PREPROCESSING, **SETTINGS)
+    (tmp_path / 'model.onnx').unlink()
+    with pytest.raises(ValueError, match='cannot be opened again .* a digest of the weights'):
+        smoothed.start(image)
+
+
 def test_the_digest_covers_weights_in_other_files(conv, tmp_path):
     whole = file_digest(write(tmp_path / 'a.onnx', conv))
     outside = {'save_as_external_data': True, 'location': 'b.data', 'size_threshold': 0}

@@ -214,3 +214,12 @@ def test_folders_that_hold_no_segmentor_are_refused_in_a_line(saved, tmp_path, t
     shutil.copy(saved / 'model.safetensors', folder)
     (folder / 'preprocessor_config.json').unlink()
     refused(folder, 'no processor that can be loaded')
+
+
+def test_a_module_that_was_replaced_is_in_the_name(transformers, segformer):
+    names = []
+    for activation in (torch.nn.ReLU(), torch.nn.Tanh()):
+        segformer.decode_head.activation, before = activation, segformer.decode_head.activation
+        names.append(mmcert.smooth(segformer, mean=0, std=1, **SETTINGS)._spec)
+        segformer.decode_head.activation = before
+    assert names[0] != names[1]

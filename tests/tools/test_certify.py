@@ -10,7 +10,7 @@ import pytest
 
 from mmcert.certify import CertifySettings, Votes, certify
 from mmcert.perturbations import GaussianNoise
-from mmcert.runs.offline import Question
+from mmcert.runs.offline import Question, print_defaults
 from mmcert.sampling.draws import DRAW_SCHEME
 from mmcert.votes import VotesRecord, VotesStore, read_folder
 from mmcert.votes.confidence import confidence_maps
@@ -217,6 +217,17 @@ def test_the_order_of_the_run_stays_with_its_selection(monkeypatch, tmp_path):
     assert (asked.order, asked.taus, asked.alphas) == ('selection', [0.7], [0.01])
     other = Question.about(tmp_path, {'selection': ['same_draws']})
     assert (other.order, other.taus, other.selections) == ('auto', [0.6], ['same_draws'])
+
+
+def test_what_was_not_asked_for_is_told_with_where_it_is_from(monkeypatch, capsys, tmp_path):
+    # Inputs had thresholds of their own.
+    ran = {**asdict(CertifySettings(0.6, 0.01, 'kfwer', k=5)), 'tau': None}
+    monkeypatch.setattr('mmcert.runs.offline.settings_of_run', lambda folder: ran)
+    print_defaults(Question.about(tmp_path, {'selection': ['holdout']}), [0.75])
+    assert capsys.readouterr().out == (
+        'not asked for, so as in the run: alpha 0.01, procedure kfwer, k 5\n'
+        'not asked for, so by default: tau 0.75\n'
+    )
 
 
 def test_a_perturbation_that_passes_for_another_one_is_refused():

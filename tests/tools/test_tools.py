@@ -543,3 +543,13 @@ def test_certify_tool_reads_a_hierarchy_back_as_it_was_counted(make_config, tmp_
         assert row[name] == pytest.approx(summary['rates'][name]), name
     assert row['abstain_level1'] < row['abstain_level0']
     assert 'holm, holdout, tau = 0.6, alpha = 0.01:' in printed
+
+
+def test_a_checkpoint_may_be_named_from_the_home_folder(monkeypatch, tmp_path):
+    from mmcert.cli import check_checkpoint
+    from mmcert.engine.weights import check_weights
+
+    monkeypatch.setenv('HOME', str(tmp_path))
+    torch.save({'weight': torch.zeros(1)}, tmp_path / 'weights.pth')
+    check_checkpoint('~/weights.pth')
+    check_weights('~/weights.pth')
