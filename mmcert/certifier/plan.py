@@ -4,6 +4,7 @@ import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from mmcert.certifier.code import code_digest
 from mmcert.certify import CertifySettings, Hierarchy, InfeasiblePlanError, require_feasible
 from mmcert.certify.binomial import SELECTIONS
 from mmcert.certify.planning import StoppingRule, can_certify, first_look
@@ -129,21 +130,29 @@ class CertificationPlan:
         assert n is not None
         return self.sampling.n0 + n
 
+    @property
+    def code(self) -> tuple[Any, ...]:
+        """What makes the draws: code of the user's own in it is part of what determines them."""
+        return type(self.perturbation), *getattr(self.perturbation, '__dict__', {}).values()
+
     def spec(self) -> dict[str, Any]:
         """What determines the votes of a given base model, as JSON values.
 
         It belongs into the fingerprint of a ``VotesStore``, beside a digest of the base model.
         """
-        address = self.perturbation.address()
-        if self.settings is None:
-            return {'perturbation': address, 'scheme': DRAW_SCHEME}
         spec: dict[str, Any] = {
-            'perturbation': address,
+            'perturbation': self.perturbation.address(),
+            'scheme': DRAW_SCHEME,
+        }
+        if code := code_digest(*self.code):
+            spec['code_of_draws'] = code
+        if self.settings is None:
+            return spec
+        spec |= {
             'n0': self.sampling.n0,
             'n': 'auto' if self.sampling.n is None else self.sampling.n,
             'seed': self.sampling.seed,
             'hierarchy': None if self.hierarchy is None else self.hierarchy.spec(),
-            'scheme': DRAW_SCHEME,
         }
         if self.stopping is not None:
             # The looks follow from the settings; the budget only says how many of them are taken.

@@ -53,6 +53,12 @@ class SmoothingPlan(CertificationPlan):
         """The function to smooth, for one input."""
         return self.adapter.segmentor(base, raw, sample, self.precision)
 
+    @property
+    def code(self) -> tuple[Any, ...]:
+        """What makes the draws, and what denoises them."""
+        denoising = getattr(self.adapter, 'denoising', None)
+        return super().code if denoising is None else (*super().code, denoising.denoiser)
+
     def spec(self) -> dict[str, Any]:
         """What determines the votes of a given base model, as JSON values."""
         spec = {**super().spec(), **self.adapter.spec()}

@@ -11,7 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from mmcert.certifier import attributes_digest, code_digest
+from mmcert.certifier import CertificationPlan, attributes_digest, code_digest
+from mmcert.certify import CertifySettings
+from mmcert.perturbations import GaussianNoise
+from mmcert.sampling import SamplingSettings
 
 MODEL = """
 import torch
@@ -183,3 +186,18 @@ def test_code_of_modules_that_are_named_is_in_the_digest(old, new):
 
     assert digest(helpers) == digest(helpers)
     assert digest(helpers) != digest(helpers.replace(old, new))
+
+
+def test_code_that_makes_the_draws_is_in_the_spec_of_a_plan():
+    class Shifted(GaussianNoise):
+        shift = 0.0
+
+    def spec(kind):
+        return CertificationPlan(kind(0.25), settings, sampling).spec()
+
+    settings, sampling = CertifySettings(0.75, 0.01), SamplingSettings(n0=5, n=20, num_classes=3)
+
+    first = spec(Shifted)
+    assert 'code_of_draws' not in spec(GaussianNoise) and spec(Shifted) == first
+    Shifted.shift = 0.5
+    assert spec(Shifted) != first
