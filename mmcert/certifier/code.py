@@ -31,6 +31,9 @@ PLAIN = (bool, int, float, complex, str, bytes, range, slice, type(None), type(.
 NO_VALUES = ('_torchdynamo_', 'name_or_path')
 """How attributes begin that hold numbers of objects, or say where weights were loaded from."""
 
+OF_PROCESS = ('rank', 'local_rank', 'world_size', 'local_world_size')
+"""What code and modules call the number of their process, and how many there are."""
+
 CARRIERS = (
     FunctionType, MethodType, classmethod, staticmethod, property, functools.partial,
     type(functools.lru_cache(len)),
@@ -86,7 +89,8 @@ def attributes_digest(module: nn.Module) -> str:
     for place, part in module.named_modules():
         for name, value in sorted(vars(part).items()):
             said = _said(value, parts)
-            if said is not None and name not in usual and not name.startswith(NO_VALUES):
+            usual_name = name in usual or _is_of_process(name) or name.startswith(NO_VALUES)
+            if said is not None and not usual_name:
                 lines.append(f'{place}.{name} {said}')
         if isinstance(part, torch.jit.ScriptModule):
             # Those of torch.jit.freeze are weights.
@@ -166,8 +170,17 @@ def _named(names: set[str], where: dict[str, Any]) -> dict[str, Any]:
 def _text(own: Any, inside: dict[str, Any]) -> str:
     """A function or class of the user's own, in words that are always the same."""
     code = _lines(own.__code__) if isinstance(own, FunctionType) else []
-    values = [f'{name} {said}' for name in sorted(inside) if (said := _said(inside[name]))]
+    values = [
+        f'{name} {said}'
+        for name in sorted(inside)
+        if not _is_of_process(name) and (said := _said(inside[name]))
+    ]
     return '\n'.join([own.__qualname__, *code, *values])
+
+
+def _is_of_process(name: str) -> bool:
+    """Whether something is named as what tells a process from the others of its run."""
+    return name.rpartition('.')[2].strip('_').lower() in OF_PROCESS
 
 
 def _is_own(thing: Any) -> bool:

@@ -123,12 +123,17 @@ class ImageModel(ABC):
         code = code_digest(*self.code)
         return {
             **({'code': code} if code else {}),
-            **({'one_channel': self.one_channel} if self.one_channel == 'probabilities' else {}),
+            **self.reading(),
             'name': self.name,
             'structure': fingerprint({'structure': self.structure()}),
             'preprocessing': self.preprocessing.to_dict(),
             'threshold': self.threshold,
         }
+
+    def reading(self) -> dict[str, Any]:
+        """What one channel holds, as JSON values; nothing of scores, which are the usual."""
+        probable = self.one_channel == 'probabilities'
+        return {'one_channel': 'probabilities'} if probable else {}
 
     def __call__(self, images: list[torch.Tensor]) -> LogitMaps | torch.Tensor:
         """Labels a batch of perturbed images."""

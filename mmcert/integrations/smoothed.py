@@ -374,6 +374,7 @@ class Smoothed:
             'library': self.model.library,
             'architecture': self.model.name,
             'preprocessing': self.model.preprocessing.to_dict(),
+            **self.model.reading(),
         }
 
 

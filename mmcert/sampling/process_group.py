@@ -55,8 +55,8 @@ class ProcessGroup:
             if differing:
                 raise ProcessGroupError(
                     f'process {rank} has another {", ".join(differing)} than process 0, but all '
-                    'must have the same: weights that are drawn at random need a seed, and files '
-                    'must not change meanwhile'
+                    'must have the same: weights that are drawn at random need a seed, constants '
+                    'of your own code must not differ (a time, say), nor files change meanwhile'
                 )
 
     def share(self, start: int, count: int) -> range:

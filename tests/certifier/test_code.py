@@ -78,6 +78,17 @@ def test_code_of_libraries_is_not_in_the_digest(tmp_path, monkeypatch):
     assert code_digest(model(file=str(tmp_path / 'model/model.py'))) == ''
 
 
+def test_the_number_of_a_process_changes_nothing():
+    found = set()
+    for number in (0, 1):
+        ranked = model(MODEL.replace('SCALE', f'LOCAL_RANK = {number}\nSCALE', 1).replace(
+            'x * SCALE', 'x * SCALE if LOCAL_RANK == 0 else x * SCALE'
+        ))  # fmt: skip
+        ranked.rank = number
+        found.add((code_digest(ranked), attributes_digest(ranked)))
+    assert len(found) == 1
+
+
 def test_what_a_module_does_not_print_is_in_the_digest():
     def digest(heads=2, activation='relu', **attributes):
         layer = nn.TransformerEncoderLayer(4, heads, activation=activation)

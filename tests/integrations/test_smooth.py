@@ -125,6 +125,7 @@ def test_a_binary_model_has_two_classes(image):
     found = of_probabilities.certify(image)
     assert (found.maps['base'] == expected.maps['base']).all()
     assert (found.votes.hits == expected.votes.hits).mean() > 0.99, 'up to ties'
+    assert found.to_dict()['model']['base']['one_channel'] == 'probabilities'
     near = smooth(Model(lambda scores: 1.2 * torch.sigmoid(scores) - 0.1, channels=1))
     with pytest.raises(ValueError, match="say one_channel='probabilities'"):
         near.certify(image)
