@@ -137,8 +137,10 @@ def test_certifies_an_image_with_as_many_passes_as_it_says(path, dry_run):
     scales, flip = smoothing.get('scales', (1.0,)), smoothing.get('flip', False)
     sizes = {(round(HEIGHT * scale), round(WIDTH * scale)) for scale in scales}
     assert {shape[2:] for shape in seen} == sizes
-    # The clean image twice, in three batches of two, and after the draws: are its labels the same?
-    batches = 3 * 2 if smoothing.get('batch_size', 8) > 1 else 0
+    # The clean image twice, in three batches of two, in a whole one, and after the draws: are its
+    # labels the same?
+    size = smoothing.get('batch_size', 8)
+    batches = (3 * 2 if size > 1 else 0) + (size if size > 2 else 0)
     inputs = N0 + N + 2 + batches + 1
     assert sum(shape[0] for shape in seen) == inputs * len(scales) * (1 + flip)
     assert 0 <= metrics['certified/certAcc'] <= 1
