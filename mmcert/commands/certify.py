@@ -29,7 +29,7 @@ EXAMPLE = """
 example:
   mmcert certify --model hf:segformer --images photos --labels labels --sigma 0.25
 
-With a config of OpenMMLab: mmcert certify CONFIG CHECKPOINT, see mmcert test --help.
+With a config of OpenMMLab: mmcert certify CONFIG CHECKPOINT. It takes the options of mmcert test.
 """
 
 
@@ -81,7 +81,7 @@ def main() -> int:
             )
         from mmcert.commands import test
 
-        return test.main()
+        return test.run(certify=True)
     args = parse_args()
     check_folders(args)
     try:

@@ -11,6 +11,8 @@ from mmcert.cli import ToolParser, command
 from mmcert.version import __version__
 
 COMMANDS = {
+    'train': 'train a model of a config',
+    'test': 'test a model of a config, and certify where it has `smoothing`',
     'certify': 'certify the images of a folder, or the test data of a config',
     'recertify': 'answer for other settings from stored votes',
     'plan': 'say what settings can certify at best, and how long it takes',
@@ -22,8 +24,6 @@ COMMANDS = {
     'audit': "hold every procedure's error rate against alpha",
     'demo': 'train, certify and draw a small model on drawn street scenes',
     'ensemble': 'make one model of several',
-    'train': 'train a model of a config',
-    'test': 'test a model of a config',
     'train_denoiser': 'train a denoiser, maybe through a frozen segmentor',
     'train_surrogate': 'train the surrogate of a transformation',
     'convert_checkpoint': "convert the weights that SegCertify's authors publish",

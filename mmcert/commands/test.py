@@ -36,6 +36,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 @command
 def main() -> int:
     """Tests, and prints and stores the results."""
+    return run()
+
+
+def run(*, certify: bool = False) -> int:
+    """Tests, as the command line says; to ``certify``, the config must have `smoothing`."""
     args = parse_args()
     check_checkpoint(args.checkpoint)
     cfg = load_run_config(args, TO_TEST)
@@ -47,6 +52,11 @@ def main() -> int:
         if args.show_dir:
             smoothing.show_dir = args.show_dir
             smoothing.draw_every = smoothing.get('draw_every') or 1
+    elif certify:
+        raise UsageError(
+            f'{args.config} has no `smoothing`, so there is nothing to certify; add for example '
+            '--cfg-options smoothing.sigma=0.25, or test the model as it is: mmcert test'
+        )
     elif args.show_dir:
         raise UsageError(
             '--show-dir draws certificates, and the config has no `smoothing`; add for example '

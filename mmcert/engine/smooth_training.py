@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,7 +74,7 @@ class SmoothTraining(Hook):
         self.noise = TrainingNoise(sigma, built, copies, prob, warmup)
         if not 0 < scale <= 4:
             raise ValueError(f'scale must lie in (0, 4], got {scale}')
-        self.scale = scale
+        self.sigma, self.scale = sigma, scale
         configs = [{'type': o} if isinstance(o, str) else dict(o) for o in objectives]
         self.objectives: list[Objective] = [MODELS.build(config) for config in configs]
 
@@ -99,8 +101,34 @@ class SmoothTraining(Hook):
         self._model = model
 
     def after_train(self, runner: Runner) -> None:
-        """Gives the segmentor its own loss back."""
+        """Gives the segmentor its own loss back, and says how to certify it."""
         vars(self._model).pop('loss', None)
+        last = Path(runner.work_dir, 'last_checkpoint')
+        if runner.cfg.filename is None or not last.is_file():
+            return
+        if runner.cfg.get('smoothing') is None:
+            if not isinstance(self.sigma, Real):
+                return
+            options = f' --cfg-options smoothing.sigma={self.sigma:g}'
+            options += '' if self.scale == 1 else f' smoothing.scales={self.scale:g}'
+        else:
+            options = ''
+        runner.logger.info(
+            f'to certify it: mmcert test {runner.cfg.filename} {last.read_text().strip()}{options}'
+        )
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Warns of a test that certifies at another scale than the config trains at."""
+        smoothing = runner.cfg.get('smoothing')
+        if smoothing is None:
+            return
+        scales = smoothing.get('scales', 1.0)
+        if self.scale not in (scales if isinstance(scales, Sequence) else (scales,)):
+            runner.logger.warning(
+                f'the config trains at scale={self.scale:g} (mmcert.SmoothTraining) and certifies '
+                f'at smoothing.scales={scales}: a model certifies most at the scale at which it '
+                f'was trained, smoothing.scales={self.scale:g}'
+            )
 
     def _loss(
         self,

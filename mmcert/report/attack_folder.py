@@ -49,7 +49,10 @@ class AttackFolder:
             )
         self.summary: dict[str, Any] = json.loads(file.read_text())
         if 'attack_sets' not in self.summary:
-            raise ValueError(f'{file} is no summary of attacks')
+            raise ValueError(
+                f'{file} is no summary of attacks; give the folder attacks-* that mmcert attack '
+                'wrote'
+            )
 
     @property
     def sets(self) -> list[str]:

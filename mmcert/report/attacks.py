@@ -183,13 +183,16 @@ def attack_picture(
     panels['smoothed'] = panel(maps['smoothed_clean'], clean)
     panels['smoothed, attacked'] = panel(maps['smoothed_attacked'], attacked)
     panels[f'certified, {title}'] = panel(maps['certified'], clean)
+    shown = [*maps.values(), *(() if label is None else (label,))]
     entries = {
         name: palette[index]
         for index, name in enumerate(classes)
-        if any((found == index).any() for found in maps.values())
+        if any((found == index).any() for found in shown)
     }
     if (maps['certified'] == ABSTAIN_LABEL).any():
         entries['abstained'] = ABSTAIN_COLOR
+    if label is not None and (label >= len(palette)).any():
+        entries['no ground truth'] = UNLABELLED_COLOR
     return with_legend(arranged([titled(*item) for item in panels.items()]), entries)
 
 

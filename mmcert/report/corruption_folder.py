@@ -36,7 +36,10 @@ class CorruptionFolder:
             )
         self.summary: dict[str, Any] = json.loads(file.read_text())
         if (self.summary.get('format'), self.summary.get('version')) != ('mmcert corruptions', 1):
-            raise ValueError(f'{file} is no summary of corruptions that this version reads')
+            raise ValueError(
+                f'{file} is no summary of corruptions that this version reads; give the folder '
+                'corruptions-* that mmcert corruptions wrote'
+            )
 
     def require_of(self, shared: Mapping[str, Any]) -> None:
         """Refuses corruptions of another model, or beside another perturbation.

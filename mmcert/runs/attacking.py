@@ -10,7 +10,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -111,7 +110,8 @@ class Attacks(InputRun):
         for attack_set in self.sets:
             file = self.folder / f'{number:05d}-{attack_set.replace(" ", "-")}.npz'
             if not file.exists():
-                item = item or Item(self, index)
+                if item is None:
+                    item, self.computed = Item(self, index), self.computed + 1
                 attacks = self.attacks_on(item, attack_set, file)
                 # Not before the first input was found to be certifiable.
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -211,11 +211,9 @@ def report(source: Source[Any], options: Judging, limit: int | None = None) -> b
     for number, found in enumerate(attacks, 1):
         for one in found:
             by_set[one.facts['attack_set']].append(one)
-        # Those that were stored take no time, and the rest seems shorter than it is.
-        left = (time.monotonic() - started) / number * (len(attacks.indices) - number)
         log(
             f'{number}/{len(attacks.indices)} {found[0].facts["name"]}: '
-            f'{"; ".join(map(_line, found))}; about {timedelta(seconds=round(left))} left'
+            f'{"; ".join(map(_line, found))}; {attacks.left(number, time.monotonic() - started)}'
         )
     failures = [f for found in by_set.values() for one in found for f in one.facts['failures']]
     totals = {

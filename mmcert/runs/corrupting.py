@@ -48,7 +48,6 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -228,6 +227,7 @@ class CorruptionRun(InputRun):
             for index in self.indices:
                 files = [self.file(index, *wanted) for wanted in self.wanted]
                 if not all(file.exists() for file in files):
+                    self.computed += 1
                     judged = Judged(self, Item(self, index))
                     for file, wanted in zip(files, self.wanted, strict=True):
                         if not file.exists():
@@ -449,10 +449,8 @@ def report(source: Source[Any], options: CorruptionOptions, limit: int | None = 
         log(note)
     for number, one in enumerate(run, 1):
         found.append(one)
-        # Those that were stored take no time, and the rest seems shorter than it is.
-        left = (time.monotonic() - began) / number * (len(run.indices) - number)
-        log(f'{number}/{len(run.indices)} {_line(run, one)}; about '
-            f'{timedelta(seconds=round(left))} left')  # fmt: skip
+        left = run.left(number, time.monotonic() - began)
+        log(f'{number}/{len(run.indices)} {_line(run, one)}; {left}')
     summary = summarise(run, found)
     write_json(run.folder / 'summary.json', summary)
     notes = describe(run, summary)

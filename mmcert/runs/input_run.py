@@ -10,6 +10,7 @@ import contextlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +40,7 @@ class InputRun(ABC):
         indices (list[int]): Numbers of the inputs in the source.
         settings (dict): What determines the results, as JSON values, once they were ``open``-ed.
         folder (Path): Where results go, from then on.
+        computed (int): How many inputs something was computed of: all was stored of the others.
 
     Raises:
         ValueError: If the smoothing does not go with such a run.
@@ -49,6 +51,7 @@ class InputRun(ABC):
 
     def __init__(self, source: Source[Any], limit: int | None = None) -> None:
         self.source, self.plan = source, source.plan
+        self.computed = 0
         self.check()
         total = len(source)
         count = total if limit is None else min(check_draws(limit, 'the number of inputs'), total)
@@ -94,6 +97,13 @@ class InputRun(ABC):
         if not (results / 'summary.json').is_file():
             first += ', once mmcert certify has certified these inputs as well'
         return f'{first}: mmcert report {results} {self.shown_by} {self.folder}'
+
+    def left(self, number: int, seconds: float) -> str:
+        """What is left after so many inputs, in words; those that were stored took no time."""
+        if not self.computed:
+            return 'as stored'
+        rest = seconds / self.computed * (len(self.indices) - number)
+        return f'about {timedelta(seconds=round(rest))} left'
 
     def counted(self) -> str:
         """How many inputs there are, with their word."""

@@ -2,9 +2,12 @@
 
 import contextlib
 import copy
+import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
@@ -201,6 +204,54 @@ def test_a_model_without_normalisation_trains(make_training):
     # Noise in 0-255; the images themselves are the same in both copies.
     level = (copies[0] - copies[1])[:, :, :32, :48].std().item()
     assert level == pytest.approx(2**0.5 * 0.25 * 255, rel=0.1)
+
+
+@pytest.fixture
+def run_of(tmp_path, caplog):
+    """Makes a runner of what the hook looks at, and a function that returns what it logged."""
+    caplog.set_level(logging.INFO)
+    (tmp_path / 'last_checkpoint').write_text('work/iter_2.pth\n')
+
+    def make(**config):
+        (tmp_path / 'mine.py').touch()
+        cfg = Config(config, filename=tmp_path / 'mine.py')
+        return SimpleNamespace(work_dir=tmp_path, cfg=cfg, logger=logging.getLogger('training'))
+
+    return make, lambda: [record.message for record in caplog.records]
+
+
+@pytest.mark.parametrize(
+    'recipe, config, options',
+    [
+        (dict(sigma=0.25), {}, ' --cfg-options smoothing.sigma=0.25'),
+        (RECIPES['scale'], {}, ' --cfg-options smoothing.sigma=0.25 smoothing.scales=0.5'),
+        (RECIPES['scale'], dict(smoothing=dict(sigma=0.25, scales=0.5)), ''),
+        (RECIPES['noise'], {}, None),
+    ],
+)
+def test_a_training_ends_with_the_command_that_certifies(run_of, tmp_path, recipe, config, options):
+    make, logged_lines = run_of
+    hook = SmoothTraining(**recipe)
+    hook._model = SimpleNamespace()
+    hook.after_train(make(**config))
+    command = f'to certify it: mmcert test {tmp_path}/mine.py work/iter_2.pth'
+    assert logged_lines() == ([] if options is None else [command + options])
+
+
+@pytest.mark.parametrize(
+    'smoothing, warned',
+    [
+        (None, False),
+        (dict(sigma=0.25), True),
+        (dict(sigma=0.25, scales=0.5), False),
+        (dict(sigma=0.25, scales=(0.5, 0.75)), False),
+        (dict(sigma=0.25, scales=(1.0,)), True),
+    ],
+)
+def test_a_test_at_another_scale_than_the_training_warns(run_of, smoothing, warned):
+    make, logged_lines = run_of
+    SmoothTraining(**RECIPES['scale']).before_test_epoch(make(smoothing=smoothing))
+    assert [('smoothing.scales=0.5' in line) for line in logged_lines()] == [True] * warned
 
 
 @pytest.mark.slow

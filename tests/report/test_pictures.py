@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mmcert.certify import ABSTAIN_LABEL, Hierarchy
+from mmcert.report.attacks import attack_picture
 from mmcert.report.pictures import (
     ABSTAIN_COLOR,
     BACKGROUND,
@@ -54,6 +55,17 @@ def test_the_legend_has_the_classes_that_occur():
     more = certificate_picture(image, maps, PALETTE, CLASSES)[len(without) :]
     # White is the text's colour, too: the name takes more of it.
     assert (more == 255).sum() > (legend == 255).sum()
+
+
+def test_the_legend_of_an_attack_has_the_classes_of_the_label_too():
+    names = ('base_clean', 'smoothed_clean', 'smoothed_attacked', 'certified')
+    maps = {name: np.zeros(SHAPE, int) for name in names}
+    label = np.zeros(SHAPE, int)
+    label[0], label[1] = 2, 255
+    image = np.zeros((*SHAPE, 3))
+    legend = attack_picture(image, image, maps, PALETTE, CLASSES, label=label)[-LEGEND_HEIGHT:]
+    assert {PALETTE[0], PALETTE[2], UNLABELLED_COLOR} <= colours(legend)
+    assert PALETTE[1] not in colours(legend)
 
 
 def test_a_legend_wider_than_the_picture_is_continued_below():

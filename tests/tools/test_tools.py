@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from mmcert.cli import command
+from mmcert.commands import certify
 from mmcert.votes import load_votes
 from tests.engine.test_smoothing_hook import votes_files
 from tests.openmmlab import ROOT, run_tool
@@ -223,7 +224,7 @@ def test_a_type_that_nobody_knows_is_named(written_config, tmp_path):
     assert printed.strip().endswith('error: Unet is not in the mmseg::model registry')
 
 
-def test_pictures_need_something_to_certify(make_config, tmp_path):
+def test_pictures_and_certify_need_something_to_certify(make_config, tmp_path, monkeypatch, capsys):
     cfg = make_config(images=1)
     cfg.pop('smoothing')
     cfg.default_hooks.pop('smoothing')
@@ -236,6 +237,9 @@ def test_pictures_need_something_to_certify(make_config, tmp_path):
         'tools/test.py', tmp_path / 'plain.py', cfg.load_from, '--work-dir', tmp_path / 'work'
     )
     assert 'no `smoothing` in the config: nothing is certified' in printed
+    monkeypatch.setattr('sys.argv', ['mmcert certify', str(tmp_path / 'plain.py'), cfg.load_from])
+    assert certify.main() == 2
+    assert 'plain.py has no `smoothing`, so there is nothing' in capsys.readouterr().err
 
 
 def test_train_tool_trains_what_the_test_tool_certifies(make_config, tmp_path):
