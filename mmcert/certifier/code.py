@@ -131,6 +131,8 @@ def _inside(thing: Any) -> dict[str, Any]:
     elif isinstance(thing, nn.Module):
         hooks = {**thing._forward_hooks, **thing._forward_pre_hooks}
         found |= {**vars(thing), **thing._modules, **{str(key): one for key, one in hooks.items()}}
+        # Not those of anything else: libraries keep in collections what they have met.
+        found |= _elements(vars(thing))
     elif isinstance(thing, functools.partial):
         found |= {**thing.keywords, **{str(place): one for place, one in enumerate(thing.args)}}
     elif isinstance(thing, FunctionType):
@@ -145,7 +147,23 @@ def _inside(thing: Any) -> dict[str, Any]:
         found |= {f'default {place}': one for place, one in enumerate(thing.__defaults__ or ())}
         if _is_own(thing):
             found |= _named(_names(thing.__code__), thing.__globals__)
+    elif _is_own(type(thing)):
+        found |= getattr(thing, '__dict__', {})
     return found if isinstance(thing, FunctionType) else {**found, 'class': type(thing)}
+
+
+def _elements(held: dict[str, Any]) -> dict[str, Any]:
+    """What is in the collections among some values, and in those in them."""
+    found, waiting, seen = dict[str, Any](), list(held.items()), dict[int, Any]()
+    while waiting:
+        name, one = waiting.pop()
+        if type(one) in (list, tuple, dict) and id(one) not in seen:
+            seen[id(one)] = one
+            values = one.values() if isinstance(one, dict) else one
+            inside = {f'{name} {place}': value for place, value in enumerate(values)}
+            found |= inside
+            waiting += inside.items()
+    return found
 
 
 def _named(names: set[str], where: dict[str, Any]) -> dict[str, Any]:
@@ -155,7 +173,8 @@ def _named(names: set[str], where: dict[str, Any]) -> dict[str, Any]:
         before, there = waiting.pop()
         if id(there) not in seen:
             seen.add(id(there))
-            here = {before + name: there[name] for name in names & there.keys()}
+            # In order: a module may be there under several names.
+            here = {before + name: there[name] for name in sorted(names & there.keys())}
             found |= here
             waiting += [
                 (f'{name}.', vars(one))

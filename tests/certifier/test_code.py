@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mmcert.certifier import CertificationPlan, attributes_digest, code_digest
+from mmcert.certifier.code import _named
 from mmcert.certify import CertifySettings
 from mmcert.perturbations import GaussianNoise
 from mmcert.sampling import SamplingSettings
@@ -68,6 +69,23 @@ def test_objects_that_have_anything_under_any_name_are_gone_through():
     with_mock = model()
     with_mock.made = mock.Mock()
     assert code_digest(with_mock) == code_digest(model())
+
+
+def test_functions_in_collections_and_objects_are_in_the_digest():
+    class Call:
+        def __init__(self, function):
+            self.function = function
+
+        def __call__(self, x):
+            return self.function(x)
+
+    for held in (lambda one: [one], lambda one: {'a': (one,)}, Call):
+        found = set()
+        for function in (lambda x: x, lambda x: -x):
+            module = nn.Identity()
+            module.held = held(function)
+            found.add(code_digest(module))
+        assert len(found) == 2
 
 
 def test_code_of_libraries_is_not_in_the_digest(tmp_path, monkeypatch):
@@ -212,3 +230,11 @@ def test_code_that_makes_the_draws_is_in_the_spec_of_a_plan():
     assert 'code_of_draws' not in spec(GaussianNoise) and spec(Shifted) == first
     Shifted.shift = 0.5
     assert spec(Shifted) != first
+
+
+def test_a_module_under_several_names_is_named_by_the_first_in_all_processes():
+    helpers = ModuleType('helpers')
+    helpers.__file__, helpers.FACTOR = 'helpers.py', 2
+    names = [f'm{number:02d}' for number in range(50)]
+    found = _named({*names, 'FACTOR'}, dict.fromkeys(names, helpers))
+    assert [name for name in found if 'FACTOR' in name] == ['m49.FACTOR']
