@@ -65,10 +65,12 @@ def code_digest(*objects: Any) -> str:
         if id(one) in seen:
             continue
         seen[id(one)] = one
-        # Objects may raise whatever they are asked: what they have in them is not seen.
+        # Objects may raise whatever they are asked: of these only the class is seen.
+        inside = {'class': type(one)}
         with contextlib.suppress(Exception):
             inside = _inside(one)
-            waiting += inside.values()
+        waiting += inside.values()
+        with contextlib.suppress(Exception):
             if _is_own(one):
                 texts.add(_text(one, inside))
     return _digest(sorted(texts)) if texts else ''
@@ -157,7 +159,7 @@ def _elements(held: dict[str, Any]) -> dict[str, Any]:
     found, waiting, seen = dict[str, Any](), list(held.items()), dict[int, Any]()
     while waiting:
         name, one = waiting.pop()
-        if type(one) in (list, tuple, dict) and id(one) not in seen:
+        if isinstance(one, (list, tuple, dict)) and id(one) not in seen:
             seen[id(one)] = one
             values = one.values() if isinstance(one, dict) else one
             inside = {f'{name} {place}': value for place, value in enumerate(values)}

@@ -175,7 +175,14 @@ def test_graphs_are_in_the_digest():
     assert len(found) == 2
 
 
-class Odd:
+class Unlike(type):
+    def __eq__(cls, other):
+        raise RuntimeError
+
+    __hash__ = type.__hash__
+
+
+class Odd(metaclass=Unlike):
     def __getattr__(self, name):
         raise RuntimeError(name)
 
@@ -194,6 +201,10 @@ def test_no_object_stops_a_run():
         return code_digest(module), attributes_digest(module)
 
     assert digests() == digests()
+    assert digests()[0] != code_digest(nn.Identity()), 'the class is seen'
+    other = model(MODEL.replace('offset = 1', 'offset = 2'))
+    other.odd = Odd()
+    assert code_digest(other) != digests()[0]
 
 
 @pytest.mark.parametrize(
