@@ -1,11 +1,13 @@
 """A folder of votes files: what one run on a data set has sampled so far."""
 
+import contextlib
 import hashlib
 import json
 import os
+import textwrap
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,7 +181,8 @@ def votes_folder(folder: str | os.PathLike[str]) -> Path:
 
     Raises:
         FileNotFoundError: If there is no such folder, or there are no votes files.
-        ValueError: If there are several folders of votes in it; the message lists them.
+        ValueError: If there are several folders of votes in it; the message lists them, with the
+            settings that differ.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -195,9 +198,24 @@ def votes_folder(folder: str | os.PathLike[str]) -> Path:
     if len(inside) > 1:
         raise ValueError(
             f'there are several folders of votes in {folder}, give one of them: '
-            f'{", ".join(map(str, inside))}'
+            f'{", ".join(_told_apart(inside))}'
         )
     return inside[0]
+
+
+def _told_apart(folders: Sequence[Path]) -> list[str]:
+    """Each folder, with what its votes were sampled with and not all others were."""
+    settings: list[Mapping[str, Any]] = []
+    for folder in folders:
+        settings.append({})
+        with contextlib.suppress(VotesFileError, StopIteration):
+            settings[-1] = load_votes(next(folder.glob('*.npz'))).meta.get('sampling', {})
+    told = []
+    for folder, own in zip(folders, settings, strict=True):
+        differing = [key for key in sorted(own) if any(own[key] != s.get(key) for s in settings)]
+        values = ', '.join(f'{key} {textwrap.shorten(str(own[key]), 60)}' for key in differing)
+        told.append(f'{folder} ({values})' if values else str(folder))
+    return told
 
 
 def read_folder(folder: str | os.PathLike[str]) -> Iterator[VotesRecord]:

@@ -189,6 +189,9 @@ def test_results_with_one_folder_of_votes_stand_for_it(tmp_path):
     VotesStore(tmp_path / 'votes-2', {}, {}).put('a', record())
     with pytest.raises(ValueError, match=r'several folders of votes .*votes-1, .*votes-2$'):
         votes_folder(tmp_path)
+    VotesStore(tmp_path / 'votes-3', {'sigma': 0.5, 'n': 7}, {}).put('a', record())
+    with pytest.raises(ValueError, match=r'votes-1, .*votes-2, .*votes-3 \(n 7, sigma 0\.5\)$'):
+        votes_folder(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_at_once(tmp_path):
