@@ -18,7 +18,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument('results', help='folder of results: work_dirs/NAME/certified')
     parser.add_argument('--out', help='HTML file to write (default: report.html in the results)')
-    parser.add_argument('--images', type=int, help='how many to show, from worst to best (all)')
+    parser.add_argument(
+        '--images', type=int, metavar='N', help='how many to show, from worst to best (all)'
+    )
     parser.add_argument(
         '--data', help='folder of the data set, where images are found by name and content '
         '(default: that of the run)'
