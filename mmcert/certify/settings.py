@@ -67,8 +67,8 @@ class CertifySettings:
         check_selection(self.selection, SELECTION_CHOICES)
         if self.rule.takes_k and self.k is None:
             raise ValueError(
-                f'{self.procedure} needs k; for example k=0.001 allows one certificate in a '
-                'thousand components to be wrong'
+                f'{self.procedure} needs k; for example k=0.001 (--k 0.001 in commands) allows one '
+                'certificate in a thousand components to be wrong'
             )
         if self.k is not None:
             if not self.rule.takes_k:
