@@ -26,7 +26,7 @@ TESTS = (
     'tests/metrics', 'tests/sampling/test_collect.py', 'tests/sampling/test_label_decoding.py',
     'tests/models/test_models.py', 'tests/models/test_adapters.py',
     'tests/engine/test_smoothing_hook.py', 'tests/integrations/test_smooth.py',
-    'tests/test_safe_loading.py', 'tests/test_compat.py',
+    'tests/certifier/test_code.py', 'tests/test_safe_loading.py', 'tests/test_compat.py',
 )  # fmt: skip
 """From integers to certificates, sampling, models, the hook and files: one to two minutes."""
 
